@@ -1,0 +1,22 @@
+"""What is known about each feature from the activations that the dictionary was trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureStats:
+    """Statistics of all n features over the training activations; all float32.
+
+    mean_active: [n], mean value over the tokens where the feature fires; 0 if it never does.
+    rate: [n], share of tokens (0..1) where it fires.
+    mean_map: [n, height, width], mean spatial map, each scaled to a peak of 1 (all 0 if it never
+        fires); None for dictionaries of text layers.
+    """
+
+    mean_active: Tensor
+    rate: Tensor
+    mean_map: Tensor | None = None

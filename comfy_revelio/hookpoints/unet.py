@@ -1,0 +1,105 @@
+"""Hook points of the UNet family (SD 1.x, SD 2.x, SDXL and Revelio Mini).
+
+Recognised by shape, not by class: a UNet has input_blocks, middle_block and output_blocks; a
+leaf with transformer_blocks is an attention block, one with in_layers and out_layers a residual
+block. The containers themselves are looped over by the model and never called, so a forward
+hook on them would never fire: only leaves are hook points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ..errors import RevelioError
+from .point import HookPoint
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+_Leaf = tuple[str, "Module"]  # module path, module
+_DIFFUSERS = {"attention": "attentions", "residual": "resnets", "downsampler": "downsamplers",
+              "upsampler": "upsamplers"}  # fmt: skip
+
+
+def list_points(diffusion_model: Module) -> list[HookPoint]:
+    """All hook points of a UNet, in the order in which they are computed.
+
+    Raises RevelioError when the model is of another family.
+    """
+    if not is_unet(diffusion_model):
+        raise RevelioError(
+            f"{type(diffusion_model).__name__} is not of the UNet family (SD 1.x, SD 2.x, SDXL); "
+            f"give the module path of the hook point instead."
+        )
+    points: list[HookPoint] = []
+    for side, level, leaves in _stages(diffusion_model):
+        points += _stage_points(side, level, leaves)
+    return points
+
+
+def is_unet(diffusion_model: Module) -> bool:
+    return all(hasattr(diffusion_model, part) for part in ("input_blocks", "middle_block", "output_blocks"))
+
+
+def width_of(module: Module) -> int:
+    """Channels that the module puts out, or 0 when it does not tell."""
+    names = ("in_channels",) if hasattr(module, "transformer_blocks") else ("out_channels", "channels")
+    for name in (*names, "out_features", "embed_dim"):
+        if isinstance(width := getattr(module, name, None), int):
+            return width
+    return 0
+
+
+def _stages(model: Module) -> Iterator[tuple[str, int, list[_Leaf]]]:
+    """(side, level, leaves) for every level on the way down, the middle, and the way up."""
+    down, middle, up = (
+        list(getattr(model, part)) for part in ("input_blocks", "middle_block", "output_blocks")
+    )
+    yield from _levels("down", "input_blocks", down[1:], first=1)  # the first only lifts the latents
+    yield "mid", 0, [(f"middle_block.{i}", leaf) for i, leaf in enumerate(middle)]
+    yield from _levels("up", "output_blocks", up, first=0)
+
+
+def _levels(side: str, part: str, blocks: list[Module], first: int) -> Iterator[tuple[str, int, list[_Leaf]]]:
+    """Blocks grouped into levels: one ends where the resolution changes."""
+    level, leaves = 0, list[_Leaf]()
+    for number, block in enumerate(blocks, start=first):
+        children = [(f"{part}.{number}.{name}", leaf) for name, leaf in block.named_children()]
+        leaves += children
+        if any(_kind(leaf) in ("downsampler", "upsampler") for _, leaf in children):
+            yield side, level, leaves
+            level, leaves = level + 1, []
+    if leaves:
+        yield side, level, leaves
+
+
+def _stage_points(side: str, level: int, leaves: list[_Leaf]) -> list[HookPoint]:
+    whole = "mid_block" if side == "mid" else f"{side}_blocks.{level}"
+    place = "middle" if side == "mid" else f"{side} {level}"
+    counts: dict[str, int] = {}
+    points = []
+    for position, (path, leaf) in enumerate(leaves):
+        kind = _kind(leaf)
+        if not kind:
+            continue
+        number = counts.get(kind, 0)
+        counts[kind] = number + 1
+        aliases = [f"{whole}.{_DIFFUSERS[kind]}.{number}"]
+        if position == len(leaves) - 1:
+            aliases.append(whole)  # a whole block puts out what its last leaf puts out
+        sampler = kind in ("downsampler", "upsampler")
+        title = f"{place} - {kind}" if sampler else f"{place} - {kind} {number}"
+        points.append(HookPoint(path, title, tuple(aliases), width_of(leaf), "unet"))
+    return points
+
+
+def _kind(leaf: Module) -> str:
+    if hasattr(leaf, "transformer_blocks"):
+        return "attention"
+    if getattr(leaf, "updown", False) is True:
+        return "upsampler" if "up" in type(getattr(leaf, "h_upd", leaf)).__name__.lower() else "downsampler"
+    if hasattr(leaf, "in_layers") and hasattr(leaf, "out_layers"):
+        return "residual"
+    name = type(leaf).__name__.lower()
+    return next((kind for kind in ("downsampler", "upsampler") if kind[:-1] in name), "")

@@ -1,0 +1,29 @@
+"""ComfyUI as a library: for the command line, where no server has set it up."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from ..errors import RevelioError
+
+
+def use_comfyui() -> None:
+    """Make `import comfy` work from the folder that COMFYUI_PATH names; runs on the GPU when there is one.
+
+    Does nothing inside ComfyUI. Raises RevelioError when there is no ComfyUI at that place.
+    """
+    if "comfy" in sys.modules:
+        return
+    root = os.environ.get("COMFYUI_PATH", "")
+    if not (Path(root) / "comfy" / "sd.py").is_file():
+        raise RevelioError("ComfyUI was not found: set COMFYUI_PATH to its folder, or use `python3 dev.py run -- ...`.")
+    # ComfyUI's own `nodes.py` must win over this pack's `nodes/` when both lie on the path
+    sys.path.insert(0, root)
+    import comfy.cli_args
+
+    comfy.cli_args.args.cpu = not torch.cuda.is_available()
+    comfy.cli_args.args.disable_xformers = True

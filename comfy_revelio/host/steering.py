@@ -1,0 +1,35 @@
+"""Steering a diffusion model: the engine's intervention, applied inside the model's own calls."""
+
+from __future__ import annotations
+
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from .. import steering
+from ..steering import Intervention, TokenContext
+from .model_taps import resolve, tap
+from .runs import ModelCall, Run
+from .sae_files import SAEHandle
+
+
+def steer(
+    model: ModelPatcher, intervention: Intervention, sae: SAEHandle, hook_point: str = ""
+) -> ModelPatcher:
+    """A clone of `model` steered at `hook_point` (empty: the SAE's own).
+
+    With nothing to do (strength 0, no features, an empty range) the clone carries no tap at all.
+    """
+    dictionary = sae.dictionary
+    point = resolve(model, hook_point.strip() or dictionary.hook_point, dictionary.d_model, sae.title)
+    if not intervention.active:
+        return model.clone()
+
+    def change(tokens: Tensor, call: ModelCall, _run: Run) -> Tensor:
+        context = TokenContext(call.role, call.grid, call.items, call.percent)
+        there = tokens.to(
+            dictionary.W_enc.device
+        )  # the same device, unless ComfyUI could not load the SAE there
+        steered = steering.apply(there, intervention, context)
+        return tokens if steered is there else steered.to(tokens.device)
+
+    return tap(model, point, change, captured=dictionary.captured, weights=sae.patcher)

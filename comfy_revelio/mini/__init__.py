@@ -1,0 +1,1 @@
+"""Revelio Mini: its data, its training and its judge."""

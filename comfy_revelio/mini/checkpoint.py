@@ -1,0 +1,47 @@
+"""Training checkpoints that survive a kill: written beside the target, then renamed into place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+
+def save_weights(
+    tensors: Mapping[str, torch.Tensor], path: Path, *, metadata: Mapping[str, str] | None = None, half: bool = True
+) -> None:
+    """Write `tensors` as one safetensors file, floats in half precision unless `half` is False."""
+    ready = {
+        name: (t.half() if half and t.is_floating_point() else t).detach().cpu().contiguous()
+        for name, t in tensors.items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    save_file(ready, str(part), metadata=dict(metadata or {}))
+    os.replace(part, path)
+
+
+def load_weights(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """All tensors of a safetensors file, floats as float32, with the file's metadata."""
+    with safe_open(str(path), framework="pt", device=str(device)) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = dict(file.metadata() or {})
+    return {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}, metadata
+
+
+def save_state(state: Mapping[str, Any], path: Path) -> None:
+    """Write an optimizer-and-all checkpoint (plain tensors and numbers) atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    torch.save(dict(state), part)
+    os.replace(part, path)
+
+
+def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
+    """The checkpoint at `path`, or None when there is none yet."""
+    return torch.load(path, map_location=device, weights_only=True) if path.is_file() else None

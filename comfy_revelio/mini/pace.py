@@ -1,0 +1,34 @@
+"""How long a training run is and how its learning rate moves."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+
+class Pace:
+    """The number of steps of a run: given, or set once from the measured speed so that it takes `minutes`."""
+
+    def __init__(self, steps: int, minutes: float | None, device: str, *, start: int = 0) -> None:
+        self.steps, self.minutes, self.device, self.start = steps, minutes, device, start
+        self._clock = 0.0
+
+    def tick(self, step: int) -> bool:
+        """Call after each step; True when the number of steps was just set (steps 20 to 60 are timed)."""
+        if self.minutes is None or step - self.start not in (20, 60):
+            return False
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+        if step - self.start == 20:
+            self._clock = time.monotonic()
+            return False
+        seconds = (time.monotonic() - self._clock) / 40
+        self.steps, self.minutes = max(step + 1, int(self.minutes * 60 / seconds)), None
+        return True
+
+
+def learning_rate(peak: float, step: int, steps: int, *, warm_up: int = 300, hold: float = 0.4) -> float:
+    """Linear warm-up, `peak` for the share `hold` of the run, then linear to a thousandth of it."""
+    share = step / steps
+    return peak * min(1.0, step / warm_up) * (1.0 if share < hold else max(1e-3, (1 - share) / (1 - hold)))

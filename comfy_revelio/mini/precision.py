@@ -1,0 +1,47 @@
+"""Half-precision training with float32 master weights.
+
+The network computes in bfloat16 (on a CPU with matrix units that is several times faster than float32, and so
+it is on a GPU); the optimizer and the moving average keep float32 copies.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class Masters:
+    """Float32 copies of a network's parameters; the network itself is turned to bfloat16."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.names = [name for name, _ in network.named_parameters()]
+        self.weights = [p.detach().float().clone() for p in network.parameters()]
+        self.average = [weight.clone() for weight in self.weights]
+        network.to(torch.bfloat16)
+        self.network = network
+
+    def collect_gradients(self, limit: float = 1.0) -> None:
+        """Move the network's gradients to the masters, clipped to the norm `limit`."""
+        for weight, parameter in zip(self.weights, self.network.parameters(), strict=True):
+            weight.grad = None if parameter.grad is None else parameter.grad.float()
+            parameter.grad = None
+        nn.utils.clip_grad_norm_([w for w in self.weights if w.grad is not None], limit)
+
+    @torch.no_grad()
+    def publish(self, step: int, decay: float = 0.9995) -> None:
+        """After an optimizer step: update the moving average and hand the new weights to the network."""
+        torch._foreach_lerp_(self.average, self.weights, 1 - min(decay, step / (step + 10)))
+        torch._foreach_copy_(list(self.network.parameters()), self.weights)
+
+    def averaged(self) -> dict[str, torch.Tensor]:
+        """The moving average by parameter name, float32."""
+        return dict(zip(self.names, self.average, strict=True))
+
+    def state(self) -> dict[str, list[torch.Tensor]]:
+        return {"weights": self.weights, "average": self.average}
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, list[torch.Tensor]]) -> None:
+        torch._foreach_copy_(self.weights, state["weights"])
+        torch._foreach_copy_(self.average, state["average"])
+        torch._foreach_copy_(list(self.network.parameters()), self.weights)

@@ -1,0 +1,212 @@
+"""Train text encoder and UNet together: `python -m comfy_revelio.mini model --data DIR`.
+
+Velocity prediction on the autoencoder's latents, captions reworded for every image, 10 % of them dropped
+for classifier-free guidance, exponential moving average of the weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from . import config
+from .attributes import ATTRIBUTES
+from .captions import caption
+from .checkpoint import load_state, load_weights, save_state, save_weights
+from .dataset import as_floats, load_avatars
+from .networks import build_text_encoder, build_unet, noise_schedule
+from .pace import Pace, learning_rate
+from .precision import Masters
+from .progress import Progress
+from .tokens import UNKNOWN, load_tokenizer, small_vocabulary, to_small, tokenize
+from .train_vae import VAE_FILE, load_vae, moments_of
+
+UNET_FILE = config.WEIGHTS_DIR / "unet.safetensors"
+TEXT_FILE = config.WEIGHTS_DIR / "text_encoder.safetensors"
+
+CAPTION_DROP = 0.1
+UNKNOWN_WORD = 0.15
+"""Share of captions in which one word is replaced by the unknown word."""
+
+
+def _captions(job: tuple[np.ndarray, int, int]) -> list[str]:
+    labels, wordings, seed = job
+    rng = np.random.default_rng(seed)
+    rows = [dict(zip(ATTRIBUTES, map(int, row), strict=True)) for row in labels]
+    return [caption(row, rng).text for row in rows for _ in range(wordings)]
+
+
+def caption_tokens(labels: np.ndarray, wordings: int, workers: int = 4) -> np.ndarray:
+    """labels [N, attributes] -> CLIP tokens [N, wordings, 77] uint16, each image worded `wordings` times."""
+    jobs = [(part, wordings, i) for i, part in enumerate(np.array_split(labels, max(1, len(labels) // 2000)))]
+    tokenizer = load_tokenizer()
+    parts = []
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for texts in pool.map(_captions, jobs):
+            parts.append(tokenize(tokenizer, texts).reshape(-1, wordings, config.CONTEXT_TOKENS))
+    return np.concatenate(parts)
+
+
+@torch.no_grad()
+def encode_images(vae: Any, images: torch.Tensor, scale: float, device: str) -> torch.Tensor:
+    """uint8 images [N, 3, H, W] -> posterior moments in the UNet's units, float16 [N, 8, h, w] on `device`."""
+    parts = []
+    for part in images.split(64):
+        moments = moments_of(vae, as_floats(part.to(device)))
+        mean, log_variance = moments.chunk(2, dim=1)
+        deviation = (0.5 * log_variance.clamp(-30, 20)).exp()
+        parts.append((torch.cat([mean, deviation], dim=1) * scale).half())
+    return torch.cat(parts)
+
+
+class TextAndUNet(nn.Module):
+    """Both trained networks as one module: (noisy latents, timesteps, tokens) -> velocity."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.text = build_text_encoder(vocabulary)
+        self.unet = build_unet()
+
+    def forward(self, latents: torch.Tensor, timesteps: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        states = self.text(input_ids=tokens).last_hidden_state
+        return self.unet(latents, timesteps, encoder_hidden_states=states, return_dict=False)[0]
+
+
+def empty_prompt(vocabulary: np.ndarray) -> np.ndarray:
+    """Tokens [77] of the empty prompt in the small vocabulary."""
+    row = np.full(config.CONTEXT_TOKENS, config.EOS_TOKEN)
+    row[0] = config.BOS_TOKEN
+    return to_small(row, vocabulary)
+
+
+def spoil_captions(tokens: torch.Tensor, empty: torch.Tensor, first_end: torch.Tensor) -> torch.Tensor:
+    """Drop some captions whole and replace a word in others; tokens [B, 77], first_end [B] = position of the end."""
+    batch = tokens.shape[0]
+    tokens = tokens.clone()
+    draw = torch.rand(batch, device=tokens.device)
+    where = 1 + (torch.rand(batch, device=tokens.device) * (first_end - 1).clamp(min=1)).long()
+    rows = torch.arange(batch, device=tokens.device)
+    replaced = torch.where(draw > 1 - UNKNOWN_WORD, torch.full_like(where, UNKNOWN).to(tokens.dtype), tokens[rows, where])
+    tokens[rows, where] = replaced
+    return torch.where((draw < CAPTION_DROP)[:, None], empty[None], tokens)
+
+
+def train(
+    data: Path,
+    *,
+    steps: int = 4000,
+    minutes: float | None = None,
+    batch: int = 48,
+    lr: float = 6e-4,
+    average_decay: float = 0.999,
+    wordings: int = 6,
+    workers: int = 4,
+    device: str = "cpu",
+    vae_file: Path = VAE_FILE,
+    unet_file: Path = UNET_FILE,
+    text_file: Path = TEXT_FILE,
+) -> dict[str, float]:
+    """Train, save both weight files and return the figures; resumes from its checkpoint after a kill.
+
+    minutes: when given, the number of steps is set from the measured speed, to fill that time.
+    """
+    torch.manual_seed(0)
+    torch.set_flush_denormal(True)
+    vae, scale = load_vae(vae_file, device)
+    avatars = load_avatars(data)
+    latents = encode_images(vae, avatars.images, scale, device)
+    clip_tokens = caption_tokens(avatars.labels.numpy(), wordings, workers)
+    vocabulary = small_vocabulary(clip_tokens)
+    small = to_small(clip_tokens, vocabulary)
+    tokens = torch.from_numpy(small).to(device)
+    end = int(to_small(np.array([config.EOS_TOKEN]), vocabulary)[0])
+    empty = torch.from_numpy(empty_prompt(vocabulary).astype(np.int64)).to(device)
+    print(f"model  {len(latents)} images, {wordings} wordings each, {len(vocabulary)} tokens in use", flush=True)
+
+    model = TextAndUNet(len(vocabulary) + 1).to(device)
+    masters = Masters(model)
+    alphas = noise_schedule(device)
+    optimizer = torch.optim.AdamW(masters.weights, lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
+    state_file, start = unet_file.with_suffix(".state"), 0
+    if (state := load_state(state_file, device)) is not None:
+        masters.restore(state["masters"])
+        optimizer.load_state_dict(state["optimizer"])
+        start, steps, minutes = state["step"], state["steps"], None
+
+    pace, progress = Pace(steps, minutes, device, start=start), Progress("model", steps, start=start)
+    running = torch.zeros((), device=device)
+    step = start
+    while step < pace.steps:
+        step += 1
+        rate = learning_rate(lr, step, pace.steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        rows = torch.randint(len(latents), (batch,), device=device)
+        mean, deviation = latents[rows].float().chunk(2, dim=1)
+        clean = mean + deviation * torch.randn_like(mean)
+        words = tokens[rows, torch.randint(wordings, (batch,), device=device)].long()
+        words = spoil_captions(words, empty, (words == end).int().argmax(dim=1))
+        t = torch.randint(len(alphas), (batch,), device=device)
+        a = alphas[t][:, None, None, None].sqrt()
+        s = (1 - alphas[t])[:, None, None, None].sqrt()
+        noise = torch.randn_like(clean)
+        velocity = model((a * clean + s * noise).bfloat16(), t, words)
+        loss = (velocity.float() - (a * noise - s * clean)).pow(2).mean()
+        loss.backward()
+        masters.collect_gradients()
+        optimizer.step()
+        masters.publish(step, decay=average_decay)
+        running.lerp_(loss.detach(), 0.02 if step > start + 50 else 0.2)
+        if pace.tick(step):
+            progress.total = pace.steps
+        if progress.due(step):
+            progress.line(step, loss=running.item(), lr=rate)
+        if step % 500 == 0 and step < pace.steps:
+            state = {"masters": masters.state(), "optimizer": optimizer.state_dict()}
+            save_state({**state, "step": step, "steps": pace.steps}, state_file)
+    figures = {"loss": running.item(), "images_seen": float(pace.steps * batch), "images": float(len(latents))}
+    export(masters.averaged(), vocabulary, figures, unet_file, text_file)
+    state_file.unlink(missing_ok=True)
+    return figures
+
+
+def export(
+    average: dict[str, torch.Tensor],
+    vocabulary: Sequence[int] | np.ndarray,
+    figures: dict[str, float],
+    unet_file: Path,
+    text_file: Path,
+) -> None:
+    """Write the averaged weights, UNet and text encoder apart; the text file carries its token numbers."""
+    unet = {n.removeprefix("unet."): p for n, p in average.items() if n.startswith("unet.")}
+    # some versions of transformers put "text_model." before every name, some do not; the file has none
+    text = {n.removeprefix("text.").removeprefix("text_model."): p for n, p in average.items() if n.startswith("text.")}
+    text["token_ids"] = torch.from_numpy(np.asarray(vocabulary, dtype=np.int64))
+    save_weights(unet, unet_file, metadata={"config": json.dumps({**config.UNET, **figures})})
+    save_weights(text, text_file, metadata={"config": json.dumps({**config.TEXT, **figures})})
+
+
+def load_text_encoder(path: Path = TEXT_FILE, device: torch.device | str = "cpu") -> tuple[Any, np.ndarray]:
+    """The trained text encoder over its small vocabulary, and that vocabulary's CLIP token numbers."""
+    tensors, _ = load_weights(path, device)
+    vocabulary = tensors.pop("token_ids").cpu().numpy()
+    text = build_text_encoder(len(vocabulary) + 1).to(device)
+    prefix = "text_model." if any(name.startswith("text_model.") for name in text.state_dict()) else ""
+    text.load_state_dict({prefix + name: value for name, value in tensors.items()})
+    return text.eval().requires_grad_(False), vocabulary
+
+
+def load_unet(path: Path = UNET_FILE, device: torch.device | str = "cpu") -> Any:
+    """The trained UNet (diffusers)."""
+    tensors, _ = load_weights(path, device)
+    unet = build_unet().to(device)
+    unet.load_state_dict(tensors)
+    return unet.eval().requires_grad_(False)

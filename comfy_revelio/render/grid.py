@@ -1,0 +1,83 @@
+"""Pictures side by side with a caption under each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ..errors import RevelioError
+from .canvas import Canvas, checked_image
+from .colours import QUIET_TEXT, TEXT
+from .lettering import font, line_height, width, wrapped
+from .overlay import resized
+
+_MARGIN = 20
+_GAP = 14
+_SMALLEST = 160  # longest side in pixels below which pictures are enlarged
+_LARGEST = 512  # and above which they are reduced
+_MOST_COLUMNS = 8
+_CAPTION_LINES = 3
+
+
+def grid(
+    images: Sequence[Tensor], labels: Sequence[str], *, columns: int | None = None, title: str = ""
+) -> Tensor:
+    """A labelled grid, e.g. of before and after pictures.
+
+    images: [H, W, 3] each, of any sizes (every picture keeps its aspect inside equal cells); labels: one per
+    image; columns: None takes up to 8 in a row, evenly filled. Returns [H, W, 3] float32 in 0..1.
+    Raises RevelioError when there is no image, or not one label per image.
+    """
+    if not images or len(images) != len(labels):
+        raise RevelioError(
+            f"The grid got {len(images)} images and {len(labels)} labels; give images and one label for each."
+        )
+    if columns is not None and columns < 1:
+        raise RevelioError(f"The grid was asked for {columns} columns; give 1 or more.")
+    pictures = [_sized(checked_image(image)) for image in images]
+    cell_w = max(picture.shape[1] for picture in pictures)
+    cell_h = max(picture.shape[0] for picture in pictures)
+    across = min(columns or _even_columns(len(pictures)), len(pictures))
+    rows = math.ceil(len(pictures) / across)
+
+    caption = font(15)
+    captions = [_shortened(wrapped(label, caption, cell_w)) for label in labels]
+    caption_h = max(len(lines) for lines in captions) * line_height(caption)
+    row_h = cell_h + 8 + caption_h
+
+    heading = font(20, bold=True)
+    sheet_w = 2 * _MARGIN + across * cell_w + (across - 1) * _GAP
+    title_lines = wrapped(title, heading, sheet_w - 2 * _MARGIN)
+    top = _MARGIN + (len(title_lines) * line_height(heading) + 10 if title_lines else 0)
+    canvas = Canvas((sheet_w, top + rows * row_h + (rows - 1) * _GAP + _MARGIN - 4))
+    canvas.lines(title_lines, (_MARGIN, _MARGIN - 2), heading, TEXT)
+    for index, (picture, lines) in enumerate(zip(pictures, captions, strict=True)):
+        x = _MARGIN + (index % across) * (cell_w + _GAP)
+        y = top + (index // across) * (row_h + _GAP)
+        height, breadth = picture.shape[:2]
+        canvas.picture(picture, (x + (cell_w - breadth) // 2, y + (cell_h - height) // 2), framed=True)
+        for number, line in enumerate(lines):
+            middle = x + (cell_w - width(line, caption)) // 2
+            canvas.text(line, (middle, y + cell_h + 8 + number * line_height(caption)), caption, QUIET_TEXT)
+    return canvas.pixels()
+
+
+def _even_columns(count: int) -> int:
+    """As few rows as 8 columns allow, and those filled as evenly as possible: 10 pictures stand 5 by 5."""
+    rows = math.ceil(count / _MOST_COLUMNS)
+    return math.ceil(count / rows)
+
+
+def _sized(picture: Tensor) -> Tensor:
+    longest = max(picture.shape[:2])
+    # Whole factors when enlarging: an odd one blurs the lines of a small picture unevenly.
+    scale = _LARGEST / longest if longest > _LARGEST else math.ceil(_SMALLEST / longest)
+    height, breadth = (max(1, round(side * scale)) for side in picture.shape[:2])
+    return resized(picture, height, breadth)
+
+
+def _shortened(lines: list[str]) -> list[str]:
+    kept = lines[:_CAPTION_LINES]
+    return kept if kept == lines else [*kept[:-1], kept[-1] + "…"]

@@ -1,0 +1,36 @@
+"""Ranked features as a table: aligned text that is also Markdown, since ComfyUI previews text as either."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..trace import FeatureScore
+
+_HEADER = ("feature", "label", "peak", "mean", "share of tokens")
+_NUMBERS_FROM = 2  # columns from here on hold numbers and stand to the right
+
+
+def feature_table(scores: Sequence[FeatureScore]) -> str:
+    """Scores as aligned columns in their order: feature number, label, peak and mean value, share of tokens.
+
+    The label column is left out where no feature has one.
+    """
+    if not scores:
+        return "No feature is active here."
+    rows = [
+        (f"#{s.feature}", s.label or "-", f"{s.peak:.3g}", f"{s.mean:.3g}", f"{100 * s.share:.1f} %")
+        for s in scores
+    ]
+    kept = [0, 1, 2, 3, 4] if any(s.label for s in scores) else [0, 2, 3, 4]
+    columns = [_column([_HEADER[c], *(row[c] for row in rows)], right=c >= _NUMBERS_FROM) for c in kept]
+    return "\n".join(f"| {' | '.join(line)} |" for line in zip(*columns, strict=True))
+
+
+def _column(cells: list[str], *, right: bool) -> list[str]:
+    """Cells of one width, with Markdown's rule under the first; its colon says on which side they stand."""
+    size = max(len(cell) for cell in cells)
+    head, *body = [cell.rjust(size) if right else cell.ljust(size) for cell in cells]
+    rule = "-" * (size - 1) + ":" if right else "-" * size
+    return [head, rule, *body]

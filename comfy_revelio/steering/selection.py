@@ -1,0 +1,84 @@
+"""Which features: chosen by number, by label, or found by an analysis."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import RevelioError
+
+if TYPE_CHECKING:
+    from ..dictionary import Dictionary
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Chosen features and their weights; what a REVELIO_FEATURES socket carries.
+
+    weights: one finite factor per feature; 1 is the feature's own strength.
+    label: what the features stand for, if known.
+    """
+
+    features: tuple[int, ...]
+    weights: tuple[float, ...] = ()
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.weights:
+            object.__setattr__(self, "weights", (1.0,) * len(self.features))
+        if len(self.weights) != len(self.features):
+            raise RevelioError(
+                f"{len(self.features)} features need as many weights, not {len(self.weights)}."
+            )
+        if len(set(self.features)) != len(self.features):
+            raise RevelioError("A selection names every feature once; remove the repeated ones.")
+        if not all(math.isfinite(weight) for weight in self.weights):
+            raise RevelioError("The weight of a feature must be a finite number.")
+
+
+def parse_selection(text: str, dictionary: Dictionary) -> Selection:
+    """Read features as a user writes them: "1203", "1203, 77:0.5", "glasses", "glasses:2, 31".
+
+    A name is a label of the dictionary, whatever its case, and stands for all features under it.
+    ":number" gives a weight. Where a feature is named twice, the later weight holds. Empty text is
+    an empty selection. Raises RevelioError for unknown labels and features out of range.
+    """
+    chosen: dict[int, float] = {}
+    names: list[str] = []
+    for part in (part.strip() for part in text.replace("\n", ",").replace(";", ",").split(",")):
+        if not part:
+            continue
+        name, weight = _split_weight(part, dictionary)
+        if name.lstrip("+-").isdecimal():
+            features = dictionary.feature_index([int(name)]).tolist()
+        else:
+            label = _find_label(name, dictionary)
+            names.append(label)
+            features = dictionary.labels[label]
+        chosen.update(dict.fromkeys(features, weight))
+    return Selection(tuple(chosen), tuple(chosen.values()), ", ".join(names))
+
+
+def _split_weight(part: str, dictionary: Dictionary) -> tuple[str, float]:
+    name, colon, number = part.rpartition(":")
+    if not colon or part.lower() in (label.lower() for label in dictionary.labels):
+        return part, 1.0
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = math.nan
+    if not math.isfinite(weight):
+        raise RevelioError(f"The weight in {part!r} must be a number, as in 1203:0.5.")
+    return name.strip(), weight
+
+
+def _find_label(name: str, dictionary: Dictionary) -> str:
+    for label in dictionary.labels:
+        if label.lower() == name.lower():
+            return label
+    known = ", ".join(dictionary.labels)
+    raise RevelioError(
+        f"Unknown feature {name!r}: give numbers from 0 to {dictionary.n_features - 1}"
+        + (f" or one of the labels {known}." if known else "; this dictionary has no labels.")
+    )

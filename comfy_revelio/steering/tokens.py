@@ -1,0 +1,85 @@
+"""Applying an intervention to tokens: h <- h + dz @ W_dec[chosen].
+
+Only the change of the chosen features is added; what the dictionary does not explain, and all
+other features, pass through untouched (error-preserving). Where nothing applies the caller gets
+the same tensor object back, so that a strength of 0 is bit-identical to no intervention.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import RevelioError
+from .intervention import Intervention, TokenContext
+
+
+def apply(tokens: Tensor, intervention: Intervention, context: TokenContext) -> Tensor:
+    """tokens [B, T, d] with the intervention done to them, in their own type.
+
+    Returns the same object when nothing applies: strength 0, no features, outside the step range,
+    another role. Raises RevelioError when the dictionary or the grid does not fit.
+    """
+    change = delta(tokens, intervention, context)
+    return tokens if change is None else tokens + change.to(tokens.dtype)
+
+
+@torch.no_grad()
+def delta(tokens: Tensor, intervention: Intervention, context: TokenContext) -> Tensor | None:
+    """The change alone, float32 [B or 1, T, d]; None when nothing applies.
+
+    For hook points whose dictionary reads output - input: pass that difference as tokens and add
+    the result to the output.
+    """
+    if not intervention.applies(context.role, context.percent) or 0 in tokens.shape:
+        return None
+    dictionary = intervention.dictionary
+    _check_fit(tokens, dictionary.d_model, context.grid)
+    features = dictionary.feature_index(intervention.selection.features)
+    weights = torch.tensor(intervention.selection.weights, dtype=torch.float32, device=tokens.device)
+    if intervention.needs_stats:
+        change = _mean_active(intervention, features) * _place(intervention, features, context.grid)
+        change = change[None].to(tokens.device)  # [1, T, m]
+    else:
+        change = dictionary.encode(tokens).of_many(features)  # [B, T, m]
+    change = change * (weights * intervention.strength)
+    if intervention.mask is not None:
+        change = change * _mask_on_grid(intervention.mask, context, len(tokens)).to(tokens.device)
+    return change @ dictionary.directions(features).to(tokens.device)
+
+
+def _mean_active(intervention: Intervention, features: Tensor) -> Tensor:
+    stats = intervention.dictionary.stats
+    assert stats is not None  # checked when the intervention was made
+    return stats.mean_active[features].float()
+
+
+def _place(intervention: Intervention, features: Tensor, grid: tuple[int, int]) -> Tensor:
+    """How much of each feature goes to each token: [T, m], or [1, 1] for everywhere."""
+    stats = intervention.dictionary.stats
+    maps = None if stats is None else stats.mean_map
+    spread = intervention.mode == "add" or intervention.place == "everywhere" or intervention.mask is not None
+    if spread or maps is None:
+        return features.new_ones(grid[0] * grid[1], 1, dtype=torch.float32)
+    resized = functional.interpolate(maps[features].float()[None], size=grid, mode="bilinear", antialias=True)
+    return resized[0].flatten(1).T
+
+
+def _mask_on_grid(mask: Tensor, context: TokenContext, rows: int) -> Tensor:
+    """The mask of each row's batch item, averaged over the area of each cell: [B, T, 1]."""
+    numbers = [number % len(mask) for number in context.item_numbers(rows)]
+    on_grid = functional.interpolate(mask[:, None], size=context.grid, mode="area")
+    return on_grid[numbers].flatten(1)[..., None]
+
+
+def _check_fit(tokens: Tensor, d_model: int, grid: tuple[int, int]) -> None:
+    if tokens.ndim != 3 or tokens.shape[1] != grid[0] * grid[1]:
+        raise RevelioError(
+            f"Tokens of shape {list(tokens.shape)} do not lie on a grid of {grid[0]} by {grid[1]}."
+        )
+    if tokens.shape[2] != d_model:
+        raise RevelioError(
+            f"This dictionary is for activations {d_model} wide, but this hook point is "
+            f"{tokens.shape[2]} wide; choose the hook point that the dictionary was trained on."
+        )

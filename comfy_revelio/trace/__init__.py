@@ -1,0 +1,8 @@
+"""Traces: what the features did in one sampling run, recorded, asked and stored."""
+
+from .frame import DictionaryNote, Frame
+from .ranking import FeatureScore
+from .recorder import RunRecorder
+from .trace import Trace
+
+__all__ = ["DictionaryNote", "FeatureScore", "Frame", "RunRecorder", "Trace"]

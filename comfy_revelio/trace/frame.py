@@ -1,0 +1,58 @@
+"""The parts of a trace: one frame per model call and hook point, one note per dictionary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..dictionary.codes import Codes
+from ..dictionary.dictionary import label_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..dictionary import Dictionary
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """The codes of all tokens of one hook point in one model call.
+
+    step: index in the schedule, from 0. evaluation: nth call of the model at this step, 0 first
+    (second-order samplers call it more than once). sigma: the call's own noise level; timestep:
+    the model's. role: "cond", "uncond", "cond2"... grid: (height, width). codes: [B, H*W, k].
+    """
+
+    hook_point: str
+    step: int
+    evaluation: int
+    sigma: float
+    timestep: float
+    role: str
+    grid: tuple[int, int]
+    codes: Codes
+
+
+@dataclass(frozen=True, eq=False)
+class DictionaryNote:
+    """What a trace remembers of the dictionary that encoded it.
+
+    labels: name -> features, strongest first. mean_active: float32 [n_features] or None.
+    """
+
+    n_features: int
+    k: int
+    labels: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    mean_active: Tensor | None = None
+
+    @classmethod
+    def of(cls, dictionary: Dictionary) -> DictionaryNote:
+        stats = dictionary.stats
+        means = None if stats is None else stats.mean_active.detach().float().cpu()
+        labels = {name: list(features) for name, features in dictionary.labels.items()}
+        return cls(dictionary.n_features, dictionary.k, labels, means)
+
+    def label(self, feature: int) -> str:
+        """The label in which the feature ranks highest, or ""."""
+        return label_of(self.labels, feature)

@@ -1,0 +1,107 @@
+"""Collecting the frames of one sampling run while it goes on."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..dictionary import Codes, Dictionary
+from ..errors import RevelioError
+from .frame import DictionaryNote, Frame
+from .trace import Trace
+
+MAX_BYTES = 4 * 1024**3
+
+
+class RunRecorder:
+    """Frames of one run. They stay on the device that computed them until `finish`, which moves
+    them to the CPU together: a copy per step would make the device wait for each.
+
+    total_steps, sigmas: the schedule. max_bytes: bound on all codes held, on the device and in
+    the trace (12 bytes for each of the k codes of a token).
+    """
+
+    def __init__(self, total_steps: int, sigmas: Iterable[float], *, max_bytes: int = MAX_BYTES) -> None:
+        self.total_steps = total_steps
+        self.sigmas = tuple(float(sigma) for sigma in sigmas)
+        self.max_bytes = max_bytes
+        self._frames: list[Frame] = []
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def add(
+        self,
+        hook_point: str,
+        step: int,
+        evaluation: int,
+        sigma: float,
+        timestep: float,
+        role: str,
+        grid: tuple[int, int],
+        codes: Codes,
+    ) -> None:
+        """Keep the codes [B, H*W, k] of one model call. Safe to call from several threads."""
+        if len(codes.shape) != 2 or codes.shape[1] != grid[0] * grid[1]:
+            raise RevelioError(
+                f"Codes of shape {list(codes.shape)} do not lie on a grid of {grid[0]} by {grid[1]}."
+            )
+        if not (math.isfinite(sigma) and math.isfinite(timestep)):
+            raise RevelioError(f"A frame needs a finite sigma and timestep, not {sigma} and {timestep}.")
+        size = codes.indices.numel() * 12
+        # Clones, for codes may be views of something larger or of memory that the model reuses.
+        kept = Codes(codes.indices.to(torch.int32), codes.values.detach().clone(), codes.n_features)
+        frame = Frame(
+            hook_point,
+            int(step),
+            int(evaluation),
+            float(sigma),
+            float(timestep),
+            role,
+            (int(grid[0]), int(grid[1])),
+            kept,
+        )
+        with self._lock:
+            if self._bytes + size > self.max_bytes:
+                raise RevelioError(
+                    f"Recording would need more than {self.max_bytes / 1024**3:.1f} GiB; "
+                    f"record fewer hook points, fewer steps, a smaller batch or a smaller image."
+                )
+            self._bytes += size
+            self._frames.append(frame)
+
+    def finish(self, dictionaries: Mapping[str, Dictionary | DictionaryNote]) -> Trace:
+        """The trace of all frames so far; `dictionaries` by hook point. The recorder is empty after."""
+        with self._lock:
+            frames, self._frames, self._bytes = self._frames, [], 0
+        notes = {
+            name: DictionaryNote.of(known) if isinstance(known, Dictionary) else known
+            for name, known in dictionaries.items()
+        }
+        for name in dict.fromkeys(frame.hook_point for frame in frames):
+            if name not in notes:
+                raise RevelioError(f"Codes of {name} were recorded, but its dictionary was not named.")
+        return Trace(_to_cpu(frames), notes, self.total_steps, self.sigmas)
+
+
+def _to_cpu(frames: list[Frame]) -> tuple[Frame, ...]:
+    """Frames with their codes on the CPU, frames of one shape in one transfer."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for number, frame in enumerate(frames):
+        codes = frame.codes
+        groups.setdefault((codes.values.device, *codes.values.shape), []).append(number)
+    moved: dict[int, Frame] = {}
+    for numbers in groups.values():
+        indices = _stacked([frames[n].codes.indices for n in numbers]).to(torch.int64)
+        values = _stacked([frames[n].codes.values for n in numbers])
+        for number, i, v in zip(numbers, indices, values, strict=True):
+            moved[number] = replace(frames[number], codes=Codes(i, v, frames[number].codes.n_features))
+    return tuple(moved[number] for number in range(len(frames)))
+
+
+def _stacked(tensors: list[Tensor]) -> Tensor:
+    return torch.stack(tensors).cpu()

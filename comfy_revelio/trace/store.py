@@ -1,0 +1,159 @@
+"""A trace in one .safetensors file, exact, and read with suspicion.
+
+Tensors: frame.N.indices (int32 [B, T, k]) and frame.N.values (float32) for frame N, and
+note.N.mean_active (float32 [n]) for dictionary N where known. Metadata: format "revelio-trace",
+format_version "1", and trace, a JSON object with total_steps, sigmas, frames and dictionaries.
+Numbers in JSON are written so that they read back as the same doubles.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .. import tensor_file
+from ..dictionary import Codes
+from ..errors import RevelioError
+from .frame import DictionaryNote, Frame
+
+if TYPE_CHECKING:
+    from .trace import Trace
+
+FORMAT = "revelio-trace"
+FORMAT_VERSION = "1"
+
+
+def save(trace: Trace, path: str | os.PathLike[str]) -> None:
+    tensors: dict[str, Tensor] = {}
+    for number, frame in enumerate(trace.frames):
+        tensors[f"frame.{number}.indices"] = frame.codes.indices.to(torch.int32)
+        tensors[f"frame.{number}.values"] = frame.codes.values
+    for number, note in enumerate(trace.dictionaries.values()):
+        if note.mean_active is not None:
+            tensors[f"note.{number}.mean_active"] = note.mean_active
+    text = json.dumps(_description(trace), allow_nan=False)
+    tensor_file.write(path, tensors, {"format": FORMAT, "format_version": FORMAT_VERSION, "trace": text})
+
+
+def load(path: str | os.PathLike[str]) -> Trace:
+    from .trace import Trace
+
+    header = tensor_file.read_header(path)
+    if header.metadata.get("format") != FORMAT:
+        raise RevelioError(f"{path} is no trace: its metadata lacks format {FORMAT!r}; choose a saved trace.")
+    if (version := header.metadata.get("format_version")) != FORMAT_VERSION:
+        raise RevelioError(
+            f"{path} has format version {version!r}, but this Revelio reads "
+            f"{FORMAT_VERSION!r}; update Revelio."
+        )
+    table = tensor_file.parse_json(path, header.metadata.get("trace", ""), "description")
+    try:
+        return _build(Trace, table, tensor_file.read_tensors(path, list(header.tensors)))
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise RevelioError(f"{path} is a broken trace ({reason}); save it again from its run.") from None
+
+
+def _description(trace: Trace) -> dict[str, Any]:
+    return {
+        "total_steps": trace.total_steps,
+        "sigmas": list(trace.sigmas),
+        "frames": [
+            {
+                "hook_point": frame.hook_point,
+                "step": frame.step,
+                "evaluation": frame.evaluation,
+                "sigma": frame.sigma,
+                "timestep": frame.timestep,
+                "role": frame.role,
+                "grid": list(frame.grid),
+            }
+            for frame in trace.frames
+        ],
+        "dictionaries": [
+            {
+                "hook_point": name,
+                "n_features": note.n_features,
+                "k": note.k,
+                "labels": {label: list(features) for label, features in note.labels.items()},
+            }
+            for name, note in trace.dictionaries.items()
+        ],
+    }
+
+
+def _build(kind: type[Trace], table: Any, tensors: dict[str, Tensor]) -> Trace:
+    notes: dict[str, DictionaryNote] = {}
+    for number, entry in enumerate(_list(table["dictionaries"])):
+        notes[_text(entry["hook_point"])] = _note(entry, tensors.pop(f"note.{number}.mean_active", None))
+    frames = [
+        _frame(entry, notes, tensors.pop(f"frame.{number}.indices"), tensors.pop(f"frame.{number}.values"))
+        for number, entry in enumerate(_list(table["frames"]))
+    ]
+    if tensors:
+        raise ValueError(f"unknown tensors {', '.join(sorted(tensors)[:4])}")
+    sigmas = tuple(_number(sigma) for sigma in _list(table["sigmas"]))
+    return kind(tuple(frames), notes, _count(table["total_steps"]), sigmas)
+
+
+def _note(entry: dict[str, Any], mean_active: Tensor | None) -> DictionaryNote:
+    n, k = _count(entry["n_features"]), _count(entry["k"])
+    if not 1 <= k <= n:
+        raise ValueError(f"k {k} does not fit {n} features")
+    if mean_active is not None and (mean_active.shape != (n,) or mean_active.dtype != torch.float32):
+        raise ValueError("mean_active does not cover the features")
+    labels = {_text(name): [_count(f) for f in _list(features)] for name, features in entry["labels"].items()}
+    if any(feature >= n for features in labels.values() for feature in features):
+        raise ValueError("a label names a feature out of range")
+    return DictionaryNote(n, k, labels, mean_active)
+
+
+def _frame(entry: dict[str, Any], notes: dict[str, DictionaryNote], indices: Tensor, values: Tensor) -> Frame:
+    hook_point = _text(entry["hook_point"])
+    note = notes[hook_point]
+    height, width = (_count(side) for side in _list(entry["grid"]))
+    if indices.dtype != torch.int32 or values.dtype != torch.float32 or indices.shape != values.shape:
+        raise ValueError("the codes of a frame have wrong types or shapes")
+    if indices.ndim != 3 or tuple(indices.shape[1:]) != (height * width, note.k):
+        raise ValueError(f"the codes of a frame do not lie on its grid of {height} by {width}")
+    if indices.numel() and (int(indices.min()) < 0 or int(indices.max()) >= note.n_features):
+        raise ValueError("the codes of a frame name features out of range")
+    return Frame(
+        hook_point,
+        _count(entry["step"]),
+        _count(entry["evaluation"]),
+        _number(entry["sigma"]),
+        _number(entry["timestep"]),
+        _text(entry["role"]),
+        (height, width),
+        Codes(indices.to(torch.int64), values, note.n_features),
+    )
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r:.40} is no list")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r:.40} is no text")
+    return value
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**31:
+        raise ValueError(f"{value!r:.40} is no count")
+    return value
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{value!r:.40} is no number")
+    return float(value)

@@ -1,0 +1,112 @@
+"""A trace: everything recorded in one sampling run, immutable, with the questions people ask."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import RevelioError
+from . import ranking, store
+from .frame import DictionaryNote, Frame
+from .ranking import FeatureScore
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """Frames in the order in which they were computed, on the CPU.
+
+    dictionaries: hook point -> note. total_steps: steps of the schedule, recorded or not.
+    sigmas: the schedule itself, usually total_steps + 1 numbers ending in 0.
+    """
+
+    frames: tuple[Frame, ...]
+    dictionaries: Mapping[str, DictionaryNote]
+    total_steps: int
+    sigmas: tuple[float, ...]
+
+    @property
+    def hook_points(self) -> tuple[str, ...]:
+        """The recorded hook points, in the order in which they were first computed."""
+        return tuple(dict.fromkeys(frame.hook_point for frame in self.frames))
+
+    @property
+    def batch_size(self) -> int:
+        """Items of the batch; 0 for an empty trace."""
+        return max((frame.codes.shape[0] for frame in self.frames), default=0)
+
+    def roles(self, hook_point: str) -> tuple[str, ...]:
+        """The roles recorded at a hook point, such as ("cond", "uncond")."""
+        self._check_hook_point(hook_point)
+        return tuple(dict.fromkeys(f.role for f in self.frames if f.hook_point == hook_point))
+
+    def steps(self, hook_point: str, role: str = "cond") -> list[Frame]:
+        """The first evaluation of every recorded step, in the order of the steps."""
+        if role not in (roles := self.roles(hook_point)):
+            raise RevelioError(f"Nothing was recorded for role {role!r}; recorded are {', '.join(roles)}.")
+        first: dict[int, Frame] = {}
+        for frame in self.frames:
+            if frame.hook_point == hook_point and frame.role == role:
+                known = first.get(frame.step)
+                if known is None or frame.evaluation < known.evaluation:
+                    first[frame.step] = frame
+        return [first[step] for step in sorted(first)]
+
+    def feature_map(
+        self, hook_point: str, feature: int, *, step: int | None = None, item: int = 0, role: str = "cond"
+    ) -> Tensor:
+        """Where a feature fires: float32 [H, W] at one step, else [steps, H, W] over the recorded ones."""
+        frames = self._chosen(hook_point, step, item, role)
+        n = frames[0].codes.n_features
+        if not 0 <= feature < n:
+            raise RevelioError(f"Feature {feature} does not exist at {hook_point}; choose from 0 to {n - 1}.")
+        if len({frame.grid for frame in frames}) > 1:
+            raise RevelioError("The recorded steps differ in size; ask for one step at a time.")
+        maps = torch.stack([frame.codes[item].of(feature).reshape(frame.grid) for frame in frames])
+        return maps if step is None else maps[0]
+
+    def top_features(
+        self,
+        hook_point: str,
+        count: int = 8,
+        *,
+        step: int | None = None,
+        item: int | None = None,
+        role: str = "cond",
+        by: str = "peak",
+    ) -> list[FeatureScore]:
+        """The highest features by "peak", "mean" or "distinct"; all steps and items unless named.
+
+        See `ranking.rank` for what the three mean.
+        """
+        frames = self._chosen(hook_point, step, item or 0, role)
+        return ranking.rank(frames, count, item, by, self.dictionaries[hook_point].label)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one .safetensors file from which `load` makes exactly this trace again."""
+        store.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Trace:
+        """Read a trace; RevelioError when the file is missing, broken or no trace."""
+        return store.load(path)
+
+    def _check_hook_point(self, hook_point: str) -> None:
+        if hook_point not in self.hook_points:
+            known = ", ".join(self.hook_points) or "none"
+            raise RevelioError(f"Hook point {hook_point!r} was not recorded; recorded are: {known}.")
+
+    def _chosen(self, hook_point: str, step: int | None, item: int, role: str) -> list[Frame]:
+        frames = self.steps(hook_point, role)
+        if step is not None:
+            recorded = ", ".join(str(frame.step) for frame in frames)
+            frames = [frame for frame in frames if frame.step == step]
+            if not frames:
+                raise RevelioError(f"Step {step} was not recorded; recorded are {recorded}.")
+        batch = min(frame.codes.shape[0] for frame in frames)
+        if not 0 <= item < batch:
+            raise RevelioError(f"There is no batch item {item}; choose from 0 to {batch - 1}.")
+        return frames

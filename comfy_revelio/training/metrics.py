@@ -1,0 +1,119 @@
+"""How well a dictionary explains activations, and what its features do on them.
+
+Both functions stream: `rows` is one tensor or any iterable of tensors, of any type and device,
+and only a chunk of it is worked on at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..dictionary import Dictionary, FeatureStats
+from ..errors import RevelioError
+
+_CHUNK_ROWS = 16384
+
+
+@torch.no_grad()
+def measure(
+    dictionary: Dictionary, rows: Tensor | Iterable[Tensor], *, chunk_rows: int = _CHUNK_ROWS
+) -> dict[str, float]:
+    """Figures of a dictionary on activations [..., d_model].
+
+    fvu: sum |x - x_hat|^2 / sum |x - mean(x)|^2. explained_variance: 1 - fvu, so that a dictionary
+    that only knows the mean gets 0. cosine: mean cosine of x - b_out and x_hat - b_out. l0: mean
+    number of active features per row. dead_share: share of features that fire on no row.
+    measured_rows: rows seen; dead_share only means something with many.
+    """
+    d, n = dictionary.d_model, dictionary.n_features
+    device = dictionary.W_enc.device
+    total, squares, cosines, error, active = torch.zeros(d), 0.0, 0.0, 0.0, 0.0
+    total = total.to(torch.float64)
+    fired = torch.zeros(n, dtype=torch.bool, device=device)
+    count = 0
+    shift = dictionary.b_out.float()  # sums around the bias: around 0 they would lose the variance
+    for chunk in _chunks(rows, chunk_rows):
+        x = chunk.reshape(-1, chunk.shape[-1]).to(device).float()
+        codes = dictionary.encode(x)
+        x_hat = dictionary.decode(codes) - shift
+        x = x - shift
+        total += x.sum(0).cpu().double()
+        squares += float(x.square().sum())
+        error += float((x - x_hat).square().sum())
+        cosines += float(functional.cosine_similarity(x, x_hat, dim=1).sum())
+        active += float((codes.values != 0).sum())
+        _mark(fired, codes.indices, codes.values)
+        count += len(x)
+    if not count:
+        raise RevelioError("There are no activations to measure the dictionary on; harvest some first.")
+    variance = squares - float(total.square().sum()) / count
+    fvu = error / max(variance, torch.finfo(torch.float32).tiny)
+    return {
+        "explained_variance": 1.0 - fvu,
+        "fvu": fvu,
+        "cosine": cosines / count,
+        "l0": active / count,
+        "dead_share": 1.0 - float(fired.float().mean()),
+        "measured_rows": float(count),
+    }
+
+
+@torch.no_grad()
+def feature_stats(
+    dictionary: Dictionary, activations: Tensor | Iterable[Tensor], *, chunk_rows: int = _CHUNK_ROWS
+) -> FeatureStats:
+    """Mean active value, firing rate and mean map of every feature.
+
+    activations: maps [N, H, W, d_model], all of one H and W, give mean maps; rows [N, d_model] or
+    [N, T, d_model] give none. Results are float32 on the dictionary's device.
+    """
+    n, device = dictionary.n_features, dictionary.W_enc.device
+    sums, fires = torch.zeros(n, device=device), torch.zeros(n, device=device)
+    map_sums: Tensor | None = None
+    grid: tuple[int, ...] | None = None
+    count = 0
+    for chunk in _chunks(activations, chunk_rows):
+        codes = dictionary.encode(chunk.to(device))
+        here = tuple(codes.shape[1:]) if len(codes.shape) == 3 else ()
+        if grid is not None and here != grid:
+            raise RevelioError(f"All maps must be of one size, but some are {grid} and some {here}.")
+        grid = here
+        flat, values = codes.indices.flatten(), codes.values.flatten()
+        sums.index_add_(0, flat, values)
+        fires.index_add_(0, flat, (values != 0).float())
+        count += codes.shape.numel()
+        if grid:
+            if map_sums is None:
+                map_sums = torch.zeros(n, *grid, device=device)
+            add_to_maps(map_sums, codes.indices, codes.values)
+    if not count:
+        raise RevelioError("There are no activations to measure the features on; harvest some first.")
+    mean_map = None
+    if map_sums is not None:
+        peak = map_sums.amax((1, 2), keepdim=True)
+        mean_map = torch.where(peak > 0, map_sums / peak.clamp(min=1e-20), 0.0)
+    return FeatureStats(sums / fires.clamp(min=1), fires / count, mean_map)
+
+
+def add_to_maps(maps: Tensor, indices: Tensor, values: Tensor) -> None:
+    """Add codes [items, H, W, k] to per-feature maps [n, H, W], in place."""
+    cells = maps.shape[1] * maps.shape[2]
+    cell = torch.arange(cells, device=maps.device).reshape(maps.shape[1], maps.shape[2], 1)
+    maps.view(-1).index_add_(0, (indices * cells + cell).flatten(), values.flatten())
+
+
+def _mark(fired: Tensor, indices: Tensor, values: Tensor) -> None:
+    hits = torch.zeros(len(fired), device=fired.device)
+    hits.index_add_(0, indices.flatten(), (values.flatten() != 0).float())
+    fired |= hits > 0
+
+
+def _chunks(source: Tensor | Iterable[Tensor], chunk_rows: int) -> Iterator[Tensor]:
+    for tensor in [source] if isinstance(source, Tensor) else source:
+        per_item = max(1, tensor[0].numel() // tensor.shape[-1]) if len(tensor) else 1
+        if len(tensor):
+            yield from tensor.split(max(1, chunk_rows // per_item))

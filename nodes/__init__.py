@@ -1,0 +1,1 @@
+"""The pack's ComfyUI nodes: one file per family, thin, without maths."""

@@ -1,0 +1,22 @@
+"""What ComfyUI loads: the `sae` model folder and the list of nodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from comfy_api.latest import ComfyExtension, io
+
+from ..comfy_revelio.host import sae_files
+from . import load, observe, see, steer
+
+BUNDLED_WEIGHTS = Path(__file__).resolve().parent.parent / "sae_weights"
+
+
+class RevelioExtension(ComfyExtension):
+    """The pack's nodes, by family."""
+
+    def __init__(self) -> None:
+        sae_files.register_folder(BUNDLED_WEIGHTS)
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [*load.NODES, *observe.NODES, *see.NODES, *steer.NODES]

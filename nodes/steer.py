@@ -1,0 +1,215 @@
+"""Steer: turn features of the model, or a concept of the prompt, up or down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from .sockets import Features, Sae
+
+
+class RevelioSteerFeatures(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RevelioSteerFeatures",
+            display_name="Steer Features (Revelio)",
+            category="Revelio/Steer",
+            description="Gives back the model with SAE features turned up or down while it samples. "
+            "Negative strength "
+            "takes features out where they fire, positive strength puts them in. Other branches that use "
+            "the same "
+            "model are not affected; strength 0 changes nothing at all.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model to steer. It is not changed itself."),
+                Sae.Input("sae", tooltip="The SAE that the features belong to."),
+                io.String.Input(
+                    "features",
+                    default="",
+                    tooltip="Feature numbers or a label of the SAE, separated by commas: 1203 or 1203, "
+                    "77:0.5 or glasses. "
+                    "A number after a colon is a weight.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=-1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="Below 0: out where they fire (-1 = off, -3 = three times that). "
+                    "Above 0: in, at this many times their usual value. 0: no change.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Where in the denoising to begin: 0 = first step. Counted as in ComfyUI's "
+                    "ControlNet nodes.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Where in the denoising to stop: 1 = last step included.",
+                ),
+                io.Combo.Input(
+                    "role",
+                    options=["cond", "uncond", "both"],
+                    default="cond",
+                    tooltip="Whom to steer: cond = the positive prompt's half (best), uncond = the negative "
+                    "prompt's, both.",
+                ),
+                io.Combo.Input(
+                    "place",
+                    options=["usual", "everywhere"],
+                    default="usual",
+                    tooltip="Where to put features in: usual = where the feature usually sits in the "
+                    "picture, "
+                    "everywhere = all over. A mask overrules this.",
+                ),
+                io.Combo.Input(
+                    "mode",
+                    options=["push", "add", "scale"],
+                    default="push",
+                    tooltip="push: as described at strength. add: add everywhere, or subtract, whether or "
+                    "not the feature "
+                    "fires. scale: multiply where it fires (strength 1 doubles, -1 switches off).",
+                ),
+                Features.Input(
+                    "selected",
+                    optional=True,
+                    tooltip="Features from Top Features, in addition to the written ones.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Steer only where the mask is white. Any size; it is fitted to the picture.",
+                ),
+            ],
+            outputs=[io.Model.Output("model_out", display_name="MODEL", tooltip="Connect to the sampler.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        sae: Any,
+        features: str,
+        strength: float,
+        start_percent: float,
+        end_percent: float,
+        role: str,
+        place: str,
+        mode: str,
+        selected: Any = None,
+        mask: Any = None,
+    ) -> io.NodeOutput:
+        from ..comfy_revelio.host.steering import steer
+        from ..comfy_revelio.steering import Intervention, Selection, parse_selection
+
+        written = parse_selection(features, sae.dictionary)
+        chosen = dict(zip(written.features, written.weights, strict=True))
+        if selected is not None:
+            chosen = dict(zip(selected.features, selected.weights, strict=True)) | chosen
+        intervention = Intervention(
+            sae.dictionary,
+            Selection(tuple(chosen), tuple(chosen.values()), written.label),
+            strength,
+            mode=mode,
+            place=place,
+            mask=mask,
+            start_percent=start_percent,
+            end_percent=end_percent,
+            role=role,
+        )
+        return io.NodeOutput(steer(model, intervention, sae))
+
+
+class RevelioSteerConcept(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RevelioSteerConcept",
+            display_name="Steer Concept (Revelio)",
+            category="Revelio/Steer",
+            description="Takes a concept such as glasses out of the prompts, or puts it in, by steering the "
+            "text encoder. "
+            "Use the two CLIPs for the positive and the negative prompt. The CLIP that you connect is not "
+            "changed.",
+            inputs=[
+                io.Clip.Input("clip", tooltip="The CLIP whose text encoder is steered."),
+                Sae.Input("sae", tooltip="An SAE of a text encoder layer."),
+                io.String.Input(
+                    "concept",
+                    default="glasses",
+                    tooltip="The concept as a short phrase: glasses, or blue hair. Of a phrase of several "
+                    "words only what "
+                    "it adds to its last word is steered: blue hair is told from hair. Separate several "
+                    "concepts by commas.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=-1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="Below 0 removes the concept (-1 = off, -2 = twice that), above 0 puts it in, 0 "
+                    "changes nothing. "
+                    "With the paper method values from -1 to 1 are usual.",
+                ),
+                io.Combo.Input(
+                    "method",
+                    options=["contrast", "paper"],
+                    default="contrast",
+                    tooltip="contrast: finds the concept's own features and changes only these (best). "
+                    "paper: the formula of Concept Steerers.",
+                ),
+                io.String.Input(
+                    "prompts_with",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip="For contrast, optional: prompts that name the concept, one a line. Empty = "
+                    "neutral sentences.",
+                ),
+                io.String.Input(
+                    "prompts_without",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip="For contrast, optional: similar prompts that do not name it, one a line. "
+                    "Empty = neutral sentences.",
+                ),
+            ],
+            outputs=[
+                io.Clip.Output("positive", display_name="positive CLIP", tooltip="For the positive prompt."),
+                io.Clip.Output("negative", display_name="negative CLIP", tooltip="For the negative prompt."),
+                io.String.Output(
+                    "found", display_name="found", tooltip="Which features were found, in plain words."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        clip: Any,
+        sae: Any,
+        concept: str,
+        strength: float,
+        method: str,
+        prompts_with: str = "",
+        prompts_without: str = "",
+    ) -> io.NodeOutput:
+        from ..comfy_revelio.host.concept import ConceptPrompts, steer_concept
+
+        prompts = ConceptPrompts(concept, prompts_with, prompts_without)
+        return io.NodeOutput(*steer_concept(clip, sae, prompts, strength, method))
+
+
+NODES: list[Any] = [RevelioSteerFeatures, RevelioSteerConcept]

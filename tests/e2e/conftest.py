@@ -1,0 +1,81 @@
+"""One real ComfyUI server for all tests that need it, started when the first of them asks.
+
+A test takes `client` and sends graphs; when it fails, the end of the server's log stands in its report.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+FOLDER = Path(__file__).resolve().parents[2] / "devtools"
+
+if "devtools" not in sys.modules:  # by its own name, without the repository on the import path
+    spec = importlib.util.spec_from_file_location("devtools", FOLDER / "__init__.py")
+    assert spec is not None and spec.loader is not None
+    sys.modules["devtools"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["devtools"])
+
+from devtools.base import make_base  # noqa: E402
+from devtools.chromium import FLAGS, ensure_chromium  # noqa: E402
+from devtools.client import Client  # noqa: E402
+from devtools.places import find_places  # noqa: E402
+from devtools.server import Server, running_server  # noqa: E402
+
+_running: list[Server] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """ComfyUI on the CPU, with this pack as its only custom node."""
+    places = find_places()
+    base = make_base(tmp_path_factory.mktemp("comfyui") / "base")
+    with running_server(places.comfyui, base, Path(sys.executable)) as started:
+        _running.append(started)
+        yield started
+    _running.clear()
+
+
+@pytest.fixture(scope="session")
+def client(server: Server) -> Client:
+    return Client(server.url)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A Chromium of this machine; Playwright's own download is not needed."""
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=ensure_chromium(), args=list(FLAGS))
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Browser, server: Server) -> Iterator[Page]:
+    """ComfyUI opened in a new browser profile, ready to be used."""
+    page = browser.new_page(viewport={"width": 1600, "height": 1000})
+    page.goto(server.url)
+    ready = "() => Boolean(window.app?.graph && window.LiteGraph?.registered_node_types?.KSampler)"
+    page.wait_for_function(ready, timeout=60_000)
+    yield page
+    page.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    report = yield
+    if report.failed and _running:
+        report.sections.append(("end of the server's log", _running[0].tail()))
+    return report

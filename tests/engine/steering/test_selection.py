@@ -1,0 +1,59 @@
+"""Choosing features the way a user writes them."""
+
+from __future__ import annotations
+
+import pytest
+
+from comfy_revelio import RevelioError
+from comfy_revelio.steering import Selection, parse_selection
+
+LABELS = {"glasses": [3, 1], "Red Hair": [7], "ratio 2:1": [9]}
+
+
+@pytest.mark.parametrize(
+    ("text", "features", "weights", "label"),
+    [
+        ("12", (12,), (1.0,), ""),
+        ("12, 7:0.5", (12, 7), (1.0, 0.5), ""),
+        ("12; 7:-2\n 3 ", (12, 7, 3), (1.0, -2.0, 1.0), ""),
+        ("glasses", (3, 1), (1.0, 1.0), "glasses"),
+        ("  GLASSES:2 , red hair", (3, 1, 7), (2.0, 2.0, 1.0), "glasses, Red Hair"),
+        ("ratio 2:1", (9,), (1.0,), "ratio 2:1"),
+        ("ratio 2:1:3", (9,), (3.0,), "ratio 2:1"),
+        ("glasses, 3:0.25", (3, 1), (0.25, 1.0), "glasses"),
+        ("", (), (), ""),
+        (" , ,", (), (), ""),
+    ],
+)
+def test_what_people_write(make_dictionary, text, features, weights, label) -> None:
+    assert parse_selection(text, make_dictionary(labels=LABELS)) == Selection(features, weights, label)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("40", "0 to 39"),
+        ("-1", "0 to 39"),
+        ("3, 99999999999999999999", "0 to 39"),
+        ("3:x", "weight"),
+        ("3:nan", "weight"),
+        ("3:inf", "weight"),
+        ("hat", r"hat.*glasses, Red Hair"),
+        ("1.5", "Unknown feature"),
+        ("3 4", "Unknown feature"),
+    ],
+)
+def test_mistakes_are_named(make_dictionary, text, word) -> None:
+    with pytest.raises(RevelioError, match=word):
+        parse_selection(text, make_dictionary(labels=LABELS))
+
+
+def test_without_labels_the_sentence_says_so(make_dictionary) -> None:
+    with pytest.raises(RevelioError, match="has no labels"):
+        parse_selection("glasses", make_dictionary())
+
+
+def test_impossible_selections_are_refused() -> None:
+    for features, weights in [((1, 1), ()), ((1, 2), (1.0,)), ((1,), (float("nan"),))]:
+        with pytest.raises(RevelioError):
+            Selection(features, weights)

@@ -1,0 +1,218 @@
+"""Interventions on tokens, against a transcription in float64, token by token."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from comfy_revelio import RevelioError
+from comfy_revelio.steering import Intervention, Selection, TokenContext, apply, delta
+
+GRID = (3, 5)
+CHOSEN = Selection((4, 0, 17), (1.0, 0.5, -2.0))
+
+
+@pytest.fixture
+def tokens() -> Tensor:
+    return torch.randn(2, 15, 12, generator=torch.Generator().manual_seed(4))
+
+
+def _context(**changes: Any) -> TokenContext:
+    return TokenContext(**{"role": "cond", "grid": GRID, "percent": 0.5, **changes})
+
+
+def _reference(tokens: Tensor, intervention: Intervention, mask: Tensor | None = None) -> Tensor:
+    """h + dz @ W_dec in float64 with plain loops; maps and masks must already be of the grid's size."""
+    sae, s = intervention.dictionary, intervention.strength
+    out = tokens.double().clone()
+    dense = sae.encode(tokens).dense().double()
+    for b in range(tokens.shape[0]):
+        for t in range(tokens.shape[1]):
+            cell = (t // GRID[1], t % GRID[1])
+            for f, w in zip(intervention.selection.features, intervention.selection.weights, strict=True):
+                if intervention.mode == "scale" or (intervention.mode == "push" and s < 0):
+                    dz = s * w * dense[b, t, f]
+                else:
+                    dz = s * w * sae.stats.mean_active[f].double()
+                    if intervention.mode == "push" and intervention.place == "usual" and mask is None:
+                        dz = dz * sae.stats.mean_map[f][cell].double()
+                if mask is not None:
+                    dz = dz * mask[b % len(mask)][cell].double()
+                out[b, t] += dz * sae.W_dec[f].double()
+    return out
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("place", ["usual", "everywhere"])
+@pytest.mark.parametrize(("mode", "strength"), [("push", -1.0), ("push", -3.0), ("push", 2.0), ("add", 1.5),
+                                               ("add", -1.5), ("scale", 2.0), ("scale", -1.0)])  # fmt: skip
+def test_every_mode_matches_its_formula(make_dictionary, tokens, mode, strength, place, masked) -> None:
+    mask = torch.rand(2, *GRID, generator=torch.Generator().manual_seed(8)) if masked else None
+    intervention = Intervention(make_dictionary(k=20), CHOSEN, strength, mode=mode, place=place, mask=mask)
+    before = tokens.clone()
+    result = apply(tokens, intervention, _context())
+    assert torch.allclose(result.double(), _reference(tokens, intervention, mask), atol=1e-5)
+    assert not torch.equal(result, tokens) and torch.equal(tokens, before)
+
+
+def test_minus_one_switches_a_feature_off_and_keeps_the_error(make_dictionary, tokens) -> None:
+    sae = make_dictionary(k=20)
+    result = apply(tokens, Intervention(sae, Selection((4,)), -1.0), _context())
+    codes = sae.encode(tokens)
+    without = codes.dense()
+    without[..., 4] = 0
+    error = tokens - sae.decode(codes)
+    assert torch.allclose(result, without @ sae.W_dec + sae.b_out + error, atol=1e-5)
+
+
+def test_tokens_where_the_feature_is_silent_stay_bit_identical(make_dictionary, tokens) -> None:
+    sae = make_dictionary(k=20)
+    silent = sae.encode(tokens).of(4) == 0
+    result = apply(tokens, Intervention(sae, Selection((4,)), -3.0), _context())
+    assert 0 < int(silent.sum()) < silent.numel()
+    assert torch.equal(result[silent], tokens[silent])
+    assert bool((result[~silent] != tokens[~silent]).any(-1).all())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"strength": 0.0},
+        {"strength": -0.0},
+        {"selection": Selection(())},
+        {"selection": Selection((3, 4), (0.0, 0.0))},
+        {"start_percent": 0.5, "end_percent": 0.5},
+        {"start_percent": 1.0, "end_percent": 1.0},
+        {"start_percent": 0.51},
+        {"end_percent": 0.5},
+        {"role": "uncond"},
+    ],
+)
+@pytest.mark.parametrize("mode", ["push", "add", "scale"])
+def test_what_does_not_apply_returns_the_same_object(make_dictionary, tokens, change, mode) -> None:
+    options = {"selection": CHOSEN, "strength": 1.0, "mode": mode, **change}
+    intervention = Intervention(make_dictionary(), **options)
+    assert apply(tokens, intervention, _context()) is tokens
+    assert delta(tokens, intervention, _context()) is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "role", "acts"),
+    [("cond", "cond", True), ("cond", "cond2", True), ("cond", "uncond", False), ("uncond", "uncond", True),
+     ("uncond", "cond", False), ("both", "cond", True), ("both", "uncond", True), ("both", "cond3", True)],
+)  # fmt: skip
+def test_roles(make_dictionary, tokens, wanted, role, acts) -> None:
+    intervention = Intervention(make_dictionary(), CHOSEN, 1.0, role=wanted)
+    assert (apply(tokens, intervention, _context(role=role)) is not tokens) == acts
+
+
+def test_ranges_that_meet_cover_every_step_once(make_dictionary) -> None:
+    ranges = [(0.0, 0.3), (0.3, 0.55), (0.55, 1.0)]
+    parts = [Intervention(make_dictionary(), CHOSEN, 1.0, start_percent=a, end_percent=b) for a, b in ranges]
+    for percent in (0.0, 0.1, 0.3, 0.5, 0.55, 0.99, 1.0):
+        assert sum(part.applies("cond", percent) for part in parts) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_in_half_precision_out(make_dictionary, tokens, dtype) -> None:
+    half = tokens.to(dtype)
+    for strength in (-2.0, 2.0):
+        intervention = Intervention(make_dictionary(k=20), CHOSEN, strength)
+        result = apply(half, intervention, _context())
+        change = delta(half, intervention, _context())
+        assert result.dtype == dtype and change.dtype == torch.float32
+        assert torch.equal(result, half + change.to(dtype))
+
+
+def test_place_and_mask_are_resized_to_the_grid(make_dictionary) -> None:
+    sae = make_dictionary(maps=(4, 4))
+    sae.stats_mean_map[4] = torch.tensor([[1.0, 1.0, 0.0, 0.0]]).expand(4, 4)
+    x = torch.zeros(1, 6 * 10, 12)
+    context = TokenContext(grid=(6, 10))
+    usual = delta(x, Intervention(sae, Selection((4,)), 1.0), context).norm(dim=-1).reshape(6, 10)
+    full = float(sae.stats.mean_active[4])
+    assert torch.allclose(usual[:, :3], torch.full((6, 3), full), atol=1e-5)
+    assert float(usual[:, 7:].abs().max()) < 1e-6 and bool((usual[:, 4] > usual[:, 5]).all())
+
+    mask = torch.zeros(1, 12, 40)
+    mask[:, :6, 2:] = 1.0  # in the grid: the upper three rows; half of the first column
+    masked = delta(x, Intervention(sae, Selection((4,)), 1.0, mask=mask), context).norm(dim=-1).reshape(6, 10)
+    expected = torch.zeros(6, 10)
+    expected[:3] = full
+    expected[:3, 0] = full / 2
+    assert torch.allclose(masked, expected, atol=1e-5)
+
+
+def test_masks_follow_their_batch_items(make_dictionary, tokens) -> None:
+    masks = torch.zeros(3, *GRID)
+    masks[1] = 1.0  # only item 1 of 3 is to change
+    intervention = Intervention(make_dictionary(), CHOSEN, 1.0, mask=masks)
+    for items, changed in (((1, 2), [True, False]), (slice(0, 2), [False, True]), ((4, 3), [True, False])):
+        result = apply(tokens, intervention, _context(items=items))
+        assert [not torch.equal(a, b) for a, b in zip(result, tokens, strict=True)] == changed
+    with pytest.raises(RevelioError, match="2 rows"):
+        apply(tokens, intervention, _context(items=(0,)))
+    one = Intervention(make_dictionary(), CHOSEN, 1.0, mask=torch.ones(GRID))
+    assert bool((apply(tokens, one, _context()) != tokens).any(-1).all())
+
+
+def test_a_black_mask_changes_nothing(make_dictionary, tokens) -> None:
+    for strength in (-1.0, 1.0):
+        intervention = Intervention(make_dictionary(), CHOSEN, strength, mask=torch.zeros(1, 64, 64))
+        assert torch.equal(apply(tokens, intervention, _context()), tokens)
+
+
+def test_usual_without_maps_is_everywhere(make_dictionary, tokens) -> None:
+    usual, everywhere = (
+        apply(tokens, Intervention(make_dictionary(maps=None), CHOSEN, 1.0, place=place), _context())
+        for place in ("usual", "everywhere")
+    )
+    assert torch.equal(usual, everywhere)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"strength": math.nan}, "finite"),
+        ({"strength": math.inf}, "finite"),
+        ({"selection": Selection((40,))}, "0 to 39"),
+        ({"selection": Selection((-1,))}, "0 to 39"),
+        ({"mode": "pull"}, "push, add, scale"),
+        ({"place": "left"}, "usual, everywhere"),
+        ({"role": "neither"}, "cond, uncond, both"),
+        ({"start_percent": -0.1}, "percent"),
+        ({"end_percent": 1.1}, "percent"),
+        ({"start_percent": 0.6, "end_percent": 0.4}, "percent"),
+        ({"start_percent": math.nan}, "percent"),
+        ({"mask": torch.zeros(4)}, "mask"),
+        ({"mask": torch.zeros(1, 0, 4)}, "mask"),
+        ({"mask": torch.zeros(1, 4, 4, 3)}, "mask"),
+        ({"mask": torch.full((1, 4, 4), 2.0)}, "0 to 1"),
+        ({"mask": torch.full((1, 4, 4), math.nan)}, "0 to 1"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_at_once(make_dictionary, options, word) -> None:
+    with pytest.raises(RevelioError, match=word):
+        Intervention(make_dictionary(), **{"selection": CHOSEN, "strength": 1.0, **options})
+
+
+def test_statistics_are_asked_for_only_when_needed(make_dictionary, tokens) -> None:
+    bare = make_dictionary(stats=None)
+    for mode, strength in (("push", 1.0), ("add", -1.0)):
+        with pytest.raises(RevelioError, match="mean activations"):
+            Intervention(bare, CHOSEN, strength, mode=mode)
+    assert apply(tokens, Intervention(bare, CHOSEN, -1.0), _context()) is not tokens
+    assert apply(tokens, Intervention(bare, CHOSEN, 0.0, mode="add"), _context()) is tokens
+
+
+def test_tokens_that_do_not_fit_are_named(make_dictionary) -> None:
+    for strength in (-1.0, 1.0):
+        intervention = Intervention(make_dictionary(), CHOSEN, strength)
+        with pytest.raises(RevelioError, match=r"12 wide.*16 wide"):
+            apply(torch.zeros(2, 15, 16), intervention, _context())
+        with pytest.raises(RevelioError, match="grid of 3 by 5"):
+            apply(torch.zeros(2, 16, 12), intervention, _context())

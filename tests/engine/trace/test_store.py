@@ -1,0 +1,126 @@
+"""Saved traces come back exactly; broken ones are refused in a sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from comfy_revelio import RevelioError, Trace
+
+
+def _assert_same(one: Trace, two: Trace) -> None:
+    assert (one.total_steps, one.sigmas, len(one.frames)) == (two.total_steps, two.sigmas, len(two.frames))
+    for a, b in zip(one.frames, two.frames, strict=True):
+        for name in ("hook_point", "step", "evaluation", "sigma", "timestep", "role", "grid"):
+            assert getattr(a, name) == getattr(b, name)
+        assert a.codes.n_features == b.codes.n_features
+        assert a.codes.indices.dtype == b.codes.indices.dtype == torch.int64
+        assert torch.equal(a.codes.indices, b.codes.indices)
+        assert torch.equal(a.codes.values.view(torch.int32), b.codes.values.view(torch.int32))
+    assert list(one.dictionaries) == list(two.dictionaries)
+    for a, b in zip(one.dictionaries.values(), two.dictionaries.values(), strict=True):
+        assert (a.n_features, a.k, a.labels) == (b.n_features, b.k, b.labels)
+        assert (a.mean_active is None) == (b.mean_active is None)
+        assert a.mean_active is None or torch.equal(a.mean_active, b.mean_active)
+
+
+def test_a_trace_comes_back_exactly(trace: Trace, tmp_path: Path) -> None:
+    trace.save(tmp_path / "run.safetensors")
+    _assert_same(trace, Trace.load(tmp_path / "run.safetensors"))
+
+
+def test_even_a_run_gone_wrong_can_be_kept(trace: Trace, tmp_path: Path) -> None:
+    values = trace.frames[0].codes.values
+    values[0, 0], values[0, 1] = float("nan"), float("inf")
+    trace.save(tmp_path / "run.safetensors")
+    _assert_same(trace, Trace.load(tmp_path / "run.safetensors"))
+
+
+def test_an_empty_trace_comes_back(tmp_path: Path) -> None:
+    Trace((), {}, 7, (1.0, 0.0)).save(tmp_path / "run.safetensors")
+    loaded = Trace.load(tmp_path / "run.safetensors")
+    assert (loaded.frames, dict(loaded.dictionaries), loaded.total_steps) == ((), {}, 7)
+
+
+def _frame(name, value):
+    return lambda tensors, table: table["frames"][3].__setitem__(name, value)
+
+
+def _note(name, value):
+    return lambda tensors, table: table["dictionaries"][0].__setitem__(name, value)
+
+
+def _table(name, value):
+    return lambda tensors, table: table.__setitem__(name, value)
+
+
+def _tensor(name, change):
+    return lambda tensors, table: tensors.__setitem__(name, change(tensors[name]))
+
+
+FAULTS = {
+    "a tensor is missing": lambda tensors, table: tensors.pop("frame.3.values"),
+    "a tensor too many": lambda tensors, table: tensors.__setitem__("surprise", torch.zeros(1)),
+    "frames missing": lambda tensors, table: table.pop("frames"),
+    "frames no list": _table("frames", {}),
+    "frames of numbers": _table("frames", [1, 2]),
+    "frames cut": lambda tensors, table: table["frames"].pop(),
+    "sigmas of text": _table("sigmas", ["a"]),
+    "sigmas too large": _table("sigmas", [10**400]),
+    "negative steps": _table("total_steps", -1),
+    "notes missing": _table("dictionaries", []),
+    "notes of text": _table("dictionaries", ["x", "y"]),
+    "grid": _frame("grid", [5, 5]),
+    "grid of one": _frame("grid", [15]),
+    "grid huge": _frame("grid", [2**40, 2**40]),
+    "step of text": _frame("step", "1"),
+    "step true": _frame("step", True),
+    "role missing": lambda tensors, table: table["frames"][3].pop("role"),
+    "hook point unknown": _frame("hook_point", "elsewhere"),
+    "sigma null": _frame("sigma", None),
+    "k zero": _note("k", 0),
+    "k of another": _note("k", 4),
+    "fewer features": _note("n_features", 20),
+    "labels no table": _note("labels", [1]),
+    "label out of range": _note("labels", {"hat": [40]}),
+    "index negative": _tensor("frame.0.indices", lambda t: t - 1),
+    "index too large": _tensor("frame.0.indices", lambda t: t + 40),
+    "indices of floats": _tensor("frame.0.indices", lambda t: t.float()),
+    "values of halves": _tensor("frame.0.values", lambda t: t.half()),
+    "values cut": _tensor("frame.0.values", lambda t: t[:1].clone()),
+    "means cut": _tensor("note.0.mean_active", lambda t: t[:7].clone()),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_broken_traces_are_refused(trace: Trace, tmp_path: Path, fault: str) -> None:
+    path = tmp_path / "run.safetensors"
+    trace.save(path)
+    with safe_open(str(path), "pt") as file:
+        metadata = file.metadata()
+    tensors, table = load_file(path), json.loads(metadata["trace"])
+    FAULTS[fault](tensors, table)
+    save_file(tensors, path, {**metadata, "trace": json.dumps(table)})
+    with pytest.raises(RevelioError, match=r"run\.safetensors") as caught:
+        Trace.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_files_are_no_traces(make_dictionary, tmp_path: Path) -> None:
+    from comfy_revelio import save_dictionary
+
+    path = tmp_path / "sae.safetensors"
+    save_dictionary(make_dictionary(), path)
+    with pytest.raises(RevelioError, match="is no trace"):
+        Trace.load(path)
+    save_file({}, path, {"format": "revelio-trace", "format_version": "9"})
+    with pytest.raises(RevelioError, match="update"):
+        Trace.load(path)
+    path.write_bytes(b"")
+    with pytest.raises(RevelioError, match="not a whole"):
+        Trace.load(path)

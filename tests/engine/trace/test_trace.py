@@ -1,0 +1,112 @@
+"""The questions that a trace answers, against the dense codes of its frames."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from comfy_revelio import RevelioError
+from comfy_revelio.trace import Trace
+
+MIDDLE, UP = "middle_block.1", "output_blocks.1.1"
+
+
+def _dense(trace: Trace, hook_point: str, role: str = "cond") -> torch.Tensor:
+    """[steps, B, T, n] of the first evaluations."""
+    frames = [f for f in trace.frames if (f.hook_point, f.role, f.evaluation) == (hook_point, role, 0)]
+    return torch.stack([frame.codes.dense() for frame in frames])
+
+
+def test_what_was_recorded(trace: Trace) -> None:
+    assert trace.hook_points == (MIDDLE, UP)
+    assert trace.roles(MIDDLE) == ("cond", "uncond")
+    assert (trace.batch_size, trace.total_steps, trace.sigmas) == (2, 3, (14.6146, 7.1, 1 / 3, 0.0))
+    steps = trace.steps(UP, "uncond")
+    assert [(f.step, f.evaluation, f.role, f.grid) for f in steps] == [
+        (s, 0, "uncond", (6, 10)) for s in range(3)
+    ]
+    assert [f.sigma for f in steps] == [14.6146, 7.1, 1 / 3]
+
+
+@pytest.mark.parametrize(("hook_point", "grid"), [(MIDDLE, (3, 5)), (UP, (6, 10))])
+@pytest.mark.parametrize("role", ["cond", "uncond"])
+def test_feature_maps_on_grids_that_are_not_square(trace: Trace, hook_point, grid, role) -> None:
+    dense = _dense(trace, hook_point, role)
+    for feature in range(0, 40, 3):
+        for item in (0, 1):
+            expected = dense[:, item, :, feature].reshape(3, *grid)
+            assert torch.equal(trace.feature_map(hook_point, feature, item=item, role=role), expected)
+            assert torch.equal(
+                trace.feature_map(hook_point, feature, step=1, item=item, role=role), expected[1]
+            )
+
+
+@pytest.mark.parametrize("step", [None, 1])
+@pytest.mark.parametrize("item", [None, 0, 1])
+@pytest.mark.parametrize("by", ["peak", "mean", "distinct"])
+def test_top_features_rank_as_they_say(trace: Trace, by, item, step) -> None:
+    dense = _dense(trace, MIDDLE).double()
+    dense = dense if item is None else dense[:, item : item + 1]
+    dense = dense if step is None else dense[step : step + 1]
+    peak, mean = dense.amax((0, 1, 2)), dense.mean((0, 1, 2))
+    score = {"peak": peak, "mean": mean, "distinct": (dense.amax(2) - dense.mean(2)).mean((0, 1))}[by]
+    found = trace.top_features(MIDDLE, 10, step=step, item=item, by=by)
+    expected = [f for f in score.argsort(descending=True).tolist() if peak[f] > 0][:10]
+    assert [f.feature for f in found] == expected
+    for entry in found:
+        f = entry.feature
+        assert entry.label == {3: "glasses", 1: "glasses", 7: "red hair"}.get(f, "")
+        assert entry.score == pytest.approx(float(score[f]), abs=1e-5)
+        assert entry.peak == pytest.approx(float(peak[f]), abs=1e-5)
+        assert entry.mean == pytest.approx(float(mean[f]), abs=1e-5)
+        assert entry.share == pytest.approx(float((dense[..., f] > 0).double().mean()), abs=1e-6)
+
+
+def test_silent_features_are_not_ranked(trace: Trace) -> None:
+    everything = trace.top_features(UP, 1000, step=0, item=0)
+    assert len(everything) == int((_dense(trace, UP)[0, 0] > 0).any(0).sum()) < 64
+    assert trace.top_features(UP, 0) == []
+
+
+def test_distinct_puts_what_is_everywhere_last() -> None:
+    from comfy_revelio.dictionary import Codes
+    from comfy_revelio.trace import DictionaryNote, Frame
+
+    indices = torch.tensor([[[0, 1]] * 6])
+    values = torch.tensor([[[5.0, 0.0]] * 6])
+    values[0, 2, 1] = 2.0
+    frame = Frame("m", 0, 0, 1.0, 1.0, "cond", (2, 3), Codes(indices, values, 4))
+    trace = Trace((frame,), {"m": DictionaryNote(4, 2)}, 1, (1.0, 0.0))
+    assert [f.feature for f in trace.top_features("m", by="peak")] == [0, 1]
+    assert [f.feature for f in trace.top_features("m", by="distinct")] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("ask", "word"),
+    [
+        (lambda t: t.feature_map("nowhere", 0), r"middle_block\.1, output_blocks"),
+        (lambda t: t.roles("nowhere"), r"middle_block\.1, output_blocks"),
+        (lambda t: t.feature_map(MIDDLE, 40), "0 to 39"),
+        (lambda t: t.feature_map(MIDDLE, -1), "0 to 39"),
+        (lambda t: t.feature_map(MIDDLE, 0, step=3), "0, 1, 2"),
+        (lambda t: t.feature_map(MIDDLE, 0, item=2), "0 to 1"),
+        (lambda t: t.feature_map(MIDDLE, 0, role="cond2"), "cond, uncond"),
+        (lambda t: t.top_features(MIDDLE, by="colour"), "peak, mean, distinct"),
+        (lambda t: t.top_features(MIDDLE, item=-1), "0 to 1"),
+    ],
+)
+def test_wrong_questions_name_the_right_ones(trace: Trace, ask, word) -> None:
+    with pytest.raises(RevelioError, match=word):
+        ask(trace)
+
+
+def test_an_empty_trace_says_so() -> None:
+    trace = Trace((), {}, 4, (1.0, 0.0))
+    assert (trace.hook_points, trace.batch_size) == ((), 0)
+    with pytest.raises(RevelioError, match="none"):
+        trace.feature_map(MIDDLE, 0)
+
+
+def test_a_trace_cannot_be_changed(trace: Trace) -> None:
+    with pytest.raises(AttributeError):
+        trace.frames = ()  # type: ignore[misc]
