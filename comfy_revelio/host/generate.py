@@ -54,10 +54,21 @@ def sample(
 
 
 def pictures(
-    model: Any, clip: Any, vae: Any, prompts: Sequence[str], seeds: Sequence[int], *, batch: int = 32, **settings: Any
+    model: Any,
+    clip: Any,
+    vae: Any,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    negative_clip: Any = None,
+    batch: int = 32,
+    **settings: Any,
 ) -> torch.Tensor:
-    """Images [n, H, W, 3] in 0..1 for each (prompt, seed), with the empty negative prompt; settings as for `sample`."""
-    negative = encode(clip, [""])
+    """Images [n, H, W, 3] in 0..1 for each (prompt, seed), with the empty negative prompt; settings as for `sample`.
+
+    negative_clip encodes the empty prompt where steering made another CLIP for it.
+    """
+    negative = encode(negative_clip or clip, [""])
     images = []
     for start in range(0, len(prompts), batch):
         part = slice(start, start + batch)

@@ -1,0 +1,43 @@
+"""Activations of several hook points while ComfyUI samples, for training dictionaries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import hookpoints
+from .model_taps import network_of, tap
+from .runs import ModelCall, Run
+
+Generate = Callable[[Any], None]
+"""Samples some pictures with the model it is given; everything it samples is harvested."""
+
+
+def harvest(model: Any, names: Sequence[str], generate: Generate, *, role: str = "cond") -> dict[str, Tensor]:
+    """Run `generate` on a tapped clone and return, per hook point, its maps [steps, items, H, W, width], float16.
+
+    Items are in the order in which they were sampled; every run must have the same number of steps and one size.
+    Only the conditionings of `role` are kept.
+    """
+    kept: dict[str, list[list[Tensor]]] = {name: [] for name in names}
+    tapped = model
+    for name in names:
+        hook_point = hookpoints.resolve(network_of(model.model), name)
+        tapped = _listen(tapped, hook_point, kept[name], role)
+    generate(tapped)
+    return {name: torch.cat([torch.stack(run) for run in runs], dim=1) for name, runs in kept.items()}
+
+
+def _listen(model: Any, hook_point: hookpoints.HookPoint, runs: list[list[Tensor]], role: str) -> Any:
+    def start(_run: Run) -> None:
+        runs.append([])
+
+    def keep(tokens: Tensor, call: ModelCall, _run: Run) -> None:
+        if call.role == role and call.evaluation == 0:
+            grid = tokens.detach().reshape(tokens.shape[0], *call.grid, tokens.shape[2])
+            runs[-1].append(grid.to("cpu", torch.float16))
+
+    return tap(model, hook_point, keep, on_start=start)

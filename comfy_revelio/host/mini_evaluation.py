@@ -1,0 +1,265 @@
+"""Measure Revelio Mini and its steering: pictures by ComfyUI, verdicts by the judge."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..dictionary import load_dictionary
+from ..errors import RevelioError
+from ..mini import config
+from ..mini.checkpoint import load_weights
+from ..mini.evaluate import (
+    CONCEPTS,
+    Concept,
+    Prompt,
+    accuracies,
+    chance,
+    held_out_prompts,
+    mean,
+    others,
+    prompts_naming,
+    prompts_without,
+    rate,
+)
+from ..mini.judge import JUDGE_FILE, Judge, load_judge
+from ..steering import Intervention, parse_selection
+from . import sae_files
+from .concept import ConceptPrompts, steer_concept
+from .generate import pictures
+from .mini_model import load_mini
+from .sae_files import SAEHandle
+from .steering import steer
+
+SAMPLING = {"steps": 20, "cfg": 3.0, "sampler": "euler", "scheduler": "normal"}
+
+REMOVAL, ADDITION = "removal", "addition"
+ALLOWED_COST = {REMOVAL: 0.02, ADDITION: 0.05}
+
+# strengths tried, the one used when nothing is tried first
+CONTRAST_STRENGTHS = {REMOVAL: (-2.0, -1.0, -3.0), ADDITION: (1.0, 0.5, 1.5)}
+PAPER_STRENGTHS = {REMOVAL: (-0.5, -0.25, -1.0), ADDITION: (1.0, 0.5, 0.25)}
+FEATURE_STRENGTHS = {REMOVAL: (-3.0, -1.5, -5.0), ADDITION: (3.0, 1.5, 6.0)}
+
+TUNING_PROMPTS = 16
+_TUNING_START = 5_000_000
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One way to make a picture: a model, a CLIP for the prompt and one for the negative prompt."""
+
+    model: Any
+    clip: Any
+    negative_clip: Any
+
+
+@dataclass(frozen=True)
+class Studio:
+    """The bundled model, its judge, and the branch that steers nothing."""
+
+    plain: Branch
+    vae: Any
+    judge: Judge
+
+    def look(self, branch: Branch, prompts: Sequence[Prompt]) -> torch.Tensor:
+        """The judge's values int64 [n, attributes] of the pictures that `branch` makes of the prompts."""
+        images = pictures(
+            branch.model,
+            branch.clip,
+            self.vae,
+            [prompt.text for prompt in prompts],
+            [prompt.seed for prompt in prompts],
+            negative_clip=branch.negative_clip,
+            **SAMPLING,
+        )
+        return self.judge.label(images)
+
+
+Steer = Callable[[Concept, float], Branch]
+"""A method: the branch that steers a concept at a strength."""
+
+
+def open_studio() -> Studio:
+    model, clip, vae = load_mini()
+    return Studio(Branch(model, clip, clip), vae, load_judge())
+
+
+def bundled_saes() -> list[SAEHandle]:
+    """The SAEs that come with the pack, in the order of their file names."""
+    files = sorted(config.WEIGHTS_DIR.parent.glob("*.safetensors"))
+    return [sae_files.handle(load_dictionary(file), file.stem) for file in files]
+
+
+def evaluate(
+    n_prompts: int = 512,
+    n_steering: int = 128,
+    *,
+    tune: bool = True,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """All figures of the bundle as one JSON-able dict: mini_model, judge, saes, steering.
+
+    n_steering: prompts per concept and direction; 0 leaves steering out. tune: choose each method's strength
+    on prompts of their own first, else the usual one is taken.
+    """
+    studio = open_studio()
+    saes = bundled_saes()
+    report: dict[str, Any] = {
+        "mini_model": measure_prompts(studio, n_prompts, say),
+        "judge": judge_figures(),
+        "saes": [sae_figures(sae) for sae in saes],
+    }
+    if n_steering:
+        report["steering"] = measure_steering(studio, saes, n_steering, tune=tune, say=say)
+    return report
+
+
+def measure_prompts(studio: Studio, count: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """How often the judge finds what held-out prompts ask for."""
+    prompts = held_out_prompts(count)
+    found = studio.look(studio.plain, prompts)
+    by_attribute = accuracies(found, prompts)
+    figures = {
+        "prompt_accuracy": mean(list(by_attribute.values())),
+        "worst": min(by_attribute, key=by_attribute.__getitem__),
+        "by_attribute": by_attribute,
+        "chance": chance(prompts),
+        "n_prompts": count,
+        **SAMPLING,
+    }
+    say(f"prompt accuracy {figures['prompt_accuracy']:.3f} on {count} held-out prompts, worst: {figures['worst']}")
+    return figures
+
+
+def judge_figures() -> dict[str, Any]:
+    """The judge's accuracy on held-out renders, measured when it was trained."""
+    settings = json.loads(load_weights(JUDGE_FILE)[1]["config"])
+    by_attribute = dict(settings["accuracy"])
+    return {"accuracy": by_attribute.pop("mean"), "by_attribute": by_attribute, "n_renders": settings["n_held_out"]}
+
+
+def sae_figures(sae: SAEHandle) -> dict[str, Any]:
+    d = sae.dictionary
+    return {"name": sae.title, "hook_point": d.hook_point, "n_features": d.n_features, "k": d.k, **d.figures}
+
+
+def measure_steering(
+    studio: Studio, saes: Sequence[SAEHandle], count: int, *, tune: bool, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Removal and addition of each concept by each method, against the same prompts and seeds unsteered."""
+    text = [sae for sae in saes if sae.dictionary.hook_point.startswith("layers.")]
+    image = [sae for sae in saes if sae not in text]
+    if not text or not image:
+        raise RevelioError("Bundled SAEs of the text encoder and of the UNet are needed to measure steering.")
+    methods: dict[str, tuple[Steer, dict[str, tuple[float, ...]]]] = {
+        "steer_concept_contrast": (_by_text(studio, text[0], "contrast"), CONTRAST_STRENGTHS),
+        "steer_concept_paper": (_by_text(studio, text[0], "paper"), PAPER_STRENGTHS),
+    }
+    for sae in image:
+        methods[f"steer_features {sae.dictionary.hook_point}"] = (_by_features(studio, sae), FEATURE_STRENGTHS)
+    result: dict[str, Any] = {name: {REMOVAL: {}, ADDITION: {}} for name in methods}
+    for concept in CONCEPTS:
+        for direction, collect in ((REMOVAL, prompts_naming), (ADDITION, prompts_without)):
+            prompts, trial = collect(concept, count), collect(concept, TUNING_PROMPTS, first=_TUNING_START)
+            before = _verdict(studio.look(studio.plain, prompts), prompts, concept, direction)
+            trial_before = _verdict(studio.look(studio.plain, trial), trial, concept, direction) if tune else {}
+            for name, (method, strengths) in methods.items():
+                strength = strengths[direction][0]
+                if tune:
+                    strength = _best(studio, method, concept, direction, strengths[direction], trial, trial_before)
+                after = _after(studio, method, concept, strength, prompts, direction)
+                if after is None:
+                    continue
+                row = {"strength": strength, **{f"{k}_before": v for k, v in before.items()}}
+                row.update({f"{k}_after": v for k, v in after.items()})
+                result[name][direction][concept.name] = row
+                say(
+                    f"{name}, {direction} of {concept.name} at {strength:+g}: rate {before['rate']:.2f} -> "
+                    f"{after['rate']:.2f}, others {before['others']:.3f} -> {after['others']:.3f}"
+                )
+    for figures in result.values():
+        figures["summary"] = _summary(figures)
+    result["n_per_concept"] = count
+    best = max(image, key=lambda sae: _merit(result[f"steer_features {sae.dictionary.hook_point}"]["summary"]))
+    result["best_hook_point"] = best.dictionary.hook_point
+    return result
+
+
+def _by_text(studio: Studio, sae: SAEHandle, method: str) -> Steer:
+    def branch(concept: Concept, strength: float) -> Branch:
+        positive, negative, _ = steer_concept(
+            studio.plain.clip, sae, ConceptPrompts(concept.name), strength, method
+        )
+        return Branch(studio.plain.model, positive, negative)
+
+    return branch
+
+
+def _by_features(studio: Studio, sae: SAEHandle) -> Steer:
+    def branch(concept: Concept, strength: float) -> Branch:
+        selection = parse_selection(concept.name, sae.dictionary)
+        model = steer(studio.plain.model, Intervention(sae.dictionary, selection, strength), sae)
+        return Branch(model, studio.plain.clip, studio.plain.negative_clip)
+
+    return branch
+
+
+def _verdict(found: torch.Tensor, prompts: Sequence[Prompt], concept: Concept, direction: str) -> dict[str, float]:
+    return {
+        "rate": rate(found, concept, also=direction == REMOVAL),
+        "others": others(found, prompts, concept),
+    }
+
+
+def _after(
+    studio: Studio, method: Steer, concept: Concept, strength: float, prompts: Sequence[Prompt], direction: str
+) -> dict[str, float] | None:
+    """The verdict on the steered pictures; None where the method knows no feature for the concept."""
+    try:
+        branch = method(concept, strength)
+    except RevelioError:
+        return None
+    return _verdict(studio.look(branch, prompts), prompts, concept, direction)
+
+
+def _best(
+    studio: Studio,
+    method: Steer,
+    concept: Concept,
+    direction: str,
+    strengths: Sequence[float],
+    trial: Sequence[Prompt],
+    before: dict[str, float],
+) -> float:
+    """The strength that moves the rate most, where cost beyond what is allowed counts three times."""
+
+    def merit(strength: float) -> float:
+        after = _after(studio, method, concept, strength, trial, direction)
+        if after is None:
+            return float("-inf")
+        gain = before["rate"] - after["rate"] if direction == REMOVAL else after["rate"] - before["rate"]
+        cost = before["others"] - after["others"]
+        return gain - 3 * max(0.0, cost - ALLOWED_COST[direction])
+
+    return max(strengths, key=merit)
+
+
+def _summary(figures: dict[str, dict[str, dict[str, float]]]) -> dict[str, float]:
+    """Means over concepts: relative removal, points added, and what each cost the other attributes."""
+    removal, addition = list(figures[REMOVAL].values()), list(figures[ADDITION].values())
+    return {
+        "removal_relative": mean([1 - r["rate_after"] / max(r["rate_before"], 1e-9) for r in removal]),
+        "removal_cost": mean([r["others_before"] - r["others_after"] for r in removal]),
+        "addition_points": mean([r["rate_after"] - r["rate_before"] for r in addition]),
+        "addition_cost": mean([r["others_before"] - r["others_after"] for r in addition]),
+        "concepts": float(min(len(removal), len(addition))),
+    }
+
+
+def _merit(summary: dict[str, float]) -> float:
+    return summary["removal_relative"] + summary["addition_points"] if summary["concepts"] else float("-inf")

@@ -1,0 +1,21 @@
+#!/usr/bin/env python3
+"""Everything a developer does with this project, with nothing installed but Python.
+
+    python3 dev.py demo                  pictures of the three workflows and a report, in output/
+    python3 dev.py test [pytest args]    lint, types and all tests; with arguments, pytest alone
+    python3 dev.py serve [--port N]      ComfyUI in the browser with this pack installed
+    python3 dev.py bench [--quick]       the measurements in benchmarks/
+    python3 dev.py run -- COMMAND        any command inside the environment
+
+The first command builds the environment in `.dev/` (about 6 GB); `--fresh` before a command builds it anew.
+"""
+
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036 - this very check is for older versions
+    sys.exit("error: Python 3.10 or newer is needed, this is {}.{}.".format(*sys.version_info[:2]))
+
+from devtools.commandline import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], description=__doc__))

@@ -1,0 +1,73 @@
+"""A base directory for ComfyUI: its own models, inputs and outputs, with the pack linked in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from .places import ROOT
+
+PACK_FOLDER = "comfy_revelio"
+"""Name of the pack's folder in `custom_nodes/`, as ComfyUI Manager would clone it."""
+
+FOLDERS = ("custom_nodes", "models", "input", "output", "temp", "user")
+"""ComfyUI stops without `custom_nodes` and cannot open its database without `user`."""
+
+NOT_COPIED = (".git", ".dev", "output", "__pycache__", ".*_cache", "node_modules")
+
+
+def make_base(base: Path, *, pack: Path | None = ROOT, clean: bool = True) -> Path:
+    """Make the folder `base` ready for `--base-directory` and return it.
+
+    pack: the folder to install as a custom node, None for a ComfyUI without any.
+    clean: delete what an earlier run left there.
+    """
+    if clean and base.exists():
+        remove_base(base)
+    for name in FOLDERS:
+        (base / name).mkdir(parents=True, exist_ok=True)
+    if pack is not None:
+        link_pack(base / "custom_nodes" / PACK_FOLDER, pack)
+    return base
+
+
+def link_pack(link: Path, pack: Path = ROOT) -> None:
+    """Make `link` lead to the pack; a copy, where links are impossible, is made anew each time."""
+    if link.exists() and link.resolve() == pack.resolve():
+        return
+    link.parent.mkdir(parents=True, exist_ok=True)
+    _remove_link(link)
+    _link(pack.resolve(), link)
+
+
+def remove_base(base: Path) -> None:
+    """Delete a base directory; the link goes first, so that the pack behind it is never touched."""
+    _remove_link(base / "custom_nodes" / PACK_FOLDER)
+    shutil.rmtree(base)
+
+
+def _link(pack: Path, link: Path) -> None:
+    try:
+        link.symlink_to(pack, target_is_directory=True)
+    except OSError:  # Windows lets only developers and administrators make symbolic links
+        if sys.platform == "win32":
+            try:
+                import _winapi
+
+                _winapi.CreateJunction(str(pack), str(link))
+                return
+            except OSError:
+                pass  # not on this file system
+        shutil.copytree(pack, link, ignore=shutil.ignore_patterns(*NOT_COPIED))
+
+
+def _remove_link(link: Path) -> None:
+    if link.is_symlink():
+        link.unlink()
+    elif link.exists():
+        try:
+            os.rmdir(link)  # takes a junction away and leaves what is behind it
+        except OSError:
+            shutil.rmtree(link)  # a copy

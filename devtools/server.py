@@ -1,0 +1,163 @@
+"""A real ComfyUI server that is always stopped again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .problem import Problem
+from .process import tail
+
+HOST = "127.0.0.1"
+GUARD = Path(__file__).with_name("guard.py")
+
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy has no way to this machine
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server: `url` like `http://127.0.0.1:8188`, everything it printed in `log`."""
+
+    url: str
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    def tail(self, lines: int = 25) -> str:
+        return tail(self.log, lines)
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+
+@contextmanager
+def running_server(
+    comfyui: Path,
+    base: Path,
+    python: Path,
+    port: int | None = None,
+    extra_args: Sequence[str] = (),
+    *,
+    cpu: bool = True,
+    ready_seconds: float = 300,
+) -> Iterator[Server]:
+    """Start ComfyUI on `base` (see `make_base`), wait until it answers, and stop it at the end.
+
+    port: None for a free one.
+    Raises Problem when the port is taken, or when the server ends or does not answer in `ready_seconds`.
+    Any Problem leaves this block with the end of the server's log in its details.
+    """
+    port = free_port() if port is None else checked_port(port)
+    log = base / "server.log"
+    command = [str(python), str(GUARD), str(comfyui / "main.py"), "--listen", HOST, "--port", str(port)]
+    command += ["--base-directory", str(base), "--disable-api-nodes", "--disable-auto-launch"]
+    command += ["--database-url", f"sqlite:///{(base / 'user' / 'comfyui.db').as_posix()}"]
+    command += ["--cpu"] * cpu + list(extra_args)
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command,
+            cwd=comfyui,
+            env=_variables(),
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C in a terminal stops the caller, and the caller stops the server
+        )
+    server = Server(f"http://{HOST}:{port}", log, process)
+    try:
+        _wait_until_ready(server, ready_seconds)
+        yield server
+    except Problem as problem:
+        problem.details = problem.details or f"The end of ComfyUI's log {log}:\n{server.tail()}"
+        raise
+    finally:
+        _stop(process)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def checked_port(port: int) -> int:
+    """`port` itself; raises Problem when somebody uses it already."""
+    with socket.socket() as probe:
+        if (
+            os.name != "nt"
+        ):  # there this would allow a port that is in use; here it allows one just given back
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except (OSError, OverflowError):
+            raise Problem(
+                f"Port {port} cannot be used, perhaps it is busy: name another one with --port."
+            ) from None
+    return port
+
+
+def cuda_works(python: Path) -> bool:
+    """Whether PyTorch finds a CUDA device; asked only where there is an NVIDIA driver."""
+    if shutil.which("nvidia-smi") is None:
+        return False
+    question = "import sys, torch; sys.exit(not torch.cuda.is_available())"
+    return subprocess.run([str(python), "-c", question], capture_output=True).returncode == 0
+
+
+def get_json(url: str, timeout: float = 30) -> Any:
+    with _direct.open(url, timeout=timeout) as answer:
+        return json.load(answer)
+
+
+def open_url(request: str | urllib.request.Request, timeout: float = 60) -> bytes:
+    """The body of the answer; urllib's HTTPError carries the body of a refusal."""
+    with _direct.open(request, timeout=timeout) as answer:
+        return bytes(answer.read())
+
+
+def _variables() -> dict[str, str]:
+    """The pack's folder must not be importable: its `nodes` would hide ComfyUI's."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    return kept | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+
+
+def _wait_until_ready(server: Server, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not server.alive:
+            raise Problem(f"ComfyUI stopped while starting, with exit code {server.process.returncode}.")
+        with suppress(OSError, ValueError):
+            get_json(f"{server.url}/system_stats", timeout=5)
+            return
+        time.sleep(0.2)
+    raise Problem(f"ComfyUI did not answer within {seconds:.0f} seconds.")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Close the guard's pipe, which ends the server; end the whole process tree if it does not."""
+    assert process.stdin is not None
+    with suppress(OSError):
+        process.stdin.close()
+    try:
+        process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        if sys.platform == "win32":
+            subprocess.run(["taskkill", "/F", "/T", "/PID", str(process.pid)], capture_output=True)
+        else:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
