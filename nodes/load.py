@@ -18,10 +18,8 @@ class RevelioMiniModel(io.ComfyNode):
             display_name="Revelio Mini Model",
             category="Revelio/Load",
             description="Loads Revelio Mini, the small text-to-image model that comes with this pack. It "
-            "draws "
-            "128 x 128 portraits (16 x 16 latents) in seconds, also without a GPU, and works with every "
-            "native node. "
-            "No download.",
+            "draws 128 x 128 portraits (16 x 16 latents) in seconds, also without a GPU, and works with "
+            "every native node. No download.",
             outputs=[
                 io.Model.Output("model", display_name="MODEL"),
                 io.Clip.Output("clip", display_name="CLIP"),
@@ -44,8 +42,7 @@ class RevelioLoadSAE(io.ComfyNode):
             display_name="Load SAE (Revelio)",
             category="Revelio/Load",
             description="Loads a sparse autoencoder (SAE): the dictionary of features that Record, Steer "
-            "Features and "
-            "Steer Concept work with. Files come from models/sae and from this pack.",
+            "Features and Steer Concept work with. Files come from models/sae and from this pack.",
             inputs=[
                 io.Combo.Input(
                     "sae",

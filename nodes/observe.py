@@ -17,10 +17,8 @@ class RevelioRecord(io.ComfyNode):
             display_name="Record Features (Revelio)",
             category="Revelio/Observe",
             description="Gives back the model with a recorder in it: a sampler that uses this model writes "
-            "down which "
-            "SAE features fire where, at every step. The picture does not change. Follow with Collect "
-            "Features after "
-            "the sampler.",
+            "down which SAE features fire where, at every step. The picture does not change. Follow with "
+            "Collect Features after the sampler.",
             inputs=[
                 io.Model.Input("model", tooltip="The model to watch."),
                 Sae.Input("sae", tooltip="The SAE whose features are written down."),
@@ -49,10 +47,8 @@ class RevelioCollect(io.ComfyNode):
             display_name="Collect Features (Revelio)",
             category="Revelio/Observe",
             description="Takes the sampler's latent and the recorder, and gives what was recorded in "
-            "exactly that run "
-            "as a trace. The latent passes through unchanged. Several samplers may share one recorded "
-            "model: each "
-            "Collect finds its own run.",
+            "exactly that run as a trace. The latent passes through unchanged. Several samplers may share "
+            "one recorded model: each Collect finds its own run.",
             inputs=[
                 io.Latent.Input(
                     "latent", tooltip="The latent straight from the sampler that used the recorded model."

@@ -22,8 +22,7 @@ class RevelioTopFeatures(io.ComfyNode):
             display_name="Top Features (Revelio)",
             category="Revelio/See",
             description="The features that were most active while this picture was made, as a list for "
-            "Feature Maps or "
-            "Steer Features and as a table to read (connect Preview as Text).",
+            "Feature Maps or Steer Features and as a table to read (connect Preview as Text).",
             inputs=[
                 TraceSocket.Input("trace", tooltip="From Collect Features."),
                 io.Int.Input("count", default=8, min=1, max=MOST_ROWS, tooltip="How many features to list."),
@@ -68,18 +67,16 @@ class RevelioFeatureMaps(io.ComfyNode):
             display_name="Feature Maps (Revelio)",
             category="Revelio/See",
             description="One picture that shows where features were active: a row for each feature, a "
-            "column for each "
-            "denoising step, heat over the finished image, with labels and a colour scale. Choose features "
-            "by number, "
-            "or connect Top Features; with neither it shows the most distinct ones.",
+            "column for each denoising step, heat over the finished image, with labels and a colour scale. "
+            "Choose features by number, or connect Top Features; with neither it shows the most distinct "
+            "ones.",
             inputs=[
                 TraceSocket.Input("trace", tooltip="From Collect Features."),
                 io.String.Input(
                     "feature_numbers",
                     default="",
                     tooltip="Features to show, by number or label, separated by commas: 1203, 77, glasses. "
-                    "Shown before "
-                    "the connected ones.",
+                    "Shown before the connected ones.",
                 ),
                 io.Int.Input(
                     "columns",
@@ -122,9 +119,10 @@ class RevelioFeatureMaps(io.ComfyNode):
         features: Any = None,
     ) -> io.NodeOutput:
         from ..comfy_revelio.render import feature_maps
+        from ..comfy_revelio.steering import parse_selection
 
         hook_point = _hook_point(trace)
-        chosen = _written(feature_numbers, trace, hook_point)
+        chosen = list(parse_selection(feature_numbers, trace.dictionaries[hook_point]).features)
         chosen += [] if features is None else list(features.features)
         if not chosen:
             chosen = [
@@ -164,23 +162,6 @@ def _picture(image: Any, item: int) -> Any:
             f"There is no image {item} in the connected batch; choose an item from 0 to {len(image) - 1}."
         )
     return image[item]
-
-
-def _written(text: str, trace: Trace, hook_point: str) -> list[int]:
-    """The features that a user wrote, by number or by a label that the trace knows."""
-    from ..comfy_revelio.errors import RevelioError
-
-    labels = {label.lower(): numbers for label, numbers in trace.dictionaries[hook_point].labels.items()}
-    chosen: list[int] = []
-    for part in (part.strip() for part in text.replace("\n", ",").split(",")):
-        if part.isdecimal():
-            chosen.append(int(part))
-        elif part.lower() in labels:
-            chosen.extend(labels[part.lower()])
-        elif part:
-            known = f" or a label: {', '.join(labels)}" if labels else ""
-            raise RevelioError(f'"{part}" is no feature; give numbers such as 12, 40{known}.')
-    return chosen
 
 
 NODES: list[Any] = [RevelioTopFeatures, RevelioFeatureMaps]

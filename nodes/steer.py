@@ -17,10 +17,8 @@ class RevelioSteerFeatures(io.ComfyNode):
             display_name="Steer Features (Revelio)",
             category="Revelio/Steer",
             description="Gives back the model with SAE features turned up or down while it samples. "
-            "Negative strength "
-            "takes features out where they fire, positive strength puts them in. Other branches that use "
-            "the same "
-            "model are not affected; strength 0 changes nothing at all.",
+            "Negative strength takes features out where they fire, positive strength puts them in. Other "
+            "branches that use the same model are not affected; strength 0 changes nothing at all.",
             inputs=[
                 io.Model.Input("model", tooltip="The model to steer. It is not changed itself."),
                 Sae.Input("sae", tooltip="The SAE that the features belong to."),
@@ -28,8 +26,7 @@ class RevelioSteerFeatures(io.ComfyNode):
                     "features",
                     default="",
                     tooltip="Feature numbers or a label of the SAE, separated by commas: 1203 or 1203, "
-                    "77:0.5 or glasses. "
-                    "A number after a colon is a weight.",
+                    "77:0.5 or glasses. A number after a colon is a weight.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -37,8 +34,8 @@ class RevelioSteerFeatures(io.ComfyNode):
                     min=-10.0,
                     max=10.0,
                     step=0.05,
-                    tooltip="Below 0: out where they fire (-1 = off, -3 = three times that). "
-                    "Above 0: in, at this many times their usual value. 0: no change.",
+                    tooltip="Below 0: out where they fire (-1 = off, -3 = three times that). Above 0: in, "
+                    "at this many times their usual value. 0: no change.",
                 ),
                 io.Float.Input(
                     "start_percent",
@@ -69,16 +66,15 @@ class RevelioSteerFeatures(io.ComfyNode):
                     options=["usual", "everywhere"],
                     default="usual",
                     tooltip="Where to put features in: usual = where the feature usually sits in the "
-                    "picture, "
-                    "everywhere = all over. A mask overrules this.",
+                    "picture, everywhere = all over. A mask overrules this.",
                 ),
                 io.Combo.Input(
                     "mode",
                     options=["push", "add", "scale"],
                     default="push",
                     tooltip="push: as described at strength. add: add everywhere, or subtract, whether or "
-                    "not the feature "
-                    "fires. scale: multiply where it fires (strength 1 doubles, -1 switches off).",
+                    "not the feature fires. scale: multiply where it fires (strength 1 doubles, -1 switches "
+                    "off).",
                 ),
                 Features.Input(
                     "selected",
@@ -138,9 +134,8 @@ class RevelioSteerConcept(io.ComfyNode):
             display_name="Steer Concept (Revelio)",
             category="Revelio/Steer",
             description="Takes a concept such as glasses out of the prompts, or puts it in, by steering the "
-            "text encoder. "
-            "Use the two CLIPs for the positive and the negative prompt. The CLIP that you connect is not "
-            "changed.",
+            "text encoder. Use the two CLIPs for the positive and the negative prompt. The CLIP that you "
+            "connect is not changed.",
             inputs=[
                 io.Clip.Input("clip", tooltip="The CLIP whose text encoder is steered."),
                 Sae.Input("sae", tooltip="An SAE of a text encoder layer."),
@@ -148,9 +143,8 @@ class RevelioSteerConcept(io.ComfyNode):
                     "concept",
                     default="glasses",
                     tooltip="The concept as a short phrase: glasses, or blue hair. Of a phrase of several "
-                    "words only what "
-                    "it adds to its last word is steered: blue hair is told from hair. Separate several "
-                    "concepts by commas.",
+                    "words only what it adds to its last word is steered: blue hair is told from hair. "
+                    "Separate several concepts by commas.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -159,8 +153,7 @@ class RevelioSteerConcept(io.ComfyNode):
                     max=10.0,
                     step=0.05,
                     tooltip="Below 0 removes the concept (-1 = off, -2 = twice that), above 0 puts it in, 0 "
-                    "changes nothing. "
-                    "With the paper method values from -1 to 1 are usual.",
+                    "changes nothing. With the paper method values from -1 to 1 are usual.",
                 ),
                 io.Combo.Input(
                     "method",
@@ -182,8 +175,8 @@ class RevelioSteerConcept(io.ComfyNode):
                     default="",
                     multiline=True,
                     optional=True,
-                    tooltip="For contrast, optional: similar prompts that do not name it, one a line. "
-                    "Empty = neutral sentences.",
+                    tooltip="For contrast, optional: similar prompts that do not name it, one a line. Empty "
+                    "= neutral sentences.",
                 ),
             ],
             outputs=[

@@ -16,19 +16,22 @@ from torch import Tensor
 
 from ..dictionary import Codes
 from ..errors import RevelioError
-from ..steering.concept import contrast_score
+from ..steering.concept import rank_contrast
 from ..trace import Trace
 
 
 @dataclass(frozen=True)
 class ContrastedFeature:
-    """One feature told apart by a contrast. score: -1..1; difference: mean_with - mean_without."""
+    """One feature told apart by a contrast. score: -1..1."""
 
     feature: int
     score: float
-    difference: float
     mean_with: float
     mean_without: float
+
+    @property
+    def difference(self) -> float:
+        return self.mean_with - self.mean_without
 
 
 class FeaturePeaks:
@@ -131,15 +134,11 @@ def rank(
     """At most `count` features by m+ - m-, among those with m+ > m- and score > min_score."""
     if with_concept.n_features != without_concept.n_features:
         raise RevelioError("The two sides come from different dictionaries; record both with the same one.")
-    m_with, m_without = with_concept.mean_peak().cpu(), without_concept.mean_peak().cpu()
-    scores = contrast_score(m_with, m_without)
-    difference = m_with - m_without
-    order = difference.argsort(descending=True, stable=True)
-    chosen = [f for f in order.tolist() if difference[f] > 0 and scores[f] > min_score][: max(0, count)]
-    return [
-        ContrastedFeature(f, float(scores[f]), float(difference[f]), float(m_with[f]), float(m_without[f]))
-        for f in chosen
-    ]
+    found = rank_contrast(
+        with_concept.mean_peak().cpu(), without_concept.mean_peak().cpu(), count=count, min_score=min_score
+    )
+    columns = (found.features, found.scores, found.mean_with, found.mean_without)
+    return [ContrastedFeature(*row) for row in zip(*columns, strict=True)]
 
 
 def _gathered(

@@ -53,7 +53,7 @@ class Codes:
 
     def of(self, feature: int) -> Tensor:
         """The value of one feature at every position, 0 where it is absent: float32 [...]."""
-        self._check(feature)
+        check_feature(feature, self.n_features)
         return torch.where(self.indices == feature, self.values, 0.0).sum(-1)
 
     def of_many(self, features: Tensor) -> Tensor:
@@ -80,9 +80,11 @@ class Codes:
         out = values.new_zeros(values.shape[0], self.n_features)
         return out.scatter_reduce_(1, self.indices.flatten(1), values.flatten(1), "amax")
 
-    def _check(self, feature: int) -> None:
-        if not 0 <= feature < self.n_features:
-            raise RevelioError(
-                f"Feature {feature} does not exist: this dictionary has the features "
-                f"0 to {self.n_features - 1}."
-            )
+
+def check_feature(feature: int, n_features: int) -> None:
+    """Raise RevelioError unless there is such a feature in a dictionary of this size."""
+    if not 0 <= feature < n_features:
+        raise RevelioError(
+            f"Feature {feature} does not exist: this dictionary has the features 0 to {n_features - 1}; "
+            "choose one of these."
+        )

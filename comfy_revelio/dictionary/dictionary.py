@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RevelioError
-from .codes import Codes
+from .codes import Codes, check_feature
 from .select import top_k
 from .stats import FeatureStats
 
@@ -165,11 +165,7 @@ class Dictionary(nn.Module):
         """Feature numbers as int64 [len] on the dictionary's device; RevelioError when out of range."""
         numbers = features.tolist() if isinstance(features, Tensor) else list(features)
         for feature in numbers:
-            if not 0 <= feature < self.n_features:
-                raise RevelioError(
-                    f"Feature {feature} does not exist: this dictionary has the features "
-                    f"0 to {self.n_features - 1}; choose one of these."
-                )
+            check_feature(feature, self.n_features)
         return torch.tensor(numbers, dtype=torch.int64, device=self.W_dec.device)
 
     def label_of(self, feature: int) -> str:
@@ -182,7 +178,7 @@ class Dictionary(nn.Module):
             raise RevelioError(
                 f"This dictionary is for activations {self.d_model} wide (hook point "
                 f"{self.hook_point or 'not named'}), but these are {width} wide; "
-                f"choose the hook point that it was trained on."
+                "choose the hook point that it was trained on."
             )
         return x.reshape(-1, self.d_model)
 
@@ -203,7 +199,7 @@ class Dictionary(nn.Module):
             found = tuple(getattr(self, name).shape)
             if found != shape or n == 0 or d == 0:
                 raise RevelioError(
-                    f"A dictionary needs W_enc and W_dec [n, d], b_enc [n], b_in and b_out [d], "
+                    "A dictionary needs W_enc and W_dec [n, d], b_enc [n], b_in and b_out [d], "
                     f"but {name} is {list(found)}."
                 )
         if not 1 <= self.k <= n:

@@ -120,7 +120,7 @@ def peek(path: str | os.PathLike[str]) -> dict[str, Any]:
     if header.metadata.get("format") != FORMAT:
         raise RevelioError(
             f"{path} is no dictionary of a known layout: its metadata lacks format {FORMAT!r}; "
-            f"choose a file saved by Revelio."
+            "choose a file saved by Revelio."
         )
     if (version := header.metadata.get("format_version")) != FORMAT_VERSION:
         raise RevelioError(

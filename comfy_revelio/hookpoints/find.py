@@ -66,7 +66,7 @@ def module_of(model: Module, hook_point: HookPoint) -> Module:
     if module is None:
         raise RevelioError(
             f"This {type(model).__name__} has no module {hook_point.name!r}; "
-            f"choose a hook point of this model."
+            "choose a hook point of this model."
         )
     return module
 

@@ -21,7 +21,7 @@ def to_tokens(activation: Tensor) -> tuple[Tensor, tuple[int, int]]:
         return activation, (1, activation.shape[1])
     raise RevelioError(
         f"Activations of the shape {list(activation.shape)} are neither a map [B, C, H, W] "
-        f"nor tokens [B, T, C]; choose another hook point."
+        "nor tokens [B, T, C]; choose another hook point."
     )
 
 

@@ -49,7 +49,7 @@ def layers_of(text_model: Module) -> list[Module]:
         module = named or next((getattr(module, part) for part in _WRAPPERS if hasattr(module, part)), None)
     raise RevelioError(
         f"{type(text_model).__name__} is no CLIP-type text encoder: no layers were found in it; "
-        f"use the CLIP of an SD 1.x or SD 2.x checkpoint or of Revelio Mini."
+        "use the CLIP of an SD 1.x or SD 2.x checkpoint or of Revelio Mini."
     )
 
 

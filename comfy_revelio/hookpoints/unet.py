@@ -30,7 +30,7 @@ def list_points(diffusion_model: Module) -> list[HookPoint]:
     if not is_unet(diffusion_model):
         raise RevelioError(
             f"{type(diffusion_model).__name__} is not of the UNet family (SD 1.x, SD 2.x, SDXL); "
-            f"give the module path of the hook point instead."
+            "give the module path of the hook point instead."
         )
     points: list[HookPoint] = []
     for side, level, leaves in _stages(diffusion_model):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..dictionary import Dictionary
 from ..errors import RevelioError
+from ..render.table import table
 from ..steering import ConceptFeatures, ablate, add, contrast_features, paper_delta
 from ..steering.prompts import lines_of, neutral_prompts
 from .sae_files import SAEHandle
@@ -81,25 +82,22 @@ def find_concept(clip: Any, sae: SAEHandle, layer: TextLayer, prompts: ConceptPr
     if not found.features:
         raise RevelioError(
             f'No feature of {sae.title} tells prompts with "{phrase or with_it[0]}" from prompts without '
-            f"it; use a "
-            "word that the model knows, or give your own prompts with and without the concept."
+            "it; use a word that the model knows, or give your own prompts with and without the concept."
         )
     return found
 
 
 def describe(found: ConceptFeatures, phrase: str, dictionary: Dictionary) -> str:
-    """The found features as a few lines for people."""
+    """The found features in words and a table, as Markdown, which ComfyUI's text preview shows as such."""
     count = len(found.features)
-    lines = [
-        f'{count} feature{"" if count == 1 else "s"} found for "{phrase}" (layer {dictionary.hook_point}):'
+    rows = [
+        (f"#{feature}", dictionary.label_of(feature) or "-", f"{high:.3g}", f"{low:.3g}", f"{score:.2f}")
+        for feature, score, high, low in zip(
+            found.features, found.scores, found.mean_with, found.mean_without, strict=True
+        )
     ]
-    for feature, score, high, low in zip(
-        found.features, found.scores, found.mean_with, found.mean_without, strict=True
-    ):
-        label = dictionary.label_of(feature)
-        name = f"feature {feature} ({label})" if label else f"feature {feature}"
-        lines.append(f"{name}: {high:.2f} with it, {low:.2f} without it, score {score:.2f}")
-    return "\n".join(lines)
+    intro = f'{count} feature{"" if count == 1 else "s"} found for "{phrase}" at {dictionary.hook_point}:'
+    return f"{intro}\n\n{table(('feature', 'label', 'with it', 'without', 'score'), rows, numbers_from=2)}"
 
 
 def _by_paper(
@@ -115,9 +113,9 @@ def _by_paper(
     hidden, _ = text_hidden(clip, [phrase], layer)
     if len(hidden) > 1:
         raise RevelioError("The concept phrase is too long for one section of 77 tokens; shorten it.")
-    device = sae.dictionary.W_enc.device
-    delta = paper_delta(sae.dictionary, hidden[0].to(device), strength)
-    firing = int((sae.dictionary.encode_dense(hidden[0].to(device)).amax(0) > 0).sum())
+    concept = hidden[0].to(sae.dictionary.W_enc.device)
+    delta = paper_delta(sae.dictionary, concept, strength)
+    firing = int((sae.dictionary.encode_dense(concept) > 0).any(0).sum())
     words = (
         f'Concept Steerers\' formula for "{phrase}": all {firing} features that fire in the phrase are used.'
     )

@@ -1,4 +1,4 @@
-"""Many pictures at once through ComfyUI's sampler: each row of a batch has its own prompt and its own seed."""
+"""Many pictures at once through ComfyUI's sampler: each row of a batch has its own prompt and seed."""
 
 from __future__ import annotations
 
@@ -64,8 +64,9 @@ def pictures(
     batch: int = 32,
     **settings: Any,
 ) -> torch.Tensor:
-    """Images [n, H, W, 3] in 0..1 for each (prompt, seed), with the empty negative prompt; settings as for `sample`.
+    """Images [n, H, W, 3] in 0..1 for each (prompt, seed), with the empty negative prompt.
 
+    settings: as for `sample`.
     negative_clip encodes the empty prompt where steering made another CLIP for it.
     """
     negative = encode(negative_clip or clip, [""])

@@ -17,9 +17,9 @@ Generate = Callable[[Any], None]
 
 
 def harvest(model: Any, names: Sequence[str], generate: Generate, *, role: str = "cond") -> dict[str, Tensor]:
-    """Run `generate` on a tapped clone and return, per hook point, its maps [steps, items, H, W, width], float16.
+    """Run `generate` on a tapped clone and give each hook point's maps [steps, items, H, W, width], float16.
 
-    Items are in the order in which they were sampled; every run must have the same number of steps and one size.
+    Items are in the order in which they were sampled; all runs must have the same steps and size.
     Only the conditionings of `role` are kept.
     """
     kept: dict[str, list[list[Tensor]]] = {name: [] for name in names}

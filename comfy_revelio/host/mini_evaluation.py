@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,15 +36,17 @@ from .mini_model import load_mini
 from .sae_files import SAEHandle
 from .steering import steer
 
-SAMPLING = {"steps": 20, "cfg": 3.0, "sampler": "euler", "scheduler": "normal"}
+SAMPLING: dict[str, Any] = {"steps": 20, "cfg": 3.0, "sampler": "euler", "scheduler": "normal"}
 
 REMOVAL, ADDITION = "removal", "addition"
 ALLOWED_COST = {REMOVAL: 0.02, ADDITION: 0.05}
 
-# strengths tried, the one used when nothing is tried first
-CONTRAST_STRENGTHS = {REMOVAL: (-2.0, -1.0, -3.0), ADDITION: (1.0, 0.5, 1.5)}
-PAPER_STRENGTHS = {REMOVAL: (-0.5, -0.25, -1.0), ADDITION: (1.0, 0.5, 0.25)}
-FEATURE_STRENGTHS = {REMOVAL: (-3.0, -1.5, -5.0), ADDITION: (3.0, 1.5, 6.0)}
+Strengths = dict[str, tuple[float, ...]]
+"""By direction: the strengths tried, and first the one used when nothing is tried."""
+
+CONTRAST_STRENGTHS: Strengths = {REMOVAL: (-2.0, -1.0, -3.0), ADDITION: (1.0, 0.5, 1.5)}
+PAPER_STRENGTHS: Strengths = {REMOVAL: (-0.5, -0.25, -1.0), ADDITION: (1.0, 0.5, 0.25)}
+FEATURE_STRENGTHS: Strengths = {REMOVAL: (-3.0, -1.5, -5.0), ADDITION: (3.0, 1.5, 6.0)}
 
 TUNING_PROMPTS = 16
 _TUNING_START = 5_000_000
@@ -119,6 +122,25 @@ def evaluate(
     return report
 
 
+def evaluate_in(minutes: float, *, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """`evaluate` on a sample that takes about `minutes` here, at usual strengths; it says its own size."""
+    studio = open_studio()
+    trial = held_out_prompts(9)
+    studio.look(studio.plain, trial[:1])  # the first picture loads and warms up
+    start = time.monotonic()
+    studio.look(studio.plain, trial[1:])
+    seconds = (time.monotonic() - start) / 8
+    affordable = minutes * 60 / seconds
+    n_prompts = max(16, min(512, int(affordable * 0.35)))
+    branches = 1 + 2 + sum(not sae.dictionary.hook_point.startswith("layers.") for sae in bundled_saes())
+    n_steering = max(4, min(128, int(affordable * 0.6 / (2 * len(CONCEPTS) * branches))))
+    say(
+        f"{seconds:.2f} s a picture: {n_prompts} prompts, "
+        f"and {n_steering} per concept and direction of steering"
+    )
+    return evaluate(n_prompts, n_steering, tune=False, say=say)
+
+
 def measure_prompts(studio: Studio, count: int, say: Callable[[str], None]) -> dict[str, Any]:
     """How often the judge finds what held-out prompts ask for."""
     prompts = held_out_prompts(count)
@@ -132,7 +154,10 @@ def measure_prompts(studio: Studio, count: int, say: Callable[[str], None]) -> d
         "n_prompts": count,
         **SAMPLING,
     }
-    say(f"prompt accuracy {figures['prompt_accuracy']:.3f} on {count} held-out prompts, worst: {figures['worst']}")
+    say(
+        f"prompt accuracy {figures['prompt_accuracy']:.3f} on {count} held-out prompts, "
+        f"worst: {figures['worst']}"
+    )
     return figures
 
 
@@ -140,7 +165,11 @@ def judge_figures() -> dict[str, Any]:
     """The judge's accuracy on held-out renders, measured when it was trained."""
     settings = json.loads(load_weights(JUDGE_FILE)[1]["config"])
     by_attribute = dict(settings["accuracy"])
-    return {"accuracy": by_attribute.pop("mean"), "by_attribute": by_attribute, "n_renders": settings["n_held_out"]}
+    return {
+        "accuracy": by_attribute.pop("mean"),
+        "by_attribute": by_attribute,
+        "n_renders": settings["n_held_out"],
+    }
 
 
 def sae_figures(sae: SAEHandle) -> dict[str, Any]:
@@ -156,22 +185,29 @@ def measure_steering(
     image = [sae for sae in saes if sae not in text]
     if not text or not image:
         raise RevelioError("Bundled SAEs of the text encoder and of the UNet are needed to measure steering.")
-    methods: dict[str, tuple[Steer, dict[str, tuple[float, ...]]]] = {
+    methods: dict[str, tuple[Steer, Strengths]] = {
         "steer_concept_contrast": (_by_text(studio, text[0], "contrast"), CONTRAST_STRENGTHS),
         "steer_concept_paper": (_by_text(studio, text[0], "paper"), PAPER_STRENGTHS),
     }
     for sae in image:
-        methods[f"steer_features {sae.dictionary.hook_point}"] = (_by_features(studio, sae), FEATURE_STRENGTHS)
+        methods[f"steer_features {sae.dictionary.hook_point}"] = (
+            _by_features(studio, sae),
+            FEATURE_STRENGTHS,
+        )
     result: dict[str, Any] = {name: {REMOVAL: {}, ADDITION: {}} for name in methods}
     for concept in CONCEPTS:
         for direction, collect in ((REMOVAL, prompts_naming), (ADDITION, prompts_without)):
             prompts, trial = collect(concept, count), collect(concept, TUNING_PROMPTS, first=_TUNING_START)
             before = _verdict(studio.look(studio.plain, prompts), prompts, concept, direction)
-            trial_before = _verdict(studio.look(studio.plain, trial), trial, concept, direction) if tune else {}
+            trial_before = (
+                _verdict(studio.look(studio.plain, trial), trial, concept, direction) if tune else {}
+            )
             for name, (method, strengths) in methods.items():
                 strength = strengths[direction][0]
                 if tune:
-                    strength = _best(studio, method, concept, direction, strengths[direction], trial, trial_before)
+                    strength = _best(
+                        studio, method, concept, direction, strengths[direction], trial, trial_before
+                    )
                 after = _after(studio, method, concept, strength, prompts, direction)
                 if after is None:
                     continue
@@ -185,7 +221,9 @@ def measure_steering(
     for figures in result.values():
         figures["summary"] = _summary(figures)
     result["n_per_concept"] = count
-    best = max(image, key=lambda sae: _merit(result[f"steer_features {sae.dictionary.hook_point}"]["summary"]))
+    best = max(
+        image, key=lambda sae: _merit(result[f"steer_features {sae.dictionary.hook_point}"]["summary"])
+    )
     result["best_hook_point"] = best.dictionary.hook_point
     return result
 
@@ -209,7 +247,9 @@ def _by_features(studio: Studio, sae: SAEHandle) -> Steer:
     return branch
 
 
-def _verdict(found: torch.Tensor, prompts: Sequence[Prompt], concept: Concept, direction: str) -> dict[str, float]:
+def _verdict(
+    found: torch.Tensor, prompts: Sequence[Prompt], concept: Concept, direction: str
+) -> dict[str, float]:
     return {
         "rate": rate(found, concept, also=direction == REMOVAL),
         "others": others(found, prompts, concept),
@@ -217,7 +257,12 @@ def _verdict(found: torch.Tensor, prompts: Sequence[Prompt], concept: Concept, d
 
 
 def _after(
-    studio: Studio, method: Steer, concept: Concept, strength: float, prompts: Sequence[Prompt], direction: str
+    studio: Studio,
+    method: Steer,
+    concept: Concept,
+    strength: float,
+    prompts: Sequence[Prompt],
+    direction: str,
 ) -> dict[str, float] | None:
     """The verdict on the steered pictures; None where the method knows no feature for the concept."""
     try:

@@ -139,7 +139,9 @@ def load_mini(folder: Path = config.WEIGHTS_DIR) -> tuple[Any, Any, Any]:
     files = {name: folder / f"{name}.safetensors" for name in ("unet", "text_encoder", "vae")}
     for file in files.values():
         if not file.is_file():
-            raise RevelioError(f"The bundled weight file {file.name} is missing from {folder}: install the pack again.")
+            raise RevelioError(
+                f"The bundled weight file {file.name} is missing from {folder}: install the pack again."
+            )
     vae_tensors, metadata = load_weights(files["vae"])
     scale = float(json.loads(metadata["config"])["latent_scale"])
     model = _model(load_weights(files["unet"])[0], scale)

@@ -39,7 +39,8 @@ class PatchAutoencoder(nn.Module):
 
     def __init__(self, inner: nn.Module, patch: int) -> None:
         super().__init__()
-        self.inner, self.patch = inner, patch
+        self.inner: Any = inner
+        self.patch = patch
 
     def encode(self, pixels: Tensor) -> Tensor:
         return self.inner.encode(F.pixel_unshuffle(pixels, self.patch))
@@ -65,11 +66,14 @@ def build_vae(tensors: dict[str, Tensor] | None) -> Any:
     }
     renamed = {} if tensors is None else {_renamed(n): _shaped(n, t) for n, t in tensors.items()}
     vae = comfy.sd.VAE(
-        sd=dict(renamed), config={"params": {"embed_dim": config.LATENT_CHANNELS, "ddconfig": ddconfig}},
+        sd=dict(renamed),
+        config={"params": {"embed_dim": config.LATENT_CHANNELS, "ddconfig": ddconfig}},
         dtype=torch.float32,
     )
     if tensors is not None and set(renamed) != set(vae.first_stage_model.state_dict()):
-        raise RevelioError("The bundled autoencoder does not fit this version of the pack: install the pack again.")
+        raise RevelioError(
+            "The bundled autoencoder does not fit this version of the pack: install the pack again."
+        )
     vae.first_stage_model = PatchAutoencoder(vae.first_stage_model, patch)
     vae.patcher = comfy.model_patcher.ModelPatcher(
         vae.first_stage_model, load_device=vae.device, offload_device=vae.patcher.offload_device

@@ -26,6 +26,7 @@ KEY = "revelio"
 RUN = "revelio_run"
 NAMED = 6  # hook points that a message lists
 
+# callback(tokens [B, T, C], call, run) -> what to add to them [B or 1, T, C], or None
 TokenCallback = Callable[[Tensor, ModelCall, Run], Tensor | None]
 
 
@@ -41,9 +42,9 @@ def tap(
 ) -> ModelPatcher:
     """A clone of `model` that shows the tokens at `hook_point` to `callback` in every model call.
 
-    callback(tokens [B, T, C], call, run) is asked once per conditioning in the batch. It returns new tokens
-    of the same shape, or None (or the very same tensor) to leave the activation untouched, bit for bit.
-    captured: "output" shows the module's output; "diff" shows output minus input.
+    callback(tokens [B, T, C], call, run) is asked once per conditioning in the batch. It returns what to add
+    to the module's output, [B or 1, T, C] of any float type, or None to leave it untouched, bit for bit.
+    captured: "output" shows the module's output; "diff" shows output minus input, in float32.
     on_start(run) and on_end(run, samples, denoised) frame every sampling run; both tensors are None when the
     run failed, and `denoised` is the sampler's last estimate where the sampler reports one.
     weights: the SAE's own ModelPatcher, to be loaded together with the model.
@@ -84,12 +85,15 @@ def network_of(base_model: Any) -> nn.Module:
 def resolve(model: ModelPatcher, name: str, width: int, title: str) -> HookPoint:
     """The hook point called `name` in `model`, for an SAE of `width` that messages call `title`."""
     network = network_of(model.model)
-    if layer_number(name.strip()) is not None:
+    try:
+        hook_point = hookpoints.resolve(network, name)
+    except RevelioError:
+        if layer_number(name.strip()) is None:
+            raise
         raise RevelioError(
             f"{title} reads a text encoder ({name}), not an image model: use it with Steer Concept, "
             "or choose an SAE of the image model."
-        )
-    hook_point = hookpoints.resolve(network, name)
+        ) from None
     if hook_point.width and hook_point.width != width:
         raise RevelioError(
             f"{title} reads activations of width {width}, but {hook_point.name} of this model has width "
@@ -179,11 +183,14 @@ def _hooked(
 
     def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
-        inputs[:] = [next(tensors).detach().clone()]  # a block may add to its input in place
+        first = next(tensors, None)
+        inputs[:] = [] if first is None else [first.detach().clone()]  # a block may add to its input in place
 
     def after(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
         first = output[0] if isinstance(output, tuple) else output
-        changed = _visit(first, inputs.pop() if inputs else None, base_model, callback, options, tap_id)
+        taken = inputs.pop() if inputs else None
+        _check_activation(first, taken, captured, hook_point)
+        changed = _visit(first, taken, base_model, callback, options, tap_id)
         if changed is None:
             return None
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
@@ -199,6 +206,19 @@ def _hooked(
             handle.remove()
 
 
+def _check_activation(output: Any, taken: Tensor | None, captured: str, hook_point: HookPoint) -> None:
+    if not isinstance(output, Tensor):
+        raise RevelioError(
+            f"{hook_point.name} of this model puts out no tensor, so nothing can be read there; choose "
+            "another hook point."
+        )
+    if captured == "diff" and (taken is None or taken.shape != output.shape):
+        raise RevelioError(
+            f"This SAE reads output minus input, but the input of {hook_point.name} has another shape than "
+            "its output; use the hook point that the SAE was trained on."
+        )
+
+
 def _visit(
     output: Tensor,
     before: Tensor | None,
@@ -210,7 +230,7 @@ def _visit(
     """Show each conditioning's rows to the callback; the changed output, or None when nothing changed.
 
     output: [chunks * B, C, H, W] or [chunks * B, T, C]. `before`: the module's input when the tap reads the
-    difference; what the callback adds to the difference is then added to the output.
+    difference; the change is added to the output all the same.
     """
     run = options.get(RUN) or _loose_run(options)
     roles = roles_of_chunks(options, run)
@@ -218,8 +238,7 @@ def _visit(
     if rows * len(roles) != output.shape[0]:
         raise RevelioError(
             f"A model call holds {output.shape[0]} rows for {len(roles)} conditionings, which does not "
-            f"divide; "
-            "this hook point of this model cannot be tapped."
+            "divide; this hook point of this model cannot be tapped."
         )
     sigmas = options["sigmas"]
     sigma = float(sigmas[0])
@@ -229,18 +248,17 @@ def _visit(
     result: Tensor | None = None
     for chunk, role in enumerate(roles):
         part = slice(chunk * rows, (chunk + 1) * rows)
-        activation = output[part] if before is None else output[part] - before[part]
+        activation = output[part] if before is None else output[part].float() - before[part].float()
         evaluation = run.next_evaluation(tap_id, role, step)
         tokens, grid = hookpoints.to_tokens(activation)
         grid = _declared_grid(activation, options) or grid
         call = ModelCall(role, step, evaluation, sigma, timestep, percent, grid, tuple(range(rows)))
-        changed = callback(tokens, call, run)
-        if changed is None or changed is tokens:
+        change = callback(tokens, call, run)
+        if change is None:
             continue
         if result is None:
             result = output.clone()
-        new = hookpoints.from_tokens(changed, activation)
-        result[part] = new if before is None else output[part] + (new - activation)
+        result[part] += hookpoints.from_tokens(change.to(output).expand_as(tokens), activation)
     return result
 
 

@@ -19,6 +19,7 @@ from .runs import ModelCall, Run
 from .sae_files import SAEHandle
 
 KEPT_RUNS = 8
+KEPT_BYTES = 4 * 1024**3
 
 
 class Recorder:
@@ -28,10 +29,9 @@ class Recorder:
     recorded model. So every run is recorded on its own, and found again by the samples it produced.
     """
 
-    def __init__(self, sae: SAEHandle, hook_point: HookPoint, kept_runs: int = KEPT_RUNS) -> None:
+    def __init__(self, sae: SAEHandle, hook_point: HookPoint) -> None:
         self._sae = sae
         self._hook_point = hook_point
-        self._kept_runs = kept_runs
         self._open: WeakKeyDictionary[Run, RunRecorder] = WeakKeyDictionary()
         self._traces: OrderedDict[str, Trace] = OrderedDict()
         self._names: dict[str, str] = {}
@@ -46,7 +46,9 @@ class Recorder:
         recorder = self._open.get(run)
         if recorder is None:
             return  # the model was called outside a sampling run
-        codes = self._sae.dictionary.encode(_on_device_of(self._sae, tokens), timestep=call.timestep)
+        # the SAE is on the same device, unless ComfyUI could not load it there
+        tokens = tokens.to(self._sae.dictionary.W_enc.device)
+        codes = self._sae.dictionary.encode(tokens, timestep=call.timestep)
         recorder.add(
             self._hook_point.name,
             call.step,
@@ -72,7 +74,7 @@ class Recorder:
             self._names[key] = key
             if denoised is not None:
                 self._names[_fingerprint(denoised)] = key
-            while len(self._traces) > self._kept_runs:
+            while len(self._traces) > 1 and self._too_much():
                 self._traces.popitem(last=False)
             self._names = {name: key for name, key in self._names.items() if key in self._traces}
 
@@ -90,9 +92,13 @@ class Recorder:
             )
         raise RevelioError(
             "This latent does not come straight from a sampler that used the recorded model "
-            f"(the last {self._kept_runs} runs are kept); connect that sampler's latent output to Collect "
-            f"directly."
+            f"(the last {KEPT_RUNS} runs are kept, fewer if they are large); connect that sampler's "
+            "latent output to Collect directly."
         )
+
+    def _too_much(self) -> bool:
+        size = sum(trace.nbytes for trace in self._traces.values())
+        return len(self._traces) > KEPT_RUNS or size > KEPT_BYTES
 
 
 def record(model: ModelPatcher, sae: SAEHandle, hook_point: str = "") -> tuple[ModelPatcher, Recorder]:
@@ -110,11 +116,6 @@ def record(model: ModelPatcher, sae: SAEHandle, hook_point: str = "") -> tuple[M
         weights=sae.patcher,
     )
     return clone, recorder
-
-
-def _on_device_of(sae: SAEHandle, tokens: Tensor) -> Tensor:
-    """The tokens beside the SAE's weights: where they are, unless ComfyUI could not load the SAE there."""
-    return tokens.to(sae.dictionary.W_enc.device)
 
 
 def _fingerprint(samples: Tensor) -> str:

@@ -130,16 +130,16 @@ def percent_of(sigma: float, model_sampling: Any) -> float:
 
     Bisection, because only the forward direction is part of every model's sampling class.
     """
-    low, high = 0.0, 1.0
     if sigma <= 0.0:
         return 1.0
+    low, high = 0.0, 1.0
     for _ in range(PERCENT_BISECTIONS):
         middle = (low + high) / 2
         if float(model_sampling.percent_to_sigma(middle)) >= sigma * (1 - SAME_SIGMA):
             low = middle
         else:
             high = middle
-    return low if low > 0.0 else 0.0
+    return low
 
 
 def roles_of(conditionings: Conditionings) -> dict[str, dict[Hashable, str]]:

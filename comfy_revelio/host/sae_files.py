@@ -39,27 +39,31 @@ class SAEHandle:
 
 
 def register_folder(bundled: Path) -> None:
-    """Make `sae` a model folder: the extra model paths, `models/sae` and `bundled`, in this order."""
-    known: list[str] = list(folder_paths.folder_names_and_paths.get(FOLDER, ([], set()))[0])
+    """Make `sae` a model folder: the extra model paths, `models/sae` and `bundled`, in this order.
+
+    What another pack has registered under the same name stays.
+    """
+    roots, extensions = folder_paths.folder_names_and_paths.get(FOLDER, ([], set()))
+    known: list[str] = list(roots)
     for root in (os.path.join(folder_paths.models_dir, FOLDER), str(bundled)):
         if root not in known:
             known.append(root)
-    folder_paths.folder_names_and_paths[FOLDER] = (known, set(EXTENSIONS))
+    folder_paths.folder_names_and_paths[FOLDER] = (known, {*extensions, *EXTENSIONS})
 
 
 def listing() -> list[str]:
     """Names of the files in the folder that hold an SAE, relative to their root."""
-    return [name for name in folder_paths.get_filename_list(FOLDER) if _problem(name) is None]
+    return [name for name in folder_paths.get_filename_list(FOLDER) if check(name) is None]
 
 
 def path_of(name: str) -> Path:
     """The file called `name`; RevelioError when there is none."""
     path = folder_paths.get_full_path(FOLDER, name) if name else None
     if path is None:
-        roots = " or ".join(folder_paths.get_folder_paths(FOLDER)[:1])
+        root = folder_paths.get_folder_paths(FOLDER)[0]
         raise RevelioError(
-            f'There is no SAE file "{name}"; put .safetensors SAE files into {roots} and choose one from '
-            f"the list."
+            f'There is no SAE file "{name}"; put .safetensors SAE files into {root} and choose one from '
+            "the list."
         )
     return Path(path)
 
@@ -67,10 +71,13 @@ def path_of(name: str) -> Path:
 def check(name: str) -> str | None:
     """None when `name` is an SAE that can be loaded, else the sentence that says why not."""
     try:
-        peek(path_of(name))
+        path = path_of(name)
+        stat = path.stat()
     except RevelioError as problem:
         return str(problem)
-    return None
+    except OSError as problem:
+        return f'The SAE file "{name}" cannot be read ({problem.strerror}); check the file.'
+    return _problem_of(str(path), stat.st_size, stat.st_mtime_ns)
 
 
 def fingerprint(name: str) -> str:
@@ -105,14 +112,6 @@ def _move_whole(patcher: ModelPatcher, device: Any = None, *_: Any) -> None:
     if device is not None:
         patcher.model.to(device)
         patcher.model.model_loaded_weight_memory = patcher.model_size()
-
-
-def _problem(name: str) -> str | None:
-    path = folder_paths.get_full_path(FOLDER, name)
-    if path is None:
-        return "missing"
-    stat = os.stat(path)
-    return _problem_of(path, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=1024)

@@ -20,7 +20,9 @@ def use_comfyui() -> None:
         return
     root = os.environ.get("COMFYUI_PATH", "")
     if not (Path(root) / "comfy" / "sd.py").is_file():
-        raise RevelioError("ComfyUI was not found: set COMFYUI_PATH to its folder, or use `python3 dev.py run -- ...`.")
+        raise RevelioError(
+            "ComfyUI was not found: set COMFYUI_PATH to its folder, or use `python3 dev.py run -- ...`."
+        )
     # ComfyUI's own `nodes.py` must win over this pack's `nodes/` when both lie on the path
     sys.path.insert(0, root)
     import comfy.cli_args

@@ -24,12 +24,9 @@ def steer(
     if not intervention.active:
         return model.clone()
 
-    def change(tokens: Tensor, call: ModelCall, _run: Run) -> Tensor:
+    def change(tokens: Tensor, call: ModelCall, _run: Run) -> Tensor | None:
         context = TokenContext(call.role, call.grid, call.items, call.percent)
-        there = tokens.to(
-            dictionary.W_enc.device
-        )  # the same device, unless ComfyUI could not load the SAE there
-        steered = steering.apply(there, intervention, context)
-        return tokens if steered is there else steered.to(tokens.device)
+        # the SAE is on the same device, unless ComfyUI could not load it there
+        return steering.delta(tokens.to(dictionary.W_enc.device), intervention, context)
 
     return tap(model, point, change, captured=dictionary.captured, weights=sae.patcher)

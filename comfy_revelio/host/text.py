@@ -52,8 +52,7 @@ def resolve_layer(clip: Any, name: str, width: int, title: str) -> TextLayer:
     if not encoders:
         raise RevelioError(
             f"{title} reads a CLIP text encoder, and this CLIP has none that can be read; connect the CLIP "
-            f"of the "
-            "model that the SAE was trained on."
+            "of the model that the SAE was trained on."
         )
     problem: RevelioError | None = None
     widths: list[int] = []

@@ -1,5 +1,5 @@
 """``python -m comfy_revelio.mini``: the steps that make Revelio Mini, one command each, in this order:
-data, judge, vae, model. Each shows its progress and, killed and started again, goes on where it was."""
+data, judge, vae, model, saes. Each shows its progress and, killed and started again, goes on where it was."""
 
 from __future__ import annotations
 
@@ -45,10 +45,13 @@ def _training_parser(commands: Any, name: str, help: str, run: Callable[[argpars
     parser = commands.add_parser(name, help=help)
     parser.add_argument("--data", type=Path, required=True, help="folder of avatars to train on")
     parser.add_argument("--steps", type=int, help="length of the run in batches")
-    parser.add_argument("--minutes", type=float, help="set the number of steps so that the run takes this long")
+    parser.add_argument(
+        "--minutes", type=float, help="set the number of steps so that the run takes this long"
+    )
     parser.add_argument("--batch", type=int, help="images in a batch")
     parser.add_argument("--lr", type=float, help="highest learning rate")
     parser.add_argument("--device", default="", help="cuda or cpu; by default cuda where there is one")
+    parser.add_argument("--go-on", action="store_true", help="start from the bundled weights")
     parser.set_defaults(run=run)
     return parser
 
@@ -59,7 +62,7 @@ def _settings(arguments: argparse.Namespace, *more: str) -> dict[str, Any]:
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    names = ("steps", "minutes", "batch", "lr", *more)
+    names = ("steps", "minutes", "batch", "lr", "go_on", *more)
     chosen = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     return {**chosen, "device": arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")}
 
@@ -83,6 +86,15 @@ def _model(arguments: argparse.Namespace) -> None:
     _report(train(arguments.data, **settings))
 
 
+def _saes(arguments: argparse.Namespace) -> None:
+    from ..host.standalone import use_comfyui
+
+    use_comfyui()
+    from ..host.mini_saes import train_all
+
+    train_all(arguments.pictures, arguments.captions, device=arguments.device)
+
+
 def _report(figures: dict[str, float]) -> None:
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}, indent=2))
 
@@ -98,6 +110,11 @@ def main() -> int:
         one.add_argument("--held-out", type=Path, required=True, help="folder of avatars to measure on")
     model.add_argument("--wordings", type=int, help="captions made for each image")
     model.add_argument("--workers", type=int, help="processes that write captions")
+    saes = commands.add_parser("saes", help="train the SAEs on the model's activations in ComfyUI")
+    saes.add_argument("--pictures", type=int, default=384, help="pictures to harvest from the UNet")
+    saes.add_argument("--captions", type=int, default=4000, help="captions to harvest from the text encoder")
+    saes.add_argument("--device", default="", help="cuda or cpu; by default cuda where there is one")
+    saes.set_defaults(run=_saes)
     arguments = parser.parse_args()
     try:
         arguments.run(arguments)

@@ -13,7 +13,11 @@ from safetensors.torch import save_file
 
 
 def save_weights(
-    tensors: Mapping[str, torch.Tensor], path: Path, *, metadata: Mapping[str, str] | None = None, half: bool = True
+    tensors: Mapping[str, torch.Tensor],
+    path: Path,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    half: bool = True,
 ) -> None:
     """Write `tensors` as one safetensors file, floats in half precision unless `half` is False."""
     ready = {
@@ -26,7 +30,9 @@ def save_weights(
     os.replace(part, path)
 
 
-def load_weights(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def load_weights(
+    path: Path, device: torch.device | str = "cpu"
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """All tensors of a safetensors file, floats as float32, with the file's metadata."""
     with safe_open(str(path), framework="pt", device=str(device)) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -24,7 +24,8 @@ def load_avatars(folder: Path, *, limit: int | None = None) -> Avatars:
     shards = sorted(Path(folder).glob("*.safetensors"))
     if not shards:
         raise RevelioError(
-            f"No avatars in {folder}: make some with `python -m comfy_revelio.mini data --out {folder} --count 50000`."
+            f"No avatars in {folder}: make some with "
+            f"`python -m comfy_revelio.mini data --out {folder} --count 50000`."
         )
     images, labels, count = [], [], 0
     for shard in shards:

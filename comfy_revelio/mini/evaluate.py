@@ -67,15 +67,22 @@ def prompts_naming(concept: Concept, count: int, *, first: int = 0) -> list[Prom
 
 def prompts_without(concept: Concept, count: int, *, first: int = 0) -> list[Prompt]:
     """Prompts of avatars that lack the concept, in styles that can draw it, and do not speak of it."""
-    wanted, nothing = index_of(concept.attribute, concept.value), index_of(concept.attribute, ATTRIBUTES[concept.attribute][0])
+    wanted, nothing = (
+        index_of(concept.attribute, concept.value),
+        index_of(concept.attribute, ATTRIBUTES[concept.attribute][0]),
+    )
 
     def fits(labels: dict[str, int]) -> bool:
         style = value_name("style", labels["style"])
         there = labels[concept.attribute]
-        absent = there == nothing if "none" in ATTRIBUTES[concept.attribute] else there not in (wanted, HIDDEN)
+        absent = (
+            there == nothing if "none" in ATTRIBUTES[concept.attribute] else there not in (wanted, HIDDEN)
+        )
         return absent and concept.value in STYLES[style][concept.attribute]
 
-    return _collect(count, first, fits=fits, accept=lambda _: True, silent=(concept.attribute, *concept.hides))
+    return _collect(
+        count, first, fits=fits, accept=lambda _: True, silent=(concept.attribute, *concept.hides)
+    )
 
 
 def _collect(
@@ -103,14 +110,20 @@ def _prompt(number: int, labels: dict[str, int], silent: Sequence[str] = ()) -> 
     return Prompt(words.text, dict(labels), words.mentioned, number)
 
 
-def accuracies(found: torch.Tensor, prompts: Sequence[Prompt], *, leave_out: Sequence[str] = ()) -> dict[str, float]:
+def accuracies(
+    found: torch.Tensor, prompts: Sequence[Prompt], *, leave_out: Sequence[str] = ()
+) -> dict[str, float]:
     """Share of pictures in which the judge sees the prompted value, per attribute that prompts mention.
 
     found: the judge's values int64 [n, attributes].
     """
     result = {}
     for column, name in enumerate(ATTRIBUTES):
-        rows = [i for i, prompt in enumerate(prompts) if name in prompt.mentioned and prompt.labels[name] != HIDDEN]
+        rows = [
+            i
+            for i, prompt in enumerate(prompts)
+            if name in prompt.mentioned and prompt.labels[name] != HIDDEN
+        ]
         if rows and name not in leave_out:
             right = [int(found[i, column]) == prompts[i].labels[name] for i in rows]
             result[name] = sum(right) / len(right)

@@ -61,7 +61,7 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def label(self, images: torch.Tensor, *, batch: int = 256) -> torch.Tensor:
-        """Most likely value of each attribute: images [N, H, W, 3] in 0..1 (ComfyUI's layout) -> int64 [N, attributes].
+        """Most likely value of each attribute, int64 [N, attributes], for images [N, H, W, 3] in 0..1.
 
         Pictures of another size than 128 pixels are resized by area.
         """

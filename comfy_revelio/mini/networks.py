@@ -35,7 +35,7 @@ def build_unet() -> Any:
 
 
 def build_text_encoder(vocabulary: int) -> Any:
-    """`CLIPTextModel` over `vocabulary` tokens: token numbers [B, 77] -> states [B, 77, 192] (last layer, normed)."""
+    """`CLIPTextModel` over `vocabulary` tokens: numbers [B, 77] -> states [B, 77, 192] of the last layer."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     # begin and end of text are CLIP's two highest numbers, so also the highest of the small vocabulary
@@ -44,7 +44,7 @@ def build_text_encoder(vocabulary: int) -> Any:
 
 
 def build_vae() -> Any:
-    """`AutoencoderKL`: pixel patches [B, 12, H/2, W/2] in -1..1 <-> latents [B, 4, H/8, W/8]; see train_vae.py."""
+    """`AutoencoderKL`: pixel patches [B, 12, H/2, W/2] in -1..1 <-> latents [B, 4, H/8, W/8]."""
     from diffusers import AutoencoderKL
 
     levels, patch = len(config.VAE["multipliers"]), config.VAE["patch"]

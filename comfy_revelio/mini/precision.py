@@ -11,18 +11,19 @@ from torch import nn
 
 
 class Masters:
-    """Float32 copies of a network's parameters; the network itself is turned to bfloat16."""
+    """Float32 copies of a network's trainable parameters; the network itself is turned to bfloat16."""
 
     def __init__(self, network: nn.Module) -> None:
-        self.names = [name for name, _ in network.named_parameters()]
-        self.weights = [p.detach().float().clone() for p in network.parameters()]
+        trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        self.names = list(trained)
+        self.weights = [p.detach().float().clone() for p in trained.values()]
         self.average = [weight.clone() for weight in self.weights]
         network.to(torch.bfloat16)
-        self.network = network
+        self.parameters: list[torch.Tensor] = list(trained.values())
 
     def collect_gradients(self, limit: float = 1.0) -> None:
         """Move the network's gradients to the masters, clipped to the norm `limit`."""
-        for weight, parameter in zip(self.weights, self.network.parameters(), strict=True):
+        for weight, parameter in zip(self.weights, self.parameters, strict=True):
             weight.grad = None if parameter.grad is None else parameter.grad.float()
             parameter.grad = None
         nn.utils.clip_grad_norm_([w for w in self.weights if w.grad is not None], limit)
@@ -31,7 +32,7 @@ class Masters:
     def publish(self, step: int, decay: float = 0.9995) -> None:
         """After an optimizer step: update the moving average and hand the new weights to the network."""
         torch._foreach_lerp_(self.average, self.weights, 1 - min(decay, step / (step + 10)))
-        torch._foreach_copy_(list(self.network.parameters()), self.weights)
+        torch._foreach_copy_(self.parameters, self.weights)
 
     def averaged(self) -> dict[str, torch.Tensor]:
         """The moving average by parameter name, float32."""
@@ -44,4 +45,4 @@ class Masters:
     def restore(self, state: dict[str, list[torch.Tensor]]) -> None:
         torch._foreach_copy_(self.weights, state["weights"])
         torch._foreach_copy_(self.average, state["average"])
-        torch._foreach_copy_(list(self.network.parameters()), self.weights)
+        torch._foreach_copy_(self.parameters, self.weights)

@@ -26,7 +26,7 @@ def tokenizer_folder() -> Path:
     folder = Path(root or "") / "comfy" / "sd1_tokenizer"
     if not root or not (folder / "vocab.json").is_file():
         raise RevelioError(
-            "CLIP's tokenizer was not found: set COMFYUI_PATH to a ComfyUI folder (it holds comfy/sd1_tokenizer)."
+            "CLIP's tokenizer was not found: set COMFYUI_PATH to the folder that holds comfy/sd1_tokenizer."
         )
     return folder
 
@@ -39,12 +39,14 @@ def load_tokenizer() -> Any:
 
 def tokenize(tokenizer: Any, captions: Sequence[str]) -> np.ndarray:
     """Captions -> CLIP token numbers [n, 77] uint16, padded with the end token, as ComfyUI does for SD1."""
-    rows = tokenizer(
-        list(captions), padding="max_length", truncation=True, max_length=config.CONTEXT_TOKENS
-    )["input_ids"]
+    rows = tokenizer(list(captions), padding="max_length", truncation=True, max_length=config.CONTEXT_TOKENS)[
+        "input_ids"
+    ]
     ids = np.asarray(rows, dtype=np.int64)
     if (ids[:, 0] != config.BOS_TOKEN).any() or (ids == config.EOS_TOKEN).sum(axis=1).min() < 1:
-        raise RevelioError("This version of transformers does not read CLIP's tokenizer rightly: use another one.")
+        raise RevelioError(
+            "This version of transformers does not read CLIP's tokenizer rightly: use another one."
+        )
     after_end = np.cumsum(ids == config.EOS_TOKEN, axis=1) > 0
     return np.where(after_end, config.EOS_TOKEN, ids).astype(np.uint16)
 

@@ -58,19 +58,21 @@ def train(
     *,
     steps: int = 6000,
     minutes: float | None = None,
-    batch: int = 256,
+    batch: int = 64,
     lr: float = 2e-3,
     device: str = "cpu",
     out: Path = judge_module.JUDGE_FILE,
     width: int = 24,
+    go_on: bool = False,
 ) -> dict[str, float]:
-    """Train, save the judge to `out` and return its accuracy on the held-out renders; resumes after a kill."""
+    """Train, save the judge to `out` and return its accuracy on held-out renders; resumes after a kill.
+
+    go_on: start from the judge at `out` instead of from nothing.
+    """
     torch.manual_seed(0)
     avatars, check = load_avatars(data), load_avatars(held_out)
     images, labels = avatars.images.to(device), avatars.labels.to(device)
-    judge = Judge(width).to(device)
-    if device != "cpu":
-        judge = judge.to(memory_format=torch.channels_last)
+    judge = (judge_module.load_judge(out).requires_grad_(True) if go_on else Judge(width)).to(device)
     optimizer = torch.optim.AdamW(judge.parameters(), lr=lr, weight_decay=0.02)
     state_file = out.with_suffix(".state")
     start = 0
@@ -87,7 +89,7 @@ def train(
             group["lr"] = learning_rate(lr, step, pace.steps, hold=0.2)
         rows = torch.randint(len(images), (batch,), device=device)
         x = disturb(images[rows].float() / 255)
-        with torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=device != "cpu"):
+        with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
             loss = loss_of(judge(x), labels[rows])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -6,6 +6,8 @@ for classifier-free guidance, exponential moving average of the weights.
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from . import config
 from .attributes import ATTRIBUTES
@@ -57,10 +60,11 @@ def caption_tokens(labels: np.ndarray, wordings: int, workers: int = 4) -> np.nd
 
 @torch.no_grad()
 def encode_images(vae: Any, images: torch.Tensor, scale: float, device: str) -> torch.Tensor:
-    """uint8 images [N, 3, H, W] -> posterior moments in the UNet's units, float16 [N, 8, h, w] on `device`."""
+    """uint8 images [N, 3, H, W] -> posterior moments in the UNet's units, float16 [N, 8, h, w]."""
+    vae = copy.deepcopy(vae).to(torch.bfloat16)
     parts = []
     for part in images.split(64):
-        moments = moments_of(vae, as_floats(part.to(device)))
+        moments = moments_of(vae, as_floats(part.to(device)).bfloat16()).float()
         mean, log_variance = moments.chunk(2, dim=1)
         deviation = (0.5 * log_variance.clamp(-30, 20)).exp()
         parts.append((torch.cat([mean, deviation], dim=1) * scale).half())
@@ -88,13 +92,15 @@ def empty_prompt(vocabulary: np.ndarray) -> np.ndarray:
 
 
 def spoil_captions(tokens: torch.Tensor, empty: torch.Tensor, first_end: torch.Tensor) -> torch.Tensor:
-    """Drop some captions whole and replace a word in others; tokens [B, 77], first_end [B] = position of the end."""
+    """Drop some captions and replace a word in others; tokens [B, 77], first_end [B] where each ends."""
     batch = tokens.shape[0]
     tokens = tokens.clone()
     draw = torch.rand(batch, device=tokens.device)
     where = 1 + (torch.rand(batch, device=tokens.device) * (first_end - 1).clamp(min=1)).long()
     rows = torch.arange(batch, device=tokens.device)
-    replaced = torch.where(draw > 1 - UNKNOWN_WORD, torch.full_like(where, UNKNOWN).to(tokens.dtype), tokens[rows, where])
+    replaced = torch.where(
+        draw > 1 - UNKNOWN_WORD, torch.full_like(where, UNKNOWN).to(tokens.dtype), tokens[rows, where]
+    )
     tokens[rows, where] = replaced
     return torch.where((draw < CAPTION_DROP)[:, None], empty[None], tokens)
 
@@ -113,9 +119,11 @@ def train(
     vae_file: Path = VAE_FILE,
     unet_file: Path = UNET_FILE,
     text_file: Path = TEXT_FILE,
+    go_on: bool = False,
 ) -> dict[str, float]:
     """Train, save both weight files and return the figures; resumes from its checkpoint after a kill.
 
+    go_on: start from the weights that are there instead of from nothing.
     minutes: when given, the number of steps is set from the measured speed, to fill that time.
     """
     torch.manual_seed(0)
@@ -124,14 +132,20 @@ def train(
     avatars = load_avatars(data)
     latents = encode_images(vae, avatars.images, scale, device)
     clip_tokens = caption_tokens(avatars.labels.numpy(), wordings, workers)
-    vocabulary = small_vocabulary(clip_tokens)
+    old_text, vocabulary = load_text_encoder(text_file) if go_on else (None, small_vocabulary(clip_tokens))
     small = to_small(clip_tokens, vocabulary)
     tokens = torch.from_numpy(small).to(device)
     end = int(to_small(np.array([config.EOS_TOKEN]), vocabulary)[0])
     empty = torch.from_numpy(empty_prompt(vocabulary).astype(np.int64)).to(device)
-    print(f"model  {len(latents)} images, {wordings} wordings each, {len(vocabulary)} tokens in use", flush=True)
+    print(
+        f"model  {len(latents)} images, {wordings} wordings each, {len(vocabulary)} tokens in use", flush=True
+    )
 
-    model = TextAndUNet(len(vocabulary) + 1).to(device)
+    model = TextAndUNet(len(vocabulary) + 1)
+    if old_text is not None:
+        model.text.load_state_dict(old_text.state_dict())
+        model.unet.load_state_dict(load_unet(unet_file).state_dict())
+    model = model.to(device)
     masters = Masters(model)
     alphas = noise_schedule(device)
     optimizer = torch.optim.AdamW(masters.weights, lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
@@ -158,7 +172,8 @@ def train(
         a = alphas[t][:, None, None, None].sqrt()
         s = (1 - alphas[t])[:, None, None, None].sqrt()
         noise = torch.randn_like(clean)
-        velocity = model((a * clean + s * noise).bfloat16(), t, words)
+        with _attention(device):
+            velocity = model((a * clean + s * noise).bfloat16(), t, words)
         loss = (velocity.float() - (a * noise - s * clean)).pow(2).mean()
         loss.backward()
         masters.collect_gradients()
@@ -172,10 +187,19 @@ def train(
         if step % 500 == 0 and step < pace.steps:
             state = {"masters": masters.state(), "optimizer": optimizer.state_dict()}
             save_state({**state, "step": step, "steps": pace.steps}, state_file)
-    figures = {"loss": running.item(), "images_seen": float(pace.steps * batch), "images": float(len(latents))}
+    figures = {
+        "loss": running.item(),
+        "images_seen": float(pace.steps * batch),
+        "images": float(len(latents)),
+    }
     export(masters.averaged(), vocabulary, figures, unet_file, text_file)
     state_file.unlink(missing_ok=True)
     return figures
+
+
+def _attention(device: str) -> contextlib.AbstractContextManager[None]:
+    """On a CPU the backward pass of fused attention is slower than the plain matrix products."""
+    return sdpa_kernel(SDPBackend.MATH) if device == "cpu" else contextlib.nullcontext()
 
 
 def export(
@@ -188,7 +212,11 @@ def export(
     """Write the averaged weights, UNet and text encoder apart; the text file carries its token numbers."""
     unet = {n.removeprefix("unet."): p for n, p in average.items() if n.startswith("unet.")}
     # some versions of transformers put "text_model." before every name, some do not; the file has none
-    text = {n.removeprefix("text.").removeprefix("text_model."): p for n, p in average.items() if n.startswith("text.")}
+    text = {
+        n.removeprefix("text.").removeprefix("text_model."): p
+        for n, p in average.items()
+        if n.startswith("text.")
+    }
     text["token_ids"] = torch.from_numpy(np.asarray(vocabulary, dtype=np.int64))
     save_weights(unet, unet_file, metadata={"config": json.dumps({**config.UNET, **figures})})
     save_weights(text, text_file, metadata={"config": json.dumps({**config.TEXT, **figures})})

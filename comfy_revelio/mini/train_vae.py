@@ -40,7 +40,7 @@ def reconstruction_loss(decoded: torch.Tensor, images: torch.Tensor) -> torch.Te
 
 
 def sample_posterior(moments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """moments [B, 8, h, w] -> a draw of the latent [B, 4, h, w] and its mean KL divergence per value from N(0, 1)."""
+    """moments [B, 8, h, w] -> a draw of the latent [B, 4, h, w], and the mean KL per value from N(0, 1)."""
     mean, log_variance = moments.chunk(2, dim=1)
     log_variance = log_variance.clamp(-30, 20)
     kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
@@ -89,16 +89,25 @@ def train(
     crops: float = 0.6,
     device: str = "cpu",
     out: Path = VAE_FILE,
+    go_on: bool = False,
 ) -> dict[str, float]:
     """Train, save to `out` and return PSNR on held-out renders and the latent scale; resumes after a kill.
 
-    crops: share of the run that trains on quarter crops, four times as many of them; whole pictures after that.
+    crops: share of the run that trains on quarter crops, four times as many; whole pictures after that.
+    go_on: start from the weights at `out` and train the decoder only, so that a UNet trained on the encoder's
+    latents stays right.
     """
     torch.manual_seed(0)
     torch.set_flush_denormal(True)
     images = load_avatars(data).images.to(device)
     check = load_avatars(held_out, limit=2048)
-    vae = build_vae().to(device)
+    vae = build_vae()
+    if go_on:
+        vae.load_state_dict(load_weights(out)[0])
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
+    vae = vae.to(device)
+    begun = {name: value.clone() for name, value in vae.state_dict().items()}
     masters = Masters(vae)
     optimizer = torch.optim.AdamW(masters.weights, lr=lr, betas=(0.9, 0.99), weight_decay=0.0)
     state_file, start = out.with_suffix(".state"), 0
@@ -128,7 +137,7 @@ def train(
             state = {"masters": masters.state(), "optimizer": optimizer.state_dict()}
             save_state({**state, "step": step, "steps": pace.steps}, state_file)
     vae = vae.float()
-    vae.load_state_dict(masters.averaged())
+    vae.load_state_dict({**begun, **masters.averaged()})
     figures = {
         "psnr_db": psnr(vae, check, device),
         "latent_scale": latent_scale(vae, check, device),
@@ -140,7 +149,7 @@ def train(
 
 
 def draw(images: torch.Tensor, batch: int, *, crop: int | None) -> torch.Tensor:
-    """A random batch [batch, 3, h, w] in -1..1; with `crop`, one random window of that side for the whole batch.
+    """A random batch [batch, 3, h, w] in -1..1; with `crop`, one random window of that side for all.
 
     Windows start at multiples of the latent cell, so that the encoder always sees pictures on its own grid.
     """
@@ -153,7 +162,7 @@ def draw(images: torch.Tensor, batch: int, *, crop: int | None) -> torch.Tensor:
 
 
 def load_vae(path: Path = VAE_FILE, device: torch.device | str = "cpu") -> tuple[Any, float]:
-    """The trained autoencoder and its latent scale (latents are multiplied by it before the UNet sees them)."""
+    """The trained autoencoder and its latent scale, by which latents are multiplied for the UNet."""
     tensors, metadata = load_weights(path, device)
     vae = build_vae().to(device)
     vae.load_state_dict(tensors)

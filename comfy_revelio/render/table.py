@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from ..trace import FeatureScore
 
 _HEADER = ("feature", "label", "peak", "mean", "share of tokens")
-_NUMBERS_FROM = 2  # columns from here on hold numbers and stand to the right
 
 
 def feature_table(scores: Sequence[FeatureScore]) -> str:
@@ -24,7 +23,17 @@ def feature_table(scores: Sequence[FeatureScore]) -> str:
         for s in scores
     ]
     kept = [0, 1, 2, 3, 4] if any(s.label for s in scores) else [0, 2, 3, 4]
-    columns = [_column([_HEADER[c], *(row[c] for row in rows)], right=c >= _NUMBERS_FROM) for c in kept]
+    return table(
+        [_HEADER[c] for c in kept], [[row[c] for c in kept] for row in rows], numbers_from=len(kept) - 3
+    )
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers_from: int) -> str:
+    """Rows of cells under a header, in aligned columns; those from `numbers_from` on stand to the right."""
+    columns = [
+        _column([cell.replace("|", "\\|") for cell in column], right=number >= numbers_from)
+        for number, column in enumerate(zip(header, *rows, strict=True))
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in zip(*columns, strict=True))
 
 

@@ -63,7 +63,7 @@ def rank_contrast(
     """Rank all features [n] by m+ - m- where the score exceeds min_score and m+ > m-."""
     scores = contrast_score(mean_with, mean_without)
     difference = torch.where((scores > min_score) & (mean_with > mean_without), mean_with - mean_without, 0.0)
-    ranked = difference.argsort(descending=True, stable=True)[:count]
+    ranked = difference.argsort(descending=True, stable=True)[: max(0, count)]
     chosen = [int(f) for f in ranked if difference[f] > 0]
     return ConceptFeatures(
         tuple(chosen),

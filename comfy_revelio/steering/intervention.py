@@ -56,7 +56,7 @@ class Intervention:
             raise RevelioError(f"The strength must be a finite number, not {self.strength}.")
         if not 0.0 <= self.start_percent <= self.end_percent <= 1.0:
             raise RevelioError(
-                f"Start and end percent must be from 0 to 1 with start before end, "
+                "Start and end percent must be from 0 to 1 with start before end, "
                 f"not {self.start_percent} and {self.end_percent}."
             )
         self.dictionary.feature_index(self.selection.features)

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from ..dictionary.codes import check_feature
 from ..errors import RevelioError
 
-if TYPE_CHECKING:
-    from ..dictionary import Dictionary
+
+class Vocabulary(Protocol):
+    """What can be chosen from: a dictionary, or what a trace remembers of one."""
+
+    @property
+    def n_features(self) -> int: ...
+
+    @property
+    def labels(self) -> Mapping[str, Sequence[int]]: ...
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Selection:
             raise RevelioError("The weight of a feature must be a finite number.")
 
 
-def parse_selection(text: str, dictionary: Dictionary) -> Selection:
+def parse_selection(text: str, dictionary: Vocabulary) -> Selection:
     """Read features as a user writes them: "1203", "1203, 77:0.5", "glasses", "glasses:2, 31".
 
     A name is a label of the dictionary, whatever its case, and stands for all features under it.
@@ -50,8 +60,10 @@ def parse_selection(text: str, dictionary: Dictionary) -> Selection:
         if not part:
             continue
         name, weight = _split_weight(part, dictionary)
-        if name.lstrip("+-").isdecimal():
-            features = dictionary.feature_index([int(name)]).tolist()
+        features: Sequence[int]
+        if re.fullmatch(r"[+-]?\d+", name):
+            features = (int(name),)
+            check_feature(features[0], dictionary.n_features)
         else:
             label = _find_label(name, dictionary)
             names.append(label)
@@ -60,7 +72,7 @@ def parse_selection(text: str, dictionary: Dictionary) -> Selection:
     return Selection(tuple(chosen), tuple(chosen.values()), ", ".join(names))
 
 
-def _split_weight(part: str, dictionary: Dictionary) -> tuple[str, float]:
+def _split_weight(part: str, dictionary: Vocabulary) -> tuple[str, float]:
     name, colon, number = part.rpartition(":")
     if not colon or part.lower() in (label.lower() for label in dictionary.labels):
         return part, 1.0
@@ -73,7 +85,7 @@ def _split_weight(part: str, dictionary: Dictionary) -> tuple[str, float]:
     return name.strip(), weight
 
 
-def _find_label(name: str, dictionary: Dictionary) -> str:
+def _find_label(name: str, dictionary: Vocabulary) -> str:
     for label in dictionary.labels:
         if label.lower() == name.lower():
             return label

@@ -69,7 +69,7 @@ class RunRecorder:
             if self._bytes + size > self.max_bytes:
                 raise RevelioError(
                     f"Recording would need more than {self.max_bytes / 1024**3:.1f} GiB; "
-                    f"record fewer hook points, fewer steps, a smaller batch or a smaller image."
+                    "record fewer hook points, fewer steps, a smaller batch or a smaller image."
                 )
             self._bytes += size
             self._frames.append(frame)

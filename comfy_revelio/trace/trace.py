@@ -38,6 +38,11 @@ class Trace:
         """Items of the batch; 0 for an empty trace."""
         return max((frame.codes.shape[0] for frame in self.frames), default=0)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of all codes, in bytes."""
+        return sum(frame.codes.indices.nbytes + frame.codes.values.nbytes for frame in self.frames)
+
     def roles(self, hook_point: str) -> tuple[str, ...]:
         """The roles recorded at a hook point, such as ("cond", "uncond")."""
         self._check_hook_point(hook_point)

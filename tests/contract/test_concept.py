@@ -59,8 +59,8 @@ class TestContrast:
     def test_finds_and_removes_the_word(self, mini: SimpleNamespace, concept: Any, word_sae: Any) -> None:
         positive, negative, found = steer(concept, mini.clip, word_sae, "glasses", -1.0)
         assert negative is mini.clip
-        assert "feature 1 (spectacles)" in found
-        assert "feature 0" not in found
+        assert "| #1      | spectacles |" in found
+        assert "#0" not in found
         assert not torch.equal(encode(positive, "glasses"), encode(mini.clip, "glasses"))
         assert torch.equal(encode(positive, "hat"), encode(mini.clip, "hat"))
         assert torch.equal(encode(positive, ""), encode(mini.clip, ""))

@@ -48,6 +48,16 @@ def test_the_folder_keeps_extra_paths(files: Any, tmp_path: Path) -> None:
             folder_paths.folder_names_and_paths["sae"] = before
 
 
+def test_what_another_pack_registered_stays(files: Any, folder: Path, tmp_path: Path) -> None:
+    import folder_paths
+
+    folder_paths.folder_names_and_paths["sae"] = (["/theirs"], {".pt"})
+    files.register_folder(tmp_path)
+    paths, extensions = folder_paths.folder_names_and_paths["sae"]
+    assert paths[0] == "/theirs"
+    assert extensions == {".pt", ".safetensors"}
+
+
 def test_the_list_holds_saes_only(files: Any, folder: Path, sae: Any, pack: Any) -> None:
     import safetensors.torch
 

@@ -152,6 +152,39 @@ def test_the_difference_is_steered_by_adding_to_the_output(
     assert sample(silent).isfinite().all()
 
 
+def test_the_change_of_a_difference_is_rounded_once(
+    pack: Any, sae: Any, sample: Any, steer: Any, mini: SimpleNamespace
+) -> None:
+    """In bfloat16 the output gets exactly the change, not a difference that was rounded on the way."""
+    handle = sae(captured="diff")
+    model, _, _ = pack("comfy_revelio.host.mini_model").build_untrained()
+    model.model.to(torch.bfloat16)
+    model.model.manual_cast_dtype = torch.bfloat16
+    model.model.diffusion_model.dtype = torch.bfloat16
+    inside, following = (model.model.diffusion_model.middle_block[number] for number in (1, 2))
+    outputs: list[Tensor] = []
+    inputs: list[Tensor] = []
+    hooks = [
+        inside.register_forward_hook(lambda module, args, output: outputs.append(output.clone())),
+        following.register_forward_pre_hook(lambda module, args: inputs.append(args[0].clone())),
+    ]
+    try:
+        sample(steer(model, (4,), 1.5, handle=handle), steps=1)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert outputs[0].dtype == torch.bfloat16
+    change = (1.5 * 2.0 * handle.dictionary.W_dec[4]).bfloat16()[:, None, None]
+    assert torch.equal(inputs[0][1], outputs[0][1] + change)
+    assert torch.equal(inputs[0][0], outputs[0][0])
+
+
+def test_a_difference_needs_equal_shapes(mini: SimpleNamespace, sample: Any, steer: Any, sae: Any) -> None:
+    handle = sae("input_blocks.4.0", captured="diff")  # a residual block that widens
+    with pytest.raises(ValueError, match=r"output minus input.*input_blocks\.4\.0"):
+        sample(steer(mini.model, handle=handle), steps=1)
+
+
 def test_ablation_touches_only_tokens_where_the_feature_fires(
     mini: SimpleNamespace, sample: Any, steer: Any, sae: Any, pack: Any
 ) -> None:

@@ -1,11 +1,13 @@
 """One real ComfyUI server for all tests that need it, started when the first of them asks.
 
 A test takes `client` and sends graphs; when it fails, the end of the server's log stands in its report.
+REVELIO_PACK names another copy of the pack to test, such as an unpacked archive.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-FOLDER = Path(__file__).resolve().parents[2] / "devtools"
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "devtools"
 
 if "devtools" not in sys.modules:  # by its own name, without the repository on the import path
     spec = importlib.util.spec_from_file_location("devtools", FOLDER / "__init__.py")
@@ -31,6 +34,12 @@ from devtools.server import Server, running_server  # noqa: E402
 _running: list[Server] = []
 
 
+@pytest.fixture(scope="session")
+def pack() -> Path:
+    """The folder of the pack under test."""
+    return Path(os.environ.get("REVELIO_PACK") or ROOT).resolve()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
@@ -38,10 +47,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """ComfyUI on the CPU, with this pack as its only custom node."""
+def server(tmp_path_factory: pytest.TempPathFactory, pack: Path) -> Iterator[Server]:
+    """ComfyUI on the CPU, with the pack as its only custom node."""
     places = find_places()
-    base = make_base(tmp_path_factory.mktemp("comfyui") / "base")
+    base = make_base(tmp_path_factory.mktemp("comfyui") / "base", pack=pack)
     with running_server(places.comfyui, base, Path(sys.executable)) as started:
         _running.append(started)
         yield started

@@ -41,6 +41,8 @@ def test_what_people_write(make_dictionary, text, features, weights, label) -> N
         ("hat", r"hat.*glasses, Red Hair"),
         ("1.5", "Unknown feature"),
         ("3 4", "Unknown feature"),
+        ("--3", "Unknown feature"),
+        (":2", "Unknown feature"),
     ],
 )
 def test_mistakes_are_named(make_dictionary, text, word) -> None:

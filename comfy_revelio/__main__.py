@@ -1,0 +1,7 @@
+"""``python -m comfy_revelio``."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

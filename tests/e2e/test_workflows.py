@@ -1,0 +1,181 @@
+"""Every workflow that comes with the pack, sent to the real server; the judge looks at its pictures."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from comfy_revelio.mini.attributes import ATTRIBUTES, index_of
+from comfy_revelio.mini.evaluate import CONCEPTS, rate
+from comfy_revelio.mini.judge import Judge, load_judge
+from devtools.client import Client, Prompt, RunResult
+from devtools.demo import picture_name
+
+SEE, FEATURE, CONCEPT = "01_see_features", "02_steer_a_feature", "03_steer_a_concept"
+GLASSES = CONCEPTS[0]
+PROMPTED = {"style": "flat cartoon", "hair": "brown", "background": "blue", "mood": "smile"}
+"""What the workflows' prompts ask for besides glasses."""
+
+
+class Finished:
+    """One workflow, run to its end."""
+
+    def __init__(self, graph: Prompt, result: RunResult) -> None:
+        self.graph, self.result = graph, result
+
+    def saved(self, name: str) -> Tensor:
+        """The pictures saved under a name, such as 02_down_steered: [n, H, W, 3] in 0..1."""
+        files = [
+            p.data for p in self.result.images if p.type == "output" and picture_name(p.filename) == name
+        ]
+        assert files, f"the workflow saved nothing as {name}"
+        pictures = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in files]
+        return torch.from_numpy(np.stack(pictures)).float() / 255
+
+    def texts(self, kind: str) -> list[str]:
+        """What the nodes of a class showed as text."""
+        return [
+            "\n".join(self.result.outputs[number]["text"])
+            for number, entry in self.graph.items()
+            if entry["class_type"] == kind
+        ]
+
+
+@pytest.fixture(scope="module")
+def finished(client: Client, pack: Path) -> Callable[[str], Finished]:
+    """finished(name) runs a workflow once and gives what it made."""
+    done: dict[str, Finished] = {}
+
+    def get(name: str) -> Finished:
+        if name not in done:
+            file = pack / "workflows" / f"{name}.json"
+            graph = client.to_api(json.loads(file.read_text(encoding="utf-8")))
+            done[name] = Finished(graph, client.run(graph))
+        assert done[name].result.error is None, done[name].result.error
+        return done[name]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def judge(pack: Path) -> Judge:
+    """Reads attributes from pictures; bundled, so that missing it is a failure."""
+    return load_judge(pack / "sae_weights" / "revelio_mini" / "judge.safetensors")
+
+
+def test_there_are_three_workflows(pack: Path) -> None:
+    assert sorted(file.stem for file in (pack / "workflows").glob("*.json")) == [SEE, FEATURE, CONCEPT]
+
+
+@pytest.mark.parametrize("name", [SEE, FEATURE, CONCEPT])
+def test_it_runs_to_the_end(finished: Callable[[str], Finished], name: str) -> None:
+    workflow = finished(name)
+    result = workflow.result
+    assert result.events[-1].type in ("execution_success", "executing")
+    assert any(event.type == "execution_success" for event in result.events)
+    showing = {"SaveImage", "RevelioFeatureMaps", "PreviewAny"}
+    for number, entry in workflow.graph.items():
+        if entry["class_type"] in showing:
+            assert result.outputs.get(number), f"node {number} ({entry['class_type']}) showed nothing"
+
+
+def test_the_picture_shows_what_its_prompt_says(finished: Callable[[str], Finished], judge: Judge) -> None:
+    picture = finished(SEE).saved("01_picture")
+    assert picture.shape == (1, 128, 128, 3)
+    assert rate(judge.label(picture), GLASSES, also=False) == 1.0
+    assert agreement(judge.label(picture)) >= 0.75  # a single attribute may be off
+
+
+@pytest.mark.parametrize("name", ["01_features_middle", "01_features_up1"])
+def test_feature_maps(finished: Callable[[str], Finished], name: str) -> None:
+    """Six features at eight steps beside the picture, with heat in every row."""
+    workflow = finished(SEE)
+    (figure,) = workflow.saved(name)
+    maps = _inputs_of(workflow.graph, "RevelioFeatureMaps")
+    rows, columns = _inputs_of(workflow.graph, "RevelioTopFeatures")["count"], 1 + maps["columns"]
+    height, width, _ = figure.shape
+    cell = 128  # a cell holds the picture unscaled
+    assert rows * cell < height < rows * cell + 320
+    assert columns * cell < width < columns * cell + 480
+    colourful = figure.amax(-1) - figure.amin(-1) > 0.25
+    maps_only = colourful[height - rows * (cell + 4) :, -columns * (cell + 4) : -cell]
+    for row in maps_only.tensor_split(rows):
+        assert row.any(), "a row without heat"
+    assert not colourful.all() and figure.unique().numel() > 100
+
+
+def test_the_figures_are_of_two_places(finished: Callable[[str], Finished]) -> None:
+    workflow = finished(SEE)
+    middle, up = workflow.saved("01_features_middle"), workflow.saved("01_features_up1")
+    assert middle.shape != up.shape or not torch.equal(middle, up)
+
+
+def test_the_tables_list_the_features_drawn(finished: Callable[[str], Finished]) -> None:
+    tables = finished(SEE).texts("PreviewAny")
+    assert len(tables) == 2
+    for table in tables:
+        assert table.count("\n| #") == 6
+        assert "peak" in table
+
+
+@pytest.mark.parametrize("name", [FEATURE, CONCEPT])
+def test_glasses_are_taken_out_and_put_in(
+    finished: Callable[[str], Finished], judge: Judge, name: str
+) -> None:
+    """The judge on the four pictures of each row: fewer glasses when steered down, more when steered up."""
+    found = {tag: judge.label(finished(name).saved(f"{name[:2]}_{tag}")) for tag in ROWS}
+    assert all(len(values) == 4 for values in found.values())
+    down = [rate(found[tag], GLASSES, also=True) for tag in ("down_without", "down_steered")]
+    up = [rate(found[tag], GLASSES, also=False) for tag in ("up_without", "up_steered")]
+    assert down[0] > down[1], f"steered down from {down[0]:.0%} to {down[1]:.0%}"
+    assert up[0] < up[1], f"steered up from {up[0]:.0%} to {up[1]:.0%}"
+
+
+@pytest.mark.parametrize("name", [FEATURE, CONCEPT])
+@pytest.mark.parametrize("direction", ["down", "up"])
+def test_steering_leaves_the_rest_of_the_prompt(
+    finished: Callable[[str], Finished], judge: Judge, name: str, direction: str
+) -> None:
+    """At most two of the sixteen other things that the four pictures should show may be lost."""
+    before, after = (
+        agreement(judge.label(finished(name).saved(f"{name[:2]}_{direction}_{kind}")))
+        for kind in ("without", "steered")
+    )
+    assert after >= before - 2 / 16
+
+
+def test_what_was_found_is_told(finished: Callable[[str], Finished]) -> None:
+    for text in finished(CONCEPT).texts("PreviewAny"):
+        assert 'found for "glasses"' in text
+
+
+@pytest.mark.parametrize("direction", ["down", "up"])
+def test_unsteered_rows_are_the_same_in_both_workflows(
+    finished: Callable[[str], Finished], direction: str
+) -> None:
+    """Same prompt, same seed, and two kinds of steering beside them: nothing may differ."""
+    rows = [finished(name).saved(f"{name[:2]}_{direction}_without") for name in (FEATURE, CONCEPT)]
+    assert torch.equal(*rows)
+
+
+ROWS = ("down_without", "down_steered", "up_without", "up_steered")
+
+
+def agreement(found: Tensor) -> float:
+    """Share of the prompted attributes besides glasses that the judge sees; found: [n, attributes]."""
+    names = list(ATTRIBUTES)
+    right = [found[:, names.index(name)] == index_of(name, value) for name, value in PROMPTED.items()]
+    return torch.stack(right).float().mean().item()
+
+
+def _inputs_of(graph: Prompt, kind: str) -> dict[str, Any]:
+    return next(entry["inputs"] for entry in graph.values() if entry["class_type"] == kind)
