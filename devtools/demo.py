@@ -160,6 +160,14 @@ def summary(report: dict[str, Any]) -> list[str]:
             f"dictionary at {sae['hook_point']}: {sae['n_features']} features, k {sae['k']}, "
             f"explained variance {sae['explained_variance']:.3f}, dead {sae['dead_share']:.1%}"
         )
+    for name, figures in report.get("steering", {}).items():
+        if isinstance(figures, dict) and figures["summary"]["concepts"]:
+            mean = figures["summary"]
+            lines.append(
+                f"{name}: removes {mean['removal_relative']:.0%} (costs other attributes "
+                f"{mean['removal_cost'] * 100:.1f} points), adds {mean['addition_points'] * 100:.0f} points "
+                f"(costs {mean['addition_cost'] * 100:.1f})"
+            )
     return lines
 
 

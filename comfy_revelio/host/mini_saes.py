@@ -42,12 +42,12 @@ class Plan:
 
 
 UNET_PLANS = (
-    Plan("revelio_mini_middle", "middle_block.1", 1536, 16, 1500),
-    Plan("revelio_mini_up0", "output_blocks.0.1", 1536, 16, 1500),
-    Plan("revelio_mini_up1", "output_blocks.1.1", 1536, 16, 1500),
-    Plan("revelio_mini_up3", "output_blocks.3.1", 1536, 16, 1500),
+    Plan("revelio_mini_middle", "middle_block.1", 1536, 16, 800),
+    Plan("revelio_mini_up0", "output_blocks.0.1", 1536, 16, 800),
+    Plan("revelio_mini_up1", "output_blocks.1.1", 1536, 16, 800),
+    Plan("revelio_mini_up3", "output_blocks.3.1", 1536, 16, 800),
 )
-TEXT_PLAN = Plan("revelio_mini_text", "layers.1", 1536, 8, 1500)
+TEXT_PLAN = Plan("revelio_mini_text", "layers.1", 1536, 8, 800)
 
 FAMILY = "revelio-mini"
 LABELLED = 8
@@ -184,7 +184,9 @@ def _captions(count: int) -> list[tuple[Caption, dict[str, int]]]:
 
 
 def _train(rows: Tensor, plan: Plan, device: str) -> Dictionary:
-    settings = TrainConfig(n_features=plan.n_features, k=plan.k, steps=plan.steps, device=device)
+    settings = TrainConfig(
+        n_features=plan.n_features, k=plan.k, steps=plan.steps, batch=2048, device=device
+    )
     dictionary = train(rows, settings)
     dictionary.hook_point, dictionary.model_family = plan.hook_point, FAMILY
     return dictionary.cpu()
