@@ -36,8 +36,10 @@ def _parser() -> argparse.ArgumentParser:
     subjects = evaluate.add_subparsers(required=True, metavar="SUBJECT")
     mini = subjects.add_parser("mini", help="the bundled model, its judge, its SAEs and steering with them")
     mini.add_argument("--prompts", type=_count, default=512, help="held-out prompts")
-    mini.add_argument("--steering", type=int, default=128, help="prompts per concept and direction; 0: none")
-    mini.add_argument("--minutes", type=float, help="a smaller sample that takes about this long")
+    mini.add_argument(
+        "--steering", type=_count_or_zero, default=128, help="prompts per concept and direction; 0: none"
+    )
+    mini.add_argument("--minutes", type=_minutes, help="a smaller sample that takes about this long")
     mini.add_argument("--json", type=Path, help="file for the figures")
     mini.set_defaults(run=_evaluate_mini)
     return parser
@@ -47,6 +49,17 @@ def _count(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def _count_or_zero(text: str) -> int:
+    return 0 if text == "0" else _count(text)
+
+
+def _minutes(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError("must be more than 0")
     return number
 
 
@@ -79,8 +92,12 @@ def _evaluate_mini(arguments: argparse.Namespace) -> None:
         report = evaluate(arguments.prompts, arguments.steering, say=say)
     text = json.dumps(_rounded(report), indent=2)
     if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(text + "\n", encoding="utf-8")
+        try:
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            arguments.json.write_text(text + "\n", encoding="utf-8")
+        except OSError as problem:
+            print(text)  # minutes of work must not be lost
+            raise RevelioError(f"{arguments.json} could not be written: {problem.strerror}.") from None
     else:
         print(text)
 

@@ -80,7 +80,6 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _demo(places: Places, started: float) -> int:
-    prepare_avatars(places)
     elapsed = f"{time.monotonic() - started:.0f}"
     command = [places.python, "-m", "devtools.demo", "--elapsed", elapsed]
     return call(command, env=places.variables(), cwd=ROOT)

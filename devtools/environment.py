@@ -90,6 +90,7 @@ def _make_venv(places: Places) -> None:
             f"The environment needs {FULL_BUILD_BYTES / 1e9:.0f} GB of free disk space and {places.dev} has "
             f"{free / 1e9:.1f} GB: free some, or set REVELIO_DEV_DIR to a folder on a larger disk."
         )
+    (places.stamps / "packages").unlink(missing_ok=True)
     if places.venv.exists():  # its Python is gone: nothing in it can be used
         shutil.rmtree(places.venv)
     try:

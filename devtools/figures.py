@@ -45,8 +45,8 @@ def _mini(report: dict[str, Any]) -> str:
     head = ["attribute", "prompted value found", "best constant answer", "judge on renders"]
     return (
         f"{mini['n_prompts']} held-out prompts whose combinations training never saw, {mini['steps']} steps "
-        f"({mini['sampler']}), CFG {mini['cfg']:g}; the judge's own accuracy is on {judge['n_renders']} renders.\n\n"
-        + _table(head, rows)
+        f"({mini['sampler']}), CFG {mini['cfg']:g}; the judge's own accuracy is on {judge['n_renders']} "
+        "renders.\n\n" + _table(head, rows)
     )
 
 
@@ -78,10 +78,9 @@ def _steering(steering: dict[str, Any]) -> str:
                     f"{mean['removal_cost'] * 100:.1f}",
                     f"{mean['addition_points'] * 100:.0f}",
                     f"{mean['addition_cost'] * 100:.1f}",
-                    f"{mean['concepts']:.0f}",
                 ]
             )
-    head = ["method", "removed (relative)", "cost (points)", "added (points)", "cost (points)", "concepts"]
+    head = ["method", "removed (relative)", "cost (points)", "added (points)", "cost (points)"]
     return (
         f"{steering['n_per_concept']} prompts per concept and direction. Cost: by how many points the mean "
         "accuracy of all other attributes fell.\n\n" + _table(head, rows)

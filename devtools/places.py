@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 KEEP_MEMORY = {
     "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2 * 2**30),
     "MALLOC_TOP_PAD_": str(256 * 2**20),
     "MALLOC_ARENA_MAX": "1",
 }

@@ -55,7 +55,7 @@ class RevelioTopFeatures(io.ComfyNode):
             _hook_point(trace), count, step=None if step < 0 else step, role=role, by=by
         )
         table = feature_table(scores)
-        selection = Selection(tuple(score.feature for score in scores))
+        selection = Selection(tuple(score.feature for score in scores), source=_hook_point(trace))
         return io.NodeOutput(selection, table, ui=ui.PreviewText(table))
 
 

@@ -114,7 +114,9 @@ class RevelioSteerFeatures(io.ComfyNode):
             chosen = dict(zip(selected.features, selected.weights, strict=True)) | chosen
         intervention = Intervention(
             sae.dictionary,
-            Selection(tuple(chosen), tuple(chosen.values()), written.label),
+            Selection(
+                tuple(chosen), tuple(chosen.values()), written.label, selected.source if selected else ""
+            ),
             strength,
             mode=mode,
             place=place,

@@ -208,9 +208,8 @@ def measure_steering(
                     strength = _best(
                         studio, method, concept, direction, strengths[direction], trial, trial_before
                     )
-                after = _after(studio, method, concept, strength, prompts, direction)
-                if after is None:
-                    continue
+                # a method that knows no feature for the concept leaves the pictures as they are
+                after = _after(studio, method, concept, strength, prompts, direction) or before
                 row = {"strength": strength, **{f"{k}_before": v for k, v in before.items()}}
                 row.update({f"{k}_after": v for k, v in after.items()})
                 result[name][direction][concept.name] = row
@@ -298,13 +297,17 @@ def _summary(figures: dict[str, dict[str, dict[str, float]]]) -> dict[str, float
     """Means over concepts: relative removal, points added, and what each cost the other attributes."""
     removal, addition = list(figures[REMOVAL].values()), list(figures[ADDITION].values())
     return {
-        "removal_relative": mean([1 - r["rate_after"] / max(r["rate_before"], 1e-9) for r in removal]),
+        "removal_relative": mean([_relative_fall(r["rate_before"], r["rate_after"]) for r in removal]),
         "removal_cost": mean([r["others_before"] - r["others_after"] for r in removal]),
         "addition_points": mean([r["rate_after"] - r["rate_before"] for r in addition]),
         "addition_cost": mean([r["others_before"] - r["others_after"] for r in addition]),
-        "concepts": float(min(len(removal), len(addition))),
     }
 
 
+def _relative_fall(before: float, after: float) -> float:
+    """Share of a rate that is gone; 0 where there was nothing to take away."""
+    return 1 - after / before if before else 0.0
+
+
 def _merit(summary: dict[str, float]) -> float:
-    return summary["removal_relative"] + summary["addition_points"] if summary["concepts"] else float("-inf")
+    return summary["removal_relative"] + summary["addition_points"]

@@ -23,7 +23,7 @@ from ..mini.attributes import ATTRIBUTES, labels_for
 from ..mini.captions import Caption, caption
 from ..steering.concept import contrast_features
 from ..training import TrainConfig, feature_stats, measure, train
-from .generate import pictures
+from .generate import encode, sample
 from .harvest import harvest
 from .mini_evaluation import SAMPLING
 from .mini_model import load_mini
@@ -74,13 +74,15 @@ def train_unet_saes(
     captions: Sequence[tuple[Caption, dict[str, int]]], *, out: Path, device: str, say: Callable[[str], None]
 ) -> dict[str, dict[str, float]]:
     """The SAEs of the UNet, over all steps of the positive prompt's half."""
-    model, clip, vae = load_mini()
+    model, clip, _ = load_mini()
     prompts = [words.text for words, _ in captions]
+    negative = encode(clip, [""])
 
     def generate(tapped: Any) -> None:
         for start in range(0, len(prompts), 32):
             part = prompts[start : start + 32]
-            pictures(tapped, clip, vae, part, range(start, start + len(part)), **SAMPLING)
+            seeds = range(start, start + len(part))
+            sample(tapped, encode(clip, part), negative, seeds, **SAMPLING)
             say(f"harvested {start + len(part)} of {len(prompts)} pictures")
 
     maps = harvest(model, [plan.hook_point for plan in UNET_PLANS], generate)
@@ -184,9 +186,7 @@ def _captions(count: int) -> list[tuple[Caption, dict[str, int]]]:
 
 
 def _train(rows: Tensor, plan: Plan, device: str) -> Dictionary:
-    settings = TrainConfig(
-        n_features=plan.n_features, k=plan.k, steps=plan.steps, batch=2048, device=device
-    )
+    settings = TrainConfig(n_features=plan.n_features, k=plan.k, steps=plan.steps, batch=2048, device=device)
     dictionary = train(rows, settings)
     dictionary.hook_point, dictionary.model_family = plan.hook_point, FAMILY
     return dictionary.cpu()

@@ -21,6 +21,7 @@ def steer(
     """
     dictionary = sae.dictionary
     point = resolve(model, hook_point.strip() or dictionary.hook_point, dictionary.d_model, sae.title)
+    intervention.selection.check_source(point.name)
     if not intervention.active:
         return model.clone()
 

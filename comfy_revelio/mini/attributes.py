@@ -158,6 +158,11 @@ def is_held_out(labels: Labels | Sequence[int] | np.ndarray) -> bool:
     return triple in (held_out_triples_under_hat() if under_hat else held_out_triples())
 
 
+def reserved_by(labels: Labels) -> tuple[str, ...]:
+    """The attributes whose combination decides whether an avatar is held out."""
+    return ("style", *(_TRIPLE_UNDER_HAT if to_dict(labels)["hair"] == HIDDEN else _TRIPLE))
+
+
 def _sample(rng: np.random.Generator) -> dict[str, int]:
     style = ATTRIBUTES["style"][rng.integers(len(ATTRIBUTES["style"]))]
     allowed = STYLES[style]

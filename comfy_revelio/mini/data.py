@@ -8,8 +8,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from ..errors import RevelioError
 from .attributes import NAMES, labels_for, seed_text, to_array
 from .render import ensure_packages, node, render
 
@@ -36,6 +38,19 @@ def write_shard(path: Path, namespace: str, split: str, start: int, count: int, 
     return count
 
 
+def _check_shard(path: Path, namespace: str, split: str, start: int, count: int, size: int) -> None:
+    """Refuse a shard that is there already but holds something else than it should."""
+    with safe_open(str(path), framework="numpy") as file:
+        about = file.metadata() or {}
+        seeds, shape = file.get_tensor("seeds"), file.get_slice("images").get_shape()
+    same = about.get("namespace") == namespace and about.get("split") == split and shape[1:3] == [size, size]
+    if not same or len(seeds) != count or seeds[0] != start:
+        raise RevelioError(
+            f"{path} holds other avatars than are asked for (namespace {about.get('namespace')}, split "
+            f"{about.get('split')}, {len(seeds)} from number {seeds[0]}): use another folder or delete it."
+        )
+
+
 def make(
     out: Path, *, namespace: str, count: int, split: str, workers: int, size: int = 128, first: int = 0
 ) -> None:
@@ -47,8 +62,11 @@ def make(
     jobs = []
     for number, start in enumerate(range(0, count, SHARD)):
         path = out / f"shard_{number:05}.safetensors"
-        if not path.exists():
-            jobs.append((path, namespace, split, first + start, min(SHARD, count - start), size))
+        job = (path, namespace, split, first + start, min(SHARD, count - start), size)
+        if path.exists():
+            _check_shard(*job)
+        else:
+            jobs.append(job)
     todo = sum(job[4] for job in jobs)
     print(
         f"{count - todo} of {count} avatars are there already; making {todo} with {workers} workers",

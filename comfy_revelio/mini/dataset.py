@@ -10,6 +10,7 @@ import torch
 from safetensors.numpy import load_file
 
 from ..errors import RevelioError
+from ..tensor_file import read_header
 
 
 class Avatars(NamedTuple):
@@ -19,8 +20,12 @@ class Avatars(NamedTuple):
     """int64 [N, attributes], -1 where an attribute is not visible"""
 
 
-def load_avatars(folder: Path, *, limit: int | None = None) -> Avatars:
-    """All shards of `python -m comfy_revelio.mini data --out folder`, in order, at most `limit` images."""
+def load_avatars(folder: Path, namespace: str, *, limit: int | None = None) -> Avatars:
+    """All shards of `python -m comfy_revelio.mini data --out folder`, in order, at most `limit` images.
+
+    namespace: whose avatars they must be, so that model and judge can never share any. Those of the model
+    must be of the split "train". Raises RevelioError for others.
+    """
     shards = sorted(Path(folder).glob("*.safetensors"))
     if not shards:
         raise RevelioError(
@@ -29,6 +34,12 @@ def load_avatars(folder: Path, *, limit: int | None = None) -> Avatars:
         )
     images, labels, count = [], [], 0
     for shard in shards:
+        about = read_header(shard).metadata
+        if about.get("namespace") != namespace or (namespace == "model" and about.get("split") != "train"):
+            raise RevelioError(
+                f"{shard} holds avatars of namespace {about.get('namespace')}, split {about.get('split')}, "
+                f"but those of namespace {namespace} are needed: make them in a folder of their own."
+            )
         data = load_file(str(shard))
         images.append(data["images"])
         labels.append(data["labels"])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .attributes import ATTRIBUTES, HIDDEN, STYLES, index_of, labels_for, value_name
+from .attributes import ATTRIBUTES, HIDDEN, STYLES, index_of, labels_for, reserved_by, value_name
 from .captions import caption
 
 
@@ -50,8 +50,15 @@ CONCEPTS = (
 
 
 def held_out_prompts(count: int) -> list[Prompt]:
-    """Prompts with combinations that training never saw; number i is always the same."""
-    return [_prompt(number, labels_for("check", number, split="held_out")) for number in range(count)]
+    """Prompts that name a combination of values that training never saw together; always the same ones."""
+    found: list[Prompt] = []
+    number = 0
+    while len(found) < count:
+        prompt = _prompt(number, labels_for("check", number, split="held_out"))
+        if prompt.mentioned.issuperset(reserved_by(prompt.labels)):
+            found.append(prompt)
+        number += 1
+    return found
 
 
 def prompts_naming(concept: Concept, count: int, *, first: int = 0) -> list[Prompt]:

@@ -42,7 +42,7 @@ class Judge(nn.Module):
     def __init__(self, width: int = 24, values: Mapping[str, int] | None = None) -> None:
         super().__init__()
         self.values = dict(values or {name: len(v) for name, v in ATTRIBUTES.items()})
-        w = width
+        self.width = w = width
         self.features = nn.Sequential(
             nn.Conv2d(3, w, 5, 2, 2),
             _Block(w, w, 1),

@@ -70,9 +70,10 @@ def train(
     go_on: start from the judge at `out` instead of from nothing.
     """
     torch.manual_seed(0)
-    avatars, check = load_avatars(data), load_avatars(held_out)
+    avatars, check = load_avatars(data, "judge"), load_avatars(held_out, "check")
     images, labels = avatars.images.to(device), avatars.labels.to(device)
     judge = (judge_module.load_judge(out).requires_grad_(True) if go_on else Judge(width)).to(device)
+    width = judge.width
     optimizer = torch.optim.AdamW(judge.parameters(), lr=lr, weight_decay=0.02)
     state_file = out.with_suffix(".state")
     start = 0
@@ -80,6 +81,7 @@ def train(
         judge.load_state_dict(state["judge"])
         optimizer.load_state_dict(state["optimizer"])
         start, steps, minutes = state["step"], state["steps"], None
+    torch.manual_seed(start)  # a resumed run must not draw again what it has seen
     pace, progress = Pace(steps, minutes, device, start=start), Progress("judge", steps, start=start)
     judge.train()
     step = start

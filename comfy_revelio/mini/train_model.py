@@ -129,10 +129,13 @@ def train(
     torch.manual_seed(0)
     torch.set_flush_denormal(True)
     vae, scale = load_vae(vae_file, device)
-    avatars = load_avatars(data)
+    avatars = load_avatars(data, "model")
     latents = encode_images(vae, avatars.images, scale, device)
     clip_tokens = caption_tokens(avatars.labels.numpy(), wordings, workers)
     old_text, vocabulary = load_text_encoder(text_file) if go_on else (None, small_vocabulary(clip_tokens))
+    state_file, start = unet_file.with_suffix(".state"), 0
+    if (state := load_state(state_file, device)) is not None:
+        vocabulary = state["vocabulary"].cpu().numpy()
     small = to_small(clip_tokens, vocabulary)
     tokens = torch.from_numpy(small).to(device)
     end = int(to_small(np.array([config.EOS_TOKEN]), vocabulary)[0])
@@ -149,12 +152,12 @@ def train(
     masters = Masters(model)
     alphas = noise_schedule(device)
     optimizer = torch.optim.AdamW(masters.weights, lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
-    state_file, start = unet_file.with_suffix(".state"), 0
-    if (state := load_state(state_file, device)) is not None:
+    if state is not None:
         masters.restore(state["masters"])
         optimizer.load_state_dict(state["optimizer"])
         start, steps, minutes = state["step"], state["steps"], None
 
+    torch.manual_seed(start)  # a resumed run must not draw again what it has seen
     pace, progress = Pace(steps, minutes, device, start=start), Progress("model", steps, start=start)
     running = torch.zeros((), device=device)
     step = start
@@ -186,6 +189,7 @@ def train(
             progress.line(step, loss=running.item(), lr=rate)
         if step % 500 == 0 and step < pace.steps:
             state = {"masters": masters.state(), "optimizer": optimizer.state_dict()}
+            state["vocabulary"] = torch.from_numpy(vocabulary)
             save_state({**state, "step": step, "steps": pace.steps}, state_file)
     figures = {
         "loss": running.item(),

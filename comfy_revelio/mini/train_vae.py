@@ -99,11 +99,12 @@ def train(
     """
     torch.manual_seed(0)
     torch.set_flush_denormal(True)
-    images = load_avatars(data).images.to(device)
-    check = load_avatars(held_out, limit=2048)
-    vae = build_vae()
+    images = load_avatars(data, "model").images.to(device)
+    check = load_avatars(held_out, "check", limit=2048)
+    vae, scale = build_vae(), None
     if go_on:
-        vae.load_state_dict(load_weights(out)[0])
+        vae, scale = load_vae(out)
+        vae.requires_grad_(True)
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
     vae = vae.to(device)
@@ -115,6 +116,7 @@ def train(
         masters.restore(state["masters"])
         optimizer.load_state_dict(state["optimizer"])
         start, steps, minutes = state["step"], state["steps"], None
+    torch.manual_seed(start)  # a resumed run must not draw again what it has seen
     pace, progress = Pace(steps, minutes, device, start=start), Progress("vae", steps, start=start)
     step = start
     while step < pace.steps:
@@ -140,7 +142,7 @@ def train(
     vae.load_state_dict({**begun, **masters.averaged()})
     figures = {
         "psnr_db": psnr(vae, check, device),
-        "latent_scale": latent_scale(vae, check, device),
+        "latent_scale": scale or latent_scale(vae, check, device),
         "steps": pace.steps,
     }
     save_weights(vae.state_dict(), out, metadata={"config": json.dumps({**config.VAE, **figures})})

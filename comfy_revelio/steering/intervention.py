@@ -118,6 +118,6 @@ def _checked_mask(mask: Tensor) -> Tensor:
     if mask.ndim != 3 or 0 in mask.shape:
         raise RevelioError(f"A mask must be [batch, height, width], but this one is {list(mask.shape)}.")
     mask = mask.detach().to(torch.float32)
-    if not bool(((mask >= 0) & (mask <= 1)).all()):
-        raise RevelioError("A mask must hold numbers from 0 to 1 only; convert the image to a mask first.")
-    return mask
+    if not bool(mask.isfinite().all()):
+        raise RevelioError("A mask must hold numbers from 0 to 1, but this one has some that are not finite.")
+    return mask.clamp(0.0, 1.0)  # resizing and blurring overshoot a little

@@ -28,11 +28,13 @@ class Selection:
 
     weights: one finite factor per feature; 1 is the feature's own strength.
     label: what the features stand for, if known.
+    source: the hook point whose dictionary they belong to; empty when nobody said.
     """
 
     features: tuple[int, ...]
     weights: tuple[float, ...] = ()
     label: str = ""
+    source: str = ""
 
     def __post_init__(self) -> None:
         if not self.weights:
@@ -45,6 +47,14 @@ class Selection:
             raise RevelioError("A selection names every feature once; remove the repeated ones.")
         if not all(math.isfinite(weight) for weight in self.weights):
             raise RevelioError("The weight of a feature must be a finite number.")
+
+    def check_source(self, hook_point: str) -> None:
+        """Raise RevelioError when the features are known to belong to another dictionary's hook point."""
+        if self.source and self.source != hook_point:
+            raise RevelioError(
+                f"The selected features were found at {self.source}, but this SAE reads {hook_point}: their "
+                "numbers mean other things there; connect the SAE that they were recorded with."
+            )
 
 
 def parse_selection(text: str, dictionary: Vocabulary) -> Selection:

@@ -142,7 +142,7 @@ class TestBadInput:
             ({"strength": float("nan")}, "finite number"),
             ({"start_percent": 0.8, "end_percent": 0.2}, "start before end"),
             ({"mask": torch.zeros(1, 2, 8, 8)}, r"\[batch, height, width\]"),
-            ({"mask": torch.full((8, 8), 3.0)}, "0 to 1"),
+            ({"mask": torch.full((8, 8), float("nan"))}, "not finite"),
         ],
         ids=["feature", "label", "nan", "percents", "mask rank", "mask values"],
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -24,7 +23,7 @@ WANTED = bool(os.environ.get("REVELIO_SCREENSHOTS"))
 
 RUN_SECONDS = 240
 
-FIT = """({toolbar, margin}) => {
+FIT = """(margin) => {
     const {graph, canvas} = window.app
     const boxes = [...graph._nodes.filter(n => !n.flags.collapsed).map(n => n.getBounding()),
                    ...graph._groups.map(g => g.boundingRect ?? g._bounding)]
@@ -32,21 +31,19 @@ FIT = """({toolbar, margin}) => {
     const width = Math.max(...boxes.map(b => b[0] + b[2])) - left
     const height = Math.max(...boxes.map(b => b[1] + b[3])) - top
     const room = canvas.canvas.getBoundingClientRect()
-    const free = {x: toolbar.left + margin, y: toolbar.top + margin}
-    const scale = Math.min((room.width - free.x - margin) / width, (room.height - free.y - margin) / height)
+    const scale = Math.min((room.width - 2 * margin) / width, (room.height - 2 * margin) / height)
     canvas.ds.scale = scale
-    canvas.ds.offset = [
-        free.x / scale - left + ((room.width - free.x - margin) / scale - width) / 2,
-        free.y / scale - top + ((room.height - free.y - margin) / scale - height) / 2,
-    ]
+    canvas.ds.offset = [(room.width / scale - width) / 2 - left, (room.height / scale - height) / 2 - top]
     canvas.setDirty(true, true)
 }"""
-"""Zoom and move the canvas so that the whole graph is seen beside the toolbars."""
+"""Zoom and move the canvas so that the whole graph is in the middle of it."""
 
 QUIET = {
     "Comfy.TutorialCompleted": True,  # or the template browser opens by itself for a new user
     "Comfy.Minimap.Visible": False,
     "Comfy.Graph.CanvasInfo": False,
+    "Comfy.Graph.CanvasMenu": False,
+    "Comfy.VueNodes.Enabled": False,
     "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # letters at every zoom
 }
 
@@ -58,6 +55,7 @@ def quiet_page(page: Page) -> Page:
         page.evaluate(
             "([name, value]) => window.app.extensionManager.setting.set(name, value)", [name, value]
         )
+    page.evaluate("() => localStorage.setItem('vueNodesBannerDismissed', 'true')")
     page.reload()
     page.wait_for_function(
         "() => Boolean(window.app?.graph && window.LiteGraph?.registered_node_types?.KSampler)",
@@ -101,7 +99,7 @@ def test_a_template_is_opened_queued_and_finishes(quiet_page: Page, name: str) -
         assert _colours(page, area) > 64, "a node shows no picture"
     if WANTED:
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        _screenshot(page, SCREENSHOTS / f"{name}.png")
+        page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
 
 def _open_template(page: Page, name: str) -> None:
@@ -110,10 +108,10 @@ def _open_template(page: Page, name: str) -> None:
     dialog = page.get_by_role("dialog")
     dialog.get_by_text(PACK_FOLDER, exact=True).click()
     for offered in WORKFLOWS:
-        expect(dialog.get_by_test_id(f"template-workflow-{offered}")).to_be_visible()
-    expect(dialog.locator("[data-testid^=template-workflow-]")).to_have_count(len(WORKFLOWS))
+        expect(dialog.get_by_test_id(f"template-workflow-{offered}")).to_be_visible(timeout=30_000)
+    expect(dialog.locator("[data-testid^=template-workflow-]")).to_have_count(len(WORKFLOWS), timeout=30_000)
     dialog.get_by_test_id(f"template-workflow-{name}").click()
-    expect(dialog).to_have_count(0)
+    expect(dialog).to_have_count(0, timeout=30_000)
     page.wait_for_function("() => window.app.graph._nodes.some(n => n.type === 'RevelioMiniModel')")
 
 
@@ -129,12 +127,13 @@ def _watch_runs(page: Page) -> None:
 
 
 def _clear_the_view(page: Page) -> None:
-    """Close the advertisement above the canvas, let messages go, and bring the whole graph into view."""
+    """The graph alone: toolbars away, messages closed, everything in view."""
     page.evaluate("() => document.querySelectorAll('.p-toast-message button').forEach(b => b.click())")
-    banner = page.get_by_text("Introducing Nodes 2.0")
-    if banner.count():
-        banner.locator("xpath=ancestor::div[.//button][1]").get_by_role("button").last.click()
-    page.evaluate(FIT, {"toolbar": {"left": 60, "top": 92}, "margin": 12})
+    page.evaluate(
+        "() => { window.app.extensionManager.focusMode || window.app.extensionManager.toggleFocusMode() }"
+    )
+    page.wait_for_timeout(1000)  # the canvas takes the room of the toolbars
+    page.evaluate(FIT, 24)
     page.wait_for_timeout(1500)  # a frame or two on a slow machine
 
 
@@ -157,8 +156,3 @@ def _colours(page: Page, area: dict[str, float]) -> int:
     """How many colours a part of the page has; a node without its picture has a handful."""
     picture = Image.open(io.BytesIO(page.screenshot(clip=area))).convert("RGB")
     return len(picture.getcolors(maxcolors=picture.width * picture.height) or [])
-
-
-def _screenshot(page: Page, file: Path) -> None:
-    """The canvas with the graph; the toolbars around it say nothing about us."""
-    page.screenshot(path=file)

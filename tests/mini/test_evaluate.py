@@ -29,9 +29,12 @@ def answers(prompts: list[Prompt], **changed: int) -> torch.Tensor:
     return rows
 
 
-def test_held_out_prompts_are_held_out_and_always_the_same() -> None:
+def test_held_out_prompts_name_a_reserved_combination_and_are_always_the_same() -> None:
     prompts = held_out_prompts(40)
     assert all(is_held_out(p.labels) for p in prompts)
+    for prompt in prompts:
+        hair_shows = prompt.labels["hair"] != HIDDEN
+        assert {"style", "glasses", "hair" if hair_shows else "background"} <= prompt.mentioned
     assert prompts == held_out_prompts(40)
     assert len({p.seed for p in prompts}) == 40
 

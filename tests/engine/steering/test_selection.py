@@ -59,3 +59,12 @@ def test_impossible_selections_are_refused() -> None:
     for features, weights in [((1, 1), ()), ((1, 2), (1.0,)), ((1,), (float("nan"),))]:
         with pytest.raises(RevelioError):
             Selection(features, weights)
+
+
+def test_features_of_another_hook_point_are_refused() -> None:
+    Selection((1,)).check_source("middle_block.1")
+    Selection((1,), source="middle_block.1").check_source("middle_block.1")
+    with pytest.raises(
+        RevelioError, match=r"found at output_blocks\.1\.1, but this SAE reads middle_block\.1"
+    ):
+        Selection((1,), source="output_blocks.1.1").check_source("middle_block.1")

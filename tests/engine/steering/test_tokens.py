@@ -191,7 +191,6 @@ def test_usual_without_maps_is_everywhere(make_dictionary, tokens) -> None:
         ({"mask": torch.zeros(4)}, "mask"),
         ({"mask": torch.zeros(1, 0, 4)}, "mask"),
         ({"mask": torch.zeros(1, 4, 4, 3)}, "mask"),
-        ({"mask": torch.full((1, 4, 4), 2.0)}, "0 to 1"),
         ({"mask": torch.full((1, 4, 4), math.nan)}, "0 to 1"),
     ],
 )
@@ -216,3 +215,14 @@ def test_tokens_that_do_not_fit_are_named(make_dictionary) -> None:
             apply(torch.zeros(2, 15, 16), intervention, _context())
         with pytest.raises(RevelioError, match="grid of 3 by 5"):
             apply(torch.zeros(2, 16, 12), intervention, _context())
+
+
+def test_a_mask_that_overshoots_counts_as_white(make_dictionary) -> None:
+    sae = make_dictionary()
+    tokens, context = torch.randn(1, 12, sae.d_model), TokenContext(grid=(3, 4))
+    over, white = (
+        delta(tokens, Intervention(sae, Selection((4,)), 1.0, mask=torch.full((1, 6, 8), value)), context)
+        for value in (1.1, 1.0)
+    )
+    assert over is not None and white is not None
+    assert torch.equal(over, white)
