@@ -42,12 +42,12 @@ class Plan:
 
 
 UNET_PLANS = (
-    Plan("revelio_mini_middle", "middle_block.1", 1536, 16, 800),
-    Plan("revelio_mini_up0", "output_blocks.0.1", 1536, 16, 800),
-    Plan("revelio_mini_up1", "output_blocks.1.1", 1536, 16, 800),
-    Plan("revelio_mini_up3", "output_blocks.3.1", 1536, 16, 800),
+    Plan("revelio_mini_middle", "middle_block.1", 1536, 16, 600),
+    Plan("revelio_mini_up0", "output_blocks.0.1", 1536, 16, 600),
+    Plan("revelio_mini_up1", "output_blocks.1.1", 1536, 16, 600),
+    Plan("revelio_mini_up3", "output_blocks.3.1", 1536, 16, 600),
 )
-TEXT_PLAN = Plan("revelio_mini_text", "layers.1", 1536, 8, 800)
+TEXT_PLAN = Plan("revelio_mini_text", "layers.1", 1536, 8, 600)
 
 FAMILY = "revelio-mini"
 LABELLED = 8
