@@ -2,7 +2,7 @@
 
 `python -m comfy_revelio.mini saes`: one run of pictures is harvested at all hook points at once; each SAE is
 trained on one part of it and measured on the rest; its features are labelled by contrast between the pictures
-whose prompts name a value and those whose prompts name another.
+in which the judge sees a value and those in which it does not.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..dictionary import Dictionary, save_dictionary
 from ..mini import config
 from ..mini.attributes import ATTRIBUTES, labels_for
 from ..mini.captions import Caption, caption
+from ..mini.judge import load_judge
 from ..steering.concept import contrast_features
 from ..training import TrainConfig, feature_stats, measure, train
 from .generate import encode, sample
@@ -47,10 +48,10 @@ UNET_PLANS = (
     Plan("revelio_mini_up1", "output_blocks.1.1", 1536, 16, 600),
     Plan("revelio_mini_up3", "output_blocks.3.1", 1536, 16, 600),
 )
-TEXT_PLAN = Plan("revelio_mini_text", "layers.1", 1536, 8, 600)
+TEXT_PLAN = Plan("revelio_mini_text", "layers.1", 512, 8, 600)
 
 FAMILY = "revelio-mini"
-LABELLED = 8
+LABELLED = 4
 """Features kept for a label, strongest first."""
 MIN_SCORE = 0.3
 
@@ -74,15 +75,18 @@ def train_unet_saes(
     captions: Sequence[tuple[Caption, dict[str, int]]], *, out: Path, device: str, say: Callable[[str], None]
 ) -> dict[str, dict[str, float]]:
     """The SAEs of the UNet, over all steps of the positive prompt's half."""
-    model, clip, _ = load_mini()
+    model, clip, vae = load_mini()
+    judge = load_judge()
     prompts = [words.text for words, _ in captions]
     negative = encode(clip, [""])
+    seen_values: list[Tensor] = []
 
     def generate(tapped: Any) -> None:
         for start in range(0, len(prompts), 32):
             part = prompts[start : start + 32]
             seeds = range(start, start + len(part))
-            sample(tapped, encode(clip, part), negative, seeds, **SAMPLING)
+            latents = sample(tapped, encode(clip, part), negative, seeds, **SAMPLING)
+            seen_values.append(judge.label(vae.decode(latents).float().cpu()))
             say(f"harvested {start + len(part)} of {len(prompts)} pictures")
 
     maps = harvest(model, [plan.hook_point for plan in UNET_PLANS], generate)
@@ -94,7 +98,7 @@ def train_unet_saes(
         dictionary = _train(seen.flatten(0, 3), plan, device)
         dictionary.figures = measure(dictionary, unseen.flatten(0, 1))
         dictionary.set_stats(feature_stats(dictionary, seen.flatten(0, 1)))
-        dictionary.labels = label_by_pictures(dictionary, here, captions)
+        dictionary.labels = label_by_pictures(dictionary, here, torch.cat(seen_values))
         figures[plan.file] = _save(dictionary, plan, out, say)
     return figures
 
@@ -118,14 +122,17 @@ def train_text_sae(
     return _save(dictionary, TEXT_PLAN, out, say)
 
 
-def label_by_pictures(
-    dictionary: Dictionary, maps: Tensor, captions: Sequence[tuple[Caption, dict[str, int]]]
-) -> dict[str, list[int]]:
-    """Features by attribute value: pictures whose prompt names it against those whose prompt does not.
+def label_by_pictures(dictionary: Dictionary, maps: Tensor, values: Tensor) -> dict[str, list[int]]:
+    """Features by attribute value: pictures in which the judge sees it against those in which it does not.
 
-    maps: [steps, items, H, W, width], items in the order of the captions.
+    maps: [steps, items, H, W, width]; values: the judge's, [items, attributes].
     """
-    groups = [(label, has, lacks) for label, has, lacks in _contrasts(captions) if has.any() and lacks.any()]
+    groups = []
+    for column, (attribute, names) in enumerate(ATTRIBUTES.items()):
+        for index, name in enumerate(names):
+            has = (values[:, column] == index).numpy()
+            if name != "none" and has.any() and not has.all():
+                groups.append((_label(attribute, name), has, ~has))
     sides = [(FeaturePeaks(dictionary.n_features), FeaturePeaks(dictionary.n_features)) for _ in groups]
     for start in range(0, maps.shape[1], 16):
         part = slice(start, start + 16)
@@ -141,6 +148,10 @@ def label_by_pictures(
         if found:
             labels[label] = [one.feature for one in found]
     return labels
+
+
+def _label(attribute: str, value: str) -> str:
+    return value if attribute in ("glasses", "beard", "hat", "style", "mood") else f"{value} {attribute}"
 
 
 def label_by_words(
@@ -168,11 +179,7 @@ def _contrasts(
         for index, name in enumerate(values):
             if name == "none":
                 continue
-            has = named & (value == index)
-            label = (
-                name if attribute in ("glasses", "beard", "hat", "style", "mood") else f"{name} {attribute}"
-            )
-            result.append((label, has, value != index))
+            result.append((_label(attribute, name), named & (value == index), value != index))
     return result
 
 
