@@ -103,6 +103,7 @@ def test_shards_are_complete_and_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(data, "SHARD", 8)
+    monkeypatch.syspath_prepend(str(REPOSITORY))  # the worker processes import the engine from there
     data.make(tmp_path, namespace="check", count=12, split="any", workers=1, size=32)
     files = sorted(tmp_path.iterdir())
     assert [file.name for file in files] == ["shard_00000.safetensors", "shard_00001.safetensors"]
@@ -114,6 +115,8 @@ def test_shards_are_complete_and_kept(
     data.make(tmp_path, namespace="check", count=12, split="any", workers=1, size=32)
     assert [file.stat().st_mtime_ns for file in files] == times
     assert "12 of 12 avatars are there already" in capsys.readouterr().out
+    with pytest.raises(RevelioError, match="holds other avatars"):
+        data.make(tmp_path, namespace="judge", count=12, split="any", workers=1, size=32)
 
 
 def test_the_command_line_needs_neither_torch_nor_comfy() -> None:
