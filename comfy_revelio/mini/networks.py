@@ -66,7 +66,3 @@ def noise_schedule(device: torch.device | str = "cpu") -> torch.Tensor:
     start, end = config.SCHEDULE["linear_start"], config.SCHEDULE["linear_end"]
     roots = torch.linspace(start**0.5, end**0.5, config.SCHEDULE["timesteps"], dtype=torch.float64)
     return torch.cumprod(1.0 - roots**2, dim=0).float().to(device)
-
-
-def n_parameters(module: torch.nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
