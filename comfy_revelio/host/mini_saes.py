@@ -1,13 +1,14 @@
 """Train the SAEs of Revelio Mini on what it does inside ComfyUI while it samples.
 
 `python -m comfy_revelio.mini saes`: one run of pictures is harvested at all hook points at once; each SAE is
-trained on one part of it and measured on the rest; its features are labelled by contrast between the pictures
-in which the judge sees a value and those in which it does not.
+trained on one part of it and measured on the rest. Features of parts are labelled by contrast between the
+same prompt and seed with a word and without it; those of what every picture has (style, skin, background)
+between the pictures in which the judge sees a value and the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..analysis.contrast import FeaturePeaks, rank
 from ..dictionary import Dictionary, save_dictionary
 from ..mini import config
-from ..mini.attributes import ATTRIBUTES, labels_for
-from ..mini.captions import Caption, caption
+from ..mini.attributes import ATTRIBUTES, NAMES, STYLES, index_of, labels_for, value_name
+from ..mini.captions import Caption, caption, phrases
 from ..mini.judge import load_judge
-from ..steering.concept import contrast_features
+from ..steering.concept import contrast_features, rank_contrast
 from ..training import TrainConfig, feature_stats, measure, train
 from .generate import encode, sample
 from .harvest import harvest
@@ -48,57 +48,98 @@ UNET_PLANS = (
     Plan("revelio_mini_up1", "output_blocks.1.1", 1536, 16, 600),
     Plan("revelio_mini_up3", "output_blocks.3.1", 1536, 16, 600),
 )
-TEXT_PLAN = Plan("revelio_mini_text", "layers.1", 512, 8, 600)
+TEXT_PLAN = Plan("revelio_mini_text", "layers.1", 256, 8, 600)
 
 FAMILY = "revelio-mini"
 LABELLED = 4
 """Features kept for a label, strongest first."""
 MIN_SCORE = 0.3
+PARTS = ("hair", "glasses", "beard", "hat", "mood", "clothes")
+"""Attributes that a picture can do without, or at least a prompt."""
+FEWEST_PAIRS = 4
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A picture to harvest. base: the number of the same shot without `value` of `attribute` in words."""
+
+    text: str
+    seed: int
+    attribute: str = ""
+    value: str = ""
+    base: int = -1
 
 
 def train_all(
-    pictures_count: int = 384,
+    pictures_count: int = 192,
+    pairs_count: int = 24,
     captions_count: int = 4000,
     *,
     out: Path = config.WEIGHTS_DIR.parent,
     device: str = "",
     say: Callable[[str], None] = print,
 ) -> dict[str, dict[str, float]]:
-    """Harvest, train, measure, label and save every SAE; returns the figures by file name."""
+    """Harvest, train, measure, label and save every SAE; returns the figures by file name.
+
+    pictures_count: pictures of captions as they come.
+    pairs_count: prompts to which each value of PARTS is added in turn.
+    """
     captions = _captions(max(pictures_count, captions_count))
-    figures = train_unet_saes(captions[:pictures_count], out=out, device=device, say=say)
+    shots = paired_shots(pairs_count)
+    shots += [Shot(words.text, number) for number, (words, _) in enumerate(captions[:pictures_count])]
+    figures = train_unet_saes(shots, out=out, device=device, say=say)
     figures[TEXT_PLAN.file] = train_text_sae(captions[:captions_count], out=out, device=device, say=say)
     return figures
 
 
+def paired_shots(count: int) -> list[Shot]:
+    """`count` prompts without PARTS, and each again with every value of PARTS that its style can draw."""
+    shots = []
+    for number in range(count):
+        labels = labels_for("model", 1_000_000 + number, split="train")
+        rng = np.random.default_rng([12, number])
+        base, seed = len(shots), 1_000_000 + number
+        plain = caption(labels, rng, without=PARTS).text
+        shots.append(Shot(plain, seed))
+        drawable = STYLES[value_name("style", labels["style"])]
+        for attribute in PARTS:
+            for value in drawable[attribute]:
+                if value != "none":
+                    words = phrases(attribute, value)
+                    text = f"{plain}, {words[int(rng.integers(len(words)))]}"
+                    shots.append(Shot(text, seed, attribute, value, base))
+    return shots
+
+
 def train_unet_saes(
-    captions: Sequence[tuple[Caption, dict[str, int]]], *, out: Path, device: str, say: Callable[[str], None]
+    shots: Sequence[Shot], *, out: Path, device: str, say: Callable[[str], None]
 ) -> dict[str, dict[str, float]]:
     """The SAEs of the UNet, over all steps of the positive prompt's half."""
     model, clip, vae = load_mini()
     judge = load_judge()
-    prompts = [words.text for words, _ in captions]
     negative = encode(clip, [""])
     seen_values: list[Tensor] = []
 
     def generate(tapped: Any) -> None:
-        for start in range(0, len(prompts), 32):
-            part = prompts[start : start + 32]
-            seeds = range(start, start + len(part))
-            latents = sample(tapped, encode(clip, part), negative, seeds, **SAMPLING)
+        for start in range(0, len(shots), 32):
+            part = shots[start : start + 32]
+            positive = encode(clip, [shot.text for shot in part])
+            latents = sample(tapped, positive, negative, [shot.seed for shot in part], **SAMPLING)
             seen_values.append(judge.label(vae.decode(latents).float().cpu()))
-            say(f"harvested {start + len(part)} of {len(prompts)} pictures")
+            say(f"harvested {start + len(part)} of {len(shots)} pictures")
 
     maps = harvest(model, [plan.hook_point for plan in UNET_PLANS], generate)
+    values = torch.cat(seen_values)
+    contrasts = picture_contrasts(values) | pair_contrasts(shots, values)
     figures = {}
     for plan in UNET_PLANS:
         here = maps.pop(plan.hook_point)
         items = here.shape[1]
-        seen, unseen = here[:, : items * 7 // 8], here[:, items * 7 // 8 :]
-        dictionary = _train(seen.flatten(0, 3), plan, device)
-        dictionary.figures = measure(dictionary, unseen.flatten(0, 1))
-        dictionary.set_stats(feature_stats(dictionary, seen.flatten(0, 1)))
-        dictionary.labels = label_by_pictures(dictionary, here, torch.cat(seen_values))
+        unseen = torch.arange(items) % 8 == 7
+        dictionary = _train(here[:, ~unseen].flatten(0, 3), plan, device)
+        dictionary.figures = measure(dictionary, here[:, unseen].flatten(0, 1))
+        dictionary.set_stats(feature_stats(dictionary, here[:, ~unseen].flatten(0, 1)))
+        dictionary.labels = label_by_contrast(dictionary, here, contrasts)
         figures[plan.file] = _save(dictionary, plan, out, say)
     return figures
 
@@ -122,31 +163,55 @@ def train_text_sae(
     return _save(dictionary, TEXT_PLAN, out, say)
 
 
-def label_by_pictures(dictionary: Dictionary, maps: Tensor, values: Tensor) -> dict[str, list[int]]:
-    """Features by attribute value: pictures in which the judge sees it against those in which it does not.
+Contrast = tuple[Tensor, Tensor]
+"""Numbers of the pictures with a value, and of those without it."""
 
-    maps: [steps, items, H, W, width]; values: the judge's, [items, attributes].
-    """
-    groups = []
+
+def picture_contrasts(values: Tensor) -> dict[str, Contrast]:
+    """By label, the pictures in which the judge sees a value and the others; values: [items, attributes]."""
+    found = {}
     for column, (attribute, names) in enumerate(ATTRIBUTES.items()):
         for index, name in enumerate(names):
-            has = (values[:, column] == index).numpy()
-            if name != "none" and has.any() and not has.all():
-                groups.append((_label(attribute, name), has, ~has))
-    sides = [(FeaturePeaks(dictionary.n_features), FeaturePeaks(dictionary.n_features)) for _ in groups]
+            has = values[:, column] == index
+            if attribute not in PARTS and has.any() and not has.all():
+                found[_label(attribute, name)] = (has.nonzero()[:, 0], (~has).nonzero()[:, 0])
+    return found
+
+
+def pair_contrasts(shots: Sequence[Shot], values: Tensor) -> dict[str, Contrast]:
+    """By label, the pairs whose word did what it says: the judge sees the value with it and not without."""
+    pairs: dict[str, list[tuple[int, int]]] = {}
+    for number, shot in enumerate(shots):
+        if shot.base >= 0:
+            seen = values[:, NAMES.index(shot.attribute)] == index_of(shot.attribute, shot.value)
+            if seen[number] and not seen[shot.base]:
+                pairs.setdefault(_label(shot.attribute, shot.value), []).append((number, shot.base))
+    return {
+        label: (torch.tensor([n for n, _ in found]), torch.tensor([base for _, base in found]))
+        for label, found in pairs.items()
+        if len(found) >= FEWEST_PAIRS
+    }
+
+
+def label_by_contrast(
+    dictionary: Dictionary, maps: Tensor, contrasts: Mapping[str, Contrast]
+) -> dict[str, list[int]]:
+    """The features of each label: those whose highest value in a picture is higher with it than without.
+
+    maps: [steps, items, H, W, width].
+    """
+    parts = []
     for start in range(0, maps.shape[1], 16):
-        part = slice(start, start + 16)
-        steps = [dictionary.encode(step[part].float().flatten(1, 2)) for step in maps]
-        for (_, has, lacks), (with_it, without) in zip(groups, sides, strict=True):
-            for chosen, peaks in ((has, with_it), (lacks, without)):
-                rows = torch.from_numpy(np.flatnonzero(chosen[part]))
-                if len(rows):
-                    peaks.add([codes[rows] for codes in steps])
+        steps = [dictionary.encode(step[start : start + 16].float().flatten(1, 2)).peaks() for step in maps]
+        parts.append(torch.stack(steps).amax(dim=0))
+    peaks = torch.cat(parts)  # [items, n_features]
     labels = {}
-    for (label, _, _), (with_it, without) in zip(groups, sides, strict=True):
-        found = rank(with_it, without, count=LABELLED, min_score=MIN_SCORE)
-        if found:
-            labels[label] = [one.feature for one in found]
+    for label, (with_it, without) in contrasts.items():
+        found = rank_contrast(
+            peaks[with_it].mean(dim=0), peaks[without].mean(dim=0), count=LABELLED, min_score=MIN_SCORE
+        )
+        if found.features:
+            labels[label] = list(found.features)
     return labels
 
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from comfy_revelio.mini import config, tokens
+from comfy_revelio.mini.attributes import ATTRIBUTES
 from comfy_revelio.mini.checkpoint import load_state, load_weights, save_state, save_weights
 from comfy_revelio.mini.pace import Pace, learning_rate
 from comfy_revelio.mini.precision import Masters
-from comfy_revelio.mini.train_model import UNKNOWN_WORD, empty_prompt, spoil_captions
+from comfy_revelio.mini.train_model import UNKNOWN_WORD, empty_prompt, part_weights, spoil_captions
 from comfy_revelio.mini.train_vae import draw, reconstruction_loss
 
 
@@ -46,6 +47,24 @@ def test_spoiling_drops_about_a_tenth_and_never_touches_begin_or_end() -> None:
     unknown = ((spoiled == tokens.UNKNOWN).sum(dim=1) == 1).float().mean()
     assert unknown == pytest.approx(UNKNOWN_WORD, abs=0.02)
     assert (batch == caption).all()
+
+
+def test_the_loss_weighs_the_cells_that_an_attribute_decides() -> None:
+    torch.manual_seed(0)
+    count, columns = 400, list(ATTRIBUTES)
+    latents = torch.randn(count, 8, 6, 10).half()  # not square; the second half of the channels is spread
+    labels = torch.zeros(count, len(columns), dtype=torch.int64)
+    labels[:, columns.index("style")] = torch.arange(count) % 2
+    labels[:, columns.index("mood")] = torch.arange(count) // 2 % 3
+    labels[:, columns.index("hair")] = -1
+    shown = (labels[:, columns.index("mood")] == 1) & (labels[:, columns.index("style")] == 1)
+    latents[shown, 0, 4, 7] += 3.0  # only the second style shows its mood, in one cell
+    weights = part_weights(latents, labels)
+    assert weights.shape == (len(ATTRIBUTES["style"]), 1, 6, 10)
+    assert torch.allclose(weights.mean(dim=(1, 2, 3)), torch.ones(len(weights)))
+    assert weights[1, 0].argmax() == 4 * 10 + 7
+    assert weights[1, 0, 4, 7] > 4 * weights[1, 0].median()
+    assert (weights[2] == 1).all()  # a style without pictures
 
 
 def test_masters_learn_steps_that_bfloat16_cannot_hold() -> None:
