@@ -83,7 +83,7 @@ class Items(Set[int]):
         return cls((item, item) for item in items)
 
     @classmethod
-    def _from_iterable(cls, it: Iterable[Any]) -> Items:
+    def _from_iterable(cls, it: Iterable[Any]) -> Items:  # type: ignore[override]
         """By which the operators of Set make their results."""
         return cls.of(it)
 
