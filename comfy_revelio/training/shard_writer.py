@@ -82,6 +82,7 @@ class ShardWriter:
         self._before = self.done_items
         self._open: dict[int, _Item] = {}
         self._ready: list[_Item] = []
+        self._ready_rows = 0
         self._finished: set[int] = set()
         self._full = False
 
@@ -115,11 +116,12 @@ class ShardWriter:
         if entry is None:
             raise RevelioError(f"Item {item} cannot be finished: it has no rows, or was finished before.")
         self._check_budget(entry)
-        if self._bytes(*self._ready, entry) > self._shard_bytes:
+        if (self._ready_rows + entry.rows) * self._row_bytes > self._shard_bytes:
             self._flush()
         self._finished.add(item)
         self._ready.append(self._open.pop(item))
-        if self._bytes(*self._ready) >= self._shard_bytes:
+        self._ready_rows += entry.rows
+        if self._ready_rows * self._row_bytes >= self._shard_bytes:
             self._flush()
 
     def close(self) -> None:
@@ -149,15 +151,12 @@ class ShardWriter:
             tensor_file.write(self._folder / name, _tensors(items), {})
             # In this order an interrupt between two lines can lose items, which are harvested again,
             # but cannot write them twice.
-            self._ready = []
+            self._ready, self._ready_rows = [], 0
             self._manifest = replace(self._manifest, shards=(*self._manifest.shards, shard))
             self._disk_bytes += (self._folder / name).stat().st_size
         if self._listed is not self._manifest:
             write_manifest(self._folder, self._manifest)
             self._listed = self._manifest
-
-    def _bytes(self, *items: _Item) -> int:
-        return sum(item.rows for item in items) * self._row_bytes
 
     def _check(self, item: int, timestep: float, rows: Tensor) -> None:
         source = self._manifest.source
@@ -170,8 +169,8 @@ class ShardWriter:
             raise RevelioError(
                 f"Item {item} has {len(rows)} tokens, but items of this source have a grid of {source.grid}."
             )
-        if not math.isfinite(timestep):
-            raise RevelioError(f"Item {item} has the timestep {timestep}, which is no finite number.")
+        if not abs(timestep) < 1e30:
+            raise RevelioError(f"Item {item} has the timestep {timestep}, which no model has.")
 
     def _check_values(self, item: int, timestep: float, rows: Tensor, kept: Tensor) -> None:
         if bool(kept.isfinite().all()):
@@ -192,7 +191,8 @@ class ShardWriter:
         """Stop for good when this item and the whole ones before it no longer fit, even in two shards."""
         if self._budget is None:
             return
-        need = self._disk_bytes + self._bytes(*self._ready, entry) + 2 * _HEADER_BYTES
+        rows = self._ready_rows + entry.rows
+        need = self._disk_bytes + rows * self._row_bytes + 2 * _HEADER_BYTES
         if self._full or need > self._budget:
             self._full = True
             self._open.clear()
