@@ -13,7 +13,7 @@ import math
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -38,10 +38,14 @@ _TYPE_NAMES = {
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What the header says about one tensor; `dtype` is safetensors' name, such as "F16"."""
+    """What the header says about one tensor; `dtype` is safetensors' name, such as "F16".
+
+    `start` is the byte of the file at which it begins, which takes no part in comparisons.
+    """
 
     dtype: str
     shape: tuple[int, ...]
+    start: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ def _parse_header(path: Path, text: bytes, data_bytes: int) -> Header:
     tensors: dict[str, TensorInfo] = {}
     for name, entry in header.items():
         info, span = _parse_entry(path, name, entry)
-        tensors[name] = info
+        tensors[name] = TensorInfo(info.dtype, info.shape, 8 + len(text) + span[0])
         spans.append(span)
     end = 0
     for start, stop in sorted(spans):

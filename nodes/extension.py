@@ -7,7 +7,7 @@ from pathlib import Path
 from comfy_api.latest import ComfyExtension, io
 
 from ..comfy_revelio.host import sae_files
-from . import load, observe, see, steer
+from . import learn, load, observe, see, steer
 
 BUNDLED_WEIGHTS = Path(__file__).resolve().parent.parent / "sae_weights"
 
@@ -19,4 +19,4 @@ class RevelioExtension(ComfyExtension):
         sae_files.register_folder(BUNDLED_WEIGHTS)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [*load.NODES, *observe.NODES, *see.NODES, *steer.NODES]
+        return [*load.NODES, *observe.NODES, *see.NODES, *steer.NODES, *learn.NODES]

@@ -47,8 +47,8 @@ class RevelioLoadSAE(io.ComfyNode):
                 io.Combo.Input(
                     "sae",
                     options=sae_files.listing(),
-                    tooltip="The SAE file. Put your own .safetensors files into models/sae and reload the "
-                    "page.",
+                    tooltip="The SAE file. Put your own into models/sae, with the config that came with it, "
+                    "and reload the page. All published layouts are read, and none can run code.",
                 ),
                 io.String.Input(
                     "hook_point",
@@ -56,6 +56,14 @@ class RevelioLoadSAE(io.ComfyNode):
                     optional=True,
                     tooltip="Where the SAE reads, if not where its file says. Leave empty unless you know "
                     "better.",
+                ),
+                io.Combo.Input(
+                    "captured",
+                    options=["auto", "output", "diff"],
+                    default="auto",
+                    optional=True,
+                    tooltip="What the SAE was trained on: the output of its place, or diff = output minus "
+                    "input (sdxl-unbox). auto = as its file or layout says.",
                 ),
             ],
             outputs=[
@@ -70,12 +78,12 @@ class RevelioLoadSAE(io.ComfyNode):
         return sae_files.check(sae) or True
 
     @classmethod
-    def fingerprint_inputs(cls, sae: str, hook_point: str = "") -> str:
+    def fingerprint_inputs(cls, sae: str, hook_point: str = "", captured: str = "auto") -> str:
         return sae_files.fingerprint(sae)
 
     @classmethod
-    def execute(cls, sae: str, hook_point: str = "") -> io.NodeOutput:
-        return io.NodeOutput(sae_files.load(sae, hook_point))
+    def execute(cls, sae: str, hook_point: str = "", captured: str = "auto") -> io.NodeOutput:
+        return io.NodeOutput(sae_files.load(sae, hook_point, "" if captured == "auto" else captured))
 
 
 NODES: list[Any] = [RevelioMiniModel, RevelioLoadSAE]

@@ -2,7 +2,7 @@
 
 from .codes import Codes
 from .dictionary import Dictionary
-from .formats import load_dictionary, peek, save_dictionary
+from .formats import load_dictionary, peek, probe, save_dictionary
 from .stats import FeatureStats
 
-__all__ = ["Codes", "Dictionary", "FeatureStats", "load_dictionary", "peek", "save_dictionary"]
+__all__ = ["Codes", "Dictionary", "FeatureStats", "load_dictionary", "peek", "probe", "save_dictionary"]

@@ -18,11 +18,15 @@ class Codes:
     indices: int64 [..., k], feature numbers, each at most once per position.
     values: float32 [..., k], strongest first; 0 (with index 0) where fewer than k features fire.
     n_features: size of the dictionary that the indices refer to.
+    scale, shift: float32 of the leading shape, where the dictionary normalises each activation first: what
+        decoding multiplies the reconstruction by and adds to it. None otherwise.
     """
 
     indices: Tensor
     values: Tensor
     n_features: int
+    scale: Tensor | None = None
+    shift: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.indices.shape != self.values.shape or self.indices.ndim < 1:
@@ -41,15 +45,17 @@ class Codes:
         return self.indices.shape[-1]
 
     def to(self, device: str | torch.device) -> Codes:
-        return Codes(self.indices.to(device), self.values.to(device), self.n_features)
+        scale, shift = (None if t is None else t.to(device) for t in (self.scale, self.shift))
+        return Codes(self.indices.to(device), self.values.to(device), self.n_features, scale, shift)
 
     def __getitem__(self, index: Any) -> Codes:
         """Index the leading dimensions; k stays whole."""
         picks = index if isinstance(index, tuple) else (index,)
         if Ellipsis not in picks:
             picks = (*picks, Ellipsis)
+        scale, shift = (None if t is None else t[picks] for t in (self.scale, self.shift))
         picks = (*picks, slice(None))
-        return Codes(self.indices[picks], self.values[picks], self.n_features)
+        return Codes(self.indices[picks], self.values[picks], self.n_features, scale, shift)
 
     def of(self, feature: int) -> Tensor:
         """The value of one feature at every position, 0 where it is absent: float32 [...]."""

@@ -1,4 +1,4 @@
-"""Choosing the k largest of each row, the same way every time."""
+"""From pre-activations to the few values that count, the same way every time."""
 
 from __future__ import annotations
 
@@ -26,6 +26,25 @@ def top_k(h: Tensor, k: int, *, signed: bool) -> tuple[Tensor, Tensor]:
     if not signed:
         values = values.relu()
     return torch.where(values == 0, 0, indices), values.contiguous()
+
+
+def positive(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """All values above 0 of each row of z, float32 [rows, n], but at most the k largest.
+
+    Returns indices int64 and values float32, both [rows, w] with w the most that any row has (1 at least);
+    where a row has fewer, value and index are 0.
+    """
+    most = int((z > 0).sum(dim=1).max()) if len(z) else 0
+    return top_k(z, max(1, min(k, most)), signed=False)
+
+
+def group_max(h: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The largest of each of k equal groups of neighbours, negative values 0 (sparsify's "groupmax")."""
+    values, indices = h.relu().unflatten(1, (k, -1)).max(dim=2)
+    indices = indices + torch.arange(k, device=h.device) * (h.shape[1] // k)
+    values, order = values.sort(dim=1, descending=True, stable=True)
+    indices = indices.gather(1, order)
+    return torch.where(values == 0, 0, indices), values
 
 
 def _exact_top(h: Tensor, k: int) -> tuple[Tensor, Tensor]:

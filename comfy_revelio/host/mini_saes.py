@@ -94,7 +94,7 @@ def train_all(
 
 def paired_shots(count: int) -> list[Shot]:
     """`count` prompts without PARTS, and each again with every value of PARTS that its style can draw."""
-    shots = []
+    shots: list[Shot] = []
     for number in range(count):
         labels = labels_for("model", 1_000_000 + number, split="train")
         rng = np.random.default_rng([12, number])

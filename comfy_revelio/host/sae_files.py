@@ -14,11 +14,11 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP
 
 from ..dictionary.dictionary import Dictionary
-from ..dictionary.formats import load_dictionary, peek
+from ..dictionary.formats import load_dictionary, probe
 from ..errors import RevelioError
 
 FOLDER = "sae"
-EXTENSIONS = {".safetensors"}
+EXTENSIONS = {".safetensors", ".pt", ".pth", ".gz"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +62,7 @@ def path_of(name: str) -> Path:
     if path is None:
         root = folder_paths.get_folder_paths(FOLDER)[0]
         raise RevelioError(
-            f'There is no SAE file "{name}"; put .safetensors SAE files into {root} and choose one from '
-            "the list."
+            f'There is no SAE file "{name}"; put SAE files into {root} and choose one from the list.'
         )
     return Path(path)
 
@@ -89,9 +88,9 @@ def fingerprint(name: str) -> str:
     return f"{stat.st_size}:{stat.st_mtime_ns}"
 
 
-def load(name: str, hook_point: str = "") -> SAEHandle:
-    """Load the SAE file called `name`; `hook_point` overrides what the file says when it is not empty."""
-    dictionary = load_dictionary(path_of(name), hook_point=hook_point.strip() or None)
+def load(name: str, hook_point: str = "", captured: str = "") -> SAEHandle:
+    """Load the SAE file called `name`; hook_point and captured override what it says when not empty."""
+    dictionary = load_dictionary(path_of(name), hook_point=hook_point.strip(), captured=captured)
     return handle(dictionary, name)
 
 
@@ -118,7 +117,7 @@ def _move_whole(patcher: ModelPatcher, device: Any = None, *_: Any) -> None:
 def _problem_of(path: str, _size: int, _modified: int) -> str | None:
     """Why the file is no SAE, remembered until the file changes: the list is built for every page load."""
     try:
-        peek(path)
+        probe(path)
     except RevelioError as problem:
         return str(problem)
     return None

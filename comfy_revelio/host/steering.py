@@ -26,7 +26,7 @@ def steer(
         return model.clone()
 
     def change(tokens: Tensor, call: ModelCall, _run: Run) -> Tensor | None:
-        context = TokenContext(call.role, call.grid, call.items, call.percent)
+        context = TokenContext(call.role, call.grid, call.items, call.percent, call.timestep)
         # the SAE is on the same device, unless ComfyUI could not load it there
         return steering.delta(tokens.to(dictionary.W_enc.device), intervention, context)
 

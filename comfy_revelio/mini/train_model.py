@@ -90,8 +90,8 @@ def part_weights(latents: torch.Tensor, labels: torch.Tensor, largest: float = 8
     for style in range(styles):
         mine = labels[:, 0] == style
         pictures, values = latents[mine][:, : config.LATENT_CHANNELS].float().cpu(), labels[mine].cpu()
-        maps = [_between(pictures, values[:, column]) for column in range(1, labels.shape[1])]
-        maps = [m / m.sum() for m in maps if m is not None and m.sum() > 0]
+        found = [_between(pictures, values[:, column]) for column in range(1, labels.shape[1])]
+        maps = [m / m.sum() for m in found if m is not None and m.sum() > 0]
         if maps:
             spread = (torch.stack(maps).mean(dim=0) * cells).clamp(max=largest)
             weights[style, 0] = 1 - PART_SHARE + PART_SHARE * spread / spread.mean()

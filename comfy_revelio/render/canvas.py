@@ -41,6 +41,11 @@ class Canvas:
         """A short horizontal stroke."""
         self._draw.line((*start, start[0] + length, start[1]), fill=colour)
 
+    def path(self, points: list[tuple[float, float]], colour: RGB, width: int = 2) -> None:
+        """A line through points; nothing for fewer than two."""
+        if len(points) > 1:
+            self._draw.line(points, fill=colour, width=width, joint="curve")
+
     def pixels(self) -> Tensor:
         """The finished sheet: [H, W, 3] float32 in 0..1."""
         return torch.from_numpy(np.array(self._sheet, dtype=np.float32)) / 255

@@ -91,7 +91,7 @@ def ablate(
         return hidden
     index = dictionary.feature_index(features)
     change = strength * dictionary.encode(hidden).of_many(index.to(hidden.device))
-    return hidden + (change @ dictionary.directions(index).to(hidden.device)).to(hidden.dtype)
+    return hidden + dictionary.contribution(change, index, hidden).to(hidden.dtype)
 
 
 @torch.no_grad()
@@ -110,7 +110,7 @@ def add(
     if strength == 0.0 or not concept.features:
         return hidden
     means = torch.tensor(concept.mean_with, dtype=torch.float32, device=hidden.device)
-    change = (strength * means) @ dictionary.directions(concept.features).to(hidden.device)
+    change = dictionary.contribution(strength * means, concept.features, hidden)
     changed = hidden + change.to(hidden.dtype)
     return changed if keep is None else torch.where(keep.to(hidden.device)[..., None], changed, hidden)
 

@@ -92,13 +92,14 @@ class TokenContext:
 
     role: "cond", "uncond", "cond2"...; grid: (height, width) with height * width = T.
     items: the batch item of each of the B rows, as numbers or a slice; None for 0 to B - 1.
-    percent: progress of the schedule, 0..1.
+    percent: progress of the schedule, 0..1. timestep: the model's, for dictionaries that follow it.
     """
 
     role: str = "cond"
     grid: tuple[int, int] = (1, 1)
     items: slice | tuple[int, ...] | None = None
     percent: float = 0.0
+    timestep: float = 0.0
 
     def item_numbers(self, rows: int) -> list[int]:
         if self.items is None:

@@ -42,11 +42,12 @@ def delta(tokens: Tensor, intervention: Intervention, context: TokenContext) -> 
         change = _mean_active(intervention, features) * _place(intervention, features, context.grid)
         change = change[None].to(tokens.device)  # [1, T, m]
     else:
-        change = dictionary.encode(tokens).of_many(features)  # [B, T, m]
+        codes = dictionary.encode(tokens, timestep=context.timestep)
+        change = codes.of_many(features)  # [B, T, m]
     change = change * (weights * intervention.strength)
     if intervention.mask is not None:
         change = change * _mask_on_grid(intervention.mask, context, len(tokens)).to(tokens.device)
-    return change @ dictionary.directions(features).to(tokens.device)
+    return dictionary.contribution(change, features, tokens, timestep=context.timestep)
 
 
 def _mean_active(intervention: Intervention, features: Tensor) -> Tensor:

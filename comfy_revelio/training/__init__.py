@@ -1,6 +1,18 @@
-"""Training dictionaries: the trainer, and the figures by which they are judged."""
+"""Training dictionaries: recipes, the trainer, activations on disk, and the figures to judge by."""
 
-from .metrics import feature_stats, measure
-from .trainer import TrainConfig, train
+from .config import PRESETS, TrainConfig, preset
+from .metrics import error_by_timestep, feature_stats, measure
+from .shards import ShardSet, ShardWriter
+from .trainer import train
 
-__all__ = ["TrainConfig", "feature_stats", "measure", "train"]
+__all__ = [
+    "PRESETS",
+    "ShardSet",
+    "ShardWriter",
+    "TrainConfig",
+    "error_by_timestep",
+    "feature_stats",
+    "measure",
+    "preset",
+    "train",
+]

@@ -20,9 +20,15 @@ _CHUNK_ROWS = 16384
 
 @torch.no_grad()
 def measure(
-    dictionary: Dictionary, rows: Tensor | Iterable[Tensor], *, chunk_rows: int = _CHUNK_ROWS
+    dictionary: Dictionary,
+    rows: Tensor | Iterable[Tensor],
+    *,
+    timesteps: Tensor | None = None,
+    chunk_rows: int = _CHUNK_ROWS,
 ) -> dict[str, float]:
     """Figures of a dictionary on activations [..., d_model].
+
+    timesteps: [N], of rows that are one tensor [N, d_model]; dictionaries that follow the timestep need them.
 
     fvu: sum |x - x_hat|^2 / sum |x - mean(x)|^2. explained_variance: 1 - fvu, so that a dictionary
     that only knows the mean gets 0. cosine: mean cosine of x - b_out and x_hat - b_out. l0: mean
@@ -36,10 +42,12 @@ def measure(
     fired = torch.zeros(n, dtype=torch.bool, device=device)
     count = 0
     shift = dictionary.b_out.float()  # sums around the bias: around 0 they would lose the variance
+    times = iter(()) if timesteps is None else iter(timesteps.to(device).split(chunk_rows))
     for chunk in _chunks(rows, chunk_rows):
         x = chunk.reshape(-1, chunk.shape[-1]).to(device).float()
-        codes = dictionary.encode(x)
-        x_hat = dictionary.decode(codes) - shift
+        timestep = next(times, None)
+        codes = dictionary.encode(x, timestep=timestep)
+        x_hat = dictionary.decode(codes, timestep=timestep) - shift
         x = x - shift
         total += x.sum(0).cpu().double()
         squares += float(x.square().sum())
@@ -60,6 +68,38 @@ def measure(
         "dead_share": 1.0 - float(fired.float().mean()),
         "measured_rows": float(count),
     }
+
+
+@torch.no_grad()
+def error_by_timestep(
+    dictionary: Dictionary, rows: Tensor, timesteps: Tensor, *, buckets: int = 5, last: float = 1000.0
+) -> list[dict[str, float]]:
+    """The mean squared error of rows [N, d] in each of some equal ranges of timesteps [N] from 0 to `last`.
+
+    Each entry has from, to, rows, mse, and explained_variance within the range; ranges without rows are
+    left out.
+    """
+    result = []
+    width = last / buckets
+    number = (timesteps / width).long().clamp(0, buckets - 1)
+    for bucket in range(buckets):
+        here = number == bucket
+        x, t = rows[here].to(dictionary.W_enc.device).float(), timesteps[here]
+        if not len(x):
+            continue
+        parts = zip(x.split(_CHUNK_ROWS), t.split(_CHUNK_ROWS), strict=True)
+        x_hat = torch.cat([dictionary(part, timestep=times.to(part.device)) for part, times in parts])
+        mse = float((x - x_hat).square().mean())
+        result.append(
+            {
+                "from": bucket * width,
+                "to": (bucket + 1) * width,
+                "rows": float(len(x)),
+                "mse": mse,
+                "explained_variance": 1 - mse / max(1e-30, float(x.var(dim=0, correction=0).mean())),
+            }
+        )
+    return result
 
 
 @torch.no_grad()

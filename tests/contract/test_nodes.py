@@ -23,6 +23,9 @@ NODES = {
     "RevelioFeatureMaps": "Revelio/See",
     "RevelioSteerFeatures": "Revelio/Steer",
     "RevelioSteerConcept": "Revelio/Steer",
+    "RevelioHarvest": "Revelio/Learn",
+    "RevelioTrainSAE": "Revelio/Learn",
+    "RevelioConceptVector": "Revelio/Learn",
 }
 
 

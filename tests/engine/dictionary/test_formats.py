@@ -96,7 +96,7 @@ def _set(name: str, value: Any):
 
 HEADER_FAULTS = {
     "missing weight": (_drop("b_out"), "b_out"),
-    "half of the statistics": (_drop("stats.rate"), "incomplete"),
+    "half of the statistics": (_drop("stats.mean_active"), "incomplete"),
     "an extra tensor": (_put("surprise", torch.zeros(1)), "surprise"),
     "wrong bias": (_put("b_enc", torch.zeros(41)), "b_enc"),
     "transposed decoder": (_put("W_dec", torch.zeros(12, 40)), "W_dec"),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from comfy_revelio import RevelioError
 from comfy_revelio.training import TrainConfig, measure, train
-from comfy_revelio.training.trainer import _TopKSAE
+from comfy_revelio.training.sae import LearningSAE
 
 QUICK = TrainConfig(
     n_features=64,
@@ -63,25 +63,35 @@ def test_the_same_seed_gives_the_same_dictionary() -> None:
     assert not torch.equal(one.W_enc, other.W_enc)
 
 
-def test_folding_the_scale_changes_no_reconstruction() -> None:
-    x = _planted(400)[0]
-    sae = _TopKSAE(x, QUICK, torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("scale_input", ["one", "each", "none"])
+@pytest.mark.parametrize("kind", ["topk_relu", "topk_signed", "relu", "batchtopk", "temporal"])
+def test_folding_the_scale_changes_no_reconstruction(kind: str, scale_input: str) -> None:
+    if kind == "temporal" and scale_input == "each":
+        pytest.skip("refused")
+    x, t = _planted(400)[0], torch.linspace(0, 999, 400)
+    activation = "topk_relu" if kind == "temporal" else kind
+    options = {"activation": activation, "temporal": kind == "temporal", "scale_input": scale_input}
+    config = dataclasses.replace(QUICK, **options)
+    sae = LearningSAE(x, config, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        sae.b_enc.normal_()
-        sae.bias.normal_()
+        for weight in sae.parameters():
+            weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
         scaled = (x - sae.mean) * sae.scale
-        h = (scaled - sae.bias) @ sae.W_enc.T + sae.b_enc
-        values, indices = h.topk(3)
-        inside = torch.zeros_like(h).scatter(1, indices, values.relu()) @ sae.W_dec + sae.bias
-        expected = inside / sae.scale + sae.mean
-    assert float(scaled.square().mean()) == pytest.approx(1.0, rel=1e-4)
-    assert torch.allclose(sae.folded()(x), expected, rtol=1e-4, atol=1e-2)
+        time = sae._time(t)
+        h = sae._pre_activations(scaled, time)
+        z = sae._active(h, 3)
+        if kind == "batchtopk":  # alone, an activation is held against the threshold instead
+            z = h.relu() * (h > sae.threshold)
+        expected = sae._decode(z, time) / sae.scale + sae.mean
+    if scale_input == "one":
+        assert float(scaled.square().mean()) == pytest.approx(1.0, rel=1e-4)
+    assert torch.allclose(sae.folded()(x, timestep=t), expected, rtol=1e-4, atol=1e-2)
 
 
 def test_the_decoder_gradient_has_no_part_along_its_rows() -> None:
     x = _planted(400)[0]
-    sae = _TopKSAE(x, QUICK, torch.Generator().manual_seed(0))
-    sae.loss((x - sae.mean) * sae.scale).backward()
+    sae = LearningSAE(x, QUICK, torch.Generator().manual_seed(0))
+    sae(x).backward()
     sae.remove_parallel_gradient()
     along = (sae.W_dec.grad * sae.W_dec).detach().sum(1)
     assert float(along.abs().max()) < 1e-6 < float(sae.W_dec.grad.abs().max())
@@ -93,13 +103,13 @@ def test_dead_features_come_back_to_life() -> None:
     def dead_at_the_end(aux_k: int) -> float:
         g = torch.Generator().manual_seed(0)
         config = dataclasses.replace(QUICK, steps=400, dead_after=4000, aux_k=aux_k, aux_coef=0.1)
-        sae = _TopKSAE(x, config, g)
+        sae = LearningSAE(x, config, g)
         with torch.no_grad():
             sae.b_enc[:32] = -2.5  # half of the features are never among the strongest 3
-        optimizer = torch.optim.Adam(sae.parameters, lr=5e-3)
+        optimizer = torch.optim.Adam(sae.parameters(), lr=5e-3)
         for step in range(400):
             picks = torch.randint(len(x), (512,), generator=g)
-            loss = sae.loss((x[picks] - sae.mean) * sae.scale)
+            loss = sae(x[picks])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -134,7 +144,7 @@ def test_training_works_where_gradients_are_off() -> None:
 def test_options_keep_their_promises(amp: bool) -> None:
     x = _planted(4000)[0]
     sae = train(
-        x, dataclasses.replace(QUICK, steps=60, amp=amp, scale_input=False, unit_decoder=False, aux_k=0)
+        x, dataclasses.replace(QUICK, steps=60, amp=amp, scale_input="none", unit_decoder=False, aux_k=0)
     )
     assert measure(sae, x)["explained_variance"] > 0.3
 
@@ -171,8 +181,12 @@ def test_rows_that_cannot_be_learned_from_are_named(rows: Tensor, word: str) -> 
 
 
 @pytest.mark.parametrize(
-    "change", [{"k": 0}, {"k": 65}, {"steps": 0}, {"batch": 0}, {"learning_rate": float("nan")}]
-)
+    "change",
+    [
+        {"k": 0}, {"k": 65}, {"steps": 0}, {"batch": 0}, {"learning_rate": float("nan")},
+        {"activation": "swish"}, {"temporal": True, "scale_input": "each"},
+    ],
+)  # fmt: skip
 def test_impossible_configurations_are_refused(change) -> None:
     with pytest.raises(RevelioError):
         train(_planted(100)[0], dataclasses.replace(QUICK, **change))

@@ -1,0 +1,94 @@
+"""Labels from the prompts: features that are higher in the pictures whose prompt says a word."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..dictionary import Dictionary
+from ..steering.concept import rank_contrast
+
+FEWEST = 4
+"""Prompts that must say a word, and that must not."""
+_WORD = re.compile(r"[^\W\d_][\w'-]+")
+_LONGEST = 3
+"""Words of a phrase between commas that still counts as one label."""
+_DULL = frozenset(
+    (
+        *(
+            "a",
+            "an",
+            "the",
+            "of",
+            "in",
+            "on",
+            "at",
+            "with",
+            "and",
+            "or",
+            "to",
+            "by",
+            "for",
+            "from",
+            "without",
+        ),
+        *("no", "is", "are", "his", "her", "its", "their", "this", "that"),
+        *("style", "portrait", "picture", "person", "photo", "image"),
+    )
+)
+
+
+def phrases(prompt: str) -> set[str]:
+    """The single words of a prompt and its short phrases between commas, in lower case."""
+    text = prompt.lower()
+    found = {word for word in _WORD.findall(text) if word not in _DULL}
+    for part in text.split(","):
+        words = [word for word in _WORD.findall(part) if word not in ("a", "an", "the")]
+        if 1 < len(words) <= _LONGEST:
+            found.add(" ".join(words))
+    return found
+
+
+def labels_of_prompts(
+    dictionary: Dictionary,
+    rows: Tensor,
+    items: Tensor,
+    prompts: Mapping[int, str],
+    *,
+    timesteps: Tensor | None = None,
+    count: int = 4,
+    min_score: float = 0.3,
+) -> dict[str, list[int]]:
+    """Features by word, strongest first: those whose highest value tells pictures with it from others.
+
+    rows: activations [N, d]; items [N]: the picture of each row; prompts: by picture. Words that nearly all
+    or nearly no prompts say get no label, nor do those that no feature follows.
+    """
+    known = [number for number in items.unique().tolist() if number in prompts]
+    if not known:
+        return {}
+    place = {number: index for index, number in enumerate(known)}
+    peaks = torch.zeros(len(known), dictionary.n_features)
+    for start in range(0, len(rows), 8192):
+        part = slice(start, start + 8192)
+        times = None if timesteps is None else timesteps[part]
+        codes = dictionary.encode(rows[part], timestep=times)
+        for number in items[part].unique().tolist():
+            if number in place:
+                mine = codes[(items[part] == number).nonzero()[:, 0].to(codes.values.device)]
+                here = mine.peaks().amax(dim=0).cpu()
+                peaks[place[number]] = torch.maximum(peaks[place[number]], here)
+    said = [phrases(prompts[number]) for number in known]
+    labels = {}
+    for word in sorted(set().union(*said)):
+        has = torch.tensor([word in words for words in said])
+        if FEWEST <= int(has.sum()) <= len(known) - FEWEST:
+            found = rank_contrast(
+                peaks[has].mean(dim=0), peaks[~has].mean(dim=0), count=count, min_score=min_score
+            )
+            if found.features:
+                labels[word] = list(found.features)
+    return labels

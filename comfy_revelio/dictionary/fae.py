@@ -1,0 +1,89 @@
+"""The Flux SAEs of fae (arXiv 2505.24360), which are published as Orbax checkpoints of JAX.
+
+Read once, offline, to be saved in the native layout: `python -m comfy_revelio convert`. The package
+orbax-checkpoint is needed for that and for nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import RevelioError
+from .dictionary import Dictionary
+
+CLIP = 10.0
+_MARKS = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt")
+_NAME = re.compile(r"sae_(double|single)_l(\d+)_img(?:-k(\d+))?")
+_USUAL_K = 64
+
+
+def is_orbax(path: Path) -> bool:
+    """Whether a folder is an Orbax checkpoint, or holds one named `default`."""
+    return path.is_dir() and any((place / m).exists() for place in (path, path / "default") for m in _MARKS)
+
+
+def read_orbax(path: Path, k: int | None = None) -> Dictionary:
+    """The dictionary in an Orbax checkpoint folder; k: when its name does not say it.
+
+    Raises RevelioError when orbax-checkpoint is not installed or the checkpoint is not of this kind.
+    """
+    try:
+        import orbax.checkpoint as orbax
+    except ImportError:
+        raise RevelioError(
+            f"{path} is an Orbax checkpoint; install orbax-checkpoint (pip install orbax-checkpoint) to "
+            "convert it, once."
+        ) from None
+    place = path / "default" if (path / "default").is_dir() else path
+    try:
+        content = orbax.PyTreeCheckpointer().restore(place.absolute())
+    except Exception as problem:  # orbax raises whatever its parts raise
+        raise RevelioError(f"{path} cannot be read as an Orbax checkpoint ({problem}).") from None
+    named = next((m for part in path.absolute().parts if (m := _NAME.search(part))), None)
+    dictionary = from_parameters(
+        content["sae_params"], content["info"], k or int((named and named[3]) or _USUAL_K)
+    )
+    if named is not None:
+        kind = "transformer_blocks" if named[1] == "double" else "single_transformer_blocks"
+        dictionary.hook_point = f"{kind}.{named[2]}"
+    return dictionary
+
+
+def from_parameters(params: Mapping[str, Any], info: Mapping[str, Any], k: int) -> Dictionary:
+    """The dictionary of fae's parameters, with its standardisation folded in as far as that is exact.
+
+    x_n = clip((x WM - mean) / std, -10, 10); e = (x_n - b_post + b_pre) W_enc; the k largest, signed;
+    y = ((z W_dec + b_post) std + mean) WM^T. params: b_pre [d], W_enc [d, n], W_dec [n, d], b_post [d];
+    info: feature_means [d], feature_square_means [d], whitening_matrix WM [d, d].
+    """
+    try:
+        W_enc, W_dec, b_pre, b_post = (_double(params[n]) for n in ("W_enc", "W_dec", "b_pre", "b_post"))
+        mean, squares, WM = (
+            _double(info[n]) for n in ("feature_means", "feature_square_means", "whitening_matrix")
+        )
+    except KeyError as missing:
+        raise RevelioError(f"This checkpoint has no {missing.args[0]}, so it is no SAE of fae.") from None
+    std = (squares - mean.square()).clamp(min=1e-6).sqrt()
+    return Dictionary(
+        W_enc.T.float().contiguous(),
+        torch.zeros(W_enc.shape[1]),
+        ((W_dec * std) @ WM.T).float(),
+        (b_post - b_pre).float(),
+        ((b_post * std + mean) @ WM.T).float(),
+        k=k,
+        activation="topk_signed",
+        whitening=(WM / std).float(),
+        whitening_bias=(-mean / std).float(),
+        clip=CLIP,
+        source_format="fae",
+    )
+
+
+def _double(array: Any) -> Tensor:
+    return torch.as_tensor(array).double()

@@ -1,0 +1,244 @@
+"""The native layout: one .safetensors file. Written for files from anywhere: nothing is trusted.
+
+Tensors, float16 or float32: W_enc [n, d], b_enc [n], W_dec [n, d], b_in [d], b_out [d]; those of EXTRAS and
+of a modulation that its kind needs; optionally stats.mean_active [n], stats.rate [n] and stats.mean_map
+[n, h, w]. Metadata: format "revelio-sae", format_version "1", and config, a JSON object with kind, k,
+activation, hook_point, captured, pooling, model_family, figures, labels, and where they are not the usual
+ones normalise and clip.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import tensor_file
+from ..errors import RevelioError
+from .dictionary import ACTIVATIONS, CAPTURED, EXTRAS, NORMALISATIONS, POOLING, WEIGHTS, Dictionary
+from .modulation import NAMES as TIME_WEIGHTS
+from .modulation import Modulation
+from .stats import FeatureStats
+
+FORMAT = "revelio-sae"
+FORMAT_VERSION = "1"
+KINDS = {
+    "topk_relu": "k_sae",
+    "topk_signed": "k_sae",
+    "groupmax": "k_sae",
+    "relu": "relu_sae",
+    "jumprelu": "jumprelu_sae",
+    "gated": "gated_sae",
+    "pursuit": "itda",
+}
+"""Kind by activation."""
+TEMPORAL = "temporal_sae"
+"""Kind of those that follow the timestep."""
+
+_STATS = ("stats.mean_active", "stats.rate", "stats.mean_map")
+_CONFIG_KEYS = {
+    "kind", "k", "activation", "hook_point", "captured", "pooling", "model_family", "figures", "labels",
+}  # fmt: skip
+_USUAL: dict[str, Any] = {"normalise": "none", "clip": 0.0}
+_FLOATS = ("F16", "BF16", "F32")
+
+
+def is_native(path: str | os.PathLike[str]) -> bool:
+    """Whether the header of a .safetensors file says that it is of this layout."""
+    return tensor_file.read_header(path).metadata.get("format") == FORMAT
+
+
+def read_native(path: str | os.PathLike[str]) -> Dictionary:
+    """Load a file of the native layout, weights in float32.
+
+    Raises RevelioError when the file is missing, broken, of another layout, or holds numbers that are not
+    finite.
+    """
+    config = peek_native(path)
+    tensors = tensor_file.read_tensors(path, config["tensors"])
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise _broken(path, f"{name} holds numbers that are not finite")
+    tensors = {name: tensor.float() for name, tensor in tensors.items()}
+    stats = None
+    if "stats.mean_active" in tensors:
+        stats = FeatureStats(*(tensors.get(name) for name in _STATS))  # type: ignore[arg-type]
+    modulation = None
+    if config["kind"] == TEMPORAL:
+        modulation = Modulation(*(tensors[name] for name in TIME_WEIGHTS))
+    W_enc, b_enc, W_dec, b_in, b_out = (tensors[name] for name in WEIGHTS)
+    extras: dict[str, Any] = {name: tensors.get(name) for name in EXTRAS}
+    return Dictionary(
+        W_enc,
+        b_enc,
+        W_dec,
+        b_in,
+        b_out,
+        k=config["k"],
+        activation=config["activation"],
+        **extras,
+        normalise=config["normalise"],
+        clip=float(config["clip"]),
+        modulation=modulation,
+        hook_point=config["hook_point"],
+        captured=config["captured"],
+        pooling=config["pooling"],
+        source_format=FORMAT,
+        model_family=config["model_family"],
+        figures=config["figures"],
+        labels=config["labels"],
+        stats=stats,
+    )
+
+
+def kind_of(dictionary: Dictionary) -> str:
+    """What sort of dictionary it is, in one word."""
+    return TEMPORAL if dictionary.modulation is not None else KINDS[dictionary.activation]
+
+
+def save_dictionary(
+    dictionary: Dictionary, path: str | os.PathLike[str], *, dtype: torch.dtype = torch.float16
+) -> None:
+    """Write the native layout, with weights in float16 (default) or float32."""
+    if dtype not in (torch.float16, torch.float32):
+        raise RevelioError(f"Dictionaries are saved as float16 or float32, not {dtype}.")
+    if Path(path).suffix != ".safetensors":
+        raise RevelioError(f"The name of a dictionary file ends in .safetensors; {Path(path).name} does not.")
+    own: dict[str, Tensor | None] = {name: getattr(dictionary, name) for name in (*WEIGHTS, *EXTRAS)}
+    if dictionary.modulation is not None:
+        own |= {name: getattr(dictionary.modulation, name) for name in TIME_WEIGHTS}
+    if (stats := dictionary.stats) is not None:
+        own |= {f"stats.{name}": getattr(stats, name) for name in ("mean_active", "rate", "mean_map")}
+    tensors = {name: tensor.to(dtype) for name, tensor in own.items() if tensor is not None}
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise RevelioError(f"{name} has numbers that {dtype} cannot hold; save as float32.")
+    config = {
+        "kind": kind_of(dictionary),
+        "k": dictionary.k,
+        "activation": dictionary.activation,
+        "hook_point": dictionary.hook_point,
+        "captured": dictionary.captured,
+        "pooling": dictionary.pooling,
+        "model_family": dictionary.model_family,
+        "figures": {name: float(value) for name, value in dictionary.figures.items()},
+        "labels": {name: [int(f) for f in features] for name, features in dictionary.labels.items()},
+    }
+    now = {"normalise": dictionary.normalise, "clip": float(dictionary.clip)}
+    config |= {name: value for name, value in now.items() if value != _USUAL[name]}
+    text = json.dumps(config, allow_nan=False)
+    tensor_file.write(path, tensors, {"format": FORMAT, "format_version": FORMAT_VERSION, "config": text})
+
+
+def peek_native(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What the header of a dictionary file says, checked, without reading a tensor.
+
+    Returns the config plus d_model, n_features, has_stats, has_maps and tensors (the names).
+    Raises RevelioError for anything that is not a sound dictionary file.
+    """
+    header = tensor_file.read_header(path)
+    if header.metadata.get("format") != FORMAT:
+        raise RevelioError(
+            f"{path} is no dictionary of a known layout: its metadata lacks format {FORMAT!r}; "
+            "choose a file saved by Revelio."
+        )
+    if (version := header.metadata.get("format_version")) != FORMAT_VERSION:
+        raise RevelioError(
+            f"{path} has format version {version!r}, but this Revelio reads "
+            f"{FORMAT_VERSION!r}; update Revelio."
+        )
+    config = tensor_file.parse_json(path, header.metadata.get("config", ""), "config")
+    _check_config(path, config)
+    config = {**_USUAL, **config}
+    n, d = _check_shapes(path, header, config["kind"] == TEMPORAL)
+    if config["k"] > n:
+        raise _broken(path, f"k is {config['k']}, more than its {n} features")
+    for label, features in config["labels"].items():
+        if any(feature >= n for feature in features):
+            raise _broken(path, f"label {label!r} names a feature outside 0 to {n - 1}")
+    return {
+        **config,
+        "d_model": d,
+        "n_features": n,
+        "has_stats": "stats.mean_active" in header.tensors,
+        "has_maps": "stats.mean_map" in header.tensors,
+        "tensors": sorted(header.tensors),
+    }
+
+
+def _check_config(path: str | os.PathLike[str], config: Any) -> None:
+    def refuse(reason: str) -> RevelioError:
+        return _broken(path, f"its config {reason}")
+
+    if not isinstance(config, dict) or set(config) - set(_USUAL) != _CONFIG_KEYS:
+        raise refuse(f"must have exactly the entries {', '.join(sorted(_CONFIG_KEYS))}")
+    choices = {
+        "activation": ACTIVATIONS, "captured": CAPTURED, "pooling": POOLING, "normalise": NORMALISATIONS,
+    }  # fmt: skip
+    for name, known in choices.items():
+        if config.get(name, known[0]) not in known:
+            raise refuse(f"has {name} {config[name]!r}, but known are {', '.join(known)}")
+    if config["kind"] not in (kinds := (KINDS[config["activation"]], TEMPORAL)):
+        raise refuse(f"has kind {config['kind']!r}, but its activation is of {' or '.join(kinds)}")
+    if not _is_number(clip := config.get("clip", 0.0)) or clip < 0:
+        raise refuse(f"has clip {clip!r}, which is no number from 0")
+    if type(config["k"]) is not int or config["k"] < 1:
+        raise refuse(f"has k {config['k']!r}, but k is a whole number from 1")
+    for name in ("hook_point", "model_family"):
+        if not isinstance(config[name], str):
+            raise refuse(f"has a {name} that is no text")
+    figures, labels = config["figures"], config["labels"]
+    if not isinstance(figures, dict) or not all(_is_number(value) for value in figures.values()):
+        raise refuse("has figures that are no table of numbers")
+    if not isinstance(labels, dict) or not all(_is_feature_list(value) for value in labels.values()):
+        raise refuse("has labels that are no table of feature lists")
+
+
+def _check_shapes(
+    path: str | os.PathLike[str], header: tensor_file.Header, temporal: bool
+) -> tuple[int, int]:
+    """(n_features, d_model), after all tensors were found and agree with each other.
+
+    Which of the extras a kind needs, and their shapes, the dictionary checks itself.
+    """
+    tensors = header.tensors
+    own = (*WEIGHTS, *(TIME_WEIGHTS if temporal else ()))
+    missing = [name for name in own if name not in tensors]
+    if missing:
+        raise _broken(path, f"the tensors {', '.join(missing)} are missing")
+    extra = sorted(set(tensors) - {*own, *EXTRAS, *_STATS})
+    if extra:
+        raise _broken(path, f"it has the unknown tensors {', '.join(extra)}")
+    if any(name in tensors for name in _STATS) and "stats.mean_active" not in tensors:
+        raise _broken(path, "its feature statistics are incomplete")
+    shape = tensors["W_enc"].shape
+    if len(shape) != 2 or 0 in shape:
+        raise _broken(path, f"W_enc must be [features, width] and not empty, but is {list(shape)}")
+    n, d = shape
+    expected = {"b_enc": (n,), "W_dec": (n, d), "b_in": (d,), "b_out": (d,), "stats.mean_active": (n,),
+                "stats.rate": (n,)}  # fmt: skip
+    for name, info in tensors.items():
+        if info.dtype not in _FLOATS:
+            raise _broken(path, f"{name} is {info.dtype}, but must be one of {', '.join(_FLOATS)}")
+        if name in expected and info.shape != expected[name]:
+            raise _broken(path, f"{name} is {list(info.shape)}, but W_enc asks for {list(expected[name])}")
+        if name == "stats.mean_map" and (len(info.shape) != 3 or info.shape[0] != n or 0 in info.shape):
+            raise _broken(path, f"{name} is {list(info.shape)}, but must be [{n}, height, width]")
+    return n, d
+
+
+def _broken(path: str | os.PathLike[str], reason: str) -> RevelioError:
+    return RevelioError(f"{path} is broken: {reason}; get the file again.")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+def _is_feature_list(value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)

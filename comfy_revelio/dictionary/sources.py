@@ -1,0 +1,150 @@
+"""Finding and opening a dictionary from anywhere: one file, or a directory with weights and a config.
+
+Nothing in a file is trusted: safetensors headers are checked before a tensor is read, pickles are read
+without running anything in them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .. import tensor_file
+from ..errors import RevelioError
+from ..pickle_file import Stub, read_pickle
+
+CONFIG_NAMES = ("cfg.json", "config.json")
+WEIGHT_NAMES = (
+    "sae.safetensors",
+    "sae_weights.safetensors",
+    "state_dict.pth",
+    "ae.pt",
+    "sae_best.pt",
+)
+_SUFFIXES = (".safetensors", ".pt", ".pth", ".pkl.gz")
+_BESIDE = ("mean.pt", "std.pt", "sparsity.safetensors")  # statistics that lie beside some layouts
+_MAX_CONFIG_BYTES = 1024 * 1024
+REVELIO_CONFIG = "training.config.SDSAERunnerConfig"
+
+# A path part names the hook point in some layouts: "unet.mid_block.attentions.0_k10_hidden5120_..."
+_HOOK_POINT = re.compile(
+    r"(?:unet\.|transformer\.)?("
+    r"(?:down_blocks|up_blocks)\.\d+(?:\.attentions\.\d+)?"
+    r"|mid_block(?:\.attentions\.\d+)?"
+    r"|(?:single_)?transformer_blocks\.\d+(?:\.[a-z]\w*)*?"
+    r"|(?:input_blocks|output_blocks)\.\d+\.\d+|middle_block\.\d+"
+    r"|text_encoder(?:_\d)?(?:\.[a-z]\w*)*?\.(?:layers|block)\.\d+"
+    r")(?=_|$)"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was found under a name. weights: the file with the tensors; config: {} where there is none."""
+
+    path: Path
+    weights: Path
+    config: dict[str, Any]
+
+    def refuse(self, reason: str) -> RevelioError:
+        return RevelioError(f"{self.path} cannot be used: {reason}")
+
+    @property
+    def hook_point(self) -> str:
+        """The hook point that the name of the file or of a folder above it tells, or ""."""
+        absolute = Path(os.path.abspath(self.weights))
+        for part in (absolute.name, *(parent.name for parent in list(absolute.parents)[:4])):
+            if match := _HOOK_POINT.search(part.removesuffix(".safetensors").removesuffix(".pt")):
+                return match[1]
+        return ""
+
+
+def find(path: str | os.PathLike[str]) -> Source:
+    """The weights and config under a name; RevelioError when there is nothing or too much to choose from."""
+    path = Path(path)
+    try:
+        folder = path if path.is_dir() else None
+        weights = path if folder is None else _weights_in(folder)
+    except OSError as error:
+        raise RevelioError(f"{path} cannot be read ({error.strerror}); check the path.") from None
+    return Source(path, weights, _config_beside(weights))
+
+
+def read(source: Source) -> Mapping[str, Any]:
+    """The content of the weights file: tensors by name, perhaps nested, perhaps with plain values."""
+    if _is_safetensors(source.weights):
+        header = tensor_file.read_header(source.weights)
+        return tensor_file.read_tensors(source.weights, list(header.tensors))
+    content = read_pickle(source.weights, stubs=(REVELIO_CONFIG,))
+    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
+        raise source.refuse("it holds no table of named tensors.")
+    return content
+
+
+def read_beside(source: Source, name: str) -> Tensor | None:
+    """A bare tensor saved beside the weights, such as mean.pt; None where there is none."""
+    file = source.weights.with_name(name)
+    if not file.is_file():
+        return None
+    content = read_pickle(file)
+    if not isinstance(content, Tensor):
+        raise RevelioError(f"{file} holds no tensor; get the file again, or take it away.")
+    return content
+
+
+def looks_like_one(weights: Path) -> bool:
+    """Whether a file has the name that some layout gives to its weights; nothing is read."""
+    return weights.name in WEIGHT_NAMES or weights.name.startswith("final_k_sparse_autoencoder")
+
+
+def _is_safetensors(file: Path) -> bool:
+    return file.suffix == ".safetensors"
+
+
+def _weights_in(folder: Path) -> Path:
+    """The one weights file of a folder, or of the folder `final` in it (sdxl-unbox, Concept Steerers)."""
+    for place in (folder, folder / "final"):
+        for name in WEIGHT_NAMES:
+            if (place / name).is_file():
+                return place / name
+    files = sorted(
+        entry
+        for entry in folder.iterdir()
+        if entry.name.endswith(_SUFFIXES) and entry.name not in _BESIDE and entry.is_file()
+    )
+    if len(files) == 1:
+        return files[0]
+    known = ", ".join(WEIGHT_NAMES)
+    if not files:
+        raise RevelioError(f"There is no dictionary in the folder {folder}; it would hold one of {known}.")
+    raise RevelioError(
+        f"The folder {folder} holds several files ({', '.join(file.name for file in files[:4])}); name the "
+        "one to load."
+    )
+
+
+def _config_beside(weights: Path) -> dict[str, Any]:
+    for name in CONFIG_NAMES:
+        file = weights.with_name(name)
+        try:
+            if not file.is_file():
+                continue
+            if file.stat().st_size > _MAX_CONFIG_BYTES:
+                raise RevelioError(f"{file} is too large for a config; get the file again.")
+            text = file.read_bytes()
+        except OSError as error:
+            raise RevelioError(f"{file} cannot be read ({error.strerror}); check the file.") from None
+        config = tensor_file.parse_json(file, text, "content")
+        if not isinstance(config, dict):
+            raise RevelioError(f"{file} is broken: it holds no table; get the file again.")
+        return config
+    return {}
+
+
+__all__ = ["REVELIO_CONFIG", "Source", "Stub", "find", "looks_like_one", "read", "read_beside"]

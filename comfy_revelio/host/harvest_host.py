@@ -1,0 +1,110 @@
+"""ComfyUI as a host for harvesting: any MODEL, CLIP and VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import comfy.sample
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from .. import hookpoints
+from ..training.harvest import Item, Taken, Wanted, read_image
+from .generate import encode, sample
+from .model_taps import network_of, tap
+from .runs import ModelCall, Run
+
+
+class ComfyHost:
+    """Runs a ComfyUI model. name: how the manifest calls it; sampling: steps, cfg, sampler, scheduler."""
+
+    def __init__(
+        self,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        name: str,
+        *,
+        height: int,
+        width: int,
+        steps: int = 20,
+        cfg: float = 3.0,
+        sampler: str = "euler",
+        scheduler: str = "normal",
+    ) -> None:
+        self.model, self.clip, self.vae, self.name = model, clip, vae, name
+        self.height, self.width = height, width
+        self.sampling: dict[str, Any] = {
+            "steps": steps,
+            "cfg": cfg,
+            "sampler": sampler,
+            "scheduler": scheduler,
+        }
+        self.settings = {
+            "host": "comfyui",
+            "size": f"{width}x{height}",
+            **{
+                key: f"{value:g}" if isinstance(value, float) else str(value)
+                for key, value in self.sampling.items()
+            },
+        }
+
+    def hook_point(self, name: str) -> str:
+        return hookpoints.resolve(network_of(self.model.model), name).name
+
+    def run(self, items: Sequence[Item], wanted: Wanted) -> Iterator[Taken]:
+        kept: list[Taken] = []
+        tapped = self.model
+        for name in wanted.hook_points:
+            tapped = self._listen(tapped, name, wanted, items, kept)
+        positive = encode(self.clip, [item.prompt for item in items])
+        if items[0].image is None:
+            negative = encode(self.clip, [""])
+            seeds = [item.seed for item in items]
+            sample(tapped, positive, negative, seeds, height=self.height, width=self.width, **self.sampling)
+        else:
+            self._look_at(tapped, items, positive, wanted.timesteps)
+        yield from kept
+
+    def _listen(self, model: Any, name: str, wanted: Wanted, items: Sequence[Item], kept: list[Taken]) -> Any:
+        from_images = items[0].image is not None
+
+        def keep(tokens: Tensor, call: ModelCall, _run: Run) -> None:
+            step_counts = from_images or not wanted.steps or call.step in wanted.steps
+            if call.role != "cond" or call.evaluation or not step_counts:
+                return
+            rows = tokens.detach().float().cpu()
+            for row, place in zip(rows, call.items, strict=True):
+                kept.append(Taken(name, items[place].number, call.timestep, row, call.grid))
+
+        hook_point = hookpoints.resolve(network_of(self.model.model), name)
+        return tap(model, hook_point, keep, captured=wanted.captured)
+
+    def _look_at(
+        self, model: Any, items: Sequence[Item], positive: Tensor, timesteps: Sequence[float]
+    ) -> None:
+        """One evaluation for each timestep of the pictures, noised to it: the way of Revelio."""
+        pixels = torch.stack([read_image(item, self.height, self.width) for item in items])
+        latents = self.vae.encode(pixels)
+        latents = comfy.sample.fix_empty_latent_channels(model, latents)
+        noise = torch.cat(
+            [comfy.sample.prepare_noise(latents[n : n + 1], item.seed) for n, item in enumerate(items)]
+        )
+        sampling = model.get_model_object("model_sampling")
+        for timestep in timesteps:
+            sigma = sampling.sigma(torch.tensor([float(timestep)]))
+            # one Euler step from sigma to 0 evaluates the model once, at sigma, on the noised pictures
+            comfy.sample.sample_custom(
+                model,
+                noise,
+                1.0,
+                comfy.samplers.sampler_object("euler"),
+                torch.cat([sigma.flatten()[:1].cpu(), torch.zeros(1)]),
+                [[positive, {}]],
+                [[positive, {}]],
+                latents,
+                disable_pbar=True,
+                seed=items[0].seed,
+            )

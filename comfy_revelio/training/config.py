@@ -1,0 +1,199 @@
+"""How a dictionary is trained: every option, and the recipes of the papers by name.
+
+The numbers of the recipes are those of the papers' own code, as far as they do not depend on the size of
+the data: steps and batch are always the user's, for nobody repeats 400 million tokens to try something.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from ..errors import RevelioError
+
+ACTIVATIONS = ("topk_relu", "topk_signed", "batchtopk", "relu", "pursuit")
+INITS = ("tied", "kaiming")
+BIASES = ("mean", "geometric_median", "zeros")
+SCALINGS = ("one", "each", "none")
+LOSSES = ("variance", "batch")
+SCHEDULES = ("end", "linear", "cosine", "constant")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a dictionary is trained."""
+
+    n_features: int = 2048
+    """Number of features to learn."""
+    k: int = 16
+    """Features active per token; with batchtopk on average over a batch."""
+    activation: str = "topk_relu"
+    """topk_relu, topk_signed, batchtopk, relu (with l1), or pursuit: ITDA, which collects its features."""
+    temporal: bool = False
+    """Scale and shift what goes in and comes out by the timestep (TIDE's idea)."""
+    steps: int = 4000
+    """Optimiser steps."""
+    batch: int = 4096
+    """Tokens per step, over all processes together."""
+    learning_rate: float = 3e-3
+    """Adam's, after the warm-up."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    warmup: int = 200
+    """Steps over which the learning rate rises from 0."""
+    schedule: str = "end"
+    """end: falls over decay_share of the steps; linear or cosine: from the start; constant: never."""
+    decay_share: float = 0.2
+    """Share of the steps, at the end, over which it falls to 0."""
+    clip: float = 0.0
+    """Largest norm of the gradient; 0 does not clip."""
+    ema: float = 0.0
+    """Decay of a moving average of the weights, which is then the result; 0 takes the last weights."""
+    loss: str = "variance"
+    """The squared error in shares of the variance of the data, or of each batch (Revelio)."""
+    aux_k: int = 128
+    """Dead features that share in explaining the remaining error; 0 turns AuxK off."""
+    aux_coef: float = 1 / 32
+    """Weight of the AuxK loss."""
+    multi_topk: float = 0.0
+    """Weight of the same loss with 4 k features active (sparsify and SAeUron: 1/8)."""
+    l1: float = 0.0
+    """Weight of the sum of the codes, for relu."""
+    dead_after: int = 400_000
+    """Tokens without firing after which a feature counts as dead."""
+    unit_decoder: bool = True
+    """Keep decoder rows at norm 1, so that values of all features share one scale."""
+    init: str = "tied"
+    """tied: encoder rows start as decoder rows; kaiming: both start on their own (Revelio)."""
+    bias: str = "mean"
+    """Where the shared bias starts: mean, geometric_median or zeros."""
+    scale_input: str = "one"
+    """one: train on inputs of unit mean square; each: every dimension standardised; none: as they are."""
+    fvu_threshold: float = 0.3
+    """pursuit: activations of which more than this share stays unexplained become features."""
+    seed: int = 0
+    """Of the initial weights and of the batches."""
+    device: str = ""
+    """Where to train; empty means a GPU if there is one, else the CPU."""
+    amp: bool = False
+    """Matrix products in bfloat16; faster on a GPU, slower on most CPUs, and a little coarser."""
+    report_every: int = 100
+    """Steps between calls of progress and checks for dead features; each makes the device wait."""
+
+    def __post_init__(self) -> None:
+        """Raise RevelioError for what cannot be meant."""
+        for name in ("n_features", "k", "steps", "batch", "report_every"):
+            if getattr(self, name) < 1:
+                raise RevelioError(
+                    f"To train a dictionary {name} must be 1 or more, not {getattr(self, name)}."
+                )
+        if self.k > self.n_features:
+            raise RevelioError(f"k must be from 1 to the {self.n_features} features, not {self.k}.")
+        if not 0.0 < self.learning_rate < math.inf:
+            raise RevelioError(f"The learning rate must be a number above 0, not {self.learning_rate}.")
+        choices = {
+            "activation": ACTIVATIONS,
+            "schedule": SCHEDULES,
+            "loss": LOSSES,
+            "init": INITS,
+            "bias": BIASES,
+            "scale_input": SCALINGS,
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise RevelioError(
+                    f"Unknown {name} {getattr(self, name)!r} for training; choose one of {', '.join(known)}."
+                )
+        if self.temporal and self.scale_input == "each":
+            raise RevelioError("A temporal dictionary takes one scale for all dimensions: scale_input one.")
+
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of a step, counted from 0: up over the warm-up, then the schedule."""
+        rise = (step + 1) / max(1, self.warmup)
+        left = (self.steps - step) / self.steps
+        fall = {
+            "end": left / max(1e-9, self.decay_share),
+            "linear": left,
+            "cosine": 0.5 * (1 - math.cos(math.pi * left)),
+            "constant": 1.0,
+        }[self.schedule]
+        return self.learning_rate * min(1.0, rise, fall)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A recipe. expansion: features for each dimension of the activations."""
+
+    about: str
+    expansion: float
+    settings: Mapping[str, Any]
+
+
+PRESETS: dict[str, Preset] = {
+    "topk": Preset("plain TopK with AuxK, quick on small data", 16, {"k": 32}),
+    "temporal": Preset("the same, modulated by the timestep", 16, {"k": 32, "temporal": True}),
+    "revelio": Preset(
+        "Revelio (arXiv 2411.16725): signed codes, no AuxK, untied start",
+        64,
+        {
+            "k": 32, "activation": "topk_signed", "learning_rate": 4e-4, "warmup": 500,
+            "schedule": "constant", "loss": "batch", "aux_k": 0, "init": "kaiming", "scale_input": "none",
+        },
+    ),
+    "steerers": Preset(
+        "Concept Steerers (arXiv 2501.19066), without its doubled bias",
+        4,
+        {
+            "k": 32, "learning_rate": 4e-4, "eps": 6.25e-10, "warmup": 0, "schedule": "constant",
+            "aux_k": 256, "dead_after": 10_000_000, "bias": "geometric_median", "scale_input": "none",
+        },
+    ),
+    "sdxl-unbox": Preset(
+        "sdxl-unbox (arXiv 2410.22366)",
+        4,
+        {
+            "k": 10, "learning_rate": 1e-4, "eps": 6.25e-10, "warmup": 0, "schedule": "constant",
+            "aux_k": 256, "dead_after": 10_000_000, "bias": "geometric_median", "scale_input": "none",
+        },
+    ),
+    "saeuron": Preset(
+        "SAeUron (arXiv 2501.18052): BatchTopK",
+        16,
+        {
+            "k": 32, "activation": "batchtopk", "learning_rate": 4e-4, "warmup": 0, "schedule": "linear",
+            "clip": 1.0, "dead_after": 10_000_000, "bias": "geometric_median", "scale_input": "none",
+            "aux_k": 512,
+        },
+    ),
+    "flux": Preset(
+        "the Flux SAEs of arXiv 2505.24360: signed codes on standardised inputs, without the rotation",
+        64 / 3,
+        {
+            "k": 64, "activation": "topk_signed", "learning_rate": 2e-4, "betas": (0.0, 0.99), "eps": 1e-10,
+            "warmup": 50, "schedule": "constant", "clip": 10.0, "ema": 0.995, "aux_k": 64,
+            "scale_input": "each",
+        },
+    ),
+    "itda": Preset(
+        "ITDA (arXiv 2505.24360): features are activations that the others explain badly",
+        16,
+        {"k": 32, "activation": "pursuit", "scale_input": "none"},
+    ),
+}  # fmt: skip
+
+
+def preset(name: str, d_model: int, **options: Any) -> TrainConfig:
+    """A recipe for activations of some width; options replace its settings.
+
+    Raises RevelioError for names that are not there.
+    """
+    if name not in PRESETS:
+        raise RevelioError(f"There is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
+    known = {field.name for field in fields(TrainConfig)}
+    if unknown := sorted(set(options) - known):
+        raise RevelioError(f"Training has no option {', '.join(unknown)}; it has {', '.join(sorted(known))}.")
+    recipe = PRESETS[name]
+    base = {"n_features": max(1, round(recipe.expansion * d_model)), **recipe.settings}
+    return replace(TrainConfig(), **{**base, **options})

@@ -1,0 +1,77 @@
+"""Batches of activations for training, the same for the same step whatever happened before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from ..errors import RevelioError
+from .processes import Processes
+from .shards import RowView
+
+Rows = Tensor | RowView | Callable[[int, Generator], Tensor]
+"""Activations [N, d] in memory, on disk, or a function (step, generator) -> [batch, d]."""
+
+
+class Drawn(NamedTuple):
+    """x: float32 [b, d] on the training device; timestep: float32 [b], or None where nobody knows it."""
+
+    x: Tensor
+    timestep: Tensor | None
+
+
+def sample(rows: Rows, timesteps: Tensor | None, count: int, batch: int, seed: int) -> Tensor:
+    """About `count` rows float32 [n, d] for means and scales; the same in every process."""
+    if isinstance(rows, RowView):
+        return rows.all(limit=count, seed=seed).x
+    parts, stream = [], batches(rows, timesteps, batch, seed, start=-1_000_000)
+    for _ in range(max(1, min(16, count // max(1, batch)))):
+        parts.append(next(stream).x)
+    return torch.cat(parts)
+
+
+def batches(
+    rows: Rows,
+    timesteps: Tensor | None,
+    batch: int,
+    seed: int,
+    *,
+    start: int = 0,
+    processes: Processes | None = None,
+    device: torch.device | str = "cpu",
+) -> Iterator[Drawn]:
+    """An endless stream of batches from step `start` on.
+
+    Every process gets its share of each batch, so that several see together what one would see alone.
+    """
+    processes = processes or Processes()
+    if isinstance(rows, RowView):
+        stream = rows.batches(batch, seed=seed, start=start, rank=processes.rank, world=processes.world)
+        for drawn in stream:
+            yield Drawn(drawn.x.to(device), drawn.timestep.to(device))
+        return
+    if isinstance(rows, Tensor):
+        _check(rows, timesteps)
+    step = start
+    while True:
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
+        share = slice(processes.rank, None, processes.world)
+        if isinstance(rows, Tensor):
+            picks = torch.randint(len(rows), (batch,), generator=generator)[share].to(rows.device)
+            times = None if timesteps is None else timesteps[picks].to(device, torch.float32)
+            yield Drawn(rows[picks].to(device, torch.float32), times)
+        else:
+            yield Drawn(rows(step, generator)[share].to(device, torch.float32), None)
+        step += 1
+
+
+def _check(rows: Tensor, timesteps: Tensor | None) -> None:
+    if rows.ndim != 2 or not len(rows):
+        raise RevelioError(
+            f"Activations to train on must be [rows, width] and not empty, not {list(rows.shape)}."
+        )
+    if timesteps is not None and timesteps.shape != rows.shape[:1]:
+        raise RevelioError(f"{len(rows)} activations need as many timesteps, not {list(timesteps.shape)}.")

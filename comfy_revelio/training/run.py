@@ -1,0 +1,82 @@
+"""From harvested activations to a finished dictionary file: train, measure on held-out items, save."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..analysis.words import labels_of_prompts
+from ..dictionary import Dictionary, FeatureStats, save_dictionary
+from .config import TrainConfig
+from .harvest import prompts_of
+from .metrics import error_by_timestep, feature_stats, measure
+from .processes import join
+from .shards import ShardSet
+from .trainer import Progress, train
+
+MEASURED = 65_536
+"""Held-out rows to measure on, at most."""
+_STATS_ROWS = 262_144
+"""Rows that feature statistics are taken from, at most."""
+
+
+def train_on_shards(
+    data: Path,
+    out: Path,
+    config: TrainConfig,
+    progress: Progress | None = None,
+    *,
+    family: str = "",
+    checkpoint_every: int = 500,
+) -> dict[str, Any]:
+    """Train on a folder of activations, write the dictionary to `out` and return its figures.
+
+    The state of the unfinished training lies beside `out`, as NAME.training: the same call after a kill goes
+    on from it. A tenth of the items is held out for the figures: explained_variance, fvu, cosine, l0,
+    dead_share, and by_timestep. Where the harvest wrote its prompts down, features are labelled by words.
+    """
+    shards = ShardSet(data)
+    seen, held_out = shards.split()
+    state = out.with_name(f"{out.name}.training")
+    dictionary = train(seen, config, progress, checkpoint=state, checkpoint_every=checkpoint_every)
+    processes, _ = join(config.device)
+    if not processes.first:
+        return {}
+    dictionary.hook_point, dictionary.captured = shards.source.hook_point, shards.source.captured
+    dictionary.model_family = family or shards.source.model
+    figures = figures_on(dictionary, held_out.all(limit=MEASURED).x, held_out.all(limit=MEASURED).timestep)
+    dictionary.figures = {name: value for name, value in figures.items() if isinstance(value, float)}
+    if dictionary.modulation is None:
+        dictionary.set_stats(stats_on(dictionary, shards))
+    if prompts := prompts_of(data.parent):
+        some = shards.split(0.0)[0].all(limit=_STATS_ROWS)
+        times = some.timestep if dictionary.modulation is not None else None
+        dictionary.labels = labels_of_prompts(dictionary, some.x, some.item, prompts, timesteps=times)
+    save_dictionary(dictionary, out)
+    return figures
+
+
+def figures_on(dictionary: Dictionary, x: Tensor, timesteps: Tensor) -> dict[str, Any]:
+    """Figures on rows [N, d], over all of them and by ranges of timesteps."""
+    figures: dict[str, Any] = dict(measure(dictionary, x, timesteps=timesteps))
+    figures["by_timestep"] = error_by_timestep(dictionary, x, timesteps)
+    return figures
+
+
+def stats_on(dictionary: Dictionary, shards: ShardSet) -> FeatureStats:
+    """Mean active values, rates, and maps where all items share one grid."""
+    grid = shards.source.grid
+    cells = 1 if grid is None else grid[0] * grid[1]
+    count = max(1, min(shards.n_rows, _STATS_ROWS) // cells)
+    picks = torch.linspace(0, shards.n_rows // cells - 1, count).long()
+
+    def maps() -> Iterator[Tensor]:
+        for part in picks.split(max(1, 16384 // cells)):
+            rows = shards.rows((part[:, None] * cells + torch.arange(cells)).flatten())
+            yield rows if grid is None else rows.reshape(len(part), *grid, shards.d_model)
+
+    return feature_stats(dictionary, maps())

@@ -1,0 +1,31 @@
+"""Labels from the words of prompts."""
+
+from __future__ import annotations
+
+import torch
+
+from comfy_revelio.analysis.words import labels_of_prompts, phrases
+
+
+def test_words_and_short_phrases_of_a_prompt() -> None:
+    found = phrases("A pixel art portrait of a person, blue hair, in front of a red wall behind the house")
+    assert {"pixel", "blue hair", "hair", "red", "wall"} <= found
+    assert not found & {"a", "of", "portrait", "in front of red wall behind house"}
+    assert phrases("") == set()
+
+
+def test_the_feature_that_follows_a_word_is_named_after_it(make_dictionary) -> None:
+    dictionary = make_dictionary(n=40, d=12, k=5)
+    g = torch.Generator().manual_seed(1)
+    prompts = {n: "a face, blue hair" if n % 3 == 0 else "a face, glasses" if n % 3 == 1 else "a face"
+               for n in range(24)}  # fmt: skip
+    items = torch.arange(24).repeat_interleave(6)
+    rows = dictionary.b_in + torch.randn(144, 12, generator=g) * 0.1
+    for number in range(0, 24, 3):  # one token of each such picture points at feature 7
+        rows[number * 6 + 2] += 4 * dictionary.W_enc[7] / dictionary.W_enc[7].norm()
+    order = torch.randperm(144, generator=g)
+    labels = labels_of_prompts(dictionary, rows[order], items[order], prompts)
+    assert 7 in labels["blue hair"]
+    assert 7 not in labels.get("glasses", [])
+    assert "face" not in labels  # all of them say it
+    assert labels_of_prompts(dictionary, rows, items, {}) == {}
