@@ -44,7 +44,7 @@ ALLOWED_COST = {REMOVAL: 0.02, ADDITION: 0.05}
 Strengths = dict[str, tuple[float, ...]]
 """By direction: the strengths tried, and first the one used when nothing is tried."""
 
-CONTRAST_STRENGTHS: Strengths = {REMOVAL: (-2.0, -1.0, -3.0), ADDITION: (1.0, 0.5, 1.5)}
+CONTRAST_STRENGTHS: Strengths = {REMOVAL: (-1.0, -0.7, -1.5), ADDITION: (0.7, 0.5, 1.0)}
 PAPER_STRENGTHS: Strengths = {REMOVAL: (-0.5, -0.25, -1.0), ADDITION: (1.0, 0.5, 0.25)}
 FEATURE_STRENGTHS: Strengths = {REMOVAL: (-3.0, -1.5, -5.0), ADDITION: (3.0, 1.5, 6.0)}
 

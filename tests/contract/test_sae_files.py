@@ -41,7 +41,7 @@ def test_the_folder_keeps_extra_paths(files: Any, tmp_path: Path) -> None:
         files.register_folder(tmp_path)
         paths, extensions = folder_paths.folder_names_and_paths["sae"]
         assert paths == ["/elsewhere/sae", str(Path(folder_paths.models_dir) / "sae"), str(tmp_path)]
-        assert extensions == {".safetensors"}
+        assert extensions == files.EXTENSIONS
     finally:
         folder_paths.folder_names_and_paths.pop("sae")
         if before is not None:
@@ -55,7 +55,7 @@ def test_what_another_pack_registered_stays(files: Any, folder: Path, tmp_path: 
     files.register_folder(tmp_path)
     paths, extensions = folder_paths.folder_names_and_paths["sae"]
     assert paths[0] == "/theirs"
-    assert extensions == {".pt", ".safetensors"}
+    assert extensions == files.EXTENSIONS | {".pt"}
 
 
 def test_the_list_holds_saes_only(files: Any, folder: Path, sae: Any, pack: Any) -> None:

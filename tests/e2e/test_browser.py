@@ -17,6 +17,7 @@ from .conftest import ROOT
 pytestmark = pytest.mark.browser
 
 WORKFLOWS = ("01_see_features", "02_steer_a_feature", "03_steer_a_concept")
+"""Those that are run in the browser; training runs in test_workflows.py only, for its length."""
 SCREENSHOTS = ROOT / "output" / "screenshots"
 WANTED = bool(os.environ.get("REVELIO_SCREENSHOTS"))
 """Whether to leave a screenshot of each workflow, as in the README, in output/screenshots."""
@@ -109,7 +110,7 @@ def _open_template(page: Page, name: str) -> None:
     dialog.get_by_text(PACK_FOLDER, exact=True).click()
     for offered in WORKFLOWS:
         expect(dialog.get_by_test_id(f"template-workflow-{offered}")).to_be_visible(timeout=30_000)
-    expect(dialog.locator("[data-testid^=template-workflow-]")).to_have_count(len(WORKFLOWS), timeout=30_000)
+    expect(dialog.locator("[data-testid^=template-workflow-]")).to_have_count(4, timeout=30_000)
     dialog.get_by_test_id(f"template-workflow-{name}").click()
     expect(dialog).to_have_count(0, timeout=30_000)
     page.wait_for_function("() => window.app.graph._nodes.some(n => n.type === 'RevelioMiniModel')")

@@ -21,9 +21,9 @@ from devtools.client import Client, Prompt, RunResult
 from devtools.demo import picture_name
 
 SEE, FEATURE, CONCEPT = "01_see_features", "02_steer_a_feature", "03_steer_a_concept"
+TRAIN = "04_train_your_own_sae"
 GLASSES = CONCEPTS[0]
-BLUE_HAIR = next(concept for concept in CONCEPTS if concept.name == "blue hair")
-PROMPTED = {"style": "flat cartoon", "background": "green"}
+PROMPTED = {"style": "flat cartoon", "background": "green", "hair": "blue"}
 """What all the workflows' prompts ask for besides the concept that is steered."""
 
 
@@ -73,11 +73,11 @@ def judge(pack: Path) -> Judge:
     return load_judge(pack / "sae_weights" / "revelio_mini" / "judge.safetensors")
 
 
-def test_there_are_three_workflows(pack: Path) -> None:
-    assert sorted(file.stem for file in (pack / "workflows").glob("*.json")) == [SEE, FEATURE, CONCEPT]
+def test_there_are_four_workflows(pack: Path) -> None:
+    assert sorted(file.stem for file in (pack / "workflows").glob("*.json")) == [SEE, FEATURE, CONCEPT, TRAIN]
 
 
-@pytest.mark.parametrize("name", [SEE, FEATURE, CONCEPT])
+@pytest.mark.parametrize("name", [SEE, FEATURE, CONCEPT, TRAIN])
 def test_it_runs_to_the_end(finished: Callable[[str], Finished], name: str) -> None:
     workflow = finished(name)
     result = workflow.result
@@ -92,7 +92,7 @@ def test_it_runs_to_the_end(finished: Callable[[str], Finished], name: str) -> N
 def test_the_picture_shows_what_its_prompt_says(finished: Callable[[str], Finished], judge: Judge) -> None:
     picture = finished(SEE).saved("01_picture")
     assert picture.shape == (1, 128, 128, 3)
-    assert rate(judge.label(picture), BLUE_HAIR, also=False) == 1.0
+    assert rate(judge.label(picture), GLASSES, also=False) == 1.0
     assert agreement(judge.label(picture)) == 1.0
 
 
@@ -135,10 +135,10 @@ def test_the_tables_list_the_features_drawn(finished: Callable[[str], Finished])
             FEATURE,
             GLASSES,
             marks=pytest.mark.xfail(
-                reason="the bundled model still ignores most prompts for glasses; it is to be trained further"
+                reason="no hook point with an SAE decides about glasses in the model as it is now"
             ),
         ),
-        (CONCEPT, BLUE_HAIR),
+        (CONCEPT, GLASSES),
     ],
 )
 def test_the_concept_is_taken_out_and_put_in(
@@ -158,23 +158,36 @@ def test_the_concept_is_taken_out_and_put_in(
 def test_steering_leaves_the_rest_of_the_prompt(
     finished: Callable[[str], Finished], judge: Judge, name: str, direction: str
 ) -> None:
-    """At most two of the eight other things that the four pictures should show may be lost."""
+    """At most two of the twelve other things that the four pictures should show may be lost."""
     before, after = (
         agreement(judge.label(finished(name).saved(f"{name[:2]}_{direction}_{kind}")))
         for kind in ("without", "steered")
     )
-    assert after >= before - 2 / 8
+    assert after >= before - 2 / 12
 
 
 def test_what_was_found_is_told(finished: Callable[[str], Finished]) -> None:
     for text in finished(CONCEPT).texts("PreviewAny"):
-        assert 'found for "blue hair"' in text
+        assert 'found for "glasses"' in text
 
 
 def test_unsteered_rows_are_the_same_in_both_workflows(finished: Callable[[str], Finished]) -> None:
     """Same prompt, same seed, and two kinds of steering beside them: nothing may differ."""
     rows = [finished(name).saved(f"{name[:2]}_up_without") for name in (FEATURE, CONCEPT)]
     assert torch.equal(*rows)
+
+
+def test_an_sae_is_trained_on_the_spot(finished: Callable[[str], Finished]) -> None:
+    workflow = finished(TRAIN)
+    (plot,) = workflow.saved("04_training")
+    assert plot.shape[-1] == 3 and plot.unique().numel() > 50
+    harvested, report = workflow.texts("PreviewAny")
+    if "explained variance" in harvested:
+        harvested, report = report, harvested
+    assert "96 pictures" in harvested
+    explained = float(report.split("explained variance ")[1].split(",")[0])
+    assert explained > 0.8
+    assert "glasses" in report.split("labels: ")[1].splitlines()[0]
 
 
 ROWS = ("down_without", "down_steered", "up_without", "up_steered")
