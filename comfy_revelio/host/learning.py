@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,7 @@ def train_sae(
     _check_name(name)
     shards = ShardSet(activations.folder)
     config = preset(recipe, shards.d_model, **options)
+    config = replace(config, report_every=max(1, config.steps // 60))  # often enough for a smooth curve
     out = Path(folder_paths.get_folder_paths(sae_files.FOLDER)[0]) / f"{name}.safetensors"
     shown = Live(config)
     figures = train_on_shards(activations.folder, out, config, shown, family=activations.model)
