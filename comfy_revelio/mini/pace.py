@@ -29,6 +29,6 @@ class Pace:
 
 
 def learning_rate(peak: float, step: int, steps: int, *, warm_up: int = 300, hold: float = 0.4) -> float:
-    """Linear warm-up (at most a tenth of the run), `peak` for the share `hold` of the run, then linear to a thousandth of it."""
+    """Linear warm-up over at most a tenth, `peak` for the share `hold`, then linear to a thousandth of it."""
     share, warm_up = step / steps, min(warm_up, max(1, steps // 10))
     return peak * min(1.0, step / warm_up) * (1.0 if share < hold else max(1e-3, (1 - share) / (1 - hold)))
