@@ -227,7 +227,7 @@ def _host(arguments: argparse.Namespace) -> Any:
         from .training.diffusers_host import DiffusersHost
 
         return DiffusersHost(arguments.diffusers, **settings)
-    from .host.standalone import use_comfyui
+    from .host.standalone import load_checkpoint, use_comfyui
 
     use_comfyui()
     from .host.harvest_host import ComfyHost
@@ -235,12 +235,7 @@ def _host(arguments: argparse.Namespace) -> Any:
 
     if bundled:
         return ComfyHost(*load_mini(), "revelio-mini", **settings)
-    import comfy.sd
-
-    if not arguments.checkpoint.is_file():
-        raise RevelioError(f"There is no checkpoint {arguments.checkpoint}; check the name.")
-    model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(arguments.checkpoint))
-    return ComfyHost(model, clip, vae, arguments.checkpoint.stem, **settings)
+    return ComfyHost(*load_checkpoint(arguments.checkpoint), arguments.checkpoint.stem, **settings)
 
 
 def _lines(file: Path) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,3 +30,13 @@ def use_comfyui() -> None:
 
     comfy.cli_args.args.cpu = not torch.cuda.is_available()
     comfy.cli_args.args.disable_xformers = True
+
+
+def load_checkpoint(path: Path) -> tuple[Any, Any, Any]:
+    """MODEL, CLIP and VAE of a checkpoint, after `use_comfyui`; RevelioError when there is no such file."""
+    import comfy.sd
+
+    if not path.is_file():
+        raise RevelioError(f"There is no checkpoint {path}; check the name.")
+    model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path))
+    return model, clip, vae

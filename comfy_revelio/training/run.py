@@ -48,7 +48,8 @@ def train_on_shards(
         return {}
     dictionary.hook_point, dictionary.captured = shards.source.hook_point, shards.source.captured
     dictionary.model_family = family or shards.source.model
-    figures = figures_on(dictionary, held_out.all(limit=MEASURED).x, held_out.all(limit=MEASURED).timestep)
+    unseen = held_out.all(limit=MEASURED)
+    figures = figures_on(dictionary, unseen.x, unseen.timestep)
     dictionary.figures = {name: value for name, value in figures.items() if isinstance(value, float)}
     if dictionary.modulation is None:
         dictionary.set_stats(stats_on(dictionary, shards))
