@@ -12,7 +12,7 @@ from ..errors import RevelioError
 from . import sources
 from .dictionary import CAPTURED, EXTRAS, WEIGHTS, Dictionary
 from .layouts import read_layout, recognise
-from .native import is_native, kind_of, peek_native, read_native, save_dictionary
+from .native import config_of, is_native, peek_native, read_native, save_dictionary
 
 __all__ = ["load_dictionary", "peek", "probe", "save_dictionary"]
 
@@ -58,16 +58,7 @@ def peek(path: str | os.PathLike[str]) -> dict[str, Any]:
         return peek_native(source.weights)
     dictionary = load_dictionary(path)
     return {
-        "kind": kind_of(dictionary),
-        "k": dictionary.k,
-        "activation": dictionary.activation,
-        "hook_point": dictionary.hook_point,
-        "captured": dictionary.captured,
-        "pooling": dictionary.pooling,
-        "model_family": dictionary.model_family,
-        "figures": dictionary.figures,
-        "labels": dictionary.labels,
-        "normalise": dictionary.normalise,
+        **config_of(dictionary),
         "source_format": dictionary.source_format,
         "d_model": dictionary.d_model,
         "n_features": dictionary.n_features,

@@ -101,6 +101,23 @@ def kind_of(dictionary: Dictionary) -> str:
     return TEMPORAL if dictionary.modulation is not None else KINDS[dictionary.activation]
 
 
+def config_of(dictionary: Dictionary) -> dict[str, Any]:
+    """What a dictionary is besides its tensors, as plain values; what is as usual is left out."""
+    config = {
+        "kind": kind_of(dictionary),
+        "k": dictionary.k,
+        "activation": dictionary.activation,
+        "hook_point": dictionary.hook_point,
+        "captured": dictionary.captured,
+        "pooling": dictionary.pooling,
+        "model_family": dictionary.model_family,
+        "figures": {name: float(value) for name, value in dictionary.figures.items()},
+        "labels": {name: [int(f) for f in features] for name, features in dictionary.labels.items()},
+    }
+    now = {"normalise": dictionary.normalise, "clip": float(dictionary.clip)}
+    return config | {name: value for name, value in now.items() if value != _USUAL[name]}
+
+
 def save_dictionary(
     dictionary: Dictionary, path: str | os.PathLike[str], *, dtype: torch.dtype = torch.float16
 ) -> None:
@@ -118,19 +135,7 @@ def save_dictionary(
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise RevelioError(f"{name} has numbers that {dtype} cannot hold; save as float32.")
-    config = {
-        "kind": kind_of(dictionary),
-        "k": dictionary.k,
-        "activation": dictionary.activation,
-        "hook_point": dictionary.hook_point,
-        "captured": dictionary.captured,
-        "pooling": dictionary.pooling,
-        "model_family": dictionary.model_family,
-        "figures": {name: float(value) for name, value in dictionary.figures.items()},
-        "labels": {name: [int(f) for f in features] for name, features in dictionary.labels.items()},
-    }
-    now = {"normalise": dictionary.normalise, "clip": float(dictionary.clip)}
-    config |= {name: value for name, value in now.items() if value != _USUAL[name]}
+    config = config_of(dictionary)
     text = json.dumps(config, allow_nan=False)
     tensor_file.write(path, tensors, {"format": FORMAT, "format_version": FORMAT_VERSION, "config": text})
 
