@@ -67,24 +67,32 @@ def _saes(report: dict[str, Any]) -> str:
 
 
 def _steering(steering: dict[str, Any]) -> str:
-    rows = []
-    for name, figures in steering.items():
-        if isinstance(figures, dict):
-            mean = figures["summary"]
-            rows.append(
-                [
-                    name.replace("_", " "),
-                    f"{mean['removal_relative']:.0%}",
-                    f"{mean['removal_cost'] * 100:.1f}",
-                    f"{mean['addition_points'] * 100:.0f}",
-                    f"{mean['addition_cost'] * 100:.1f}",
-                ]
-            )
-    head = ["method", "removed (relative)", "cost (points)", "added (points)", "cost (points)"]
+    best, points = steering["best_hook_point"], dict(steering["hook_points"])
+    tried = points.pop("n_per_concept")
+    methods = {name: row["summary"] for name, row in steering.items() if name.startswith("steer_")}
+    names = {
+        "steer_features": f"Steer Features at `{best}`",
+        "steer_concept_contrast": "Steer Concept, contrast",
+        "steer_concept_paper": "Steer Concept, paper",
+    }
+    head = ["removed (relative)", "cost (points)", "added (points)", "cost (points)"]
+    rows = [[names[name], *_effect(summary)] for name, summary in methods.items()]
+    others = [[f"`{point}`", *_effect(summary)] for point, summary in points.items()]
     return (
         f"{steering['n_per_concept']} prompts per concept and direction. Cost: by how many points the mean "
-        "accuracy of all other attributes fell.\n\n" + _table(head, rows)
+        f"accuracy of all other attributes fell.\n\n{_table(['method', *head], rows)}\n\n"
+        f"Where features steer, on {tried} other prompts each, which chose the hook point above:\n\n"
+        + _table(["hook point", *head], others)
     )
+
+
+def _effect(summary: dict[str, float]) -> list[str]:
+    return [
+        f"{summary['removal_relative']:.0%}",
+        f"{summary['removal_cost'] * 100:.1f}",
+        f"{summary['addition_points'] * 100:.0f}",
+        f"{summary['addition_cost'] * 100:.1f}",
+    ]
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

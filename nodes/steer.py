@@ -25,17 +25,18 @@ class RevelioSteerFeatures(io.ComfyNode):
                 io.String.Input(
                     "features",
                     default="",
-                    tooltip="Feature numbers or a label of the SAE, separated by commas: 1203 or 1203, "
-                    "77:0.5 or glasses. A number after a colon is a weight.",
+                    tooltip="A concept of the SAE such as glasses, or feature numbers, separated by commas: "
+                    "glasses or 1203, 77:0.5. A number after a colon is a weight.",
                 ),
                 io.Float.Input(
                     "strength",
-                    default=-1.0,
+                    default=-2.0,
                     min=-10.0,
                     max=10.0,
                     step=0.05,
-                    tooltip="Below 0: out where they fire (-1 = off, -3 = three times that). Above 0: in, "
-                    "at this many times their usual value. 0: no change.",
+                    tooltip="Below 0: out (-1 = what they put in; a concept wants about -2, as the rest of "
+                    "the model puts it back). Above 0: in, at this many times the usual amount (a concept "
+                    "about 3). 0: no change.",
                 ),
                 io.Float.Input(
                     "start_percent",
@@ -65,8 +66,8 @@ class RevelioSteerFeatures(io.ComfyNode):
                     "place",
                     options=["usual", "everywhere"],
                     default="usual",
-                    tooltip="Where to put features in: usual = where the feature usually sits in the "
-                    "picture, everywhere = all over. A mask overrules this.",
+                    tooltip="Where to put features in: usual = where the concept or feature usually sits in "
+                    "the picture, everywhere = all over. With a mask single features go all over it.",
                 ),
                 io.Combo.Input(
                     "mode",
@@ -108,14 +109,20 @@ class RevelioSteerFeatures(io.ComfyNode):
         from ..comfy_revelio.host.steering import steer
         from ..comfy_revelio.steering import Intervention, Selection, parse_selection
 
-        written = parse_selection(features, sae.dictionary)
+        # only there do concepts say where they belong; elsewhere their names stand for single features
+        concepts = sae.dictionary.concepts if (mode, place) == ("push", "usual") else None
+        written = parse_selection(features, sae.dictionary, concepts)
         chosen = dict(zip(written.features, written.weights, strict=True))
         if selected is not None:
             chosen = dict(zip(selected.features, selected.weights, strict=True)) | chosen
         intervention = Intervention(
             sae.dictionary,
             Selection(
-                tuple(chosen), tuple(chosen.values()), written.label, selected.source if selected else ""
+                tuple(chosen),
+                tuple(chosen.values()),
+                written.label,
+                selected.source if selected else "",
+                written.concepts,
             ),
             strength,
             mode=mode,

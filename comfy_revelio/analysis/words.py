@@ -1,15 +1,16 @@
-"""Labels from the prompts: features that are higher in the pictures whose prompt says a word."""
+"""Labels and concepts from the prompts: what differs in the pictures whose prompt says a word."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from ..dictionary import Dictionary
+from ..dictionary import Concept, Dictionary
 from ..steering.concept import rank_contrast
+from .concepts import concept_of_means
 
 FEWEST = 4
 """Prompts that must say a word, and that must not."""
@@ -92,3 +93,38 @@ def labels_of_prompts(
             if found.features:
                 labels[word] = list(found.features)
     return labels
+
+
+@torch.no_grad()
+def concepts_of_prompts(
+    dictionary: Dictionary,
+    maps: Iterable[tuple[Tensor, Tensor]],
+    prompts: Mapping[int, str],
+    words: Sequence[str],
+) -> dict[str, Concept]:
+    """How the features change with each word: pictures whose prompt says it against the others.
+
+    maps: (activations [n, height, width, d_model], the picture of each [n]), gone through once; prompts: by
+    picture. The pictures of a word should differ in everything else by chance.
+    """
+    said = {number: phrases(prompt) for number, prompt in prompts.items()}
+    sums: Tensor | None = None
+    counts = torch.zeros(len(words))
+    everything, total = torch.zeros(()), 0
+    for x, items in maps:
+        known = [row for row, item in enumerate(items.tolist()) if item in said]
+        codes = dictionary.encode(x[known].to(dictionary.W_enc.device)).dense()
+        has = torch.tensor([[word in said[int(items[row])] for word in words] for row in known])
+        has = has.reshape(len(known), len(words)).to(codes)
+        here = torch.einsum("nw,nhkf->whkf", has, codes)
+        sums = here if sums is None else sums + here
+        everything = everything.to(codes) + codes.sum(dim=0)
+        counts += has.sum(dim=0).cpu()
+        total += len(known)
+    if sums is None:
+        return {}
+    return {
+        word: concept_of_means(dictionary, sums[i] / counts[i], (everything - sums[i]) / (total - counts[i]))
+        for i, word in enumerate(words)
+        if 0 < counts[i] < total
+    }

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import RevelioError
 from .codes import Codes, check_feature
+from .concepts import Concept
 from .modulation import Modulation
 from .pursuit import gradient_pursuit
 from .select import group_max, positive, top_k
@@ -53,6 +54,7 @@ class Dictionary(nn.Module):
     pooling: "token", or "spatial_mean" when trained on spatially averaged activations.
     figures: training figures by name, such as explained_variance.
     labels: name -> features, strongest first.
+    concepts: name -> the features that carry it, and how and where they change with it.
     """
 
     W_enc: Tensor
@@ -94,6 +96,7 @@ class Dictionary(nn.Module):
         model_family: str = "",
         figures: Mapping[str, float] | None = None,
         labels: Mapping[str, Sequence[int]] | None = None,
+        concepts: Mapping[str, Concept] | None = None,
         stats: FeatureStats | None = None,
     ) -> None:
         super().__init__()
@@ -119,6 +122,7 @@ class Dictionary(nn.Module):
         self.model_family = model_family
         self.figures = dict(figures or {})
         self.labels = {name: list(features) for name, features in (labels or {}).items()}
+        self.concepts = dict(concepts or {})
         self._check_form()
         self.set_stats(stats)
 
@@ -356,9 +360,10 @@ class Dictionary(nn.Module):
         ):
             if value not in known:
                 raise RevelioError(f"Unknown {what} {value!r} of a dictionary; known are {', '.join(known)}.")
-        for label, features in self.labels.items():
+        named = self.labels | {name: concept.features for name, concept in self.concepts.items()}
+        for label, features in named.items():
             if any(not 0 <= feature < n for feature in features):
-                raise RevelioError(f"Label {label!r} names a feature outside 0 to {n - 1}.")
+                raise RevelioError(f"{label!r} names a feature outside 0 to {n - 1}.")
 
     def _check_extras(self, n: int, d: int) -> None:
         """Each kind has exactly the extra tensors that it needs."""

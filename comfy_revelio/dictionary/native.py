@@ -2,9 +2,10 @@
 
 Tensors, float16 or float32: W_enc [n, d], b_enc [n], W_dec [n, d], b_in [d], b_out [d]; those of EXTRAS and
 of a modulation that its kind needs; optionally stats.mean_active [n], stats.rate [n] and stats.mean_map
-[n, h, w]. Metadata: format "revelio-sae", format_version "1", and config, a JSON object with kind, k,
-activation, hook_point, captured, pooling, model_family, figures, labels, and where they are not the usual
-ones normalise and clip.
+[n, h, w], and for c concepts of m features each concepts.features [c, m] int32, concepts.amount and
+concepts.share [c, m, h, w]. Metadata: format "revelio-sae", format_version "1", and config, a JSON object
+with kind, k, activation, hook_point, captured, pooling, model_family, figures, labels, and where they are not
+the usual ones normalise, clip and concepts (their c names).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from .. import tensor_file
 from ..errors import RevelioError
+from .concepts import Concept
 from .dictionary import ACTIVATIONS, CAPTURED, EXTRAS, NORMALISATIONS, POOLING, WEIGHTS, Dictionary
 from .modulation import NAMES as TIME_WEIGHTS
 from .modulation import Modulation
@@ -44,8 +46,9 @@ _STATS = ("stats.mean_active", "stats.rate", "stats.mean_map")
 _CONFIG_KEYS = {
     "kind", "k", "activation", "hook_point", "captured", "pooling", "model_family", "figures", "labels",
 }  # fmt: skip
-_USUAL: dict[str, Any] = {"normalise": "none", "clip": 0.0}
+_USUAL: dict[str, Any] = {"normalise": "none", "clip": 0.0, "concepts": []}
 _FLOATS = ("F16", "BF16", "F32")
+_CONCEPT_FEATURES, _CONCEPT_MAPS = "concepts.features", ("concepts.amount", "concepts.share")
 
 
 def is_native(path: str | os.PathLike[str]) -> bool:
@@ -64,7 +67,13 @@ def read_native(path: str | os.PathLike[str]) -> Dictionary:
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise _broken(path, f"{name} holds numbers that are not finite")
+    numbers = tensors.pop(_CONCEPT_FEATURES, torch.zeros(0, 0)).tolist()
     tensors = {name: tensor.float() for name, tensor in tensors.items()}
+    maps = (tensors[name] for name in _CONCEPT_MAPS) if config["concepts"] else ((), ())
+    concepts = {
+        name: Concept(tuple(features), amount, share)
+        for name, features, amount, share in zip(config["concepts"], numbers, *maps, strict=True)
+    }
     stats = None
     if "stats.mean_active" in tensors:
         stats = FeatureStats(*(tensors.get(name) for name in _STATS))  # type: ignore[arg-type]
@@ -92,6 +101,7 @@ def read_native(path: str | os.PathLike[str]) -> Dictionary:
         model_family=config["model_family"],
         figures=config["figures"],
         labels=config["labels"],
+        concepts=concepts,
         stats=stats,
     )
 
@@ -114,7 +124,11 @@ def config_of(dictionary: Dictionary) -> dict[str, Any]:
         "figures": {name: float(value) for name, value in dictionary.figures.items()},
         "labels": {name: [int(f) for f in features] for name, features in dictionary.labels.items()},
     }
-    now = {"normalise": dictionary.normalise, "clip": float(dictionary.clip)}
+    now = {
+        "normalise": dictionary.normalise,
+        "clip": float(dictionary.clip),
+        "concepts": list(dictionary.concepts),
+    }
     return config | {name: value for name, value in now.items() if value != _USUAL[name]}
 
 
@@ -131,13 +145,28 @@ def save_dictionary(
         own |= {name: getattr(dictionary.modulation, name) for name in TIME_WEIGHTS}
     if (stats := dictionary.stats) is not None:
         own |= {f"stats.{name}": getattr(stats, name) for name in ("mean_active", "rate", "mean_map")}
+    own |= _stacked(dictionary)
     tensors = {name: tensor.to(dtype) for name, tensor in own.items() if tensor is not None}
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise RevelioError(f"{name} has numbers that {dtype} cannot hold; save as float32.")
+    if concepts := list(dictionary.concepts.values()):
+        numbers = [concept.features for concept in concepts]
+        tensors[_CONCEPT_FEATURES] = torch.tensor(numbers, dtype=torch.int32)
     config = config_of(dictionary)
     text = json.dumps(config, allow_nan=False)
     tensor_file.write(path, tensors, {"format": FORMAT, "format_version": FORMAT_VERSION, "config": text})
+
+
+def _stacked(dictionary: Dictionary) -> dict[str, Tensor]:
+    """The maps of all concepts by their names in the file; they must be of one size."""
+    concepts = list(dictionary.concepts.values())
+    if len({concept.amount.shape for concept in concepts}) > 1:
+        raise RevelioError("The concepts of one file must have as many features each, and maps of one size.")
+    if not concepts:
+        return {}
+    stacks = (torch.stack([c.amount for c in concepts]), torch.stack([c.share for c in concepts]))
+    return dict(zip(_CONCEPT_MAPS, stacks, strict=True))
 
 
 def peek_native(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -161,6 +190,7 @@ def peek_native(path: str | os.PathLike[str]) -> dict[str, Any]:
     _check_config(path, config)
     config = {**_USUAL, **config}
     n, d = _check_shapes(path, header, config["kind"] == TEMPORAL)
+    _check_concepts(path, header, len(config["concepts"]))
     if config["k"] > n:
         raise _broken(path, f"k is {config['k']}, more than its {n} features")
     for label, features in config["labels"].items():
@@ -202,6 +232,11 @@ def _check_config(path: str | os.PathLike[str], config: Any) -> None:
         raise refuse("has figures that are no table of numbers")
     if not isinstance(labels, dict) or not all(_is_feature_list(value) for value in labels.values()):
         raise refuse("has labels that are no table of feature lists")
+    concepts = config.get("concepts", [])
+    if not isinstance(concepts, list) or not all(isinstance(name, str) for name in concepts):
+        raise refuse("has concepts that are no list of names")
+    if len(set(concepts)) != len(concepts):
+        raise refuse("names a concept twice")
 
 
 def _check_shapes(
@@ -216,7 +251,7 @@ def _check_shapes(
     missing = [name for name in own if name not in tensors]
     if missing:
         raise _broken(path, f"the tensors {', '.join(missing)} are missing")
-    extra = sorted(set(tensors) - {*own, *EXTRAS, *_STATS})
+    extra = sorted(set(tensors) - {*own, *EXTRAS, *_STATS, _CONCEPT_FEATURES, *_CONCEPT_MAPS})
     if extra:
         raise _broken(path, f"it has the unknown tensors {', '.join(extra)}")
     if any(name in tensors for name in _STATS) and "stats.mean_active" not in tensors:
@@ -228,6 +263,8 @@ def _check_shapes(
     expected = {"b_enc": (n,), "W_dec": (n, d), "b_in": (d,), "b_out": (d,), "stats.mean_active": (n,),
                 "stats.rate": (n,)}  # fmt: skip
     for name, info in tensors.items():
+        if name == _CONCEPT_FEATURES:
+            continue
         if info.dtype not in _FLOATS:
             raise _broken(path, f"{name} is {info.dtype}, but must be one of {', '.join(_FLOATS)}")
         if name in expected and info.shape != expected[name]:
@@ -235,6 +272,21 @@ def _check_shapes(
         if name == "stats.mean_map" and (len(info.shape) != 3 or info.shape[0] != n or 0 in info.shape):
             raise _broken(path, f"{name} is {list(info.shape)}, but must be [{n}, height, width]")
     return n, d
+
+
+def _check_concepts(path: str | os.PathLike[str], header: tensor_file.Header, count: int) -> None:
+    """The tensors of the concepts are there, and agree, exactly when the config names some."""
+    found = [header.tensors.get(name) for name in (_CONCEPT_FEATURES, *_CONCEPT_MAPS)]
+    if not count and not any(found):
+        return
+    features, amount, share = found
+    if features is None or amount is None or share is None or not count:
+        raise _broken(path, "its concepts are incomplete")
+    sound = features.dtype == "I32" and len(features.shape) == 2 and 0 not in features.shape
+    if not sound or features.shape[0] != count:
+        raise _broken(path, f"{_CONCEPT_FEATURES} must be whole numbers [{count}, features]")
+    if amount.shape != share.shape or amount.shape[:2] != features.shape or len(amount.shape) != 4:
+        raise _broken(path, "the maps of its concepts must be [concepts, features, height, width]")
 
 
 def _broken(path: str | os.PathLike[str], reason: str) -> RevelioError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from ..mini.evaluate import (
     rate,
 )
 from ..mini.judge import JUDGE_FILE, Judge, load_judge
+from ..mini.precision import quick_dtype
 from ..steering import Intervention, parse_selection
 from . import sae_files
 from .concept import ConceptPrompts, steer_concept
@@ -44,9 +45,9 @@ ALLOWED_COST = {REMOVAL: 0.02, ADDITION: 0.05}
 Strengths = dict[str, tuple[float, ...]]
 """By direction: the strengths tried, and first the one used when nothing is tried."""
 
-CONTRAST_STRENGTHS: Strengths = {REMOVAL: (-1.0, -0.7, -1.5), ADDITION: (0.7, 0.5, 1.0)}
+CONTRAST_STRENGTHS: Strengths = {REMOVAL: (-1.0, -1.25, -1.5), ADDITION: (0.7, 0.5, 1.0)}
 PAPER_STRENGTHS: Strengths = {REMOVAL: (-0.5, -0.25, -1.0), ADDITION: (1.0, 0.5, 0.25)}
-FEATURE_STRENGTHS: Strengths = {REMOVAL: (-3.0, -1.5, -5.0), ADDITION: (3.0, 1.5, 6.0)}
+FEATURE_STRENGTHS: Strengths = {REMOVAL: (-2.0, -1.5, -2.5), ADDITION: (3.0, 2.0, 4.0)}
 
 TUNING_PROMPTS = 16
 _TUNING_START = 5_000_000
@@ -88,7 +89,8 @@ Steer = Callable[[Concept, float], Branch]
 
 
 def open_studio() -> Studio:
-    model, clip, vae = load_mini()
+    """The bundled model in the precision that is quick here, which changes no verdict that was looked at."""
+    model, clip, vae = load_mini(dtype=quick_dtype())
     return Studio(Branch(model, clip, clip), vae, load_judge())
 
 
@@ -132,7 +134,8 @@ def evaluate_in(minutes: float, *, say: Callable[[str], None] = print) -> dict[s
     seconds = (time.monotonic() - start) / 8
     affordable = minutes * 60 / seconds
     n_prompts = max(16, min(512, int(affordable * 0.35)))
-    branches = 1 + 2 + sum(not sae.dictionary.hook_point.startswith("layers.") for sae in bundled_saes())
+    points = sum(not sae.dictionary.hook_point.startswith("layers.") for sae in bundled_saes())
+    branches = 4 + (points + 1) / 2
     n_steering = max(4, min(128, int(affordable * 0.6 / (2 * len(CONCEPTS) * branches))))
     say(
         f"{seconds:.2f} s a picture: {n_prompts} prompts, "
@@ -177,54 +180,100 @@ def sae_figures(sae: SAEHandle) -> dict[str, Any]:
     return {"name": sae.title, "hook_point": d.hook_point, "n_features": d.n_features, "k": d.k, **d.figures}
 
 
+@dataclass(frozen=True)
+class Case:
+    """A concept to take out of some prompts, or to put in, and the verdict on their unsteered pictures."""
+
+    concept: Concept
+    direction: str
+    prompts: Sequence[Prompt]
+    before: dict[str, float]
+
+    def verdict(self, found: torch.Tensor) -> dict[str, float]:
+        """rate: share of pictures with the concept; others: accuracy of all other attributes."""
+        return _verdict(found, self.prompts, self.concept, self.direction)
+
+
+Rows = dict[str, dict[str, dict[str, float]]]
+"""By direction and concept: the strength, and the verdicts before and after."""
+
+
 def measure_steering(
     studio: Studio, saes: Sequence[SAEHandle], count: int, *, tune: bool, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Removal and addition of each concept by each method, against the same prompts and seeds unsteered."""
+    """Removal and addition of each concept by each method, against the same prompts and seeds unsteered.
+
+    Strengths, when they are tuned, and the hook point of Steer Features are chosen on prompts of their own.
+    """
     text = [sae for sae in saes if sae.dictionary.hook_point.startswith("layers.")]
     image = [sae for sae in saes if sae not in text]
     if not text or not image:
         raise RevelioError("Bundled SAEs of the text encoder and of the UNet are needed to measure steering.")
-    methods: dict[str, tuple[Steer, Strengths]] = {
+    trial = cases(studio, TUNING_PROMPTS if tune else max(2, count // 2), first=_TUNING_START)
+    full = cases(studio, count)
+
+    def tried(name: str, method: Steer, strengths: Strengths, used: slice) -> Rows:
+        choices = {(c.direction, c.concept.name): strengths[c.direction][used] for c in trial}
+        return run_cases(studio, f"trial of {name}", method, trial, choices, say)
+
+    points = {sae.dictionary.hook_point: _by_features(studio, sae) for sae in image}
+    effects = {p: summary(tried(p, method, FEATURE_STRENGTHS, slice(1))) for p, method in points.items()}
+    best = max(effects, key=lambda point: _merit(effects[point]))
+    methods = {
         "steer_concept_contrast": (_by_text(studio, text[0], "contrast"), CONTRAST_STRENGTHS),
         "steer_concept_paper": (_by_text(studio, text[0], "paper"), PAPER_STRENGTHS),
+        "steer_features": (points[best], FEATURE_STRENGTHS),
     }
-    for sae in image:
-        methods[f"steer_features {sae.dictionary.hook_point}"] = (
-            _by_features(studio, sae),
-            FEATURE_STRENGTHS,
-        )
-    result: dict[str, Any] = {name: {REMOVAL: {}, ADDITION: {}} for name in methods}
+    result: dict[str, Any] = {"n_per_concept": count, "best_hook_point": best}
+    result["hook_points"] = {"n_per_concept": len(trial[0].prompts), **effects}
+    for name, (method, strengths) in methods.items():
+        rows = tried(name, method, strengths, slice(None)) if tune else _usual(strengths)
+        chosen = {
+            (c.direction, c.concept.name): (rows[c.direction][c.concept.name]["strength"],) for c in full
+        }
+        measured = run_cases(studio, name, method, full, chosen, say)
+        result[name] = {**measured, "summary": summary(measured)}
+    return result
+
+
+def cases(studio: Studio, count: int, *, first: int = 0) -> list[Case]:
+    """Every concept in both directions, with `count` prompts each."""
+    found = []
     for concept in CONCEPTS:
         for direction, collect in ((REMOVAL, prompts_naming), (ADDITION, prompts_without)):
-            prompts, trial = collect(concept, count), collect(concept, TUNING_PROMPTS, first=_TUNING_START)
+            prompts = collect(concept, count, first=first)
             before = _verdict(studio.look(studio.plain, prompts), prompts, concept, direction)
-            trial_before = (
-                _verdict(studio.look(studio.plain, trial), trial, concept, direction) if tune else {}
-            )
-            for name, (method, strengths) in methods.items():
-                strength = strengths[direction][0]
-                if tune:
-                    strength = _best(
-                        studio, method, concept, direction, strengths[direction], trial, trial_before
-                    )
-                # a method that knows no feature for the concept leaves the pictures as they are
-                after = _after(studio, method, concept, strength, prompts, direction) or before
-                row = {"strength": strength, **{f"{k}_before": v for k, v in before.items()}}
-                row.update({f"{k}_after": v for k, v in after.items()})
-                result[name][direction][concept.name] = row
-                say(
-                    f"{name}, {direction} of {concept.name} at {strength:+g}: rate {before['rate']:.2f} -> "
-                    f"{after['rate']:.2f}, others {before['others']:.3f} -> {after['others']:.3f}"
-                )
-    for figures in result.values():
-        figures["summary"] = _summary(figures)
-    result["n_per_concept"] = count
-    best = max(
-        image, key=lambda sae: _merit(result[f"steer_features {sae.dictionary.hook_point}"]["summary"])
-    )
-    result["best_hook_point"] = best.dictionary.hook_point
-    return result
+            found.append(Case(concept, direction, prompts, before))
+    return found
+
+
+def run_cases(
+    studio: Studio,
+    name: str,
+    method: Steer,
+    todo: Sequence[Case],
+    strengths: Mapping[tuple[str, str], Sequence[float]],
+    say: Callable[[str], None],
+) -> Rows:
+    """Each case at each of its strengths, by (direction, concept); the best one is kept."""
+    rows: Rows = {REMOVAL: {}, ADDITION: {}}
+    for case in todo:
+        before = case.before
+        outcomes = {s: _after(studio, method, case, s) for s in strengths[case.direction, case.concept.name]}
+        strength = max(outcomes, key=lambda s: _gain(case, outcomes[s]))
+        after = outcomes[strength]
+        row = {"strength": strength, **{f"{k}_before": v for k, v in before.items()}}
+        rows[case.direction][case.concept.name] = row | {f"{k}_after": v for k, v in after.items()}
+        say(
+            f"{name}, {case.direction} of {case.concept.name} at {strength:+g}: rate {before['rate']:.2f} -> "
+            f"{after['rate']:.2f}, others {before['others']:.3f} -> {after['others']:.3f}"
+        )
+    return rows
+
+
+def _usual(strengths: Strengths) -> Rows:
+    """The usual strength of every concept, as if a trial had chosen it."""
+    return {way: {c.name: {"strength": tried[0]} for c in CONCEPTS} for way, tried in strengths.items()}
 
 
 def _by_text(studio: Studio, sae: SAEHandle, method: str) -> Steer:
@@ -239,7 +288,7 @@ def _by_text(studio: Studio, sae: SAEHandle, method: str) -> Steer:
 
 def _by_features(studio: Studio, sae: SAEHandle) -> Steer:
     def branch(concept: Concept, strength: float) -> Branch:
-        selection = parse_selection(concept.name, sae.dictionary)
+        selection = parse_selection(concept.name, sae.dictionary, sae.dictionary.concepts)
         model = steer(studio.plain.model, Intervention(sae.dictionary, selection, strength), sae)
         return Branch(model, studio.plain.clip, studio.plain.negative_clip)
 
@@ -255,45 +304,24 @@ def _verdict(
     }
 
 
-def _after(
-    studio: Studio,
-    method: Steer,
-    concept: Concept,
-    strength: float,
-    prompts: Sequence[Prompt],
-    direction: str,
-) -> dict[str, float] | None:
-    """The verdict on the steered pictures; None where the method knows no feature for the concept."""
+def _after(studio: Studio, method: Steer, case: Case, strength: float) -> dict[str, float]:
+    """The verdict on the steered pictures; a method that knows no feature for the concept changes nothing."""
     try:
-        branch = method(concept, strength)
+        branch = method(case.concept, strength)
     except RevelioError:
-        return None
-    return _verdict(studio.look(branch, prompts), prompts, concept, direction)
+        return case.before
+    return case.verdict(studio.look(branch, case.prompts))
 
 
-def _best(
-    studio: Studio,
-    method: Steer,
-    concept: Concept,
-    direction: str,
-    strengths: Sequence[float],
-    trial: Sequence[Prompt],
-    before: dict[str, float],
-) -> float:
-    """The strength that moves the rate most, where cost beyond what is allowed counts three times."""
-
-    def merit(strength: float) -> float:
-        after = _after(studio, method, concept, strength, trial, direction)
-        if after is None:
-            return float("-inf")
-        gain = before["rate"] - after["rate"] if direction == REMOVAL else after["rate"] - before["rate"]
-        cost = before["others"] - after["others"]
-        return gain - 3 * max(0.0, cost - ALLOWED_COST[direction])
-
-    return max(strengths, key=merit)
+def _gain(case: Case, after: dict[str, float]) -> float:
+    """How far the rate moved the right way, where cost beyond what is allowed counts three times."""
+    moved = after["rate"] - case.before["rate"]
+    cost = case.before["others"] - after["others"]
+    wanted = -moved if case.direction == REMOVAL else moved
+    return wanted - 3 * max(0.0, cost - ALLOWED_COST[case.direction])
 
 
-def _summary(figures: dict[str, dict[str, dict[str, float]]]) -> dict[str, float]:
+def summary(figures: Rows) -> dict[str, float]:
     """Means over concepts: relative removal, points added, and what each cost the other attributes."""
     removal, addition = list(figures[REMOVAL].values()), list(figures[ADDITION].values())
     return {
@@ -310,4 +338,5 @@ def _relative_fall(before: float, after: float) -> float:
 
 
 def _merit(summary: dict[str, float]) -> float:
-    return summary["removal_relative"] + summary["addition_points"]
+    gained = summary["removal_relative"] + summary["addition_points"]
+    return gained - 3 * (summary["removal_cost"] + summary["addition_cost"])

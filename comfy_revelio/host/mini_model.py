@@ -77,12 +77,14 @@ def _load_strictly(module: torch.nn.Module, tensors: dict[str, torch.Tensor], wh
         )
 
 
-def _model(tensors: dict[str, torch.Tensor] | None, latent_scale: float) -> Any:
+def _model(
+    tensors: dict[str, torch.Tensor] | None, latent_scale: float, dtype: torch.dtype = torch.float32
+) -> Any:
     settings = MiniConfig(_unet_config())
     settings.latent_format = MiniLatents(latent_scale)
     load_device = comfy.model_management.get_torch_device()
     offload_device = comfy.model_management.unet_offload_device()
-    settings.set_inference_dtype(torch.float32, None)
+    settings.set_inference_dtype(dtype, None)
     model = settings.get_model({}, device=offload_device)
     network = model.diffusion_model
     if tensors is None:
@@ -131,8 +133,10 @@ def _initialise(module: torch.nn.Module) -> None:
                 child.weight.fill_(1.0)
 
 
-def load_mini(folder: Path = config.WEIGHTS_DIR) -> tuple[Any, Any, Any]:
-    """(MODEL, CLIP, VAE) of the bundled model, float32.
+def load_mini(
+    folder: Path = config.WEIGHTS_DIR, *, dtype: torch.dtype = torch.float32
+) -> tuple[Any, Any, Any]:
+    """(MODEL, CLIP, VAE) of the bundled model; the MODEL computes in `dtype`, the others in float32.
 
     Raises RevelioError when a weight file is missing or does not fit.
     """
@@ -144,7 +148,7 @@ def load_mini(folder: Path = config.WEIGHTS_DIR) -> tuple[Any, Any, Any]:
             )
     vae_tensors, metadata = load_weights(files["vae"])
     scale = float(json.loads(metadata["config"])["latent_scale"])
-    model = _model(load_weights(files["unet"])[0], scale)
+    model = _model(load_weights(files["unet"])[0], scale, dtype)
     return model, _clip(load_weights(files["text_encoder"])[0]), build_vae(vae_tensors)
 
 

@@ -3,7 +3,7 @@
 `python -m comfy_revelio.mini saes`: one run of pictures is harvested at all hook points at once; each SAE is
 trained on one part of it and measured on the rest. Features of parts are labelled by contrast between the
 same prompt and seed with a word and without it; those of what every picture has (style, skin, background)
-between the pictures in which the judge sees a value and the others.
+between the pictures in which the judge sees a value and the others. The pairs also give the concepts.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..analysis import concept_between
 from ..dictionary import Dictionary, save_dictionary
 from ..mini import config
 from ..mini.attributes import ATTRIBUTES, NAMES, STYLES, index_of, labels_for, value_name
 from ..mini.captions import Caption, caption, phrases
 from ..mini.judge import load_judge
+from ..mini.precision import quick_dtype
 from ..steering.concept import contrast_features, rank_contrast
 from ..training import TrainConfig, feature_stats, measure, train
 from .generate import encode, sample
@@ -44,10 +46,13 @@ class Plan:
 
 UNET_PLANS = (
     Plan("revelio_mini_middle", "middle_block.1", 1536, 16, 600),
-    Plan("revelio_mini_up0", "output_blocks.0.1", 1536, 16, 600),
-    Plan("revelio_mini_up1", "output_blocks.1.1", 1536, 16, 600),
+    Plan("revelio_mini_up2", "output_blocks.2.1", 1536, 16, 600),
     Plan("revelio_mini_up3", "output_blocks.3.1", 1536, 16, 600),
+    Plan("revelio_mini_up4", "output_blocks.4.1", 1536, 16, 600),
 )
+"""Where parts can be moved was measured, by putting the activations of a prompt with a word into the run of
+the same prompt without it: in the middle and before output_blocks.2.1 nothing changes, there and at 3.1
+glasses come, at 4.1 everything does."""
 TEXT_PLAN = Plan("revelio_mini_text", "layers.1", 256, 8, 600)
 
 FAMILY = "revelio-mini"
@@ -115,7 +120,7 @@ def train_unet_saes(
     shots: Sequence[Shot], *, out: Path, device: str, say: Callable[[str], None]
 ) -> dict[str, dict[str, float]]:
     """The SAEs of the UNet, over all steps of the positive prompt's half."""
-    model, clip, vae = load_mini()
+    model, clip, vae = load_mini(dtype=quick_dtype())
     judge = load_judge()
     negative = encode(clip, [""])
     seen_values: list[Tensor] = []
@@ -130,7 +135,8 @@ def train_unet_saes(
 
     maps = harvest(model, [plan.hook_point for plan in UNET_PLANS], generate)
     values = torch.cat(seen_values)
-    contrasts = picture_contrasts(values) | pair_contrasts(shots, values)
+    pairs = pair_contrasts(shots, values)
+    contrasts = picture_contrasts(values) | pairs
     figures = {}
     for plan in UNET_PLANS:
         here = maps.pop(plan.hook_point)
@@ -140,6 +146,10 @@ def train_unet_saes(
         dictionary.figures = measure(dictionary, here[:, unseen].flatten(0, 1))
         dictionary.set_stats(feature_stats(dictionary, here[:, ~unseen].flatten(0, 1)))
         dictionary.labels = label_by_contrast(dictionary, here, contrasts)
+        dictionary.concepts = {
+            label: concept_between(dictionary, (m[with_it] for m in here), (m[without] for m in here))
+            for label, (with_it, without) in pairs.items()
+        }
         figures[plan.file] = _save(dictionary, plan, out, say)
     return figures
 

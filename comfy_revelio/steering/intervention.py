@@ -24,12 +24,16 @@ class Intervention:
     mode: "push"  below 0: dz = strength * w * z, so that -1 switches a feature off where it fires and
                   -3 takes out three times what it puts in; nothing happens where it is silent.
                   Above 0: dz = strength * w * mean_active * place, whatever the token's own code.
+          A concept of the selection says itself where and how much. Above 0: dz = strength * w * amount.
+          Below 0: dz = strength * w * (z * share + presence * min(amount, 0)): what fires for it goes, and
+          what it pushed aside comes back, as far as it is present at the token (0..1: how much of its
+          usual raise is there).
           "add"   dz = strength * w * mean_active everywhere, of either sign (sdxl-unbox's "add").
           "scale" dz = strength * w * z: +1 doubles a feature where it fires, -1 switches it off.
     place: for push above 0. "usual": the feature's mean map, resized to the grid (everywhere for
         dictionaries without maps); "everywhere": 1.
     mask: [h, w], [1, h, w] or [B, h, w] in 0..1, resized to the grid by area; it multiplies dz, and
-        with it place counts as "everywhere". Fewer masks than batch items are repeated.
+        with it place counts as "everywhere", but for concepts. Fewer masks than batch items are repeated.
     start_percent, end_percent: share of the schedule, 0..1; start is in, end is out, but an end of 1
         is in too. start = end is an empty range.
     role: "cond", "uncond" or "both".
@@ -60,6 +64,11 @@ class Intervention:
                 f"not {self.start_percent} and {self.end_percent}."
             )
         self.dictionary.feature_index(self.selection.features)
+        if self.selection.concepts and (self.mode != "push" or self.place != "usual"):
+            raise RevelioError(
+                f"A concept has its own place, which mode {self.mode} with place {self.place} leaves out: "
+                "choose mode push and place usual, or name features."
+            )
         if self.needs_stats and self.active and self.dictionary.stats is None:
             raise RevelioError(
                 "This dictionary has no mean activations, so nothing is known to add; "
@@ -73,11 +82,16 @@ class Intervention:
         """Whether the intervention can change anything at all."""
         if self.strength == 0.0 or self.start_percent >= self.end_percent:
             return False
-        return any(weight != 0.0 for weight in self.selection.weights)
+        return not self.selection.empty
+
+    @property
+    def puts_in(self) -> bool:
+        """Whether it adds something of its own, and not a multiple of what fires."""
+        return self.mode == "add" or (self.mode == "push" and self.strength > 0.0)
 
     @property
     def needs_stats(self) -> bool:
-        return self.mode == "add" or (self.mode == "push" and self.strength > 0.0)
+        return self.puts_in and bool(self.selection.features)
 
     def applies(self, role: str, percent: float) -> bool:
         """Whether it acts on this role ("cond2" counts as cond) at this share of the schedule."""

@@ -1,4 +1,4 @@
-"""Which features: chosen by number, by label, or found by an analysis."""
+"""Which features: chosen by number, by label or concept, or found by an analysis."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..dictionary import Concept
 from ..dictionary.codes import check_feature
 from ..errors import RevelioError
 
@@ -24,9 +25,10 @@ class Vocabulary(Protocol):
 
 @dataclass(frozen=True)
 class Selection:
-    """Chosen features and their weights; what a REVELIO_FEATURES socket carries.
+    """Chosen features and concepts, and their weights; what a REVELIO_FEATURES socket carries.
 
     weights: one finite factor per feature; 1 is the feature's own strength.
+    concepts: (concept, weight); a concept brings its features and where they change.
     label: what the features stand for, if known.
     source: the hook point whose dictionary they belong to; empty when nobody said.
     """
@@ -35,6 +37,7 @@ class Selection:
     weights: tuple[float, ...] = ()
     label: str = ""
     source: str = ""
+    concepts: tuple[tuple[Concept, float], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.weights:
@@ -45,8 +48,13 @@ class Selection:
             )
         if len(set(self.features)) != len(self.features):
             raise RevelioError("A selection names every feature once; remove the repeated ones.")
-        if not all(math.isfinite(weight) for weight in self.weights):
+        if not all(math.isfinite(weight) for weight in (*self.weights, *(w for _, w in self.concepts))):
             raise RevelioError("The weight of a feature must be a finite number.")
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is chosen, or everything with weight 0."""
+        return not any(self.weights) and not any(weight for _, weight in self.concepts)
 
     def check_source(self, hook_point: str) -> None:
         """Raise RevelioError when the features are known to belong to another dictionary's hook point."""
@@ -57,34 +65,45 @@ class Selection:
             )
 
 
-def parse_selection(text: str, dictionary: Vocabulary) -> Selection:
+def parse_selection(
+    text: str, dictionary: Vocabulary, concepts: Mapping[str, Concept] | None = None
+) -> Selection:
     """Read features as a user writes them: "1203", "1203, 77:0.5", "glasses", "glasses:2, 31".
 
-    A name is a label of the dictionary, whatever its case, and stands for all features under it.
-    ":number" gives a weight. Where a feature is named twice, the later weight holds. Empty text is
-    an empty selection. Raises RevelioError for unknown labels and features out of range.
+    A name is one of the concepts, else a label of the dictionary, whatever its case; a label stands for all
+    features under it. ":number" gives a weight. Where something is named twice, the later weight holds.
+    Empty text is an empty selection. Raises RevelioError for unknown names and features out of range.
     """
+    concepts = concepts or {}
+    names = list(dict.fromkeys((*concepts, *dictionary.labels)))
     chosen: dict[int, float] = {}
-    names: list[str] = []
+    whole: dict[str, float] = {}
+    found: list[str] = []
     for part in (part.strip() for part in text.replace("\n", ",").replace(";", ",").split(",")):
         if not part:
             continue
-        name, weight = _split_weight(part, dictionary)
-        features: Sequence[int]
+        name, weight = _split_weight(part, names)
         if re.fullmatch(r"[+-]?\d+", name):
-            features = (int(name),)
-            check_feature(features[0], dictionary.n_features)
+            check_feature(int(name), dictionary.n_features)
+            chosen[int(name)] = weight
+            continue
+        known = _find(name, names, dictionary.n_features)
+        found.append(known)
+        if known in concepts:
+            whole[known] = weight
         else:
-            label = _find_label(name, dictionary)
-            names.append(label)
-            features = dictionary.labels[label]
-        chosen.update(dict.fromkeys(features, weight))
-    return Selection(tuple(chosen), tuple(chosen.values()), ", ".join(names))
+            chosen.update(dict.fromkeys(dictionary.labels[known], weight))
+    return Selection(
+        tuple(chosen),
+        tuple(chosen.values()),
+        ", ".join(found),
+        concepts=tuple((concepts[name], weight) for name, weight in whole.items()),
+    )
 
 
-def _split_weight(part: str, dictionary: Vocabulary) -> tuple[str, float]:
+def _split_weight(part: str, names: Sequence[str]) -> tuple[str, float]:
     name, colon, number = part.rpartition(":")
-    if not colon or part.lower() in (label.lower() for label in dictionary.labels):
+    if not colon or part.lower() in (known.lower() for known in names):
         return part, 1.0
     try:
         weight = float(number)
@@ -95,12 +114,11 @@ def _split_weight(part: str, dictionary: Vocabulary) -> tuple[str, float]:
     return name.strip(), weight
 
 
-def _find_label(name: str, dictionary: Vocabulary) -> str:
-    for label in dictionary.labels:
-        if label.lower() == name.lower():
-            return label
-    known = ", ".join(dictionary.labels)
+def _find(name: str, names: Sequence[str], n_features: int) -> str:
+    for known in names:
+        if known.lower() == name.lower():
+            return known
     raise RevelioError(
-        f"Unknown feature {name!r}: give numbers from 0 to {dictionary.n_features - 1}"
-        + (f" or one of the labels {known}." if known else "; this dictionary has no labels.")
+        f"Unknown feature {name!r}: give numbers from 0 to {n_features - 1}"
+        + (f" or one of the labels {', '.join(names)}." if names else "; this dictionary has no labels.")
     )

@@ -7,12 +7,17 @@ the same tensor object back, so that a strength of 0 is bit-identical to no inte
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..dictionary import Codes
 from ..errors import RevelioError
 from .intervention import Intervention, TokenContext
+
+_TINY = 1e-12
 
 
 def apply(tokens: Tensor, intervention: Intervention, context: TokenContext) -> Tensor:
@@ -36,18 +41,55 @@ def delta(tokens: Tensor, intervention: Intervention, context: TokenContext) -> 
         return None
     dictionary = intervention.dictionary
     _check_fit(tokens, dictionary.d_model, context.grid)
-    features = dictionary.feature_index(intervention.selection.features)
-    weights = torch.tensor(intervention.selection.weights, dtype=torch.float32, device=tokens.device)
-    if intervention.needs_stats:
-        change = _mean_active(intervention, features) * _place(intervention, features, context.grid)
-        change = change[None].to(tokens.device)  # [1, T, m]
-    else:
-        codes = dictionary.encode(tokens, timestep=context.timestep)
-        change = codes.of_many(features)  # [B, T, m]
-    change = change * (weights * intervention.strength)
+    codes = None if intervention.puts_in else dictionary.encode(tokens, timestep=context.timestep)
+    mask = None
     if intervention.mask is not None:
-        change = change * _mask_on_grid(intervention.mask, context, len(tokens)).to(tokens.device)
-    return dictionary.contribution(change, features, tokens, timestep=context.timestep)
+        mask = _mask_on_grid(intervention.mask, context, len(tokens)).to(tokens.device)
+    total: Tensor | None = None
+    for features, change in _changes(intervention, codes, context.grid, tokens.device):
+        change = change * intervention.strength if mask is None else change * intervention.strength * mask
+        added = dictionary.contribution(change, features, tokens, timestep=context.timestep)
+        total = added if total is None else total + added
+    return total
+
+
+def _changes(
+    intervention: Intervention, codes: Codes | None, grid: tuple[int, int], device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(feature numbers [m], dz at strength 1 [B or 1, T, m]) of the single features, then of each concept.
+
+    codes: those of the tokens, where dz is a share of them.
+    """
+    selection = intervention.selection
+    if selection.features:
+        features = intervention.dictionary.feature_index(selection.features)
+        weights = torch.tensor(selection.weights, dtype=torch.float32, device=device)
+        if codes is None:
+            change = _mean_active(intervention, features) * _place(intervention, features, grid)
+            yield features, change[None].to(device) * weights
+        else:
+            yield features, codes.of_many(features) * weights
+    for concept, weight in selection.concepts:
+        features = intervention.dictionary.feature_index(concept.features)
+        amount = _on_grid(concept.amount, grid).to(device)
+        if codes is None:
+            yield features, amount[None] * weight
+        else:
+            share = _on_grid(concept.share, grid).to(device)
+            yield features, _there_for(codes.of_many(features) * share, amount) * weight
+
+
+def _there_for(due: Tensor, amount: Tensor) -> Tensor:
+    """What a concept has changed at each token, which taking it out undoes: [B, T, m].
+
+    due: the part of the codes that is due to the concept; amount [T, m]: its usual change. The codes that it
+    raised are what is due; those that it lowered count as far as it is present at the token: as the part
+    that is due resembles the usual one.
+    """
+    raised, lowered = amount.clamp(min=0), amount.clamp(max=0)
+    usual = raised.square().sum(dim=-1, keepdim=True).clamp(min=_TINY)
+    presence = ((due * raised).sum(dim=-1, keepdim=True) / usual).clamp(0, 1)
+    return due + presence * lowered
 
 
 def _mean_active(intervention: Intervention, features: Tensor) -> Tensor:
@@ -63,7 +105,12 @@ def _place(intervention: Intervention, features: Tensor, grid: tuple[int, int]) 
     spread = intervention.mode == "add" or intervention.place == "everywhere" or intervention.mask is not None
     if spread or maps is None:
         return features.new_ones(grid[0] * grid[1], 1, dtype=torch.float32)
-    resized = functional.interpolate(maps[features].float()[None], size=grid, mode="bilinear", antialias=True)
+    return _on_grid(maps[features], grid)
+
+
+def _on_grid(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Maps [m, h, w] resized to the grid, by token: float32 [T, m]."""
+    resized = functional.interpolate(maps.float()[None], size=grid, mode="bilinear", antialias=True)
     return resized[0].flatten(1).T
 
 

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..analysis.words import labels_of_prompts
+from ..analysis.words import concepts_of_prompts, labels_of_prompts
 from ..dictionary import Dictionary, FeatureStats, save_dictionary
 from .config import TrainConfig
 from .harvest import prompts_of
 from .metrics import error_by_timestep, feature_stats, measure
 from .processes import join
-from .shards import ShardSet
+from .shards import Batch, ShardSet
 from .trainer import Progress, train
 
 MEASURED = 65_536
@@ -57,6 +57,9 @@ def train_on_shards(
         some = shards.split(0.0)[0].all(limit=_STATS_ROWS)
         times = some.timestep if dictionary.modulation is not None else None
         dictionary.labels = labels_of_prompts(dictionary, some.x, some.item, prompts, timesteps=times)
+        if dictionary.modulation is None and shards.source.grid is not None:
+            maps = ((part.x, part.item) for part in maps_of(shards))
+            dictionary.concepts = concepts_of_prompts(dictionary, maps, prompts, list(dictionary.labels))
     save_dictionary(dictionary, out)
     return figures
 
@@ -70,14 +73,19 @@ def figures_on(dictionary: Dictionary, x: Tensor, timesteps: Tensor) -> dict[str
 
 def stats_on(dictionary: Dictionary, shards: ShardSet) -> FeatureStats:
     """Mean active values, rates, and maps where all items share one grid."""
+    return feature_stats(dictionary, (part.x for part in maps_of(shards)))
+
+
+def maps_of(shards: ShardSet) -> Iterator[Batch]:
+    """Whole maps from all over the set: x [n, height, width, d_model], timestep and item [n].
+
+    Where items have no grid, rows: x [n, d_model].
+    """
     grid = shards.source.grid
     cells = 1 if grid is None else grid[0] * grid[1]
     count = max(1, min(shards.n_rows, _STATS_ROWS) // cells)
     picks = torch.linspace(0, shards.n_rows // cells - 1, count).long()
-
-    def maps() -> Iterator[Tensor]:
-        for part in picks.split(max(1, 16384 // cells)):
-            rows = shards.rows((part[:, None] * cells + torch.arange(cells)).flatten())
-            yield rows if grid is None else rows.reshape(len(part), *grid, shards.d_model)
-
-    return feature_stats(dictionary, maps())
+    for part in picks.split(max(1, 16384 // cells)):
+        rows = shards.rows((part[:, None] * cells + torch.arange(cells)).flatten())
+        x = rows.x if grid is None else rows.x.reshape(len(part), *grid, shards.d_model)
+        yield Batch(x, rows.timestep[::cells], rows.item[::cells])

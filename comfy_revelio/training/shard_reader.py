@@ -74,18 +74,18 @@ class ShardSet:
         """What one row takes, in a shard and in memory."""
         return sum(self._widths.values())
 
-    def rows(self, index: Tensor) -> Tensor:
-        """The rows of the given numbers [len], in that order: float32 [len, d_model]."""
+    def rows(self, index: Tensor) -> Batch:
+        """The rows of the given numbers [len], in that order."""
         if index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool:
             raise RevelioError("Rows are asked for by a list of their numbers, as a tensor of integers.")
         if not len(index):
-            return torch.empty(0, self.d_model)
+            return Batch(torch.empty(0, self.d_model), torch.empty(0), torch.empty(0, dtype=torch.int64))
         wanted, places = np.unique(index.cpu().numpy().astype(np.int64), return_inverse=True)
         if not 0 <= wanted[0] <= wanted[-1] < self.n_rows:
             raise RevelioError(f"Rows are numbered from 0 to {self.n_rows - 1}.")
         planes = self._room(len(wanted))
         self._read(wanted, planes)
-        return self._batch(planes, torch.from_numpy(places)).x
+        return self._batch(planes, torch.from_numpy(places))
 
     def split(self, held_out: float = 0.1) -> tuple[RowView, RowView]:
         """Rows to train on and rows to measure on, about in this proportion, with no item in both.

@@ -29,7 +29,7 @@ def test_summary_is_the_mean_over_concepts(evaluation: Any) -> None:
         "removal": {"glasses": row((0.8, 0.2), (0.9, 0.88)), "beard": row((1.0, 0.5), (0.9, 0.9))},
         "addition": {"glasses": row((0.0, 0.6), (0.9, 0.8)), "beard": row((0.1, 0.3), (0.9, 0.9))},
     }
-    summary = evaluation._summary(figures)
+    summary = evaluation.summary(figures)
     assert summary["removal_relative"] == pytest.approx(0.625)
     assert summary["removal_cost"] == pytest.approx(0.01)
     assert summary["addition_points"] == pytest.approx(0.4)
@@ -38,7 +38,7 @@ def test_summary_is_the_mean_over_concepts(evaluation: Any) -> None:
 
 def test_nothing_to_remove_counts_as_nothing_removed(evaluation: Any) -> None:
     figures = {"removal": {"hat": row((0.0, 0.0), (0.9, 0.9))}, "addition": {"hat": row((0, 0), (0.9, 0.9))}}
-    assert evaluation._summary(figures)["removal_relative"] == 0.0
+    assert evaluation.summary(figures)["removal_relative"] == 0.0
 
 
 def test_a_method_without_features_for_a_concept_counts_as_no_effect(
@@ -46,7 +46,7 @@ def test_a_method_without_features_for_a_concept_counts_as_no_effect(
 ) -> None:
     error = pack("comfy_revelio.errors").RevelioError
     saes = [
-        SimpleNamespace(dictionary=SimpleNamespace(hook_point=name))
+        SimpleNamespace(dictionary=SimpleNamespace(hook_point=name, concepts={}))
         for name in ("layers.1", "middle_block.1")
     ]
 
@@ -61,7 +61,8 @@ def test_a_method_without_features_for_a_concept_counts_as_no_effect(
         plain=plain, look=lambda _branch, prompts: torch.zeros(len(prompts), columns, dtype=torch.long)
     )
     result = evaluation.measure_steering(studio, saes, 3, tune=True, say=lambda _: None)
-    assert len(result["steer_features middle_block.1"]["removal"]) == len(evaluation.CONCEPTS)
+    assert len(result["steer_features"]["removal"]) == len(evaluation.CONCEPTS)
+    assert result["best_hook_point"] == "middle_block.1"
     assert result["steer_concept_contrast"]["summary"]["addition_points"] == 0.0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from devtools.figures import DOCUMENTS, blocks_of, fill
 
+EFFECT = {"removal_relative": 0.5, "removal_cost": 0.02, "addition_points": 0.6, "addition_cost": 0.01}
 REPORT = {
     "mini_model": {
         "prompt_accuracy": 0.925,
@@ -27,15 +28,11 @@ REPORT = {
         }
     ],
     "steering": {
-        "steer_concept_paper": {
-            "summary": {
-                "removal_relative": 0.5,
-                "removal_cost": 0.02,
-                "addition_points": 0.6,
-                "addition_cost": 0.01,
-            }
-        },
+        "steer_concept_paper": {"summary": EFFECT},
+        "steer_features": {"summary": EFFECT | {"removal_relative": 0.8}},
         "n_per_concept": 128,
+        "best_hook_point": "output_blocks.4.1",
+        "hook_points": {"n_per_concept": 16, "middle_block.1": EFFECT | {"removal_relative": 0.05}},
     },
 }
 
@@ -45,7 +42,10 @@ def test_blocks_carry_the_numbers() -> None:
     assert "| hat | 90.0% | 70.0% | 100.0% |" in blocks["mini"]
     assert "512 held-out prompts" in blocks["mini"]
     assert "| `a` | `middle_block.1` | 8 | 2 | 0.900 | 2.0 | 25.0% |" in blocks["saes"]
-    assert "| steer concept paper | 50% | 2.0 | 60 | 1.0 |" in blocks["steering"]
+    assert "| Steer Concept, paper | 50% | 2.0 | 60 | 1.0 |" in blocks["steering"]
+    assert "| Steer Features at `output_blocks.4.1` | 80% | 2.0 | 60 | 1.0 |" in blocks["steering"]
+    assert "on 16 other prompts" in blocks["steering"]
+    assert "| `middle_block.1` | 5% | 2.0 | 60 | 1.0 |" in blocks["steering"]
 
 
 def test_only_the_inside_of_blocks_changes() -> None:

@@ -21,7 +21,7 @@ Link = list[Any]
 """An output of a node: `[node id, number]`."""
 
 WORDS = "a flat cartoon portrait of a smiling person with brown hair and glasses, blue background"
-SAE, TEXT_SAE = "revelio_mini_up1.safetensors", "revelio_mini_text.safetensors"
+SAE, TEXT_SAE = "revelio_mini_up2.safetensors", "revelio_mini_text.safetensors"
 MODEL: Link = ["mini", 0]
 CLIP: Link = ["mini", 1]
 

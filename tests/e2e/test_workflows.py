@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from comfy_revelio.mini.attributes import ATTRIBUTES, index_of
-from comfy_revelio.mini.evaluate import CONCEPTS, Concept, rate
+from comfy_revelio.mini.evaluate import CONCEPTS, rate
 from comfy_revelio.mini.judge import Judge, load_judge
 from devtools.client import Client, Prompt, RunResult
 from devtools.demo import picture_name
@@ -23,7 +23,7 @@ from devtools.demo import picture_name
 SEE, FEATURE, CONCEPT = "01_see_features", "02_steer_a_feature", "03_steer_a_concept"
 TRAIN = "04_train_your_own_sae"
 GLASSES = CONCEPTS[0]
-PROMPTED = {"style": "flat cartoon", "background": "green", "hair": "blue"}
+PROMPTED = {"style": "flat cartoon", "background": "green", "hair": "blue", "mood": "smile"}
 """What all the workflows' prompts ask for besides the concept that is steered."""
 
 
@@ -96,7 +96,7 @@ def test_the_picture_shows_what_its_prompt_says(finished: Callable[[str], Finish
     assert agreement(judge.label(picture)) == 1.0
 
 
-@pytest.mark.parametrize("name", ["01_features_middle", "01_features_up1"])
+@pytest.mark.parametrize("name", ["01_features_middle", "01_features_up2"])
 def test_feature_maps(finished: Callable[[str], Finished], name: str) -> None:
     """Six features at eight steps beside the picture, with heat in every row."""
     workflow = finished(SEE)
@@ -107,7 +107,7 @@ def test_feature_maps(finished: Callable[[str], Finished], name: str) -> None:
     cell = 128  # a cell holds the picture unscaled
     assert rows * cell < height < rows * cell + 320
     assert columns * cell < width < columns * cell + 480
-    colourful = figure.amax(-1) - figure.amin(-1) > 0.1
+    colourful = figure.amax(-1) - figure.amin(-1) > 0.25
     maps_only = colourful[height - rows * (cell + 4) :, -columns * (cell + 4) : -cell]
     for row in maps_only.tensor_split(rows):
         assert row.any(), "a row without heat"
@@ -116,7 +116,7 @@ def test_feature_maps(finished: Callable[[str], Finished], name: str) -> None:
 
 def test_the_figures_are_of_two_places(finished: Callable[[str], Finished]) -> None:
     workflow = finished(SEE)
-    middle, up = workflow.saved("01_features_middle"), workflow.saved("01_features_up1")
+    middle, up = workflow.saved("01_features_middle"), workflow.saved("01_features_up2")
     assert middle.shape != up.shape or not torch.equal(middle, up)
 
 
@@ -128,27 +128,15 @@ def test_the_tables_list_the_features_drawn(finished: Callable[[str], Finished])
         assert "peak" in table
 
 
-@pytest.mark.parametrize(
-    ("name", "concept"),
-    [
-        pytest.param(
-            FEATURE,
-            GLASSES,
-            marks=pytest.mark.xfail(
-                reason="no hook point with an SAE decides about glasses in the model as it is now"
-            ),
-        ),
-        (CONCEPT, GLASSES),
-    ],
-)
-def test_the_concept_is_taken_out_and_put_in(
-    finished: Callable[[str], Finished], judge: Judge, name: str, concept: Concept
+@pytest.mark.parametrize("name", [FEATURE, CONCEPT])
+def test_glasses_are_taken_out_and_put_in(
+    finished: Callable[[str], Finished], judge: Judge, name: str
 ) -> None:
     """The judge on the four pictures of each row: less of it when steered down, more when steered up."""
     found = {tag: judge.label(finished(name).saved(f"{name[:2]}_{tag}")) for tag in ROWS}
     assert all(len(values) == 4 for values in found.values())
-    down = [rate(found[tag], concept, also=True) for tag in ("down_without", "down_steered")]
-    up = [rate(found[tag], concept, also=False) for tag in ("up_without", "up_steered")]
+    down = [rate(found[tag], GLASSES, also=True) for tag in ("down_without", "down_steered")]
+    up = [rate(found[tag], GLASSES, also=False) for tag in ("up_without", "up_steered")]
     assert down[0] > down[1], f"steered down from {down[0]:.0%} to {down[1]:.0%}"
     assert up[0] < up[1], f"steered up from {up[0]:.0%} to {up[1]:.0%}"
 
@@ -158,12 +146,12 @@ def test_the_concept_is_taken_out_and_put_in(
 def test_steering_leaves_the_rest_of_the_prompt(
     finished: Callable[[str], Finished], judge: Judge, name: str, direction: str
 ) -> None:
-    """At most two of the twelve other things that the four pictures should show may be lost."""
+    """At most two of the sixteen other things that the four pictures should show may be lost."""
     before, after = (
         agreement(judge.label(finished(name).saved(f"{name[:2]}_{direction}_{kind}")))
         for kind in ("without", "steered")
     )
-    assert after >= before - 2 / 12
+    assert after >= before - 2 / 16
 
 
 def test_what_was_found_is_told(finished: Callable[[str], Finished]) -> None:

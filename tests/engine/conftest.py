@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from comfy_revelio.dictionary import Dictionary, FeatureStats
+from comfy_revelio.dictionary import Concept, Dictionary, FeatureStats
 
 MakeDictionary = Callable[..., Dictionary]
 
@@ -47,3 +47,10 @@ def _make_dictionary(
 @pytest.fixture
 def make_dictionary() -> MakeDictionary:
     return _make_dictionary
+
+
+@pytest.fixture
+def concept() -> Concept:
+    """Three features with maps on a grid of 3 by 5, signed amounts and shares from 0 to 1."""
+    g = torch.Generator().manual_seed(12)
+    return Concept((4, 0, 17), torch.randn(3, 3, 5, generator=g), torch.rand(3, 3, 5, generator=g))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from comfy_revelio.analysis.words import labels_of_prompts, phrases
+from comfy_revelio.analysis import concept_between
+from comfy_revelio.analysis.words import concepts_of_prompts, labels_of_prompts, phrases
 
 
 def test_words_and_short_phrases_of_a_prompt() -> None:
@@ -29,3 +30,21 @@ def test_the_feature_that_follows_a_word_is_named_after_it(make_dictionary) -> N
     assert 7 not in labels.get("glasses", [])
     assert "face" not in labels  # all of them say it
     assert labels_of_prompts(dictionary, rows, items, {}) == {}
+
+
+def test_what_changes_with_a_word_becomes_its_concept(make_dictionary) -> None:
+    """One pass over maps gives what comparing the pictures by hand gives; strangers do not count."""
+    dictionary = make_dictionary(n=40, d=12, k=5)
+    x = torch.randn(10, 3, 5, 12, generator=torch.Generator().manual_seed(2))
+    items = torch.tensor([0, 1, 2, 3, 4, 5, 0, 1, 99, 2])
+    prompts = {n: "a face, blue hair" if n % 2 else "a face, a hat" for n in range(6)}
+    parts = [(x[:4], items[:4]), (x[4:], items[4:])]
+    found = concepts_of_prompts(dictionary, parts, prompts, ["hat", "blue hair", "face", "dog"])
+    assert set(found) == {"hat", "blue hair"}  # all say face, and none a dog
+    has = torch.tensor([n % 2 == 0 and n < 6 for n in items.tolist()])
+    lacks = torch.tensor([n % 2 == 1 and n < 6 for n in items.tolist()])
+    expected = concept_between(dictionary, [x[has]], [x[lacks]])
+    assert found["hat"].features == expected.features
+    assert torch.allclose(found["hat"].amount, expected.amount, atol=1e-5)
+    assert torch.allclose(found["hat"].share, expected.share, atol=1e-4)
+    assert concepts_of_prompts(dictionary, [], prompts, ["hat"]) == {}

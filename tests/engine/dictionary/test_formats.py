@@ -41,6 +41,44 @@ def test_everything_survives_a_round_trip(make_dictionary, tmp_path: Path, dtype
     assert (loaded.d_model, loaded.n_features, loaded.source_format) == (12, 40, "revelio-sae")
 
 
+def test_concepts_survive_a_round_trip(make_dictionary, concept, tmp_path: Path) -> None:
+    path = tmp_path / "sae.safetensors"
+    save_dictionary(make_dictionary(concepts={"glasses": concept, "brille 👓": concept}), path)
+    loaded = load_dictionary(path)
+    assert list(loaded.concepts) == ["glasses", "brille 👓"] == peek(path)["concepts"]
+    again = loaded.concepts["brille 👓"]
+    assert again.features == concept.features
+    assert torch.equal(again.amount, concept.amount.half().float())
+    assert torch.equal(again.share, concept.share.half().float())
+
+
+@pytest.mark.parametrize(
+    "fault", ["no maps", "no names", "one name too few", "twice", "a float", "another size", "no feature"]
+)
+def test_broken_concepts_are_refused(make_dictionary, concept, tmp_path: Path, fault: str) -> None:
+    path = tmp_path / "sae.safetensors"
+    save_dictionary(make_dictionary(concepts={"glasses": concept, "hat": concept}), path)
+    tensors, metadata = _parts(path)
+    config = json.loads(metadata["config"])
+    if fault == "no maps":
+        del tensors["concepts.share"]
+    elif fault == "no names":
+        del config["concepts"]
+    elif fault == "one name too few":
+        config["concepts"] = ["glasses"]
+    elif fault == "twice":
+        config["concepts"] = ["hat", "hat"]
+    elif fault == "a float":
+        tensors["concepts.features"] = tensors["concepts.features"].float()
+    elif fault == "another size":
+        tensors["concepts.share"] = tensors["concepts.share"][..., :4].contiguous()
+    else:
+        tensors["concepts.features"][1, 2] = 40
+    save_file(tensors, str(path), metadata=metadata | {"config": json.dumps(config)})
+    with pytest.raises(RevelioError, match=r"concept|hat"):
+        load_dictionary(path)
+
+
 def test_a_second_save_is_the_same_file(make_dictionary, tmp_path: Path) -> None:
     one, two = tmp_path / "1.safetensors", tmp_path / "2.safetensors"
     save_dictionary(make_dictionary(), one)

@@ -55,10 +55,23 @@ def test_without_labels_the_sentence_says_so(make_dictionary) -> None:
         parse_selection("glasses", make_dictionary())
 
 
-def test_impossible_selections_are_refused() -> None:
+def test_a_name_means_the_concept_before_the_label(make_dictionary, concept) -> None:
+    sae = make_dictionary(labels=LABELS, concepts={"glasses": concept, "Mr: X": concept})
+    chosen = parse_selection("Glasses:2, red hair, 12", sae, sae.concepts)
+    assert chosen == Selection((7, 12), (1.0, 1.0), "glasses, Red Hair", concepts=((concept, 2.0),))
+    assert parse_selection("mr: x", sae, sae.concepts).concepts == ((concept, 1.0),)
+    assert parse_selection("glasses", sae).features == (3, 1)
+    assert parse_selection("glasses:0", sae, sae.concepts).empty
+    with pytest.raises(RevelioError, match=r"hat.*glasses, Mr: X, Red Hair"):
+        parse_selection("hat", sae, sae.concepts)
+
+
+def test_impossible_selections_are_refused(concept) -> None:
     for features, weights in [((1, 1), ()), ((1, 2), (1.0,)), ((1,), (float("nan"),))]:
         with pytest.raises(RevelioError):
             Selection(features, weights)
+    with pytest.raises(RevelioError, match="finite"):
+        Selection((), concepts=((concept, float("nan")),))
 
 
 def test_features_of_another_hook_point_are_refused() -> None:

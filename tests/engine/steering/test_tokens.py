@@ -117,6 +117,48 @@ def test_ranges_that_meet_cover_every_step_once(make_dictionary) -> None:
         assert sum(part.applies("cond", percent) for part in parts) == 1
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("strength", [-4.0, 3.0])
+def test_concepts_say_where_and_how_much(make_dictionary, tokens, concept, strength, masked) -> None:
+    sae = make_dictionary(k=20, concepts={"glasses": concept}, stats=None)
+    mask = torch.rand(2, *GRID, generator=torch.Generator().manual_seed(8)) if masked else None
+    selection = Selection((9,), (0.5,)) if strength < 0 else Selection(())
+    selection = Selection(selection.features, selection.weights, concepts=((concept, 0.5), (concept, 2.0)))
+    dense = sae.encode(tokens).dense().double()
+    expected = tokens.double().clone()
+    for b in range(2):
+        for t in range(15):
+            cell = (slice(None), t // GRID[1], t % GRID[1])
+            amount, share = concept.amount[cell].double(), concept.share[cell].double()
+            due = dense[b, t, list(concept.features)] * share
+            presence = float(due @ amount.clamp(min=0)) / max(
+                1e-12, float(amount.clamp(min=0).square().sum())
+            )
+            taken = due + min(1.0, max(0.0, presence)) * amount.clamp(max=0)
+            change = {
+                f: 2.5 * c for f, c in zip(concept.features, amount if strength > 0 else taken, strict=True)
+            }
+            change |= {9: 0.5 * dense[b, t, 9]} if strength < 0 else {}
+            factor = strength * (1 if mask is None else float(mask[b].flatten()[t]))
+            expected[b, t] += sum(factor * c * sae.W_dec[f].double() for f, c in change.items())
+    result = apply(tokens, Intervention(sae, selection, strength, mask=mask), _context())
+    assert torch.allclose(result.double(), expected, atol=1e-5)
+
+
+def test_concepts_follow_the_grid_and_want_their_place(make_dictionary, concept) -> None:
+    sae = make_dictionary(stats=None)
+    selection = Selection((), concepts=((concept, 1.0),))
+    larger = delta(torch.zeros(1, 60, 12), Intervention(sae, selection, 1.0), TokenContext(grid=(6, 10)))
+    same = delta(torch.zeros(1, 15, 12), Intervention(sae, selection, 1.0), TokenContext(grid=GRID))
+    shrunk = torch.nn.functional.avg_pool2d(larger.reshape(6, 10, 12).permute(2, 0, 1)[None], 2)
+    assert torch.allclose(shrunk.mean((2, 3)), same.mean(1), atol=0.1)
+    nothing = Selection((), concepts=((concept, 0.0),))
+    assert not Intervention(sae, nothing, 1.0).active
+    for wrong in ({"mode": "add"}, {"mode": "scale"}, {"place": "everywhere"}):
+        with pytest.raises(RevelioError, match="mode push and place usual"):
+            Intervention(sae, selection, 1.0, **wrong)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_in_half_precision_out(make_dictionary, tokens, dtype) -> None:
     half = tokens.to(dtype)

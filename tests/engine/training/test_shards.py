@@ -108,8 +108,12 @@ def test_rows_come_back_exactly(tmp_path: Path, dtype: torch.dtype) -> None:
     files = sorted(tmp_path.glob("rows-*"))
     assert shards.bytes == sum(path.stat().st_size for path in files)
     index = torch.tensor([239, 3, 100, 3, 0])
-    assert torch.equal(shards.rows(index), _everything(tmp_path).x[index])
-    assert shards.rows(index).dtype == torch.float32 and shards.rows(index[:0]).shape == (0, 5)
+    found, everything = shards.rows(index), _everything(tmp_path)
+    assert torch.equal(found.x, everything.x[index]) and found.x.dtype == torch.float32
+    assert torch.equal(found.item, everything.item[index])
+    assert torch.equal(found.timestep, everything.timestep[index])
+    none = shards.rows(index[:0])
+    assert none.x.shape == (0, 5) and len(none.item) == len(none.timestep) == 0
     whole_file = tensor_file.read_tensors(files[0], ["x", "timestep", "item"])
     assert whole_file["x"].dtype == dtype
     assert len(whole_file["item"].unique()) == len(whole_file["item"]) // 12
