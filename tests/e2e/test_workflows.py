@@ -107,7 +107,7 @@ def test_feature_maps(finished: Callable[[str], Finished], name: str) -> None:
     cell = 128  # a cell holds the picture unscaled
     assert rows * cell < height < rows * cell + 320
     assert columns * cell < width < columns * cell + 480
-    colourful = figure.amax(-1) - figure.amin(-1) > 0.25
+    colourful = figure.amax(-1) - figure.amin(-1) > 0.1  # the picture below the heat is gray: 0.02
     maps_only = colourful[height - rows * (cell + 4) :, -columns * (cell + 4) : -cell]
     for row in maps_only.tensor_split(rows):
         assert row.any(), "a row without heat"
