@@ -169,7 +169,7 @@ def _print(config: dict[str, Any], *, as_json: bool) -> None:
         print(json.dumps(config, indent=2))
         return
     for name, value in config.items():
-        if name == "labels":
+        if name in ("labels", "concepts"):
             value = ", ".join(value) or "none"
         print(f"{name}: {value}")
 
