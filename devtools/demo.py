@@ -161,7 +161,7 @@ def summary(report: dict[str, Any]) -> list[str]:
             f"explained variance {sae['explained_variance']:.3f}, dead {sae['dead_share']:.1%}"
         )
     for name, figures in report.get("steering", {}).items():
-        if isinstance(figures, dict):
+        if name.startswith("steer_"):
             mean = figures["summary"]
             lines.append(
                 f"{name}: removes {mean['removal_relative']:.0%} (costs other attributes "

@@ -132,6 +132,21 @@ def test_a_batch_becomes_one_row() -> None:
     assert [row.getpixel((x, 3)) for x in (0, 8, 10)] == [(255, 0, 0), (255, 255, 255), (0, 0, 255)]
 
 
+def test_summary_names_each_steering_method_once() -> None:
+    effect = {"removal_relative": 0.9, "removal_cost": 0.012, "addition_points": 0.7, "addition_cost": 0.02}
+    report = {
+        "steering": {
+            "n_per_concept": 4,
+            "best_hook_point": "output_blocks.4.1",
+            "hook_points": {"n_per_concept": 2, "output_blocks.4.1": effect},
+            "steer_features": {"removal": {}, "addition": {}, "summary": effect},
+        }
+    }
+    assert summary(report) == [
+        "steer_features: removes 90% (costs other attributes 1.2 points), adds 70 points (costs 2.0)"
+    ]
+
+
 def test_summary_says_the_size_of_the_sample() -> None:
     report = {"mini_model": {"prompt_accuracy": 0.953, "n_prompts": 64}, "judge": {"accuracy": 0.99}}
     assert summary(report) == [
