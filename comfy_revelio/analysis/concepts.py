@@ -6,10 +6,13 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from ..dictionary import Concept, Dictionary
 from ..errors import RevelioError
 
+FINEST = 16
+"""Cells a side of a concept's maps, at most."""
 _EPS = 1e-3
 
 
@@ -47,13 +50,26 @@ def concept_of_means(dictionary: Dictionary, high: Tensor, low: Tensor, *, count
     return Concept(tuple(features.tolist()), (high - low).cpu(), share.cpu())
 
 
+def codes_on_grid(dictionary: Dictionary, maps: Tensor) -> Tensor:
+    """The codes of maps [n, height, width, d_model] as a full table, float32 [n, h, w, n_features].
+
+    Averaged to at most FINEST cells a side: a concept's place needs no more, and the table stays small.
+    """
+    height, width = (min(FINEST, side) for side in maps.shape[1:3])
+    device = dictionary.W_enc.device
+    parts = [dictionary.encode(one.to(device)).dense() for one in maps.split(1)]
+    small = [adaptive_avg_pool2d(part.permute(0, 3, 1, 2), (height, width)) for part in parts]
+    return torch.cat(small).permute(0, 2, 3, 1)
+
+
 def _mean_codes(dictionary: Dictionary, parts: Iterable[Tensor]) -> Tensor:
     """The mean code in every cell: float32 [height, width, n_features]."""
     total: Tensor | None = None
     number = 0
     for maps in parts:
-        here = dictionary.encode(maps.to(dictionary.W_enc.device)).dense().sum(dim=0)
-        total = here if total is None else total + here
+        for one in maps.split(1):
+            here = codes_on_grid(dictionary, one)[0]
+            total = here if total is None else total + here
         number += len(maps)
     if total is None or not number:
         raise RevelioError(

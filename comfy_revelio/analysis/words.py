@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from ..dictionary import Concept, Dictionary
 from ..steering.concept import rank_contrast
-from .concepts import concept_of_means
+from .concepts import FINEST, codes_on_grid, concept_of_means
 
 FEWEST = 4
 """Prompts that must say a word, and that must not."""
 _WORD = re.compile(r"[^\W\d_][\w'-]+")
+_SUMS_BYTES = 256 * 1024 * 1024
+"""What the sums of the words of one pass may take."""
 _LONGEST = 3
 """Words of a phrase between commas that still counts as one label."""
 _DULL = frozenset(
@@ -95,32 +97,45 @@ def labels_of_prompts(
     return labels
 
 
+Maps = Iterable[tuple[Tensor, Tensor]]
+"""Activations [n, height, width, d_model], and the picture of each [n]."""
+
+
 @torch.no_grad()
 def concepts_of_prompts(
-    dictionary: Dictionary,
-    maps: Iterable[tuple[Tensor, Tensor]],
-    prompts: Mapping[int, str],
-    words: Sequence[str],
+    dictionary: Dictionary, maps: Callable[[], Maps], prompts: Mapping[int, str], words: Sequence[str]
 ) -> dict[str, Concept]:
     """How the features change with each word: pictures whose prompt says it against the others.
 
-    maps: (activations [n, height, width, d_model], the picture of each [n]), gone through once; prompts: by
-    picture. The pictures of a word should differ in everything else by chance.
+    maps() goes through the activations from the start, once for every group of words whose sums fit into
+    memory; prompts: by picture. The pictures of a word should differ in everything else by chance.
     """
     said = {number: phrases(prompt) for number, prompt in prompts.items()}
+    at_once = max(1, _SUMS_BYTES // (4 * FINEST**2 * dictionary.n_features))
+    found: dict[str, Concept] = {}
+    for start in range(0, len(words), at_once):
+        found |= _concepts_of(dictionary, maps(), said, words[start : start + at_once])
+    return found
+
+
+def _concepts_of(
+    dictionary: Dictionary, maps: Maps, said: Mapping[int, set[str]], words: Sequence[str]
+) -> dict[str, Concept]:
     sums: Tensor | None = None
     counts = torch.zeros(len(words))
     everything, total = torch.zeros(()), 0
     for x, items in maps:
-        known = [row for row, item in enumerate(items.tolist()) if item in said]
-        codes = dictionary.encode(x[known].to(dictionary.W_enc.device)).dense()
-        has = torch.tensor([[word in said[int(items[row])] for word in words] for row in known])
-        has = has.reshape(len(known), len(words)).to(codes)
-        here = torch.einsum("nw,nhkf->whkf", has, codes)
-        sums = here if sums is None else sums + here
-        everything = everything.to(codes) + codes.sum(dim=0)
-        counts += has.sum(dim=0).cpu()
-        total += len(known)
+        for one, item in zip(x.split(1), items.tolist(), strict=True):
+            if item not in said:
+                continue
+            codes = codes_on_grid(dictionary, one)[0]
+            has = torch.tensor([word in said[item] for word in words])
+            if sums is None:
+                sums = codes.new_zeros(len(words), *codes.shape)
+            sums[has.to(codes.device)] += codes
+            everything = everything.to(codes) + codes
+            counts += has
+            total += 1
     if sums is None:
         return {}
     return {

@@ -189,10 +189,6 @@ class Case:
     prompts: Sequence[Prompt]
     before: dict[str, float]
 
-    def verdict(self, found: torch.Tensor) -> dict[str, float]:
-        """rate: share of pictures with the concept; others: accuracy of all other attributes."""
-        return _verdict(found, self.prompts, self.concept, self.direction)
-
 
 Rows = dict[str, dict[str, dict[str, float]]]
 """By direction and concept: the strength, and the verdicts before and after."""
@@ -310,7 +306,7 @@ def _after(studio: Studio, method: Steer, case: Case, strength: float) -> dict[s
         branch = method(case.concept, strength)
     except RevelioError:
         return case.before
-    return case.verdict(studio.look(branch, case.prompts))
+    return _verdict(studio.look(branch, case.prompts), case.prompts, case.concept, case.direction)
 
 
 def _gain(case: Case, after: dict[str, float]) -> float:

@@ -8,12 +8,13 @@ the same tensor object back, so that a strength of 0 is bit-identical to no inte
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..dictionary import Codes
+from ..dictionary import Codes, Concept
 from ..errors import RevelioError
 from .intervention import Intervention, TokenContext
 
@@ -71,11 +72,10 @@ def _changes(
             yield features, codes.of_many(features) * weights
     for concept, weight in selection.concepts:
         features = intervention.dictionary.feature_index(concept.features)
-        amount = _on_grid(concept.amount, grid).to(device)
+        amount, share = _concept_on_grid(concept, grid, device)
         if codes is None:
             yield features, amount[None] * weight
         else:
-            share = _on_grid(concept.share, grid).to(device)
             yield features, _there_for(codes.of_many(features) * share, amount) * weight
 
 
@@ -106,6 +106,12 @@ def _place(intervention: Intervention, features: Tensor, grid: tuple[int, int]) 
     if spread or maps is None:
         return features.new_ones(grid[0] * grid[1], 1, dtype=torch.float32)
     return _on_grid(maps[features], grid)
+
+
+@lru_cache(maxsize=32)
+def _concept_on_grid(concept: Concept, grid: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Amount and share [T, m] on the device: made once and not at every step, which would wait for a GPU."""
+    return _on_grid(concept.amount, grid).to(device), _on_grid(concept.share, grid).to(device)
 
 
 def _on_grid(maps: Tensor, grid: tuple[int, int]) -> Tensor:

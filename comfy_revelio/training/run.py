@@ -58,8 +58,10 @@ def train_on_shards(
         times = some.timestep if dictionary.modulation is not None else None
         dictionary.labels = labels_of_prompts(dictionary, some.x, some.item, prompts, timesteps=times)
         if dictionary.modulation is None and shards.source.grid is not None:
-            maps = ((part.x, part.item) for part in maps_of(shards))
-            dictionary.concepts = concepts_of_prompts(dictionary, maps, prompts, list(dictionary.labels))
+            words = list(dictionary.labels)
+            dictionary.concepts = concepts_of_prompts(
+                dictionary, lambda: ((part.x, part.item) for part in maps_of(shards)), prompts, words
+            )
     save_dictionary(dictionary, out)
     return figures
 

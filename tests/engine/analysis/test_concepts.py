@@ -57,3 +57,14 @@ def test_sides_that_cannot_be_compared_are_refused(sae) -> None:
         concept_between(sae, [with_it], [])
     with pytest.raises(RevelioError, match=r"\[4, 6\] and \[4, 5\]"):
         concept_between(sae, [with_it], [without[:, :, :5]])
+
+
+def test_fine_grids_are_averaged(sae) -> None:
+    """Maps of a concept have at most 16 cells a side, each the mean of what it covers."""
+    with_it = torch.zeros(1, 32, 48, D)
+    with_it[:, :, :24, 3] = 2.0
+    with_it[:, ::2, :24, 3] = 4.0
+    found = concept_between(sae, [with_it], [torch.zeros(1, 32, 48, D)], count=1)
+    left = torch.zeros(16, 16)
+    left[:, :8] = 3.0
+    assert found.features == (3,) and torch.allclose(found.amount[0], left, atol=1e-5)

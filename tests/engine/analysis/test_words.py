@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from comfy_revelio.analysis import concept_between
+from comfy_revelio.analysis import concept_between, words
 from comfy_revelio.analysis.words import concepts_of_prompts, labels_of_prompts, phrases
 
 
@@ -32,14 +32,14 @@ def test_the_feature_that_follows_a_word_is_named_after_it(make_dictionary) -> N
     assert labels_of_prompts(dictionary, rows, items, {}) == {}
 
 
-def test_what_changes_with_a_word_becomes_its_concept(make_dictionary) -> None:
+def test_what_changes_with_a_word_becomes_its_concept(make_dictionary, monkeypatch) -> None:
     """One pass over maps gives what comparing the pictures by hand gives; strangers do not count."""
     dictionary = make_dictionary(n=40, d=12, k=5)
     x = torch.randn(10, 3, 5, 12, generator=torch.Generator().manual_seed(2))
     items = torch.tensor([0, 1, 2, 3, 4, 5, 0, 1, 99, 2])
     prompts = {n: "a face, blue hair" if n % 2 else "a face, a hat" for n in range(6)}
     parts = [(x[:4], items[:4]), (x[4:], items[4:])]
-    found = concepts_of_prompts(dictionary, parts, prompts, ["hat", "blue hair", "face", "dog"])
+    found = concepts_of_prompts(dictionary, lambda: iter(parts), prompts, ["hat", "blue hair", "face", "dog"])
     assert set(found) == {"hat", "blue hair"}  # all say face, and none a dog
     has = torch.tensor([n % 2 == 0 and n < 6 for n in items.tolist()])
     lacks = torch.tensor([n % 2 == 1 and n < 6 for n in items.tolist()])
@@ -47,4 +47,8 @@ def test_what_changes_with_a_word_becomes_its_concept(make_dictionary) -> None:
     assert found["hat"].features == expected.features
     assert torch.allclose(found["hat"].amount, expected.amount, atol=1e-5)
     assert torch.allclose(found["hat"].share, expected.share, atol=1e-4)
-    assert concepts_of_prompts(dictionary, [], prompts, ["hat"]) == {}
+    assert concepts_of_prompts(dictionary, lambda: [], prompts, ["hat"]) == {}
+    monkeypatch.setattr(words, "_SUMS_BYTES", 1)  # one word a pass
+    again = concepts_of_prompts(dictionary, lambda: iter(parts), prompts, ["hat", "blue hair", "face", "dog"])
+    assert list(again) == list(found)
+    assert all(torch.equal(again[name].amount, found[name].amount) for name in found)

@@ -149,9 +149,9 @@ def test_concepts_follow_the_grid_and_want_their_place(make_dictionary, concept)
     sae = make_dictionary(stats=None)
     selection = Selection((), concepts=((concept, 1.0),))
     larger = delta(torch.zeros(1, 60, 12), Intervention(sae, selection, 1.0), TokenContext(grid=(6, 10)))
-    same = delta(torch.zeros(1, 15, 12), Intervention(sae, selection, 1.0), TokenContext(grid=GRID))
-    shrunk = torch.nn.functional.avg_pool2d(larger.reshape(6, 10, 12).permute(2, 0, 1)[None], 2)
-    assert torch.allclose(shrunk.mean((2, 3)), same.mean(1), atol=0.1)
+    maps = torch.nn.functional.interpolate(concept.amount[None], size=(6, 10), mode="bilinear")
+    expected = maps[0].flatten(1).T @ sae.W_dec[list(concept.features)]
+    assert torch.allclose(larger[0], expected, atol=1e-5)
     nothing = Selection((), concepts=((concept, 0.0),))
     assert not Intervention(sae, nothing, 1.0).active
     for wrong in ({"mode": "add"}, {"mode": "scale"}, {"place": "everywhere"}):
