@@ -13,7 +13,15 @@ from comfy_revelio.mini.attributes import ATTRIBUTES
 from comfy_revelio.mini.checkpoint import load_state, load_weights, save_state, save_weights
 from comfy_revelio.mini.pace import Pace, learning_rate
 from comfy_revelio.mini.precision import Masters
-from comfy_revelio.mini.train_model import UNKNOWN_WORD, empty_prompt, part_weights, spoil_captions
+from comfy_revelio.mini.train_model import (
+    UNKNOWN_WORD,
+    TextAndUNet,
+    empty_prompt,
+    first_end,
+    meaning_loss,
+    part_weights,
+    spoil_captions,
+)
 from comfy_revelio.mini.train_vae import draw, reconstruction_loss
 
 
@@ -134,3 +142,37 @@ def test_blurred_pictures_cost_more_than_equal_ones() -> None:
     blurred = torch.nn.functional.avg_pool2d(picture, 5, 1, 2)
     assert reconstruction_loss(picture, picture) == 0
     assert reconstruction_loss(blurred, picture) > reconstruction_loss(picture + 0.01, picture)
+
+
+def test_the_loss_of_reading_counts_what_is_known_and_nothing_else() -> None:
+    """Two captions of which one hides all but its style, against plain logarithms."""
+    sizes = [len(values) for values in ATTRIBUTES.values()]
+    scores = torch.randn(2, sum(sizes), generator=torch.Generator().manual_seed(1))
+    labels = torch.tensor([[size - 1 for size in sizes], [0] + [-1] * (len(sizes) - 1)])
+    expected, start = [], 0
+    for column, size in enumerate(sizes):
+        for row in range(2):
+            if labels[row, column] >= 0:
+                part = scores[row, start : start + size].double().exp()
+                expected.append(-torch.log(part[labels[row, column]] / part.sum()))
+        start += size
+    assert meaning_loss(scores, labels).item() == pytest.approx(torch.stack(expected).mean().item(), rel=1e-5)
+    assert meaning_loss(scores, torch.full_like(labels, -1)).item() == 0.0
+
+
+def test_the_reader_sees_the_words_and_not_the_padding() -> None:
+    """What the reader says of a caption hangs on its words, and its loss reaches the text encoder."""
+    torch.manual_seed(0)
+    model, end = TextAndUNet(40), 39
+    tokens = torch.full((2, config.CONTEXT_TOKENS), end)
+    tokens[:, 0], tokens[0, 1:4], tokens[1, 1:4] = 38, torch.tensor([5, 6, 7]), torch.tensor([5, 6, 8])
+    ends = first_end(tokens, end)
+    assert ends.tolist() == [4, 4]
+    latents, t = torch.zeros(2, 4, 16, 16), torch.zeros(2)
+    _, scores = model(latents, t, tokens, ends)
+    assert not torch.allclose(scores[0], scores[1], atol=1e-4)
+    states = model.text(input_ids=tokens).last_hidden_state
+    assert torch.allclose(scores, model.reader(states[:, 1:4].mean(dim=1)), atol=1e-5)
+    meaning_loss(scores, torch.zeros(2, len(ATTRIBUTES), dtype=torch.long)).backward()
+    assert all(p.grad is None for p in model.unet.parameters())
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in model.text.parameters())
