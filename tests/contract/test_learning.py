@@ -60,6 +60,10 @@ def test_harvest_train_and_use(
     assert sae.dictionary.hook_point == "middle_block.1"
     assert sae.dictionary.stats is not None
     assert sae.dictionary.stats.mean_map.shape == (96, 3, 4)  # 48 x 64 pixels, an eighth, and half of that
+    # every word that got a label is a concept too, with maps of that grid, and both are in the file
+    concepts = sae.dictionary.concepts
+    assert concepts and set(concepts) == set(sae.dictionary.labels)
+    assert all(concept.amount.shape == (64, 3, 4) and concept.amount.any() for concept in concepts.values())
     # at once in the list of Load SAE, and good for recording
     load = pack("nodes.load")
     assert pack("comfy_revelio.host.sae_files").listing() == ["my sae.safetensors"]
@@ -67,6 +71,7 @@ def test_harvest_train_and_use(
     pack("nodes.observe").RevelioRecord.execute(mini.model, again)
     steer = pack("nodes.steer").RevelioSteerFeatures
     steer.execute(mini.model, again, "3", 1.0, 0.0, 1.0, "cond", "usual", "push")
+    steer.execute(mini.model, again, next(iter(concepts)), -2.0, 0.0, 1.0, "cond", "usual", "push")
 
 
 def test_interrupt_saves_and_the_same_settings_go_on(
