@@ -36,7 +36,7 @@ class RevelioSteerFeatures(io.ComfyNode):
                     step=0.05,
                     tooltip="Below 0: out (-1 = what they put in; a concept wants about -2, as the rest of "
                     "the model puts it back). Above 0: in, at this many times the usual amount (a concept "
-                    "about 3). 0: no change.",
+                    "about 1.5, and only where it is not there yet). 0: no change.",
                 ),
                 io.Float.Input(
                     "start_percent",

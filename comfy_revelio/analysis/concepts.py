@@ -3,51 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from ..dictionary import Concept, Dictionary
+from ..dictionary.concepts import kinds_of, one_kind
 from ..errors import RevelioError
 
 FINEST = 16
 """Cells a side of a concept's maps, at most."""
 _EPS = 1e-3
+_PRIOR = 8.0
+"""Maps for which the mean over all kinds counts in the mean of one kind: few maps say little."""
 
 
 @torch.no_grad()
 def concept_between(
-    dictionary: Dictionary, with_it: Iterable[Tensor], without: Iterable[Tensor], *, count: int = 64
+    dictionary: Dictionary,
+    with_it: Iterable[Tensor],
+    without: Iterable[Tensor],
+    *,
+    reader: Tensor | None = None,
+    count: int = 64,
 ) -> Concept:
-    """The `count` features that carry most of what a concept changes, and their maps.
+    """The `count` features that carry most of what a concept changes, and their maps in each kind of picture.
 
     with_it, without: activations [n, height, width, d_model] of pictures with the concept and without it, as
     many such as there are (one for each step, say), all on one grid. Best are the same prompts and seeds on
-    both sides; else many pictures that differ in everything else by chance. With dz the difference of the
-    mean codes [height, width, features], a feature carries sum(dz_f * (dz @ W_dec) . W_dec_f): its part of
-    the squared length of the change in the activations. So features count that fire as well without the
-    concept, but elsewhere; their maps tell the two apart. Raises RevelioError when a side is empty.
+    both sides; else many pictures that differ in everything else by chance. reader: tells the kinds of
+    pictures apart, as in Concept and from `kind_reader`; None for one kind.
+
+    With dz the difference of the mean codes [height, width, features], a feature carries
+    sum(dz_f * (dz @ W_dec) . W_dec_f): its part of the squared length of the change in the activations. So
+    features count that fire as well without the concept, but elsewhere; their maps tell the two apart.
+    Raises RevelioError when a side is empty.
     """
-    high, low = _mean_codes(dictionary, with_it), _mean_codes(dictionary, without)
-    if high.shape != low.shape:
+    if reader is None:
+        reader = one_kind(dictionary.d_model)
+    high, low = (_sums(dictionary, side, reader) for side in (with_it, without))
+    if high.codes.shape != low.codes.shape:
         raise RevelioError(
-            f"Both sides of a concept must be of one size, not {list(high.shape[:2])} and "
-            f"{list(low.shape[:2])}; use pictures of one size."
+            f"Both sides of a concept must be of one size, not {list(high.codes.shape[1:3])} and "
+            f"{list(low.codes.shape[1:3])}; use pictures of one size."
         )
-    return concept_of_means(dictionary, high, low, count=count)
+    return concept_of_means(dictionary, high.means(), low.means(), reader=reader, count=count)
 
 
 @torch.no_grad()
-def concept_of_means(dictionary: Dictionary, high: Tensor, low: Tensor, *, count: int = 64) -> Concept:
-    """`concept_between` from mean codes [height, width, n_features] with and without the concept."""
+def concept_of_means(
+    dictionary: Dictionary, high: Tensor, low: Tensor, *, reader: Tensor | None = None, count: int = 64
+) -> Concept:
+    """`concept_between` from mean codes [kinds, height, width, n_features] with and without the concept."""
     W_dec = dictionary.directions(range(dictionary.n_features))
-    change = (high - low).flatten(0, 1)
+    change = (high - low).flatten(0, 2)
     carried = (change * ((change @ W_dec) @ W_dec.T)).sum(dim=0)
     features = carried.argsort(descending=True, stable=True)[:count]
-    high, low = (side[..., features].permute(2, 0, 1) for side in (high, low))
+    high, low = (side[..., features].permute(0, 3, 1, 2) for side in (high, low))
     share = ((high - low) / (high + _EPS)).clamp(0, 1)
-    return Concept(tuple(features.tolist()), (high - low).cpu(), share.cpu())
+    reader = one_kind(dictionary.d_model) if reader is None else reader
+    return Concept(tuple(features.tolist()), (high - low).cpu(), share.cpu(), reader.cpu())
 
 
 def codes_on_grid(dictionary: Dictionary, maps: Tensor) -> Tensor:
@@ -62,17 +79,32 @@ def codes_on_grid(dictionary: Dictionary, maps: Tensor) -> Tensor:
     return torch.cat(small).permute(0, 2, 3, 1)
 
 
-def _mean_codes(dictionary: Dictionary, parts: Iterable[Tensor]) -> Tensor:
-    """The mean code in every cell: float32 [height, width, n_features]."""
-    total: Tensor | None = None
-    number = 0
+@dataclass
+class _Sums:
+    """Codes added up by kind of picture: codes [kinds, height, width, n_features]; counts [kinds] of maps."""
+
+    codes: Tensor
+    counts: Tensor
+
+    def means(self) -> Tensor:
+        """The mean code of each kind, drawn towards the mean over all kinds where there are few maps."""
+        overall = self.codes.sum(dim=0) / self.counts.sum()
+        weights = self.counts[:, None, None, None].to(self.codes)
+        return (self.codes + _PRIOR * overall) / (weights + _PRIOR)
+
+
+def _sums(dictionary: Dictionary, parts: Iterable[Tensor], reader: Tensor) -> _Sums:
+    total: _Sums | None = None
     for maps in parts:
-        for one in maps.split(1):
+        kinds = kinds_of(maps.float().mean(dim=(1, 2)), reader)
+        for one, kind in zip(maps.split(1), kinds.tolist(), strict=True):
             here = codes_on_grid(dictionary, one)[0]
-            total = here if total is None else total + here
-        number += len(maps)
-    if total is None or not number:
+            if total is None:
+                total = _Sums(here.new_zeros(len(reader), *here.shape), torch.zeros(len(reader)))
+            total.codes[kind] += here
+            total.counts[kind] += 1
+    if total is None:
         raise RevelioError(
             "There are no pictures with, or none without the concept; give at least one of each."
         )
-    return total / number
+    return total

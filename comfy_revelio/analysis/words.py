@@ -139,7 +139,9 @@ def _concepts_of(
     if sums is None:
         return {}
     return {
-        word: concept_of_means(dictionary, sums[i] / counts[i], (everything - sums[i]) / (total - counts[i]))
+        word: concept_of_means(
+            dictionary, (sums[i] / counts[i])[None], ((everything - sums[i]) / (total - counts[i]))[None]
+        )
         for i, word in enumerate(words)
         if 0 < counts[i] < total
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..errors import RevelioError
@@ -11,13 +12,18 @@ from ..errors import RevelioError
 
 @dataclass(frozen=True, eq=False)
 class Concept:
-    """The features that carry a concept, measured on pairs of pictures with it and without it.
+    """The features that carry a concept, measured on pictures with it and without it.
+
+    Pictures are of several kinds (a photo, a drawing; an early step, a late one), and in each kind the concept
+    looks different and lies elsewhere.
 
     features: m feature numbers, the one that carries most first.
-    amount: float32 [m, height, width], mean code with the concept minus mean code without it, of either sign:
-        what the concept puts in and takes away in each part of the picture.
-    share: float32 [m, height, width] in 0..1, how much of the mean code with the concept is gone without it:
-        1 where a feature fires for the concept alone, 0 where it fires as well without it.
+    amount: float32 [kinds, m, height, width], mean code with the concept minus mean code without it, of either
+        sign: what the concept puts in and takes away in each part of a picture of that kind.
+    share: float32 [kinds, m, height, width] in 0..1, how much of the mean code with the concept is gone
+        without it: 1 where a feature fires for the concept alone, 0 where it fires as well without it.
+    reader: float32 [kinds, d_model + 1], weights and bias that score each kind from the mean activation of a
+        picture; the highest score tells its kind.
 
     Raises RevelioError when the shapes do not fit each other.
     """
@@ -25,11 +31,28 @@ class Concept:
     features: tuple[int, ...]
     amount: Tensor
     share: Tensor
+    reader: Tensor
 
     def __post_init__(self) -> None:
-        shape = self.amount.shape
-        if len(shape) != 3 or 0 in shape or shape != self.share.shape or shape[0] != len(self.features):
+        shape, reader = self.amount.shape, self.reader.shape
+        fits = len(shape) == 4 and 0 not in shape and shape == self.share.shape
+        if not fits or shape[1] != len(self.features) or len(reader) != 2 or reader[0] != shape[0]:
             raise RevelioError(
-                f"A concept of {len(self.features)} features needs maps [features, height, width] of one "
-                f"size, not {list(shape)} and {list(self.share.shape)}."
+                f"A concept of {len(self.features)} features needs maps [kinds, features, height, width] of "
+                f"one size and a reader of the kinds, not {list(shape)}, {list(self.share.shape)} and "
+                f"{list(reader)}."
             )
+
+    @property
+    def kinds(self) -> int:
+        return self.amount.shape[0]
+
+
+def one_kind(d_model: int) -> Tensor:
+    """The reader for pictures that are all of one kind."""
+    return torch.zeros(1, d_model + 1)
+
+
+def kinds_of(pooled: Tensor, reader: Tensor) -> Tensor:
+    """The kind with the highest score: int64 [...] for mean activations pooled [..., d_model]."""
+    return (pooled.float() @ reader[:, :-1].T + reader[:, -1]).argmax(dim=-1)

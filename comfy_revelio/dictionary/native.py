@@ -2,8 +2,9 @@
 
 Tensors, float16 or float32: W_enc [n, d], b_enc [n], W_dec [n, d], b_in [d], b_out [d]; those of EXTRAS and
 of a modulation that its kind needs; optionally stats.mean_active [n], stats.rate [n] and stats.mean_map
-[n, h, w], and for c concepts of m features each concepts.features [c, m] int32, concepts.amount and
-concepts.share [c, m, h, w]. Metadata: format "revelio-sae", format_version "1", and config, a JSON object
+[n, h, w], and for c concepts of m features in q kinds of pictures concepts.features [c, m] int32,
+concepts.amount and concepts.share [c, q, m, h, w], and concepts.reader [q, d + 1]. Metadata: format
+"revelio-sae", format_version "1", and config, a JSON object
 with kind, k, activation, hook_point, captured, pooling, model_family, figures, labels, and where they are not
 the usual ones normalise, clip and concepts (their c names).
 """
@@ -48,7 +49,8 @@ _CONFIG_KEYS = {
 }  # fmt: skip
 _USUAL: dict[str, Any] = {"normalise": "none", "clip": 0.0, "concepts": []}
 _FLOATS = ("F16", "BF16", "F32")
-_CONCEPT_FEATURES, _CONCEPT_MAPS = "concepts.features", ("concepts.amount", "concepts.share")
+_CONCEPT_FEATURES, _CONCEPT_READER = "concepts.features", "concepts.reader"
+_CONCEPT_MAPS = ("concepts.amount", "concepts.share")
 
 
 def is_native(path: str | os.PathLike[str]) -> bool:
@@ -71,7 +73,7 @@ def read_native(path: str | os.PathLike[str]) -> Dictionary:
     tensors = {name: tensor.float() for name, tensor in tensors.items()}
     maps = (tensors[name] for name in _CONCEPT_MAPS) if config["concepts"] else ((), ())
     concepts = {
-        name: Concept(tuple(features), amount, share)
+        name: Concept(tuple(features), amount, share, tensors[_CONCEPT_READER])
         for name, features, amount, share in zip(config["concepts"], numbers, *maps, strict=True)
     }
     stats = None
@@ -146,7 +148,12 @@ def save_dictionary(
     if (stats := dictionary.stats) is not None:
         own |= {f"stats.{name}": getattr(stats, name) for name in ("mean_active", "rate", "mean_map")}
     own |= _stacked(dictionary)
-    tensors = {name: tensor.to(dtype) for name, tensor in own.items() if tensor is not None}
+    tensors = {
+        # the reader is small and decides between kinds: never rounded
+        name: tensor.to(torch.float32 if name == _CONCEPT_READER else dtype)
+        for name, tensor in own.items()
+        if tensor is not None
+    }
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise RevelioError(f"{name} has numbers that {dtype} cannot hold; save as float32.")
@@ -159,14 +166,18 @@ def save_dictionary(
 
 
 def _stacked(dictionary: Dictionary) -> dict[str, Tensor]:
-    """The maps of all concepts by their names in the file; they must be of one size."""
+    """The maps of all concepts by their names in the file; they must be of one size and the same kinds."""
     concepts = list(dictionary.concepts.values())
-    if len({concept.amount.shape for concept in concepts}) > 1:
-        raise RevelioError("The concepts of one file must have as many features each, and maps of one size.")
     if not concepts:
         return {}
+    first = concepts[0]
+    alike = (c.amount.shape == first.amount.shape and torch.equal(c.reader, first.reader) for c in concepts)
+    if not all(alike):
+        raise RevelioError(
+            "The concepts of one file must have as many features each, maps of one size, and the same kinds."
+        )
     stacks = (torch.stack([c.amount for c in concepts]), torch.stack([c.share for c in concepts]))
-    return dict(zip(_CONCEPT_MAPS, stacks, strict=True))
+    return {**dict(zip(_CONCEPT_MAPS, stacks, strict=True)), _CONCEPT_READER: first.reader}
 
 
 def peek_native(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -190,7 +201,7 @@ def peek_native(path: str | os.PathLike[str]) -> dict[str, Any]:
     _check_config(path, config)
     config = {**_USUAL, **config}
     n, d = _check_shapes(path, header, config["kind"] == TEMPORAL)
-    _check_concepts(path, header, len(config["concepts"]))
+    _check_concepts(path, header, len(config["concepts"]), d)
     if config["k"] > n:
         raise _broken(path, f"k is {config['k']}, more than its {n} features")
     for label, features in config["labels"].items():
@@ -251,7 +262,9 @@ def _check_shapes(
     missing = [name for name in own if name not in tensors]
     if missing:
         raise _broken(path, f"the tensors {', '.join(missing)} are missing")
-    extra = sorted(set(tensors) - {*own, *EXTRAS, *_STATS, _CONCEPT_FEATURES, *_CONCEPT_MAPS})
+    extra = sorted(
+        set(tensors) - {*own, *EXTRAS, *_STATS, _CONCEPT_FEATURES, *_CONCEPT_MAPS, _CONCEPT_READER}
+    )
     if extra:
         raise _broken(path, f"it has the unknown tensors {', '.join(extra)}")
     if any(name in tensors for name in _STATS) and "stats.mean_active" not in tensors:
@@ -274,19 +287,22 @@ def _check_shapes(
     return n, d
 
 
-def _check_concepts(path: str | os.PathLike[str], header: tensor_file.Header, count: int) -> None:
+def _check_concepts(path: str | os.PathLike[str], header: tensor_file.Header, count: int, d: int) -> None:
     """The tensors of the concepts are there, and agree, exactly when the config names some."""
-    found = [header.tensors.get(name) for name in (_CONCEPT_FEATURES, *_CONCEPT_MAPS)]
+    found = [header.tensors.get(name) for name in (_CONCEPT_FEATURES, *_CONCEPT_MAPS, _CONCEPT_READER)]
     if not count and not any(found):
         return
-    features, amount, share = found
-    if features is None or amount is None or share is None or not count:
+    features, amount, share, reader = found
+    if features is None or amount is None or share is None or reader is None or not count:
         raise _broken(path, "its concepts are incomplete")
     sound = features.dtype == "I32" and len(features.shape) == 2 and 0 not in features.shape
     if not sound or features.shape[0] != count:
         raise _broken(path, f"{_CONCEPT_FEATURES} must be whole numbers [{count}, features]")
-    if amount.shape != share.shape or amount.shape[:2] != features.shape or len(amount.shape) != 4:
-        raise _broken(path, "the maps of its concepts must be [concepts, features, height, width]")
+    shape = amount.shape
+    if shape != share.shape or len(shape) != 5 or 0 in shape or (shape[0], shape[2]) != features.shape:
+        raise _broken(path, "the maps of its concepts must be [concepts, kinds, features, height, width]")
+    if reader.shape != (shape[1], d + 1):
+        raise _broken(path, f"{_CONCEPT_READER} is {list(reader.shape)}, but must be [{shape[1]}, {d + 1}]")
 
 
 def _broken(path: str | os.PathLike[str], reason: str) -> RevelioError:

@@ -9,6 +9,7 @@ import comfy.sample
 import torch
 
 
+@torch.no_grad()
 def encode(clip: Any, prompts: Sequence[str]) -> torch.Tensor:
     """Prompts -> text states [n, tokens, width], as CLIPTextEncode gives them one by one.
 
@@ -17,6 +18,7 @@ def encode(clip: Any, prompts: Sequence[str]) -> torch.Tensor:
     return torch.cat([clip.encode_from_tokens_scheduled(clip.tokenize(prompt))[0][0] for prompt in prompts])
 
 
+@torch.no_grad()
 def sample(
     model: Any,
     positive: torch.Tensor,
@@ -53,6 +55,7 @@ def sample(
     )
 
 
+@torch.no_grad()
 def pictures(
     model: Any,
     clip: Any,

@@ -8,7 +8,7 @@ between the pictures in which the judge sees a value and the others. The pairs a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from ..analysis import concept_between
-from ..dictionary import Dictionary, save_dictionary
+from ..analysis.kinds import kind_reader
+from ..dictionary import Concept, Dictionary, save_dictionary
 from ..mini import config
 from ..mini.attributes import ATTRIBUTES, NAMES, STYLES, index_of, labels_for, value_name
 from ..mini.captions import Caption, caption, phrases
@@ -42,13 +43,14 @@ class Plan:
     n_features: int
     k: int
     steps: int
+    carriers: int = 0
+    """Features kept for a concept; the more, the cleaner it steers, and the larger the file."""
 
 
 UNET_PLANS = (
-    Plan("revelio_mini_middle", "middle_block.1", 1536, 16, 600),
-    Plan("revelio_mini_up2", "output_blocks.2.1", 1536, 16, 600),
-    Plan("revelio_mini_up3", "output_blocks.3.1", 1536, 16, 600),
-    Plan("revelio_mini_up4", "output_blocks.4.1", 1536, 16, 600),
+    Plan("revelio_mini_middle", "middle_block.1", 1536, 16, 600, carriers=32),
+    Plan("revelio_mini_up2", "output_blocks.2.1", 1536, 16, 600, carriers=128),
+    Plan("revelio_mini_up4", "output_blocks.4.1", 1536, 16, 600, carriers=64),
 )
 """Where parts can be moved was measured, by putting the activations of a prompt with a word into the run of
 the same prompt without it: in the middle and before output_blocks.2.1 nothing changes, there and at 3.1
@@ -58,10 +60,12 @@ TEXT_PLAN = Plan("revelio_mini_text", "layers.1", 256, 8, 600)
 FAMILY = "revelio-mini"
 LABELLED = 4
 """Features kept for a label, strongest first."""
-MIN_SCORE = 0.3
+MIN_SCORE = 0.5
 PARTS = ("hair", "glasses", "beard", "hat", "mood", "clothes")
 """Attributes that a picture can do without, or at least a prompt."""
 FEWEST_PAIRS = 4
+STEERED = ("hair", "glasses", "beard", "hat", "mood")
+"""Attributes whose values become concepts."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,8 @@ class Shot:
 
 
 def train_all(
-    pictures_count: int = 192,
-    pairs_count: int = 24,
+    pictures_count: int = 64,
+    pairs_count: int = 56,
     captions_count: int = 4000,
     *,
     out: Path = config.WEIGHTS_DIR.parent,
@@ -92,7 +96,8 @@ def train_all(
     captions = _captions(max(pictures_count, captions_count))
     shots = paired_shots(pairs_count)
     shots += [Shot(words.text, number) for number, (words, _) in enumerate(captions[:pictures_count])]
-    figures = train_unet_saes(shots, out=out, device=device, say=say)
+    maps, values = harvest_unet(shots, say=say)
+    figures = train_unet_saes(shots, maps, values, out=out, device=device, say=say)
     figures[TEXT_PLAN.file] = train_text_sae(captions[:captions_count], out=out, device=device, say=say)
     return figures
 
@@ -116,25 +121,36 @@ def paired_shots(count: int) -> list[Shot]:
     return shots
 
 
-def train_unet_saes(
-    shots: Sequence[Shot], *, out: Path, device: str, say: Callable[[str], None]
-) -> dict[str, dict[str, float]]:
-    """The SAEs of the UNet, over all steps of the positive prompt's half."""
+def harvest_unet(shots: Sequence[Shot], *, say: Callable[[str], None]) -> tuple[dict[str, Tensor], Tensor]:
+    """Draw the shots: each hook point's maps float16 [steps, items, H, W, width] of the positive prompt's half,
+    and what the judge sees in the pictures, int64 [items, attributes]."""
     model, clip, vae = load_mini(dtype=quick_dtype())
     judge = load_judge()
     negative = encode(clip, [""])
-    seen_values: list[Tensor] = []
+    seen: list[Tensor] = []
 
     def generate(tapped: Any) -> None:
         for start in range(0, len(shots), 32):
             part = shots[start : start + 32]
             positive = encode(clip, [shot.text for shot in part])
             latents = sample(tapped, positive, negative, [shot.seed for shot in part], **SAMPLING)
-            seen_values.append(judge.label(vae.decode(latents).float().cpu()))
+            seen.append(judge.label(vae.decode(latents).float().cpu()))
             say(f"harvested {start + len(part)} of {len(shots)} pictures")
 
     maps = harvest(model, [plan.hook_point for plan in UNET_PLANS], generate)
-    values = torch.cat(seen_values)
+    return maps, torch.cat(seen)
+
+
+def train_unet_saes(
+    shots: Sequence[Shot],
+    maps: dict[str, Tensor],
+    values: Tensor,
+    *,
+    out: Path,
+    device: str,
+    say: Callable[[str], None],
+) -> dict[str, dict[str, float]]:
+    """The SAEs of the UNet, from what `harvest_unet` gave for the shots; the maps are used up."""
     pairs = pair_contrasts(shots, values)
     contrasts = picture_contrasts(values) | pairs
     figures = {}
@@ -146,10 +162,8 @@ def train_unet_saes(
         dictionary.figures = measure(dictionary, here[:, unseen].flatten(0, 1))
         dictionary.set_stats(feature_stats(dictionary, here[:, ~unseen].flatten(0, 1)))
         dictionary.labels = label_by_contrast(dictionary, here, contrasts)
-        dictionary.concepts = {
-            label: concept_between(dictionary, (m[with_it] for m in here), (m[without] for m in here))
-            for label, (with_it, without) in pairs.items()
-        }
+        steered = pair_contrasts(shots, values, STEERED)
+        dictionary.concepts = concepts_of_pairs(dictionary, here, values, steered, plan.carriers)
         figures[plan.file] = _save(dictionary, plan, out, say)
     return figures
 
@@ -188,11 +202,13 @@ def picture_contrasts(values: Tensor) -> dict[str, Contrast]:
     return found
 
 
-def pair_contrasts(shots: Sequence[Shot], values: Tensor) -> dict[str, Contrast]:
+def pair_contrasts(
+    shots: Sequence[Shot], values: Tensor, parts: Sequence[str] = PARTS
+) -> dict[str, Contrast]:
     """By label, the pairs whose word did what it says: the judge sees the value with it and not without."""
     pairs: dict[str, list[tuple[int, int]]] = {}
     for number, shot in enumerate(shots):
-        if shot.base >= 0:
+        if shot.base >= 0 and shot.attribute in parts:
             seen = values[:, NAMES.index(shot.attribute)] == index_of(shot.attribute, shot.value)
             if seen[number] and not seen[shot.base]:
                 pairs.setdefault(_label(shot.attribute, shot.value), []).append((number, shot.base))
@@ -200,6 +216,23 @@ def pair_contrasts(shots: Sequence[Shot], values: Tensor) -> dict[str, Contrast]
         label: (torch.tensor([n for n, _ in found]), torch.tensor([base for _, base in found]))
         for label, found in pairs.items()
         if len(found) >= FEWEST_PAIRS
+    }
+
+
+def concepts_of_pairs(
+    dictionary: Dictionary, maps: Tensor, values: Tensor, pairs: Mapping[str, Contrast], carriers: int
+) -> dict[str, Concept]:
+    """The concept of each label, measured apart in each drawing style: it looks different there, and lies
+    elsewhere. maps: [steps, items, H, W, width]."""
+    pooled = maps.mean(dim=(2, 3), dtype=torch.float32).flatten(0, 1)
+    reader = kind_reader(pooled, values[:, NAMES.index("style")].repeat(len(maps)))
+
+    def of(items: Tensor) -> Iterator[Tensor]:
+        return (step[items] for step in maps)
+
+    return {
+        label: concept_between(dictionary, of(with_it), of(without), reader=reader, count=carriers)
+        for label, (with_it, without) in pairs.items()
     }
 
 

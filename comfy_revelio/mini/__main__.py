@@ -116,9 +116,9 @@ def main() -> int:
         help="fuse the operations first: two minutes and a C++ compiler for a quarter more speed on a CPU",
     )
     saes = commands.add_parser("saes", help="train the SAEs on the model's activations in ComfyUI")
-    saes.add_argument("--pictures", type=int, default=192, help="pictures to harvest from the UNet")
+    saes.add_argument("--pictures", type=int, default=64, help="pictures to harvest from the UNet")
     saes.add_argument(
-        "--pairs", type=int, default=24, help="prompts to harvest again with each of some twenty words added"
+        "--pairs", type=int, default=56, help="prompts to harvest again with each of some twenty words added"
     )
     saes.add_argument("--captions", type=int, default=4000, help="captions to harvest from the text encoder")
     saes.add_argument("--device", default="", help="cuda or cpu; by default cuda where there is one")

@@ -24,10 +24,11 @@ class Intervention:
     mode: "push"  below 0: dz = strength * w * z, so that -1 switches a feature off where it fires and
                   -3 takes out three times what it puts in; nothing happens where it is silent.
                   Above 0: dz = strength * w * mean_active * place, whatever the token's own code.
-          A concept of the selection says itself where and how much. Above 0: dz = strength * w * amount.
+          A concept of the selection says itself where and how much, for the kind of picture that it meets.
+          Above 0: dz = strength * w * (1 - presence) * amount, where presence (0..1) is how much of what it
+          usually raises is at the token already.
           Below 0: dz = strength * w * (z * share + presence * min(amount, 0)): what fires for it goes, and
-          what it pushed aside comes back, as far as it is present at the token (0..1: how much of its
-          usual raise is there).
+          what it pushed aside comes back, as far as it is present.
           "add"   dz = strength * w * mean_active everywhere, of either sign (sdxl-unbox's "add").
           "scale" dz = strength * w * z: +1 doubles a feature where it fires, -1 switches it off.
     place: for push above 0. "usual": the feature's mean map, resized to the grid (everywhere for
@@ -88,6 +89,11 @@ class Intervention:
     def puts_in(self) -> bool:
         """Whether it adds something of its own, and not a multiple of what fires."""
         return self.mode == "add" or (self.mode == "push" and self.strength > 0.0)
+
+    @property
+    def reads_codes(self) -> bool:
+        """Whether the change depends on the tokens' own codes."""
+        return not self.puts_in or bool(self.selection.concepts)
 
     @property
     def needs_stats(self) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..dictionary import Codes, Concept
+from ..dictionary.concepts import kinds_of
 from ..errors import RevelioError
 from .intervention import Intervention, TokenContext
 
@@ -42,12 +43,12 @@ def delta(tokens: Tensor, intervention: Intervention, context: TokenContext) -> 
         return None
     dictionary = intervention.dictionary
     _check_fit(tokens, dictionary.d_model, context.grid)
-    codes = None if intervention.puts_in else dictionary.encode(tokens, timestep=context.timestep)
+    codes = dictionary.encode(tokens, timestep=context.timestep) if intervention.reads_codes else None
     mask = None
     if intervention.mask is not None:
         mask = _mask_on_grid(intervention.mask, context, len(tokens)).to(tokens.device)
     total: Tensor | None = None
-    for features, change in _changes(intervention, codes, context.grid, tokens.device):
+    for features, change in _changes(intervention, codes, tokens, context.grid):
         change = change * intervention.strength if mask is None else change * intervention.strength * mask
         added = dictionary.contribution(change, features, tokens, timestep=context.timestep)
         total = added if total is None else total + added
@@ -55,41 +56,43 @@ def delta(tokens: Tensor, intervention: Intervention, context: TokenContext) -> 
 
 
 def _changes(
-    intervention: Intervention, codes: Codes | None, grid: tuple[int, int], device: torch.device
+    intervention: Intervention, codes: Codes | None, tokens: Tensor, grid: tuple[int, int]
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """(feature numbers [m], dz at strength 1 [B or 1, T, m]) of the single features, then of each concept.
 
-    codes: those of the tokens, where dz is a share of them.
+    codes: those of the tokens, where dz depends on them.
     """
-    selection = intervention.selection
+    selection, device = intervention.selection, tokens.device
     if selection.features:
         features = intervention.dictionary.feature_index(selection.features)
         weights = torch.tensor(selection.weights, dtype=torch.float32, device=device)
-        if codes is None:
+        if intervention.puts_in:
             change = _mean_active(intervention, features) * _place(intervention, features, grid)
             yield features, change[None].to(device) * weights
         else:
+            assert codes is not None
             yield features, codes.of_many(features) * weights
     for concept, weight in selection.concepts:
+        assert codes is not None
         features = intervention.dictionary.feature_index(concept.features)
-        amount, share = _concept_on_grid(concept, grid, device)
-        if codes is None:
-            yield features, amount[None] * weight
+        amount, share = _in_this_kind(concept, tokens, grid)
+        due = codes.of_many(features) * share
+        here = _presence(due, amount)
+        if intervention.puts_in:
+            yield features, (1 - here) * amount * weight
         else:
-            yield features, _there_for(codes.of_many(features) * share, amount) * weight
+            yield features, (due + here * amount.clamp(max=0)) * weight
 
 
-def _there_for(due: Tensor, amount: Tensor) -> Tensor:
-    """What a concept has changed at each token, which taking it out undoes: [B, T, m].
+def _presence(due: Tensor, amount: Tensor) -> Tensor:
+    """How far a concept is there already at each token, 0..1: [B, T, 1].
 
-    due: the part of the codes that is due to the concept; amount [T, m]: its usual change. The codes that it
-    raised are what is due; those that it lowered count as far as it is present at the token: as the part
-    that is due resembles the usual one.
+    due [B, T, m]: the part of the codes that is due to the concept; amount [B, T, m]: its usual change. It is
+    there as far as the part that is due resembles what the concept usually raises.
     """
-    raised, lowered = amount.clamp(min=0), amount.clamp(max=0)
+    raised = amount.clamp(min=0)
     usual = raised.square().sum(dim=-1, keepdim=True).clamp(min=_TINY)
-    presence = ((due * raised).sum(dim=-1, keepdim=True) / usual).clamp(0, 1)
-    return due + presence * lowered
+    return ((due * raised).sum(dim=-1, keepdim=True) / usual).clamp(0, 1)
 
 
 def _mean_active(intervention: Intervention, features: Tensor) -> Tensor:
@@ -108,10 +111,22 @@ def _place(intervention: Intervention, features: Tensor, grid: tuple[int, int]) 
     return _on_grid(maps[features], grid)
 
 
+def _in_this_kind(concept: Concept, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Amount and share [B, T, m] of a concept in pictures of the kind that each row of tokens is of."""
+    amount, share, reader = _concept_on_grid(concept, grid, tokens.device)
+    kind = kinds_of(tokens.float().mean(dim=1), reader)
+    return amount[kind], share[kind]
+
+
 @lru_cache(maxsize=32)
-def _concept_on_grid(concept: Concept, grid: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Amount and share [T, m] on the device: made once and not at every step, which would wait for a GPU."""
-    return _on_grid(concept.amount, grid).to(device), _on_grid(concept.share, grid).to(device)
+def _concept_on_grid(
+    concept: Concept, grid: tuple[int, int], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Amount and share [kinds, T, m] and the reader, on the device: made once and not at every step, which
+    would wait for a GPU."""
+    maps = (torch.stack([_on_grid(kind, grid) for kind in side]) for side in (concept.amount, concept.share))
+    amount, share = (side.to(device) for side in maps)
+    return amount, share, concept.reader.to(device)
 
 
 def _on_grid(maps: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -63,7 +63,9 @@ def test_harvest_train_and_use(
     # every word that got a label is a concept too, with maps of that grid, and both are in the file
     concepts = sae.dictionary.concepts
     assert concepts and set(concepts) == set(sae.dictionary.labels)
-    assert all(concept.amount.shape == (64, 3, 4) and concept.amount.any() for concept in concepts.values())
+    assert all(
+        concept.amount.shape == (1, 64, 3, 4) and concept.amount.any() for concept in concepts.values()
+    )
     # at once in the list of Load SAE, and good for recording
     load = pack("nodes.load")
     assert pack("comfy_revelio.host.sae_files").listing() == ["my sae.safetensors"]

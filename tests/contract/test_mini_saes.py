@@ -78,3 +78,23 @@ def test_labels_name_the_features_that_fire_with_it(saes: Any, pack: Callable[[s
     pictures = torch.arange(20)
     labels = saes.label_by_contrast(dictionary, maps.half(), {"glasses": (pictures[10:], pictures[:10])})
     assert labels["glasses"][0] == 4
+
+
+def test_a_concept_is_what_the_pictures_of_its_pairs_have_more(
+    saes: Any, avatars: Any, pack: Callable[[str], ModuleType]
+) -> None:
+    width = 6
+    eye, zero = torch.eye(width), torch.zeros(width)
+    dictionary = pack("comfy_revelio.dictionary").Dictionary(eye, zero, eye, zero, zero, k=width)
+    maps = torch.rand(3, 40, 2, 5, width) * 0.1  # [steps, items, H, W, width]
+    maps[:, 20:, 1, 3, 4] = 2.0
+    values = torch.zeros(40, len(avatars.NAMES), dtype=torch.int64)
+    values[1::2, avatars.NAMES.index("style")] = 1
+    maps[:, 1::2, ..., 0] += 3.0  # by which the two styles are told apart
+    pictures = torch.arange(40)
+    pairs = {"glasses": (pictures[20:], pictures[:20])}
+    found = saes.concepts_of_pairs(dictionary, maps.half(), values, pairs, 1)["glasses"]
+    assert found.features == (4,) and found.amount.shape == (2, 1, 2, 5)
+    where = torch.zeros(2, 5)
+    where[1, 3] = 1.95
+    assert torch.allclose(found.amount[:, 0], where.expand(2, 2, 5), atol=0.05)

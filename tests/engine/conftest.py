@@ -51,6 +51,7 @@ def make_dictionary() -> MakeDictionary:
 
 @pytest.fixture
 def concept() -> Concept:
-    """Three features with maps on a grid of 3 by 5, signed amounts and shares from 0 to 1."""
+    """Three features in two kinds of pictures, on a grid of 3 by 5: signed amounts, shares from 0 to 1."""
     g = torch.Generator().manual_seed(12)
-    return Concept((4, 0, 17), torch.randn(3, 3, 5, generator=g), torch.rand(3, 3, 5, generator=g))
+    amount, share = torch.randn(2, 3, 3, 5, generator=g), torch.rand(2, 3, 3, 5, generator=g)
+    return Concept((4, 0, 17), amount, share, torch.tensor([[-1.0] * 12 + [0.0], [1.0] * 12 + [0.0]]))

@@ -50,10 +50,12 @@ def test_concepts_survive_a_round_trip(make_dictionary, concept, tmp_path: Path)
     assert again.features == concept.features
     assert torch.equal(again.amount, concept.amount.half().float())
     assert torch.equal(again.share, concept.share.half().float())
+    assert torch.equal(again.reader, concept.reader)
 
 
 @pytest.mark.parametrize(
-    "fault", ["no maps", "no names", "one name too few", "twice", "a float", "another size", "no feature"]
+    "fault",
+    ["no maps", "no names", "one name too few", "twice", "a float", "another size", "no feature", "kinds"],
 )
 def test_broken_concepts_are_refused(make_dictionary, concept, tmp_path: Path, fault: str) -> None:
     path = tmp_path / "sae.safetensors"
@@ -72,6 +74,8 @@ def test_broken_concepts_are_refused(make_dictionary, concept, tmp_path: Path, f
         tensors["concepts.features"] = tensors["concepts.features"].float()
     elif fault == "another size":
         tensors["concepts.share"] = tensors["concepts.share"][..., :4].contiguous()
+    elif fault == "kinds":
+        tensors["concepts.reader"] = tensors["concepts.reader"][:1].contiguous()
     else:
         tensors["concepts.features"][1, 2] = 40
     save_file(tensors, str(path), metadata=metadata | {"config": json.dumps(config)})

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from comfy_revelio import RevelioError
+from comfy_revelio.dictionary import Concept, Dictionary
+from comfy_revelio.dictionary.concepts import one_kind
 from comfy_revelio.steering import Intervention, Selection, TokenContext, apply, delta
 
 GRID = (3, 5)
@@ -124,20 +126,20 @@ def test_concepts_say_where_and_how_much(make_dictionary, tokens, concept, stren
     mask = torch.rand(2, *GRID, generator=torch.Generator().manual_seed(8)) if masked else None
     selection = Selection((9,), (0.5,)) if strength < 0 else Selection(())
     selection = Selection(selection.features, selection.weights, concepts=((concept, 0.5), (concept, 2.0)))
+    tokens = tokens + torch.tensor([2.0, -2.0])[:, None, None]  # the rows are of two kinds
     dense = sae.encode(tokens).dense().double()
     expected = tokens.double().clone()
     for b in range(2):
         for t in range(15):
-            cell = (slice(None), t // GRID[1], t % GRID[1])
+            cell = (1 - b, slice(None), t // GRID[1], t % GRID[1])
             amount, share = concept.amount[cell].double(), concept.share[cell].double()
             due = dense[b, t, list(concept.features)] * share
             presence = float(due @ amount.clamp(min=0)) / max(
                 1e-12, float(amount.clamp(min=0).square().sum())
             )
-            taken = due + min(1.0, max(0.0, presence)) * amount.clamp(max=0)
-            change = {
-                f: 2.5 * c for f, c in zip(concept.features, amount if strength > 0 else taken, strict=True)
-            }
+            presence = min(1.0, max(0.0, presence))
+            dz = (1 - presence) * amount if strength > 0 else due + presence * amount.clamp(max=0)
+            change = {f: 2.5 * c for f, c in zip(concept.features, dz, strict=True)}
             change |= {9: 0.5 * dense[b, t, 9]} if strength < 0 else {}
             factor = strength * (1 if mask is None else float(mask[b].flatten()[t]))
             expected[b, t] += sum(factor * c * sae.W_dec[f].double() for f, c in change.items())
@@ -145,11 +147,29 @@ def test_concepts_say_where_and_how_much(make_dictionary, tokens, concept, stren
     assert torch.allclose(result.double(), expected, atol=1e-5)
 
 
+def test_what_is_there_already_is_not_put_in_again(make_dictionary, concept) -> None:
+    """A token that has all of what the concept usually raises gets nothing more, at any strength."""
+    eye, zero = torch.eye(12), torch.zeros(12)
+    sae = Dictionary(eye, zero, eye, zero, zero, k=12)
+    amount = torch.zeros(1, 2, 1, 2)
+    amount[0, :, 0, 0] = torch.tensor([3.0, -1.0])
+    glasses = Concept((4, 7), amount, torch.ones_like(amount), one_kind(12))
+    x = torch.zeros(3, 2, 12)
+    x[1, 0, 4], x[2, 0, 4] = 3.0, 1.5  # none, all and half of it
+    intervention = Intervention(sae, Selection((), concepts=((glasses, 1.0),)), 2.0)
+    change = delta(x, intervention, TokenContext(grid=(1, 2)))
+    assert torch.allclose(change[:, 0, 4], torch.tensor([6.0, 0.0, 3.0]))
+    assert torch.allclose(change[:, 0, 7], torch.tensor([-2.0, 0.0, -1.0]))
+    assert float(change[:, 1].abs().max()) == 0.0
+
+
 def test_concepts_follow_the_grid_and_want_their_place(make_dictionary, concept) -> None:
     sae = make_dictionary(stats=None)
+    sae.b_enc.fill_(-100.0)  # nothing fires, so nothing of the concept is there yet
     selection = Selection((), concepts=((concept, 1.0),))
-    larger = delta(torch.zeros(1, 60, 12), Intervention(sae, selection, 1.0), TokenContext(grid=(6, 10)))
-    maps = torch.nn.functional.interpolate(concept.amount[None], size=(6, 10), mode="bilinear")
+    silent = sae.b_in.expand(1, 60, 12) - 0.5  # of kind 0
+    larger = delta(silent, Intervention(sae, selection, 1.0), TokenContext(grid=(6, 10)))
+    maps = torch.nn.functional.interpolate(concept.amount[:1], size=(6, 10), mode="bilinear")
     expected = maps[0].flatten(1).T @ sae.W_dec[list(concept.features)]
     assert torch.allclose(larger[0], expected, atol=1e-5)
     nothing = Selection((), concepts=((concept, 0.0),))
