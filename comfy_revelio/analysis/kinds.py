@@ -11,9 +11,9 @@ from ..dictionary.concepts import one_kind
 def kind_reader(pooled: Tensor, kinds: Tensor) -> Tensor:
     """A linear reader of the kind of a picture, for Concept: float32 [number of kinds, d_model + 1].
 
-    pooled: float [n, d_model], the activation of each map averaged over its cells; kinds: int [n], the kind of
-    each, of whatever numbers; the reader's rows are for them in ascending order. Linear discriminant analysis
-    with shrunk covariance (Ledoit and Wolf, 2004); needs scikit-learn.
+    pooled: float [n, d_model], the activation of each map averaged over its cells; kinds: int [n], the kind
+    of each, of whatever numbers; the reader's rows are for them in ascending order. Linear discriminant
+    analysis with shrunk covariance (Ledoit and Wolf, 2004); needs scikit-learn.
     """
     number = kinds.unique().numel()
     if number < 2:

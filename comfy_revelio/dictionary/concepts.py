@@ -14,12 +14,12 @@ from ..errors import RevelioError
 class Concept:
     """The features that carry a concept, measured on pictures with it and without it.
 
-    Pictures are of several kinds (a photo, a drawing; an early step, a late one), and in each kind the concept
-    looks different and lies elsewhere.
+    Pictures are of several kinds (a photo, a drawing; an early step, a late one), and in each kind the
+    concept looks different and lies elsewhere.
 
     features: m feature numbers, the one that carries most first.
-    amount: float32 [kinds, m, height, width], mean code with the concept minus mean code without it, of either
-        sign: what the concept puts in and takes away in each part of a picture of that kind.
+    amount: float32 [kinds, m, height, width], mean code with the concept minus mean code without it, of
+        either sign: what the concept puts in and takes away in each part of a picture of that kind.
     share: float32 [kinds, m, height, width] in 0..1, how much of the mean code with the concept is gone
         without it: 1 where a feature fires for the concept alone, 0 where it fires as well without it.
     reader: float32 [kinds, d_model + 1], weights and bias that score each kind from the mean activation of a

@@ -122,8 +122,8 @@ def paired_shots(count: int) -> list[Shot]:
 
 
 def harvest_unet(shots: Sequence[Shot], *, say: Callable[[str], None]) -> tuple[dict[str, Tensor], Tensor]:
-    """Draw the shots: each hook point's maps float16 [steps, items, H, W, width] of the positive prompt's half,
-    and what the judge sees in the pictures, int64 [items, attributes]."""
+    """Draw the shots: each hook point's maps float16 [steps, items, H, W, width] of the positive prompt's
+    half, and what the judge sees in the pictures, int64 [items, attributes]."""
     model, clip, vae = load_mini(dtype=quick_dtype())
     judge = load_judge()
     negative = encode(clip, [""])
