@@ -25,7 +25,7 @@ from ..mini.attributes import ATTRIBUTES, NAMES, STYLES, index_of, labels_for, v
 from ..mini.captions import Caption, caption, phrases
 from ..mini.judge import load_judge
 from ..mini.precision import quick_dtype
-from ..steering.concept import contrast_features, rank_contrast
+from ..steering.concept import contrast_features, contrast_score, rank_contrast
 from ..training import TrainConfig, feature_stats, measure, train
 from .generate import encode, sample
 from .harvest import harvest
@@ -152,7 +152,6 @@ def train_unet_saes(
 ) -> dict[str, dict[str, float]]:
     """The SAEs of the UNet, from what `harvest_unet` gave for the shots; the maps are used up."""
     pairs = pair_contrasts(shots, values)
-    contrasts = picture_contrasts(values) | pairs
     figures = {}
     for plan in UNET_PLANS:
         here = maps.pop(plan.hook_point)
@@ -161,7 +160,9 @@ def train_unet_saes(
         dictionary = _train(here[:, ~unseen].flatten(0, 3), plan, device)
         dictionary.figures = measure(dictionary, here[:, unseen].flatten(0, 1))
         dictionary.set_stats(feature_stats(dictionary, here[:, ~unseen].flatten(0, 1)))
-        dictionary.labels = label_by_contrast(dictionary, here, contrasts)
+        peaks = peaks_of(dictionary, here)
+        dictionary.labels = label_by_contrast(peaks, picture_contrasts(values), one_each=True)
+        dictionary.labels |= label_by_contrast(peaks, pairs)
         steered = pair_contrasts(shots, values, STEERED)
         dictionary.concepts = concepts_of_pairs(dictionary, here, values, steered, plan.carriers)
         figures[plan.file] = _save(dictionary, plan, out, say)
@@ -237,9 +238,28 @@ def concepts_of_pairs(
 
 
 def label_by_contrast(
-    dictionary: Dictionary, maps: Tensor, contrasts: Mapping[str, Contrast]
+    peaks: Tensor, contrasts: Mapping[str, Contrast], *, one_each: bool = False
 ) -> dict[str, list[int]]:
     """The features of each label: those whose highest value in a picture is higher with it than without.
+
+    peaks: [items, n_features], from `peaks_of`. one_each: a feature goes to the label that it tells best
+    alone; for contrasts between pictures that also differ in other things, which it then may really follow.
+    """
+    highs = torch.stack([peaks[with_it].mean(dim=0) for with_it, _ in contrasts.values()])
+    lows = torch.stack([peaks[without].mean(dim=0) for _, without in contrasts.values()])
+    if one_each:
+        scores = contrast_score(highs, lows)
+        highs = torch.where(scores == scores.amax(dim=0), highs, 0.0)
+    labels = {}
+    for label, high, low in zip(contrasts, highs, lows, strict=True):
+        found = rank_contrast(high, low, count=LABELLED, min_score=MIN_SCORE)
+        if found.features:
+            labels[label] = list(found.features)
+    return labels
+
+
+def peaks_of(dictionary: Dictionary, maps: Tensor) -> Tensor:
+    """The highest value of each feature in each picture: float32 [items, n_features].
 
     maps: [steps, items, H, W, width].
     """
@@ -247,15 +267,7 @@ def label_by_contrast(
     for start in range(0, maps.shape[1], 16):
         steps = [dictionary.encode(step[start : start + 16].float().flatten(1, 2)).peaks() for step in maps]
         parts.append(torch.stack(steps).amax(dim=0))
-    peaks = torch.cat(parts)  # [items, n_features]
-    labels = {}
-    for label, (with_it, without) in contrasts.items():
-        found = rank_contrast(
-            peaks[with_it].mean(dim=0), peaks[without].mean(dim=0), count=LABELLED, min_score=MIN_SCORE
-        )
-        if found.features:
-            labels[label] = list(found.features)
-    return labels
+    return torch.cat(parts)
 
 
 def _label(attribute: str, value: str) -> str:

@@ -76,8 +76,11 @@ def test_labels_name_the_features_that_fire_with_it(saes: Any, pack: Callable[[s
     maps = torch.rand(3, 20, 2, 5, width) * 0.1  # [steps, items, H, W, width]
     maps[1, 10:, 1, 3, 4] = 2.0  # feature 4: one cell at one step of the second half
     pictures = torch.arange(20)
-    labels = saes.label_by_contrast(dictionary, maps.half(), {"glasses": (pictures[10:], pictures[:10])})
-    assert labels["glasses"][0] == 4
+    peaks = saes.peaks_of(dictionary, maps.half())
+    contrasts = {"glasses": (pictures[10:], pictures[:10]), "red hair": (pictures[8:], pictures[:8])}
+    assert saes.label_by_contrast(peaks, contrasts) == {"glasses": [4], "red hair": [4]}
+    # who cannot tell the two apart gives the feature to the one that it follows better
+    assert saes.label_by_contrast(peaks, contrasts, one_each=True) == {"glasses": [4]}
 
 
 def test_a_concept_is_what_the_pictures_of_its_pairs_have_more(
