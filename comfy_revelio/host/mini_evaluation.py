@@ -205,8 +205,8 @@ def measure_steering(
     image = [sae for sae in saes if sae not in text]
     if not text or not image:
         raise RevelioError("Bundled SAEs of the text encoder and of the UNet are needed to measure steering.")
-    trial = cases(studio, TUNING_PROMPTS if tune else max(2, count // 2), first=_TUNING_START)
-    full = cases(studio, count)
+    trial = cases(studio, TUNING_PROMPTS if tune else max(2, count // 2), first=_TUNING_START, say=say)
+    full = cases(studio, count, say=say)
 
     def tried(name: str, method: Steer, strengths: Strengths, used: slice) -> Rows:
         choices = {(c.direction, c.concept.name): strengths[c.direction][used] for c in trial}
@@ -232,7 +232,7 @@ def measure_steering(
     return result
 
 
-def cases(studio: Studio, count: int, *, first: int = 0) -> list[Case]:
+def cases(studio: Studio, count: int, *, first: int = 0, say: Callable[[str], None] = print) -> list[Case]:
     """Every concept in both directions, with `count` prompts each."""
     found = []
     for concept in CONCEPTS:
@@ -240,6 +240,7 @@ def cases(studio: Studio, count: int, *, first: int = 0) -> list[Case]:
             prompts = collect(concept, count, first=first)
             before = _verdict(studio.look(studio.plain, prompts), prompts, concept, direction)
             found.append(Case(concept, direction, prompts, before))
+            say(f"unsteered, for {direction} of {concept.name}: rate {before['rate']:.2f}")
     return found
 
 

@@ -178,6 +178,16 @@ def test_an_sae_is_trained_on_the_spot(finished: Callable[[str], Finished]) -> N
     assert "glasses" in report.split("labels: ")[1].splitlines()[0]
 
 
+def test_the_sae_trained_on_the_spot_steers(finished: Callable[[str], Finished], judge: Judge) -> None:
+    """All four pictures have glasses as asked; steered, at most one still has, and the rest is kept."""
+    before, after = (judge.label(finished(TRAIN).saved(f"04_{kind}")) for kind in ("without", "steered"))
+    assert rate(before, GLASSES, also=True) == 1.0
+    assert rate(after, GLASSES, also=True) <= 0.25
+    for name in ("style", "background", "mood"):
+        right = after[:, list(ATTRIBUTES).index(name)] == index_of(name, PROMPTED[name])
+        assert right.sum() >= 3, f"{name} was lost"
+
+
 ROWS = ("down_without", "down_steered", "up_without", "up_steered")
 
 
