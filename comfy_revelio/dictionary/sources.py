@@ -39,7 +39,7 @@ _HOOK_POINT = re.compile(
     r"|mid_block(?:\.attentions\.\d+)?"
     r"|(?:single_)?transformer_blocks\.\d+(?:\.[a-z]\w*)*?"
     r"|(?:input_blocks|output_blocks)\.\d+\.\d+|middle_block\.\d+"
-    r"|text_encoder(?:_\d)?(?:\.[a-z]\w*)*?\.(?:layers|block)\.\d+"
+    r"|text_encoder(?:_\d)?(?:\.[a-z]\w*)*?\.(?:layers|block)\.\d+(?:\.\d+)?"
     r")(?=_|$)"
 )
 

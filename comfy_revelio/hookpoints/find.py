@@ -3,38 +3,62 @@
 from __future__ import annotations
 
 import difflib
+import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import RevelioError
-from . import text, unet
+from . import text, transformers, unet
 from .point import HookPoint
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
 _CONTAINERS = ("input_blocks", "middle_block", "output_blocks")
+_PREFIX = re.compile(r"^(?:model\.)?(?:diffusion_model\.)?(?:unet\.|transformer\.(?!$))?")
+# How a stream is named behind a block; the picture's is the block's own.
+_STREAMS = (
+    (re.compile(r"\.(?:img|image|image_output)$"), ""),
+    (re.compile(r"\.(?:text|text_output)$"), ".txt"),
+)
 
 
-def resolve_unet_point(diffusion_model: Module, name: str) -> HookPoint:
-    """The hook point called `name`: its name, an alias ("unet." allowed before it), or the path of
-    any module that the model calls.
+def list_points(diffusion_model: Module) -> list[HookPoint]:
+    """All hook points of a diffusion model, in the order in which they are computed.
+
+    Of a model of no known family, the blocks in its lists of blocks. Raises RevelioError when there are none.
+    """
+    points = _points(diffusion_model)
+    if not points:
+        raise RevelioError(
+            f"{type(diffusion_model).__name__} is of no known family and has no lists of blocks; give the "
+            "module path of the hook point instead."
+        )
+    return points
+
+
+def resolve_point(diffusion_model: Module, name: str) -> HookPoint:
+    """The hook point called `name`: its name, its title, an alias ("unet." or "transformer." allowed before
+    it), or the path of any module that the model calls, also one inside a block that an alias names.
 
     Raises RevelioError with the nearest valid names when there is none.
     """
-    wanted = name.strip()
-    for prefix in ("diffusion_model.", "unet."):
-        wanted = wanted.removeprefix(prefix)
-    points = unet.list_points(diffusion_model) if unet.is_unet(diffusion_model) else []
-    found = _named(points, wanted)
-    if found:
-        return found
-    if module := _module_at(diffusion_model, wanted):
-        if not _is_container(wanted, module):
-            return HookPoint(wanted, wanted, (), unet.width_of(module), "unet")
-        wanted_inside = [point.name for point in points if point.name.startswith(f"{wanted}.")]
+    wanted = _PREFIX.sub("", name.strip())
+    points = _points(diffusion_model)
+    spellings = [wanted, *(pattern.sub(ending, wanted) for pattern, ending in _STREAMS)]
+    for spelling in spellings:
+        if found := _named(points, spelling):
+            return found
+    for path in (wanted, *_inside_alias(diffusion_model, points, wanted)):
+        module = _module_at(diffusion_model, path)
+        if module is None:
+            continue
+        if not _is_container(path, module):
+            return _by_path(diffusion_model, points, path, module)
+        inside = [point.name for point in points if point.name.startswith(f"{path}.")]
         raise RevelioError(
             f"Hook point {name!r} is a list of modules that is never called itself; "
-            f"name one inside it, such as {', '.join(wanted_inside[:4]) or f'{wanted}.0'}."
+            f"name one inside it, such as {', '.join(inside[:4]) or f'{path}.0'}."
         )
     raise _unknown(name, points, wanted)
 
@@ -62,17 +86,60 @@ def module_of(model: Module, hook_point: HookPoint) -> Module:
         number = text.layer_number(hook_point.name)
         module = layers[number] if number is not None and number < len(layers) else None
     else:
-        module = _module_at(model, hook_point.name)
+        module = _module_at(model, hook_point.module_path)
     if module is None:
         raise RevelioError(
-            f"This {type(model).__name__} has no module {hook_point.name!r}; "
+            f"This {type(model).__name__} has no module {hook_point.module_path!r}; "
             "choose a hook point of this model."
         )
     return module
 
 
+def _points(model: Module) -> list[HookPoint]:
+    if unet.is_unet(model):
+        return unet.list_points(model)
+    if family := transformers.family_of(model):
+        return transformers.list_points(model, family)
+    return transformers.list_unknown(model)
+
+
 def _named(points: list[HookPoint], wanted: str) -> HookPoint | None:
-    return next((point for point in points if wanted == point.name or wanted in point.aliases), None)
+    return next(
+        (point for point in points if wanted in (point.name, point.title) or wanted in point.aliases), None
+    )
+
+
+def _inside_alias(model: Module, points: list[HookPoint], wanted: str) -> list[str]:
+    """Paths that `wanted` may mean where a block's alias is followed by the name of a part of the block."""
+    paths = []
+    for point in points:
+        for alias in (point.name, *point.aliases):
+            if wanted.startswith(f"{alias}."):
+                blocks = _blocks_around(model, f"{point.module_path}.")
+                part = wanted.removeprefix(f"{alias}.")
+                part = dict(blocks.inside).get(part, part) if blocks else part
+                paths.append(f"{point.module_path}.{part}")
+    return paths
+
+
+def _by_path(model: Module, points: list[HookPoint], path: str, module: Module) -> HookPoint:
+    """Any module. Inside a block that has one sequence, its tokens are taken to lie as the block's."""
+    stage = "unet" if unet.is_unet(model) else ""
+    found = HookPoint(path, path, (), unet.width_of(module), stage)
+    if stage == "unet":
+        return found
+    layout = transformers.guessed(model)
+    blocks = _blocks_around(model, path)
+    if blocks and all(stream.element == 0 for stream in blocks.streams):
+        around = next(point for point in points if path.startswith(f"{point.module_path}."))
+        layout = replace(around.layout, exact=len(blocks.streams) == 1)
+    return replace(found, layout=layout, stream=layout.stream)
+
+
+def _blocks_around(model: Module, path: str) -> transformers.Blocks | None:
+    family = None if unet.is_unet(model) else transformers.family_of(model)
+    lists = family.blocks if family else ()
+    return next((blocks for blocks in lists if path.startswith(f"{blocks.path}.")), None)
 
 
 def _module_at(model: Module, path: str) -> Module | None:

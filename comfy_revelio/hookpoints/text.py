@@ -1,7 +1,8 @@
-"""Hook points of CLIP-type text transformers: the output of each layer.
+"""Hook points of text encoders: the output of each layer.
 
-The text model may be handed over at any depth: the transformer, a wrapper that holds it as
-`transformer` or `text_model`, or ComfyUI's outer model that names its inner one in `clip`.
+CLIP, T5, BERT and the language models differ in what they call their layers. The text model may be handed
+over at any depth: the transformer, a wrapper that holds it as `transformer` or `text_model`, or ComfyUI's
+outer model that names its inner one in `clip`.
 """
 
 from __future__ import annotations
@@ -11,55 +12,87 @@ from typing import TYPE_CHECKING
 
 from ..errors import RevelioError
 from .point import HookPoint
-from .unet import width_of
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-_WRAPPERS = ("encoder", "text_model", "transformer")
+_LISTS = ("layers", "block", "layer")  # CLIP and language models, T5, BERT
+_WRAPPERS = ("encoder", "text_model", "model", "bert", "transformer")
 _PATH = re.compile(
-    r"(?:(?:cond_stage_model|clip_[lgh]|transformer|text_encoder(?:_\d)?|text_model|encoder)\.)*"
-    r"(?:layers|resblocks)\.(\d+)"
+    r"(?:(?:cond_stage_model|transformer|text_encoder(?:_\d)?|text_model|encoder|(?:language_)?model|bert"
+    r"|(?P<encoder>(?:clip|hydit|pile|byt5|u?m?t5|llama|mistral|qwen|gemma)\w*))\.)*"
+    r"(?:layers|resblocks|block|layer)\.(?P<number>\d+)"
 )
+_TWO_OF_SDXL = re.compile(r"(?:text_encoder\.)?text_model\.encoder\.layers\.(\d+)\.(\d+)")
+_DIFFUSERS = {
+    "layers": ("text_encoder.text_model.encoder.{}", "text_model.encoder.{}", "encoder.{}", "model.{}"),
+    "block": ("text_encoder.encoder.{}", "encoder.{}"),
+    "layer": ("bert.encoder.{}", "encoder.{}"),
+}
 
 
 def list_points(text_model: Module) -> list[HookPoint]:
-    """The layers of a CLIP-type text model, first to last; RevelioError for another kind."""
+    """The layers of a text model, first to last; RevelioError for another kind of model."""
+    kind, layers = _layers(text_model)
     points = []
-    for number, layer in enumerate(layers_of(text_model)):
-        aliases = (
-            f"text_encoder.text_model.encoder.layers.{number}",
-            f"text_model.encoder.layers.{number}",
-            f"encoder.layers.{number}",
-        )
-        title = f"text layer {number}"
-        points.append(HookPoint(f"layers.{number}", title, aliases, _layer_width(layer), "text"))
+    for number, layer in enumerate(layers):
+        name = f"{kind}.{number}"
+        aliases = tuple(alias.format(name) for alias in _DIFFUSERS[kind])
+        points.append(HookPoint(name, f"text layer {number}", aliases, _width(layer), "text", "text"))
     return points
 
 
 def layers_of(text_model: Module) -> list[Module]:
     """The layer modules themselves, found through the usual wrappers."""
-    module: Module | None = text_model
-    for _ in range(8):  # deeper than any wrapper goes; stops a model that refers to itself
-        if module is None:
-            break
-        if hasattr(module, "layers"):
-            return list(module.layers)  # type: ignore[arg-type]
-        named = getattr(module, str(getattr(module, "clip", "")), None)
-        module = named or next((getattr(module, part) for part in _WRAPPERS if hasattr(module, part)), None)
-    raise RevelioError(
-        f"{type(text_model).__name__} is no CLIP-type text encoder: no layers were found in it; "
-        "use the CLIP of an SD 1.x or SD 2.x checkpoint or of Revelio Mini."
-    )
+    return _layers(text_model)[1]
 
 
 def layer_number(name: str) -> int | None:
     """The layer that a path of any of the usual spellings means, or None."""
     match = _PATH.fullmatch(name)
-    return int(match[1]) if match else None
+    return int(match["number"]) if match else None
 
 
-def _layer_width(layer: Module) -> int:
-    norm = getattr(layer, "layer_norm1", None)
-    shape = getattr(norm, "normalized_shape", None)
-    return int(shape[-1]) if shape else width_of(layer)
+def encoder_named(name: str) -> str:
+    """The encoder that a path names ("clip_g", "t5xxl", "qwen3_4b"), or "" where it names none."""
+    match = _PATH.fullmatch(name)
+    return (match["encoder"] or "") if match else ""
+
+
+def parts_of(name: str) -> list[str]:
+    """The layers of one name: one, or several whose hidden states are joined.
+
+    Joined are "clip_l.layers.10+clip_g.layers.28", which Concept Steerers write
+    "text_encoder.text_model.encoder.layers.10.28".
+    """
+    if match := _TWO_OF_SDXL.fullmatch(name.strip()):
+        return [f"clip_l.layers.{match[1]}", f"clip_g.layers.{match[2]}"]
+    return [part.strip() for part in name.split("+")]
+
+
+def is_layer(name: str) -> bool:
+    """Whether the name is that of a text layer, or of several joined."""
+    return all(layer_number(part) is not None for part in parts_of(name))
+
+
+def _layers(text_model: Module) -> tuple[str, list[Module]]:
+    module: Module | None = text_model
+    for _ in range(8):  # deeper than any wrapper goes; stops a model that refers to itself
+        if module is None:
+            break
+        for kind in _LISTS:
+            found = getattr(module, kind, None)
+            if type(found).__name__ == "ModuleList":
+                return kind, list(found)  # type: ignore[arg-type]
+        named = getattr(module, str(getattr(module, "clip", "")), None)
+        module = named or next((getattr(module, part) for part in _WRAPPERS if hasattr(module, part)), None)
+    raise RevelioError(
+        f"{type(text_model).__name__} is no text encoder that can be read: no layers were found in it; use "
+        "the CLIP of an image model."
+    )
+
+
+def _width(layer: Module) -> int:
+    """Width of the hidden states: that of the layer's widest norm (norms inside attention are narrower)."""
+    norms = (value for name, value in layer.named_parameters() if "norm" in name.lower() and value.ndim == 1)
+    return max((len(value) for value in norms), default=0)

@@ -1,4 +1,4 @@
-"""Hook points of the UNet family (SD 1.x, SD 2.x, SDXL and Revelio Mini).
+"""Hook points of the UNet family (SD 1.x, SD 2.x, SDXL and its kin, Revelio Mini).
 
 Recognised by shape, not by class: a UNet has input_blocks, middle_block and output_blocks; a
 leaf with transformer_blocks is an attention block, one with in_layers and out_layers a residual
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..errors import RevelioError
 from .point import HookPoint
 
 if TYPE_CHECKING:
@@ -25,13 +24,8 @@ _DIFFUSERS = {"attention": "attentions", "residual": "resnets", "downsampler": "
 def list_points(diffusion_model: Module) -> list[HookPoint]:
     """All hook points of a UNet, in the order in which they are computed.
 
-    Raises RevelioError when the model is of another family.
+    Some distilled ones (SSD-1B, KOALA) have a middle block without attention, or none at all.
     """
-    if not is_unet(diffusion_model):
-        raise RevelioError(
-            f"{type(diffusion_model).__name__} is not of the UNet family (SD 1.x, SD 2.x, SDXL); "
-            "give the module path of the hook point instead."
-        )
     points: list[HookPoint] = []
     for side, level, leaves in _stages(diffusion_model):
         points += _stage_points(side, level, leaves)
@@ -54,7 +48,7 @@ def width_of(module: Module) -> int:
 def _stages(model: Module) -> Iterator[tuple[str, int, list[_Leaf]]]:
     """(side, level, leaves) for every level on the way down, the middle, and the way up."""
     down, middle, up = (
-        list(getattr(model, part)) for part in ("input_blocks", "middle_block", "output_blocks")
+        list(getattr(model, part) or ()) for part in ("input_blocks", "middle_block", "output_blocks")
     )
     yield from _levels("down", "input_blocks", down[1:], first=1)  # the first only lifts the latents
     yield "mid", 0, [(f"middle_block.{i}", leaf) for i, leaf in enumerate(middle)]
@@ -90,7 +84,9 @@ def _stage_points(side: str, level: int, leaves: list[_Leaf]) -> list[HookPoint]
             aliases.append(whole)  # a whole block puts out what its last leaf puts out
         sampler = kind in ("downsampler", "upsampler")
         title = f"{place} - {kind}" if sampler else f"{place} - {kind} {number}"
-        points.append(HookPoint(path, title, tuple(aliases), width_of(leaf), "unet"))
+        alike = kind == "attention" or getattr(leaf, "channels", 0) == getattr(leaf, "out_channels", None)
+        captured = ("output", "diff") if alike and not sampler else ("output",)
+        points.append(HookPoint(path, title, tuple(aliases), width_of(leaf), "unet", captured=captured))
     return points
 
 

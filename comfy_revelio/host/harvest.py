@@ -17,10 +17,11 @@ Generate = Callable[[Any], None]
 
 
 def harvest(model: Any, names: Sequence[str], generate: Generate, *, role: str = "cond") -> dict[str, Tensor]:
-    """Run `generate` on a tapped clone and give each hook point's maps [steps, items, H, W, width], float16.
+    """Run `generate` on a tapped clone and give each hook point's maps, float16.
 
-    Items are in the order in which they were sampled; all runs must have the same steps and size.
-    Only the conditionings of `role` are kept.
+    [steps, items, H, W, width], or [steps, items, frames, H, W, width] of videos. Items are in the order in
+    which they were sampled; all runs must have the same steps and size. Only the conditionings of `role` are
+    kept.
     """
     kept: dict[str, list[list[Tensor]]] = {name: [] for name in names}
     tapped = model
@@ -38,6 +39,6 @@ def _listen(model: Any, hook_point: hookpoints.HookPoint, runs: list[list[Tensor
     def keep(tokens: Tensor, call: ModelCall, _run: Run) -> None:
         if call.role == role and call.evaluation == 0:
             grid = tokens.detach().reshape(tokens.shape[0], *call.grid, tokens.shape[2])
-            runs[-1].append(grid.to("cpu", torch.float16))
+            runs[-1].append(grid.to("cpu", torch.float16, copy=True))
 
     return tap(model, hook_point, keep, on_start=start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -75,9 +76,13 @@ class ComfyHost:
             step_counts = from_images or not wanted.steps or call.step in wanted.steps
             if call.role != "cond" or call.evaluation or not step_counts:
                 return
-            rows = tokens.detach().float().cpu()
+            rows = tokens.detach().to("cpu", torch.float32, copy=True)  # blocks may write to theirs
+            *frames, height, width = call.grid
             for row, place in zip(rows, call.items, strict=True):
-                kept.append(Taken(name, items[place].number, call.timestep, row, call.grid))
+                for picture in row.unflatten(
+                    0, (math.prod(frames), height * width)
+                ):  # of a video, its frames
+                    kept.append(Taken(name, items[place].number, call.timestep, picture, (height, width)))
 
         hook_point = hookpoints.resolve(network_of(self.model.model), name)
         return tap(model, hook_point, keep, captured=wanted.captured)

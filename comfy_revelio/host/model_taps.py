@@ -7,7 +7,7 @@ network carries a hook only while the tapped clone itself is running, and no oth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from .. import hookpoints
 from ..errors import RevelioError
-from ..hookpoints import HookPoint
-from ..hookpoints.text import layer_number
+from ..hookpoints import HookPoint, Place
+from ..hookpoints.text import is_layer
 from .runs import ModelCall, Run, roles_of_chunks
 
 KEY = "revelio"
@@ -42,8 +42,10 @@ def tap(
 ) -> ModelPatcher:
     """A clone of `model` that shows the tokens at `hook_point` to `callback` in every model call.
 
-    callback(tokens [B, T, C], call, run) is asked once per conditioning in the batch. It returns what to add
-    to the module's output, [B or 1, T, C] of any float type, or None to leave it untouched, bit for bit.
+    callback(tokens [B, T, C], call, run) is asked once per conditioning in the batch, with the tokens of the
+    hook point's own stream: no text beside a picture, no padding, no reference pictures. It returns what to
+    add to them, [B or 1, T, C] of any float type, or None to leave the output untouched, bit for bit. The
+    tokens may be the model's own memory, which later blocks write to: copy what is to be kept.
     captured: "output" shows the module's output; "diff" shows output minus input, in float32.
     on_start(run) and on_end(run, samples, denoised) frame every sampling run; both tensors are None when the
     run failed, and `denoised` is the sampler's last estimate where the sampler reports one.
@@ -58,7 +60,8 @@ def tap(
         options = _transformer_options(args, kwargs)
         if options is None:
             return executor(*args, **kwargs)
-        with _hooked(executor.class_obj, hook_point, callback, captured, options, tap_id):
+        latent = kwargs["x"] if "x" in kwargs else args[0]
+        with _hooked(executor.class_obj, hook_point, callback, captured, options, latent.shape, tap_id):
             return executor(*args, **kwargs)
 
     clone = model.clone()
@@ -88,7 +91,7 @@ def resolve(model: ModelPatcher, name: str, width: int, title: str) -> HookPoint
     try:
         hook_point = hookpoints.resolve(network, name)
     except RevelioError:
-        if layer_number(name.strip()) is None:
+        if not is_layer(name.strip()):
             raise
         raise RevelioError(
             f"{title} reads a text encoder ({name}), not an image model: use it with Steer Concept, "
@@ -107,7 +110,7 @@ def _fitting(network: nn.Module, width: int) -> str:
     """Some names of hook points of this width, for a message."""
     try:
         names = [point.name for point in hookpoints.list(network) if point.width == width]
-    except RevelioError:  # not a UNet, so its hook points are not known by name
+    except RevelioError:  # of no known family and without lists of blocks
         names = []
     return ", ".join(names[:NAMED]) + (" ..." if len(names) > NAMED else "") if names else "none"
 
@@ -175,28 +178,49 @@ def _hooked(
     callback: TokenCallback,
     captured: str,
     options: Mapping[str, Any],
+    latent: Sequence[int],
     tap_id: object,
 ) -> Iterator[None]:
-    """The hooks of one model call on the network that is about to run, removed when it has run."""
-    module = hookpoints.module_of(network_of(base_model), hook_point)
+    """The hooks of one model call on the network that is about to run, removed when it has run.
+
+    latent: shape of the model's input, all conditionings of the call together.
+    """
+    network = network_of(base_model)
+    module = hookpoints.module_of(network, hook_point)
     inputs: list[Tensor] = []
+    seen: dict[str, int] = {}
 
     def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
-        first = next(tensors, None)
+        first = _input(hook_point, args, kwargs)
         inputs[:] = [] if first is None else [first.detach().clone()]  # a block may add to its input in place
 
     def after(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
-        first = output[0] if isinstance(output, tuple) else output
+        several = isinstance(output, tuple | list)
+        own = output[hook_point.element] if several and hook_point.element < len(output) else output
         taken = inputs.pop() if inputs else None
-        _check_activation(first, taken, captured, hook_point)
-        changed = _visit(first, taken, base_model, callback, options, tap_id)
-        if changed is None:
-            return None
-        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+        _check_activation(own, taken, captured, hook_point)
+
+        def place(activation: Tensor) -> Place:
+            declared = _declared_grid(activation, options) if hook_point.stage == "unet" else None
+            return hookpoints.place(activation, hook_point.layout, latent, seen, declared)
+
+        changed = _visit(own, taken, base_model, callback, options, place, tap_id)
+        if changed is None or not several:
+            return changed
+        parts = [changed if number == hook_point.element else part for number, part in enumerate(output)]
+        return type(output)(parts)
+
+    def witness(path: str) -> Callable[..., None]:
+        def count(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+            seen[path] = hookpoints.token_count(output)
+
+        return count
 
     handles = []
     try:
+        for path in hook_point.layout.witnesses:
+            if (other := _part_of(network, path)) is not None:
+                handles.append(other.register_forward_hook(torch.compiler.disable(witness(path))))
         if captured == "diff":
             handles.append(module.register_forward_pre_hook(torch.compiler.disable(before), with_kwargs=True))
         handles.append(module.register_forward_hook(torch.compiler.disable(after)))
@@ -204,6 +228,22 @@ def _hooked(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _input(hook_point: HookPoint, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """The input that the hook point's output continues, or the module's first tensor."""
+    keyword, position = hook_point.input
+    named = kwargs.get(keyword, args[position] if position < len(args) else None)
+    if isinstance(named, Tensor):
+        return named
+    return next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+
+
+def _part_of(network: nn.Module, path: str) -> nn.Module | None:
+    try:
+        return network.get_submodule(path)
+    except AttributeError:  # a part that only some models of a family have
+        return None
 
 
 def _check_activation(output: Any, taken: Tensor | None, captured: str, hook_point: HookPoint) -> None:
@@ -225,12 +265,13 @@ def _visit(
     base_model: Any,
     callback: TokenCallback,
     options: Mapping[str, Any],
+    place: Callable[[Tensor], Place],
     tap_id: object,
 ) -> Tensor | None:
     """Show each conditioning's rows to the callback; the changed output, or None when nothing changed.
 
-    output: [chunks * B, C, H, W] or [chunks * B, T, C]. `before`: the module's input when the tap reads the
-    difference; the change is added to the output all the same.
+    output: a map or a sequence whose rows are chunks * B. `before`: the module's input when the tap reads the
+    difference; the change is added to the output all the same. place: finds the tokens in it.
     """
     run = options.get(RUN) or _loose_run(options)
     roles = roles_of_chunks(options, run)
@@ -245,20 +286,19 @@ def _visit(
     step = run.step_of(sigma)
     timestep = run.timestep_of(sigma, sigmas, base_model.model_sampling)
     percent = run.percent_of(sigma, base_model.model_sampling)
+    where = place(output)
     result: Tensor | None = None
     for chunk, role in enumerate(roles):
         part = slice(chunk * rows, (chunk + 1) * rows)
         activation = output[part] if before is None else output[part].float() - before[part].float()
         evaluation = run.next_evaluation(tap_id, role, step)
-        tokens, grid = hookpoints.to_tokens(activation)
-        grid = _declared_grid(activation, options) or grid
-        call = ModelCall(role, step, evaluation, sigma, timestep, percent, grid, tuple(range(rows)))
-        change = callback(tokens, call, run)
+        call = ModelCall(role, step, evaluation, sigma, timestep, percent, where.grid, tuple(range(rows)))
+        change = callback(where.tokens(activation), call, run)
         if change is None:
             continue
         if result is None:
             result = output.clone()
-        result[part] += hookpoints.from_tokens(change.to(output).expand_as(tokens), activation)
+        where.add(result[part], change)
     return result
 
 

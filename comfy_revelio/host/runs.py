@@ -28,7 +28,8 @@ class ModelCall:
     step: index into the schedule; evaluation: how many evaluations this role had at that step before.
     sigma, timestep: noise level as the sampler and as the network see it.
     percent: progress in 0..1 as ComfyUI's own start and end percents measure it.
-    grid: (height, width) of the token grid. items: latent batch item of each row.
+    grid: (height, width) of the token grid, or (frames, height, width) of a video; (1, tokens) of text.
+    items: latent batch item of each row.
     """
 
     role: str
@@ -37,7 +38,7 @@ class ModelCall:
     sigma: float
     timestep: float
     percent: float
-    grid: tuple[int, int]
+    grid: tuple[int, ...]
     items: tuple[int, ...]
 
 

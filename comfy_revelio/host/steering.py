@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
@@ -26,8 +28,16 @@ def steer(
         return model.clone()
 
     def change(tokens: Tensor, call: ModelCall, _run: Run) -> Tensor | None:
-        context = TokenContext(call.role, call.grid, call.items, call.percent, call.timestep)
+        # a video's frames are steered as pictures of one batch item
+        *frames, height, width = call.grid
+        count = math.prod(frames)
+        items = tuple(item for item in call.items for _ in range(count))
+        context = TokenContext(call.role, (height, width), items, call.percent, call.timestep)
         # the SAE is on the same device, unless ComfyUI could not load it there
-        return steering.delta(tokens.to(dictionary.W_enc.device), intervention, context)
+        pictures = tokens.to(dictionary.W_enc.device).unflatten(1, (count, height * width)).flatten(0, 1)
+        change = steering.delta(pictures, intervention, context)
+        if change is None:
+            return None
+        return change.expand(len(pictures), -1, -1).reshape(tokens.shape)
 
     return tap(model, point, change, captured=dictionary.captured, weights=sae.patcher)

@@ -1,4 +1,4 @@
-"""Taps on a CLIP text encoder: reading or changing the hidden states of one layer while it encodes.
+"""Taps on a text encoder: reading or changing the hidden states of one layer while it encodes.
 
 ComfyUI runs no wrappers while it encodes text, so a tapped CLIP carries a thin stand-in for its text model.
 The stand-in hooks the layer for the length of one encoding and passes everything else through. The text
@@ -8,7 +8,7 @@ model itself is shared with the source CLIP and is never left with a hook.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .. import hookpoints
 from ..errors import RevelioError
 from ..hookpoints import HookPoint
-from ..hookpoints.text import layer_number
+from ..hookpoints.text import encoder_named, is_layer, parts_of
 
 # fn(hidden [rows, T, d], keep [rows, T] bool) -> new hidden, or the same tensor to change nothing
 HiddenFunction = Callable[[Tensor, Tensor], Tensor]
@@ -32,18 +32,27 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class TextLayer:
-    """Where a text dictionary reads: the encoder's attribute name (such as "clip_l") and the layer in it."""
+    """Where a text dictionary reads: the encoder's attribute name (such as "clip_l") and the layer in it.
+
+    joined: another layer whose hidden states stand behind these, as in SAEs of SDXL's two encoders.
+    """
 
     encoder: str
     hook_point: HookPoint
+    joined: TextLayer | None = None
+
+    @property
+    def parts(self) -> tuple[TextLayer, ...]:
+        return (self,) if self.joined is None else (self, *self.joined.parts)
 
 
 def resolve_layer(clip: Any, name: str, width: int, title: str) -> TextLayer:
     """The layer called `name` in the text encoder of `clip` that is `width` wide.
 
-    `title` is how messages call the SAE. Raises RevelioError when no encoder of this CLIP fits.
+    Layers of two encoders joined by "+" are read as one, their widths added. `title` is how messages call
+    the SAE. Raises RevelioError when no encoder of this CLIP fits.
     """
-    if layer_number(name.strip()) is None:
+    if not is_layer(name.strip()):
         raise RevelioError(
             f"{title} reads {name or 'no place that it names'}, which is no layer of a text encoder; choose "
             "an SAE of a text encoder layer, such as one for layers.9."
@@ -51,18 +60,45 @@ def resolve_layer(clip: Any, name: str, width: int, title: str) -> TextLayer:
     encoders = _encoders(clip.cond_stage_model)
     if not encoders:
         raise RevelioError(
-            f"{title} reads a CLIP text encoder, and this CLIP has none that can be read; connect the CLIP "
+            f"{title} reads a text encoder, and this CLIP has none that can be read; connect the CLIP "
             "of the model that the SAE was trained on."
+        )
+    parts = parts_of(name)
+    if len(parts) == 1:
+        return _resolve_one(encoders, parts[0], width, title)
+    found = [_resolve_one(encoders, part, 0, title) for part in parts]
+    total = sum(layer.hook_point.width for layer in found)
+    if total != width:
+        raise RevelioError(
+            f"{title} reads hidden states of width {width}, but {name} of this CLIP has width {total}; "
+            "connect the CLIP that the SAE was trained on."
+        )
+    joined = None
+    for layer in reversed(found):
+        joined = TextLayer(layer.encoder, layer.hook_point, joined)
+    assert joined is not None
+    return joined
+
+
+def _resolve_one(encoders: dict[str, Any], name: str, width: int, title: str) -> TextLayer:
+    """width 0 fits every encoder."""
+    named = encoder_named(name)
+    if named and named not in encoders:
+        raise RevelioError(
+            f"{title} reads the text encoder {named}, but this CLIP has {', '.join(encoders)}; connect the "
+            "CLIP that the SAE was trained on."
         )
     problem: RevelioError | None = None
     widths: list[int] = []
     for encoder, module in encoders.items():
+        if named and encoder != named:
+            continue
         try:
             hook_point = hookpoints.resolve_text(module.transformer, name)
         except RevelioError as error:
             problem = error
             continue
-        if not hook_point.width or hook_point.width == width:
+        if not width or not hook_point.width or hook_point.width == width:
             return TextLayer(encoder, hook_point)
         widths.append(hook_point.width)
     if not widths and problem is not None:
@@ -76,7 +112,7 @@ def resolve_layer(clip: Any, name: str, width: int, title: str) -> TextLayer:
 def steer_text(clip: Any, layer: TextLayer, change: HiddenFunction) -> Any:
     """A clone of `clip` whose hidden states at `layer` go through `change` in every encoding.
 
-    `change` sees one row per section of 77 tokens, never the empty prompt that ComfyUI encodes beside
+    `change` sees one row per section (77 tokens of CLIP), never the empty prompt that ComfyUI encodes beside
     weighted prompts. `keep` marks the prompt's own tokens (no start, end or padding).
     """
     clone = clip.clone()
@@ -85,9 +121,10 @@ def steer_text(clip: Any, layer: TextLayer, change: HiddenFunction) -> Any:
 
 
 def text_hidden(clip: Any, prompts: Sequence[str], layer: TextLayer) -> tuple[Tensor, Tensor]:
-    """Hidden states of the prompts at `layer` on the CPU, one row per section of 77 tokens.
+    """Hidden states of the prompts at `layer` on the CPU, one row per section (77 tokens of CLIP).
 
-    Returns float32 [rows, T, d], and bool [rows, T] that marks the prompts' own tokens.
+    Returns float32 [rows, T, d], and bool [rows, T] that marks the prompts' own tokens. Rows of encoders
+    whose sections have no fixed length are filled up with zeros behind.
     """
     hidden: list[Tensor] = []
     keep: list[Tensor] = []
@@ -98,12 +135,13 @@ def text_hidden(clip: Any, prompts: Sequence[str], layer: TextLayer) -> tuple[Te
         return states
 
     reader = steer_text(clip, layer, read)
-    for start in range(0, len(prompts), BATCH):
+    for batch in _batches([clip.tokenize(prompt) for prompt in prompts]):
         comfy.model_management.throw_exception_if_processing_interrupted()
-        reader.encode_from_tokens(
-            _joined([clip.tokenize(prompt) for prompt in prompts[start : start + BATCH]])
-        )
-    return torch.cat(hidden), torch.cat(keep)
+        reader.encode_from_tokens(_joined(batch))
+    longest = max((states.shape[1] for states in hidden), default=0)
+    padded = [nn.functional.pad(states, (0, 0, 0, longest - states.shape[1])) for states in hidden]
+    kept = [nn.functional.pad(marks, (0, longest - marks.shape[1])) for marks in keep]
+    return torch.cat(padded), torch.cat(kept)
 
 
 class TappedTextModel:
@@ -115,13 +153,48 @@ class TappedTextModel:
         object.__setattr__(self, "_change", change)
 
     def encode_token_weights(self, token_weight_pairs: Any) -> Any:
-        sections = _sections_for(token_weight_pairs, self._layer.encoder)
-        if not sections:
+        sections = [_sections_for(token_weight_pairs, part.encoder) for part in self._layer.parts]
+        if not all(sections):
             return self._model.encode_token_weights(token_weight_pairs)
-        with _hooked(
-            getattr(self._model, self._layer.encoder), self._layer.hook_point, sections, self._change
-        ):
+        if len(sections) == 1:
+            return self._encode(token_weight_pairs, sections, [self._change])
+        return self._encode_joined(token_weight_pairs, sections)
+
+    def _encode(
+        self, token_weight_pairs: Any, sections: Sequence[Sections], changes: Sequence[HiddenFunction]
+    ) -> Any:
+        """One encoding, with each part's change hooked to its layer."""
+        with ExitStack() as stack:
+            for part, own, change in zip(self._layer.parts, sections, changes, strict=True):
+                encoder = getattr(self._model, part.encoder)
+                stack.enter_context(_hooked(encoder, part.hook_point, own, change))
             return self._model.encode_token_weights(token_weight_pairs)
+
+    def _encode_joined(self, token_weight_pairs: Any, sections: Sequence[Sections]) -> Any:
+        """The encoders run one after the other, so what depends on both is read first and put in by a second
+        encoding, which is the same up to these layers."""
+        seen: dict[int, tuple[Tensor, Tensor]] = {}
+
+        def reader(number: int) -> HiddenFunction:
+            def read(hidden: Tensor, keep: Tensor) -> Tensor:
+                seen[number] = (hidden.float().clone(), keep)
+                return hidden
+
+            return read
+
+        plain = self._encode(token_weight_pairs, sections, [reader(n) for n in range(len(sections))])
+        states = [seen[number][0] for number in sorted(seen)]
+        if len(states) != len(sections) or len({part.shape[:2] for part in states}) > 1:
+            raise RevelioError(
+                "The text encoders of this CLIP split the prompt into unlike sections, so their hidden "
+                "states cannot be joined; use an SAE of one encoder."
+            )
+        joined = torch.cat(states, dim=-1)
+        changed = self._change(joined, seen[0][1])
+        if changed is joined:
+            return plain
+        pieces = changed.split([part.shape[-1] for part in states], dim=-1)
+        return self._encode(token_weight_pairs, sections, [_put(piece) for piece in pieces])
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name in ("_model", "_layer", "_change"):
@@ -130,6 +203,10 @@ class TappedTextModel:
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._model, name, value)
+
+
+def _put(states: Tensor) -> HiddenFunction:
+    return lambda _hidden, _keep: states
 
 
 @contextmanager
@@ -161,38 +238,61 @@ def _hooked(
 def _content(sections: Sections, special: dict[str, Any], length: int) -> Tensor:
     """Which positions hold the prompt's own tokens: bool [sections, length].
 
-    The end token also pads CLIP-L, so a section's content ends at its first end token.
+    The end token also pads CLIP-L, so a section's content ends at its first end token. Language models have
+    none; some of them are padded on the left.
     """
     keep = torch.zeros(len(sections), length, dtype=torch.bool)
     start, end, pad = special.get("start"), special.get("end"), special.get("pad")
     for row, section in enumerate(sections):
         for position, (token, *_) in enumerate(section[:length]):
             if isinstance(token, Integral):
-                if token == end or (end is None and token == pad):
+                if token == end:
                     break
-                if token == start:
+                if token == start or (end is None and token == pad):
                     continue
             keep[row, position] = True  # a token, or a row of a textual inversion
     return keep
 
 
 def _encoders(model: Any) -> dict[str, Any]:
-    """The CLIP text encoders inside a text model, by attribute name: clip_l, clip_g."""
+    """The text encoders inside a text model, by attribute name: clip_l, clip_g, t5xxl, qwen3_4b ..."""
     found: dict[str, Any] = {}
     for name, child in model.named_children():
         transformer = getattr(child, "transformer", None)
-        if transformer is not None and hasattr(getattr(transformer, "text_model", None), "encoder"):
-            found[name] = child
+        if transformer is None:
+            continue
+        try:
+            hookpoints.list_text(transformer)
+        except RevelioError:
+            continue
+        found[name] = child
     return found
 
 
 def _sections_for(token_weight_pairs: Any, encoder: str) -> Sections:
-    """The sections that the encoder called `encoder` is going to get: keys are its name without "clip_"."""
+    """The sections that an encoder is going to get. Keys are its name, or what is left without "clip_"."""
     if not isinstance(token_weight_pairs, dict):
         return token_weight_pairs
-    name = encoder.removeprefix("clip_")
-    sections: Sections = token_weight_pairs.get(name, ())
-    return sections
+    for name in (encoder, encoder.removeprefix("clip_"), encoder.split("_")[0]):
+        if name in token_weight_pairs:
+            sections: Sections = token_weight_pairs[name]
+            return sections
+    return ()
+
+
+def _batches(tokenized: Sequence[dict[str, list[Any]]]) -> Iterator[list[dict[str, list[Any]]]]:
+    """Runs of prompts whose sections have one length, as one encoding needs it, at most BATCH in each."""
+    batch: list[dict[str, list[Any]]] = []
+    for tokens in tokenized:
+        lengths = {
+            key: {len(section) for one in (*batch, tokens) for section in one.get(key, ())} for key in tokens
+        }
+        if batch and (len(batch) == BATCH or any(len(found) > 1 for found in lengths.values())):
+            yield batch
+            batch = []
+        batch.append(tokens)
+    if batch:
+        yield batch
 
 
 def _joined(tokenized: Sequence[dict[str, list[Any]]]) -> dict[str, list[Any]]:

@@ -31,6 +31,11 @@ _PLACES = (
     (r"middle_block\.\d+", "middle block"),
     (r"input_blocks\.(\d+)\.\d+", "down block {}"),
     (r"output_blocks\.(\d+)\.\d+", "up block {}"),
+    (r"(?:joint|double|double_stream)_(?:blocks|layers)\.(\d+)", "double block {}, image"),
+    (r"(?:joint|double|double_stream)_(?:blocks|layers)\.(\d+)\.txt", "double block {}, text"),
+    (r"single_(?:stream_)?(?:blocks|layers)\.(\d+)", "single block {}, image"),
+    (r"single_(?:stream_)?(?:blocks|layers)\.(\d+)\.txt", "single block {}, text"),
+    (r"(?:transformer_blocks|blocks|layers)\.(\d+)", "block {}"),
 )
 _ROLES = {"cond": "positive prompt", "uncond": "negative prompt"}
 
@@ -45,31 +50,33 @@ def feature_maps(
     role: str = "cond",
     item: int = 0,
     opacity: float = 0.9,
+    frame: int | None = None,
 ) -> Tensor:
     """Where features fire at each denoising step, laid over the finished picture.
 
     features: one row each, in this order. image: [H, W, 3] in 0..1, the picture of this batch item, drawn in
     the aspect of the recorded grid; None draws the bare maps. columns: number of steps shown, spread evenly
-    over the recorded ones, always with the first and the last. opacity: of the hottest heat, 0..1; heat fades
-    to clear where a feature is silent. All rows share one colour scale, which is drawn beside them and goes
-    from 0 to their highest value at any recorded step.
+    over the recorded ones, always with the first and the last. opacity: of the hottest heat, 0..1; heat
+    fades to clear where a feature is silent. frame: of a video; None shows each place at its strongest
+    frame. All rows share one colour scale, which is drawn beside them and goes from 0 to their highest value
+    at any recorded step.
 
     Returns [height, width, 3] float32 in 0..1. Raises RevelioError for no features, no columns, an opacity
     outside 0..1, and for what the trace does not hold (hook point, role, item, feature).
     """
     numbers = list(features.features if isinstance(features, Selection) else features)
     _check(numbers, columns, opacity)
-    rows = [_read_row(trace, hook_point, feature, item, role) for feature in numbers]
+    rows = [_read_row(trace, hook_point, feature, item, role, frame) for feature in numbers]
     frames = trace.steps(hook_point, role)
     shown = evenly_spread(len(frames), columns)
     picture = None if image is None else checked_image(image)
     cell = cell_size(frames[0].grid, None if picture is None else (picture.shape[0], picture.shape[1]))
     first = 0 if picture is None else 1  # column of the first step
     steps = [frames[i] for i in shown]
-    heads = [(f"step {frame.step + 1}/{trace.total_steps}", f"σ {number(frame.sigma)}") for frame in steps]
+    heads = [(f"step {taken.step + 1}/{trace.total_steps}", f"σ {number(taken.sigma)}") for taken in steps]
     layout = plan(
         title=f"Feature maps · {place_name(hook_point)}",
-        notes=_notes(trace, hook_point, role, item, len(rows), picture is not None),
+        notes=_notes(trace, hook_point, role, item, frame, len(rows), picture is not None),
         rows=len(rows),
         columns=first + len(shown),
         cell=cell,
@@ -130,8 +137,8 @@ class _Row:
         return f"peak {number(self.peak)}", f"at step {self.peak_step + 1}"
 
 
-def _read_row(trace: Trace, hook_point: str, feature: int, item: int, role: str) -> _Row:
-    maps = trace.feature_map(hook_point, feature, item=item, role=role).float().cpu()
+def _read_row(trace: Trace, hook_point: str, feature: int, item: int, role: str, frame: int | None) -> _Row:
+    maps = trace.feature_map(hook_point, feature, item=item, role=role, frame=frame).float().cpu()
     heights = maps.abs().flatten(1).amax(1)
     hottest = int(heights.argmax())
     values = maps[hottest].flatten()
@@ -149,7 +156,9 @@ def _check(features: list[int], columns: int, opacity: float) -> None:
         raise RevelioError(f"The opacity is {opacity}; give a number from 0 to 1.")
 
 
-def _notes(trace: Trace, hook_point: str, role: str, item: int, shown: int, over_picture: bool) -> list[str]:
+def _notes(
+    trace: Trace, hook_point: str, role: str, item: int, frame: int | None, shown: int, over_picture: bool
+) -> list[str]:
     """Two sentences under the title: what was recorded, and how to read the picture."""
     note = trace.dictionaries[hook_point]
     facts = [f"{shown} of {note.n_features:,} features", f"at most {note.k} active per token"]
@@ -157,6 +166,8 @@ def _notes(trace: Trace, hook_point: str, role: str, item: int, shown: int, over
     facts.append(f"{kind} ({role})" if kind else role)
     if trace.batch_size > 1:
         facts.append(f"image {item + 1} of {trace.batch_size}")
+    if (count := trace.video_frames(hook_point)) > 1:
+        facts.append(f"strongest of {count} frames" if frame is None else f"frame {frame + 1} of {count}")
     reading = "The brighter a place, the stronger the feature fires there at that step; where it is silent, "
     reading += "the finished image shows." if over_picture else "nothing is drawn."
     return [" · ".join(facts), reading]

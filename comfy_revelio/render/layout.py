@@ -85,9 +85,10 @@ def plan(
     )
 
 
-def cell_size(grid: tuple[int, int], picture: tuple[int, int] | None) -> tuple[int, int]:
+def cell_size(grid: tuple[int, ...], picture: tuple[int, int] | None) -> tuple[int, int]:
     """Height and width of a cell: the recorded grid's aspect, at the picture's own size where that fits."""
+    height, width = grid[-2:]
     natural = max(picture) if picture else 0
     longest = natural if _NATURAL <= natural <= _LONGEST else _LONGEST
-    scale = longest / max(grid)
-    return max(1, round(grid[0] * scale)), max(1, round(grid[1] * scale))
+    scale = longest / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))

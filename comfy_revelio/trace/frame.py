@@ -21,7 +21,8 @@ class Frame:
 
     step: index in the schedule, from 0. evaluation: nth call of the model at this step, 0 first
     (second-order samplers call it more than once). sigma: the call's own noise level; timestep:
-    the model's. role: "cond", "uncond", "cond2"... grid: (height, width). codes: [B, H*W, k].
+    the model's. role: "cond", "uncond", "cond2"... grid: (height, width), or (frames, height, width)
+    of a video. codes: [B, H*W, k] or [B, F*H*W, k].
     """
 
     hook_point: str
@@ -30,7 +31,7 @@ class Frame:
     sigma: float
     timestep: float
     role: str
-    grid: tuple[int, int]
+    grid: tuple[int, ...]
     codes: Codes
 
 

@@ -42,14 +42,13 @@ class RunRecorder:
         sigma: float,
         timestep: float,
         role: str,
-        grid: tuple[int, int],
+        grid: tuple[int, ...],
         codes: Codes,
     ) -> None:
-        """Keep the codes [B, H*W, k] of one model call. Safe to call from several threads."""
-        if len(codes.shape) != 2 or codes.shape[1] != grid[0] * grid[1]:
-            raise RevelioError(
-                f"Codes of shape {list(codes.shape)} do not lie on a grid of {grid[0]} by {grid[1]}."
-            )
+        """Keep the codes of one model call, on a grid as in `Frame`. Safe to call from several threads."""
+        if len(codes.shape) != 2 or len(grid) not in (2, 3) or codes.shape[1] != math.prod(grid):
+            sides = " by ".join(str(side) for side in grid)
+            raise RevelioError(f"Codes of shape {list(codes.shape)} do not lie on a grid of {sides}.")
         if not (math.isfinite(sigma) and math.isfinite(timestep)):
             raise RevelioError(f"A frame needs a finite sigma and timestep, not {sigma} and {timestep}.")
         size = codes.indices.numel() * 12
@@ -62,7 +61,7 @@ class RunRecorder:
             float(sigma),
             float(timestep),
             role,
-            (int(grid[0]), int(grid[1])),
+            tuple(int(side) for side in grid),
             kept,
         )
         with self._lock:

@@ -116,11 +116,13 @@ def _note(entry: dict[str, Any], mean_active: Tensor | None) -> DictionaryNote:
 def _frame(entry: dict[str, Any], notes: dict[str, DictionaryNote], indices: Tensor, values: Tensor) -> Frame:
     hook_point = _text(entry["hook_point"])
     note = notes[hook_point]
-    height, width = (_count(side) for side in _list(entry["grid"]))
+    grid = tuple(_count(side) for side in _list(entry["grid"]))
+    if len(grid) not in (2, 3):
+        raise ValueError("the grid of a frame is neither that of a picture nor that of a video")
     if indices.dtype != torch.int32 or values.dtype != torch.float32 or indices.shape != values.shape:
         raise ValueError("the codes of a frame have wrong types or shapes")
-    if indices.ndim != 3 or tuple(indices.shape[1:]) != (height * width, note.k):
-        raise ValueError(f"the codes of a frame do not lie on its grid of {height} by {width}")
+    if indices.ndim != 3 or tuple(indices.shape[1:]) != (math.prod(grid), note.k):
+        raise ValueError(f"the codes of a frame do not lie on its grid of {' by '.join(map(str, grid))}")
     if indices.numel() and (int(indices.min()) < 0 or int(indices.max()) >= note.n_features):
         raise ValueError("the codes of a frame name features out of range")
     return Frame(
@@ -130,7 +132,7 @@ def _frame(entry: dict[str, Any], notes: dict[str, DictionaryNote], indices: Ten
         _number(entry["sigma"]),
         _number(entry["timestep"]),
         _text(entry["role"]),
-        (height, width),
+        grid,
         Codes(indices.to(torch.int64), values, note.n_features),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,17 +61,33 @@ class Trace:
                     first[frame.step] = frame
         return [first[step] for step in sorted(first)]
 
+    def video_frames(self, hook_point: str) -> int:
+        """How many frames the tokens of a hook point have: 1 for pictures."""
+        self._check_hook_point(hook_point)
+        return max(math.prod(f.grid[:-2]) for f in self.frames if f.hook_point == hook_point)
+
     def feature_map(
-        self, hook_point: str, feature: int, *, step: int | None = None, item: int = 0, role: str = "cond"
+        self,
+        hook_point: str,
+        feature: int,
+        *,
+        step: int | None = None,
+        item: int = 0,
+        role: str = "cond",
+        frame: int | None = None,
     ) -> Tensor:
-        """Where a feature fires: float32 [H, W] at one step, else [steps, H, W] over the recorded ones."""
+        """Where a feature fires: float32 [H, W] at one step, else [steps, H, W] over the recorded ones.
+
+        frame: which frame of a video, from 0; None for the value farthest from 0 over all of them.
+        """
         frames = self._chosen(hook_point, step, item, role)
         n = frames[0].codes.n_features
         if not 0 <= feature < n:
             raise RevelioError(f"Feature {feature} does not exist at {hook_point}; choose from 0 to {n - 1}.")
         if len({frame.grid for frame in frames}) > 1:
             raise RevelioError("The recorded steps differ in size; ask for one step at a time.")
-        maps = torch.stack([frame.codes[item].of(feature).reshape(frame.grid) for frame in frames])
+        maps = torch.stack([taken.codes[item].of(feature).reshape(taken.grid) for taken in frames])
+        maps = _of_frame(maps.reshape(len(maps), -1, *maps.shape[-2:]), frame)
         return maps if step is None else maps[0]
 
     def top_features(
@@ -115,3 +132,12 @@ class Trace:
         if not 0 <= item < batch:
             raise RevelioError(f"There is no batch item {item}; choose from 0 to {batch - 1}.")
         return frames
+
+
+def _of_frame(maps: Tensor, frame: int | None) -> Tensor:
+    """[steps, H, W] of maps [steps, F, H, W]."""
+    if frame is None:
+        return maps.gather(1, maps.abs().argmax(dim=1, keepdim=True))[:, 0]
+    if not 0 <= frame < maps.shape[1]:
+        raise RevelioError(f"There is no frame {frame}; choose from 0 to {maps.shape[1] - 1}.")
+    return maps[:, frame]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from torch import nn
 
 from comfy_revelio import RevelioError, hookpoints
@@ -148,29 +147,21 @@ def test_a_wrong_name_brings_the_nearest(sd1: UNet) -> None:
             hookpoints.resolve(sd1, name)
 
 
-def test_models_of_another_family_take_paths_only() -> None:
-    model = nn.Sequential(nn.Linear(3, 5))
-    with pytest.raises(RevelioError, match="UNet family"):
-        hookpoints.list(model)
-    assert hookpoints.resolve(model, "0").width == 5
-    with pytest.raises(RevelioError, match="Unknown hook point"):
-        hookpoints.resolve(model, "middle_block.1")
+def test_a_unet_without_a_middle_or_without_attention_there(sd1: UNet) -> None:
+    """KOALA and SSD-1B are distilled that far."""
+    sd1.middle_block = nn.Sequential(sd1.middle_block[0])
+    assert hookpoints.resolve(sd1, "mid_block").name == "middle_block.0"
+    sd1.middle_block = None  # type: ignore[assignment]
+    assert not any(point.name.startswith("middle") for point in hookpoints.list(sd1))
+
+
+def test_the_difference_is_offered_where_both_shapes_agree(sd1: UNet) -> None:
+    captured = {point.name: point.captured for point in hookpoints.list(sd1)}
+    assert captured["middle_block.1"] == captured["middle_block.0"] == ("output", "diff")
+    assert captured["input_blocks.3.0"] == captured["output_blocks.3.0"] == ("output",)
 
 
 def test_a_point_of_another_model_is_noticed(sd1: UNet) -> None:
     point = hookpoints.resolve(sd1, "output_blocks.11.1")
     with pytest.raises(RevelioError, match=r"output_blocks\.11\.1"):
         hookpoints.module_of(UNet(8, (1, 2), (1, 1)), point)
-
-
-def test_tokens_go_row_by_row_and_come_back() -> None:
-    map_ = torch.randn(2, 3, 4, 5)
-    tokens, grid = hookpoints.to_tokens(map_)
-    assert tokens.shape == (2, 20, 3) and grid == (4, 5)
-    assert torch.equal(tokens[1, 2 * 5 + 3], map_[1, :, 2, 3])
-    assert torch.equal(hookpoints.from_tokens(tokens, map_), map_)
-    sequence = torch.randn(2, 7, 3)
-    assert hookpoints.to_tokens(sequence) == (sequence, (1, 7))
-    assert hookpoints.from_tokens(sequence, sequence) is sequence
-    with pytest.raises(RevelioError, match="neither"):
-        hookpoints.to_tokens(torch.zeros(3, 4))

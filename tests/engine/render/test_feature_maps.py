@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -100,6 +102,20 @@ def test_any_number_of_steps_and_features(traced, steps, count):
     assert sheet.shape[1] <= (min(steps, 8) + 1) * 140 + 360
 
 
+def test_a_video_shows_the_strongest_of_its_frames_or_one(traced):
+    """The same dots on a grid of 8 x 8, taken as 4 frames of 4 x 4: the dot lies in frame 1 alone."""
+    still = traced({5: (2, 1, 4.0)})  # token 17: frame 1, row 0, column 1
+    frames = tuple(replace(frame, grid=(4, 4, 4)) for frame in still.frames)
+    video = replace(still, frames=frames)
+    flat = traced({5: (0, 1, 4.0)}, grid=(4, 4))
+    expected = cells(feature_maps(flat, [5], hook_point=HOOK_POINT, image=GREY), flat, 1, 5)
+    for frame in (None, 1):
+        sheet = feature_maps(video, [5], hook_point=HOOK_POINT, image=GREY, frame=frame)
+        assert torch.equal(cells(sheet, flat, 1, 5)[0, 1], expected[0, 1])
+    silent = feature_maps(video, [5], hook_point=HOOK_POINT, image=GREY, frame=2)
+    assert not torch.equal(cells(silent, flat, 1, 5)[0, 1], expected[0, 1])
+
+
 def test_a_selection_is_taken_like_a_list(traced):
     trace = traced({5: (1, 6, 4.0), 9: (2, 2, 1.0)})
     chosen = feature_maps(trace, Selection((5, 9)), hook_point=HOOK_POINT)
@@ -132,7 +148,8 @@ def test_steps_are_spread_from_first_to_last(count, wanted, chosen):
 def test_places_have_names_for_people():
     assert place_name("middle_block.1") == "middle block (middle_block.1)"
     assert place_name("output_blocks.3.1") == "up block 3 (output_blocks.3.1)"
-    assert place_name("double_blocks.18") == "double_blocks.18"
+    assert place_name("double_blocks.18") == "double block 18, image (double_blocks.18)"
+    assert place_name("noise_refiner.1") == "noise_refiner.1"
 
 
 @pytest.mark.parametrize(("bottom", "top"), [(0, 10.03), (0, 0.0203), (-4.2, 4.2), (0, 1e-9), (0, 123456)])

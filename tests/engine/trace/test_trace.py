@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from comfy_revelio import RevelioError
-from comfy_revelio.trace import Trace
+from comfy_revelio.trace import RunRecorder, Trace
 
 MIDDLE, UP = "middle_block.1", "output_blocks.1.1"
 
@@ -110,3 +110,24 @@ def test_an_empty_trace_says_so() -> None:
 def test_a_trace_cannot_be_changed(trace: Trace) -> None:
     with pytest.raises(AttributeError):
         trace.frames = ()  # type: ignore[misc]
+
+
+def test_a_video_has_frames(dictionaries, tmp_path) -> None:
+    """Tokens lie frame by frame; without a frame the map shows each place at its strongest."""
+    name, dictionary = next(iter(dictionaries.items()))
+    recorder = RunRecorder(1, (1.0, 0.0))
+    x = torch.randn(2, 4 * 3 * 5, dictionary.d_model, generator=torch.Generator().manual_seed(0))
+    codes = dictionary.encode(x)
+    recorder.add(name, 0, 0, 1.0, 999.0, "cond", (4, 3, 5), codes)
+    recorder.finish({name: dictionary}).save(tmp_path / "video.safetensors")
+    trace = Trace.load(tmp_path / "video.safetensors")
+    assert trace.video_frames(name) == 4
+    feature = trace.top_features(name, 1)[0].feature
+    dense = codes[1].of(feature).reshape(4, 3, 5)
+    for frame in range(4):
+        assert torch.equal(trace.feature_map(name, feature, step=0, item=1, frame=frame), dense[frame])
+    assert torch.equal(trace.feature_map(name, feature, item=1)[0].abs(), dense.abs().amax(0))
+    with pytest.raises(RevelioError, match="frame 4"):
+        trace.feature_map(name, feature, frame=4)
+    with pytest.raises(RevelioError, match="4 by 3 by 4"):
+        recorder.add(name, 0, 0, 1.0, 999.0, "cond", (4, 3, 4), codes)

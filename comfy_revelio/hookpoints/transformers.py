@@ -1,0 +1,284 @@
+"""Hook points of the transformer families: the outputs of their blocks.
+
+A family is recognised by the names of its parts, not by its class, and described by the lists of blocks
+that it walks through: what a block gives back, which of its inputs each stream of tokens continues, and
+where the picture's and the prompt's tokens lie. What is inside a block is found by its path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .geometry import Count, Layout
+from .point import HookPoint
+from .unet import width_of
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+_Counts = tuple[Count, Count]  # one count minus another; see Layout
+_START: _Counts = ("", "")
+_END: _Counts = ("all", "")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One stream of tokens through a list of blocks.
+
+    kind: "image" or "text". element: its place in the tuple that a block gives back (0 where a block gives
+    back one tensor). input: keyword and position of the block's input that it continues. begin, end, beside:
+    as in Layout.
+    """
+
+    kind: str
+    element: int = 0
+    input: tuple[str, int] = ("", 0)
+    begin: _Counts = _START
+    end: _Counts = _END
+    beside: Count = ""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A list of blocks, its title for people, diffusers' name of it where that differs, and its streams.
+
+    inside: parts of a block that the papers name, diffusers' name -> the path inside the block here.
+    """
+
+    path: str
+    title: str
+    alias: str
+    streams: tuple[Stream, ...]
+    inside: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of model that has all these parts."""
+
+    name: str
+    parts: tuple[str, ...]
+    blocks: tuple[Blocks, ...]
+
+
+def _flux(embedder: str) -> tuple[Blocks, ...]:
+    """Two streams, then one sequence: text, the picture, reference pictures (all through `embedder`)."""
+    picture = ("all", embedder)
+    return (
+        _double("double_blocks", "transformer_blocks", 0, ("img", "txt"), inside=_FLUX_INSIDE),
+        _joint("single_blocks", "single_transformer_blocks", picture, (_START, picture)),
+    )
+
+
+def _double(
+    path: str,
+    alias: str,
+    image: int,
+    inputs: tuple[str, str],
+    begin: _Counts = _START,
+    beside: Count = "",
+    inside: tuple[tuple[str, str], ...] = (),
+) -> Blocks:
+    """Blocks that take and give both streams. image: its place among two; inputs: keywords, image first."""
+    streams = (
+        Stream("image", image, (inputs[0], image), begin, beside=beside),
+        Stream("text", 1 - image, (inputs[1], 1 - image)),
+    )
+    return Blocks(path, "double block", alias, streams, inside)
+
+
+def _joint(
+    path: str,
+    alias: str,
+    begin: _Counts,
+    text: tuple[_Counts, _Counts],
+    beside: Count = "",
+    title: str = "single block",
+) -> Blocks:
+    """Blocks with one sequence of both. begin: of the picture; text: where it begins and ends."""
+    streams = (Stream("image", begin=begin, beside=beside), Stream("text", begin=text[0], end=text[1]))
+    return Blocks(path, title, alias, streams)
+
+
+def _alone(
+    path: str, alias: str = "", begin: _Counts = _START, title: str = "block", kind: str = "image"
+) -> Blocks:
+    """Blocks with one stream; a prompt comes in by cross attention."""
+    return Blocks(path, title, alias, (Stream(kind, begin=begin),))
+
+
+_FLUX_INSIDE = (("ff", "img_mlp"), ("ff_context", "txt_mlp"))
+_SD3_INSIDE = (("ff", "x_block.mlp"), ("ff_context", "context_block.mlp"))
+_FLUX_PARTS = ("double_blocks", "single_blocks", "txt_in")
+
+# The first that fits is taken.
+FAMILIES = (
+    Family(
+        "Stable Diffusion 3",
+        ("joint_blocks", "x_embedder", "context_embedder"),
+        (_double("joint_blocks", "transformer_blocks", 1, ("", ""), inside=_SD3_INSIDE),),
+    ),
+    Family(
+        "HunyuanVideo",
+        (*_FLUX_PARTS, "img_in", "txt_in.individual_token_refiner"),
+        (
+            # a reference picture ahead, the picture or video, text behind
+            _double("double_blocks", "transformer_blocks", 0, ("img", "txt"), ("all", "image")),
+            _joint(
+                "single_blocks",
+                "single_transformer_blocks",
+                ("double_blocks.0", "image"),
+                (("double_blocks.0", ""), _END),
+            ),
+        ),
+    ),
+    Family("Chroma Radiance", (*_FLUX_PARTS, "img_in_patch"), _flux("img_in_patch")),
+    Family("Flux, Flux.2 and Chroma", (*_FLUX_PARTS, "img_in"), _flux("img_in")),
+    Family(
+        "Qwen-Image",
+        ("transformer_blocks", "txt_norm", "img_in", "txt_in"),
+        (_double("transformer_blocks", "", 1, ("hidden_states", "encoder_hidden_states")),),
+    ),
+    Family(
+        "Lumina 2 and Z-Image",
+        ("layers", "noise_refiner", "context_refiner", "cap_embedder"),
+        (
+            _alone("context_refiner", title="text refiner", kind="text"),
+            # reference pictures ahead; text and picture are padded, each behind itself
+            _alone("noise_refiner", begin=("all", "padded"), title="image refiner"),
+            _joint("layers", "", ("all", "padded"), (_START, ("context_refiner.0", "")), title="block"),
+        ),
+    ),
+    Family(
+        "AuraFlow",
+        ("double_layers", "single_layers", "cond_seq_linear", "register_tokens"),
+        (
+            _double("double_layers", "joint_transformer_blocks", 1, ("", "")),
+            # registers and text, then the picture
+            _joint(
+                "single_layers", "single_transformer_blocks", ("all", "image"), (_START, ("all", "image"))
+            ),
+        ),
+    ),
+    Family("PixArt", ("blocks", "y_embedder", "t_block"), (_alone("blocks", "transformer_blocks"),)),
+    Family("HunyuanDiT", ("blocks", "mlp_t5", "pooler"), (_alone("blocks"),)),
+    Family(
+        "HiDream",
+        ("double_stream_blocks", "single_stream_blocks", "caption_projection"),
+        (
+            # a picture to edit stands to the right of the picture
+            _double("double_stream_blocks", "", 0, ("image_tokens", "text_tokens"), beside="x_embedder"),
+            _joint("single_stream_blocks", "", _START, (("x_embedder", ""), _END), beside="x_embedder"),
+        ),
+    ),
+    Family(
+        "Wan",
+        ("blocks", "patch_embedding", "text_embedding", "head"),
+        # a reference picture ahead, further frames and pictures behind
+        (_alone("blocks", begin=("ref_conv", "")),),
+    ),
+)
+
+
+def family_of(model: Module) -> Family | None:
+    """The family of a diffusion model, or None when it is none of these."""
+    return next(
+        (family for family in FAMILIES if all(_part(model, part) is not None for part in family.parts)), None
+    )
+
+
+def list_points(model: Module, family: Family) -> list[HookPoint]:
+    """All blocks of the model, in the order in which they are computed, the picture's stream first."""
+    return [
+        point
+        for blocks in family.blocks
+        for number, block in enumerate(getattr(model, blocks.path))
+        for stream in blocks.streams
+        if not (stream.kind == "text" and _drops_text(block))
+        for point in [_point(model, blocks, number, stream)]
+    ]
+
+
+def list_unknown(model: Module) -> list[HookPoint]:
+    """The blocks of a model of no known family: whatever stands in its outermost lists of like modules."""
+    from torch.nn import ModuleList
+
+    points: list[HookPoint] = []
+    lists: list[str] = []
+    for path, module in model.named_modules():
+        if not isinstance(module, ModuleList) or any(path.startswith(f"{outer}.") for outer in lists):
+            continue
+        lists.append(path)
+        if len({type(block) for block in module}) == 1:
+            points += [
+                HookPoint(
+                    f"{path}.{number}", f"{path} {number}", (), model_width(model), "", layout=guessed(model)
+                )
+                for number in range(len(module))
+            ]
+    return points
+
+
+def guessed(model: Module) -> Layout:
+    """The layout of a module that no family describes: the picture's tokens if they are as many."""
+    return Layout(patch=_patch(model), exact=True)
+
+
+def model_width(model: Module) -> int:
+    """Width of a transformer's tokens, or 0 when it does not tell."""
+    for name in ("hidden_size", "inner_dim", "dim", "model_channels"):
+        if isinstance(width := getattr(model, name, None), int):
+            return width
+    embedder = getattr(model, "init_x_linear", None)
+    return 0 if embedder is None else width_of(embedder)
+
+
+def _point(model: Module, blocks: Blocks, number: int, stream: Stream) -> HookPoint:
+    path = f"{blocks.path}.{number}"
+    both = len(blocks.streams) > 1
+    suffix = ".txt" if stream.kind == "text" and both else ""
+    return HookPoint(
+        name=path + suffix,
+        title=f"{blocks.title} {number}" + (f", {stream.kind}" if both else ""),
+        aliases=(f"{blocks.alias}.{number}{suffix}",) if blocks.alias else (),
+        width=model_width(model),
+        stage="transformer",
+        stream=stream.kind,
+        layout=Layout(
+            stream=stream.kind,
+            patch=_patch(model),
+            begin=stream.begin,
+            end=stream.end,
+            multiple=_multiple(model),
+            beside=stream.beside,
+        ),
+        path=path,
+        element=stream.element,
+        input=stream.input,
+    )
+
+
+def _drops_text(block: Module) -> bool:
+    """SD 3's last block needs no text any more and gives back None for it."""
+    return bool(getattr(getattr(block, "context_block", None), "pre_only", False))
+
+
+def _part(model: Module, path: str) -> object | None:
+    found: object | None = model
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return found
+
+
+def _patch(model: Module) -> tuple[int, int, int]:
+    """Latent cells of a token along frames, height and width."""
+    size = getattr(model, "patch_size", 1)
+    sides = (size, size) if isinstance(size, int) else tuple(int(side) for side in size)
+    return (1, *sides) if len(sides) == 2 else (sides[0], sides[1], sides[2])
+
+
+def _multiple(model: Module) -> int:
+    """Z-Image pads its sequences up to a multiple."""
+    multiple = getattr(model, "pad_tokens_multiple", None)
+    return multiple if isinstance(multiple, int) and multiple > 0 else 1
