@@ -15,6 +15,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from .architectures import ARCHITECTURES
+
 ROOT = Path(__file__).resolve().parents[2]
 PACK = "revelio_under_contract"  # a private name, as ComfyUI gives to packs
 
@@ -147,3 +149,27 @@ def sample(mini: SimpleNamespace, prompts: Callable[[str], list[Any]]) -> Callab
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def built(comfyui: Any) -> Callable[[str], Any]:
+    """The model of an architecture, built once."""
+    models: dict[str, Any] = {}
+
+    def get(name: str) -> Any:
+        if name not in models:
+            models[name] = ARCHITECTURES[name].build()
+        return models[name]
+
+    return get
+
+
+@pytest.fixture
+def taps(pack: Any) -> Any:
+    return pack("comfy_revelio.host.model_taps")
+
+
+@pytest.fixture
+def resolve(pack: Any) -> Callable[[Any, str], Any]:
+    hookpoints = pack("comfy_revelio.hookpoints")
+    return lambda model, name: hookpoints.resolve(model.model.diffusion_model, name)

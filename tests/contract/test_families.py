@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -13,48 +12,9 @@ from torch import Tensor, nn
 
 from .architectures import ARCHITECTURES, Architecture, Spot
 from .conftest import hooks_on
+from .seen import Seen, sample
 
 NAMES = tuple(ARCHITECTURES)
-
-
-@pytest.fixture(scope="session")
-def built(comfyui: Any) -> Callable[[str], Any]:
-    """The model of an architecture, built once."""
-    models: dict[str, Any] = {}
-
-    def get(name: str) -> Any:
-        if name not in models:
-            models[name] = ARCHITECTURES[name].build()
-        return models[name]
-
-    return get
-
-
-@pytest.fixture
-def taps(pack: Any) -> Any:
-    return pack("comfy_revelio.host.model_taps")
-
-
-@pytest.fixture
-def resolve(pack: Any) -> Callable[[Any, str], Any]:
-    hookpoints = pack("comfy_revelio.hookpoints")
-    return lambda model, name: hookpoints.resolve(model.model.diffusion_model, name)
-
-
-@dataclass
-class Seen:
-    """What the taps of one model saw: (hook point, role, step) -> tokens and grid."""
-
-    tokens: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)
-    grids: dict[str, set[tuple[int, ...]]] = field(default_factory=dict)
-
-    def at(self, name: str) -> Callable[..., None]:
-        def look(tokens: Tensor, call: Any, _run: Any) -> None:
-            assert (name, call.role, call.step) not in self.tokens
-            self.tokens[name, call.role, call.step] = tokens.clone()
-            self.grids.setdefault(name, set()).add(call.grid)
-
-        return look
 
 
 @contextmanager
@@ -97,27 +57,6 @@ def listening(model: Any, paths: list[str], *, difference: bool = False) -> Iter
     finally:
         for handle in handles:
             handle.remove()
-
-
-def sample(
-    model: Any, latent: Tensor, positive: Any, negative: Any, *, cfg: float, steps: int = 2, more: Any = 0.0
-) -> Tensor:
-    """more: added to the noise."""
-    import comfy.sample
-
-    return comfy.sample.sample(
-        model,
-        torch.randn(latent.shape, generator=torch.Generator().manual_seed(5)) + more,
-        steps,
-        cfg,
-        "euler",
-        "simple",
-        positive,
-        negative,
-        latent,
-        disable_pbar=True,
-        seed=1,
-    )
 
 
 def expected(output: Any, spot: Spot, rows: slice) -> Tensor:
