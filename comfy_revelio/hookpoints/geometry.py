@@ -32,6 +32,8 @@ class Layout:
     beside: module whose tokens include those of a reference picture that stands to the right, so
         that each row of the sequence is longer than the picture's own.
     exact: the tokens are the picture's only if nothing stands behind them.
+    either_end: begin and end are those of a model whose text stands behind; if it says in this call that
+        text stands ahead (as "ahead" in `seen`), everything moves by as much.
     """
 
     stream: str = "image"
@@ -41,6 +43,7 @@ class Layout:
     multiple: int = 1
     beside: Count = ""
     exact: bool = False
+    either_end: bool = False
 
     @property
     def witnesses(self) -> tuple[str, ...]:
@@ -97,7 +100,8 @@ def place(
     """Where the tokens of `layout` lie in this activation.
 
     latent: shape of the model's input, [B, C, H, W] or [B, C, F, H, W], if known. seen: tokens
-    that each of the layout's witnesses put out in this call (0 for one that did not run).
+    that each of the layout's witnesses put out in this call (0 for one that did not run), and "ahead", the
+    tokens of text ahead of the picture where the model tells.
     declared: (height, width) as the model itself says it. A sequence of image tokens that cannot
     be laid on the latents' grid lies in one row. Raises RevelioError for other shapes.
     """
@@ -137,6 +141,8 @@ def _on_latents(
         "padded": -(-image // layout.multiple) * layout.multiple,
     }
     begin, end = (counts.get(plus, 0) - counts.get(minus, 0) for plus, minus in (layout.begin, layout.end))
+    if layout.either_end and (ahead := counts.get("ahead", 0)):
+        begin, end = (0, ahead) if layout.stream == "text" else (begin + ahead, end)
     if layout.stream == "text":
         return Place((1, end - begin), begin) if 0 <= begin < end <= total else None
     if grid is None:

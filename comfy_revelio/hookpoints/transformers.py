@@ -27,8 +27,8 @@ class Stream:
     """One stream of tokens through a list of blocks.
 
     kind: "image" or "text". element: its place in the tuple that a block gives back (0 where a block gives
-    back one tensor). input: keyword and position of the block's input that it continues. begin, end, beside:
-    as in Layout.
+    back one tensor). input: keyword and position of the block's input that it continues. begin, end, beside,
+    either_end: as in Layout.
     """
 
     kind: str
@@ -37,6 +37,7 @@ class Stream:
     begin: _Counts = _START
     end: _Counts = _END
     beside: Count = ""
+    either_end: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,13 @@ def _joint(
     text: tuple[_Counts, _Counts],
     beside: Count = "",
     title: str = "single block",
+    either_end: bool = False,
 ) -> Blocks:
     """Blocks with one sequence of both. begin: of the picture; text: where it begins and ends."""
-    streams = (Stream("image", begin=begin, beside=beside), Stream("text", begin=text[0], end=text[1]))
+    streams = (
+        Stream("image", begin=begin, beside=beside, either_end=either_end),
+        Stream("text", begin=text[0], end=text[1], either_end=either_end),
+    )
     return Blocks(path, title, alias, streams)
 
 
@@ -123,13 +128,14 @@ FAMILIES = (
         "HunyuanVideo",
         (*_FLUX_PARTS, "img_in", "txt_in.individual_token_refiner"),
         (
-            # a reference picture ahead, the picture or video, text behind
+            # a reference picture, the picture or video, then text; newer versions of ComfyUI have text first
             _double("double_blocks", "transformer_blocks", 0, ("img", "txt"), ("all", "image")),
             _joint(
                 "single_blocks",
                 "single_transformer_blocks",
                 ("double_blocks.0", "image"),
                 (("double_blocks.0", ""), _END),
+                either_end=True,
             ),
         ),
     ),
@@ -171,6 +177,12 @@ FAMILIES = (
             _double("double_stream_blocks", "", 0, ("image_tokens", "text_tokens"), beside="x_embedder"),
             _joint("single_stream_blocks", "", _START, (("x_embedder", ""), _END), beside="x_embedder"),
         ),
+    ),
+    Family(
+        "Wan, SCAIL",
+        ("blocks", "patch_embedding", "patch_embedding_pose", "head"),
+        # reference frames ahead, tokens of the pose behind
+        (_alone("blocks", begin=("patch_embedding", "image")),),
     ),
     Family(
         "Wan",
@@ -252,6 +264,7 @@ def _point(model: Module, blocks: Blocks, number: int, stream: Stream) -> HookPo
             end=stream.end,
             multiple=_multiple(model),
             beside=stream.beside,
+            either_end=stream.either_end,
         ),
         path=path,
         element=stream.element,

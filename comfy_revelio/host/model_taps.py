@@ -194,7 +194,10 @@ def _hooked(
         first = _input(hook_point, args, kwargs)
         inputs[:] = [] if first is None else [first.detach().clone()]  # a block may add to its input in place
 
-    def after(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+    def after(_module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        told = kwargs.get("transformer_options")
+        if isinstance(told, dict) and told.get("img_slice"):
+            seen["ahead"] = int(told["img_slice"][0])
         several = isinstance(output, tuple | list)
         own = output[hook_point.element] if several and hook_point.element < len(output) else output
         taken = inputs.pop() if inputs else None
@@ -223,7 +226,7 @@ def _hooked(
                 handles.append(other.register_forward_hook(torch.compiler.disable(witness(path))))
         if captured == "diff":
             handles.append(module.register_forward_pre_hook(torch.compiler.disable(before), with_kwargs=True))
-        handles.append(module.register_forward_hook(torch.compiler.disable(after)))
+        handles.append(module.register_forward_hook(torch.compiler.disable(after), with_kwargs=True))
         yield
     finally:
         for handle in handles:

@@ -55,6 +55,16 @@ def test_a_reference_ahead_and_text_behind() -> None:
     assert torch.equal(words.tokens(whole), text)
 
 
+def test_text_ahead_where_it_used_to_be_behind() -> None:
+    """HunyuanVideo in newer versions of ComfyUI, which tell how much text stands ahead."""
+    text, reference, picture = tokens(7), tokens(4), tokens(9)
+    whole, seen = sequence(text, reference, picture), {"double_blocks.0": 13, "ahead": 7}
+    image = Layout(patch=PATCH, begin=("double_blocks.0", "image"), either_end=True)
+    assert torch.equal(place(whole, image, LATENT, seen).tokens(whole), picture)
+    words = Layout("text", PATCH, ("double_blocks.0", ""), ("all", ""), either_end=True)
+    assert torch.equal(place(whole, words, LATENT, seen).tokens(whole), text)
+
+
 def test_padding_behind() -> None:
     """Z-Image: the picture's 9 tokens are filled up to 16."""
     text, picture, padding = tokens(16), tokens(9), tokens(7)
