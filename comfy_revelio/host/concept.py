@@ -1,11 +1,11 @@
-"""Steering a concept in a text encoder, by contrast or by the formula of Concept Steerers."""
+"""Steering a concept in a CLIP text encoder, by contrast or by the formula of Concept Steerers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..dictionary import Dictionary
 from ..errors import RevelioError
@@ -122,9 +122,7 @@ def _by_paper(
 
     def shifted(sign: float) -> HiddenFunction:
         def change(hidden: Tensor, _keep: Tensor) -> Tensor:
-            added = (sign * delta).to(hidden)[: hidden.shape[1]]
-            # encoders without sections of one length: position by position as far as the phrase goes
-            return hidden + nn.functional.pad(added, (0, 0, 0, hidden.shape[1] - len(added)))
+            return hidden + (sign * delta).to(hidden)
 
         return change
 

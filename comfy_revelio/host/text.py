@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from .. import hookpoints
 from ..errors import RevelioError
 from ..hookpoints import HookPoint
-from .text_layers import TextLayer, resolve_layer
+from .text_layers import TextLayer, encoders_of, resolve_layer
 
-__all__ = ["HiddenFunction", "TextLayer", "resolve_layer", "steer_text", "text_hidden"]
+__all__ = ["HiddenFunction", "TextLayer", "encoders_of", "resolve_layer", "steer_text", "text_hidden"]
 
 # fn(hidden [rows, T, d], keep [rows, T] bool) -> new hidden, or the same tensor to change nothing
 HiddenFunction = Callable[[Tensor, Tensor], Tensor]

@@ -38,7 +38,7 @@ def resolve_layer(clip: Any, name: str, width: int, title: str) -> TextLayer:
             f"{title} reads {name or 'no place that it names'}, which is no layer of a text encoder; choose "
             "an SAE of a text encoder layer, such as one for layers.9."
         )
-    encoders = _encoders(clip.cond_stage_model)
+    encoders = encoders_of(clip.cond_stage_model)
     if not encoders:
         raise RevelioError(
             f"{title} reads a text encoder, and this CLIP has none that can be read; connect the CLIP "
@@ -90,7 +90,7 @@ def _resolve_one(encoders: dict[str, Any], name: str, width: int, title: str) ->
     )
 
 
-def _encoders(model: Any) -> dict[str, Any]:
+def encoders_of(model: Any) -> dict[str, Any]:
     """The text encoders inside a text model, by attribute name: clip_l, clip_g, t5xxl, qwen3_4b ..."""
     found: dict[str, Any] = {}
     for name, child in model.named_children():
