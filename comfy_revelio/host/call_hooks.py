@@ -107,6 +107,13 @@ def _part_of(network: nn.Module, path: str) -> nn.Module | None:
         return None
 
 
+def no_difference(hook_point: HookPoint) -> RevelioError:
+    return RevelioError(
+        f"This SAE reads output minus input, but the input of {hook_point.name} has another shape than its "
+        "output; use the hook point that the SAE was trained on."
+    )
+
+
 def _check_activation(output: Any, taken: Tensor | None, captured: str, hook_point: HookPoint) -> None:
     if not isinstance(output, Tensor):
         raise RevelioError(
@@ -114,10 +121,7 @@ def _check_activation(output: Any, taken: Tensor | None, captured: str, hook_poi
             "another hook point."
         )
     if captured == "diff" and (taken is None or taken.shape != output.shape):
-        raise RevelioError(
-            f"This SAE reads output minus input, but the input of {hook_point.name} has another shape than "
-            "its output; use the hook point that the SAE was trained on."
-        )
+        raise no_difference(hook_point)
 
 
 def _visit(

@@ -18,7 +18,7 @@ from .. import hookpoints
 from ..errors import RevelioError
 from ..hookpoints import HookPoint
 from ..hookpoints.text import is_layer
-from .call_hooks import RUN, TokenCallback, hooked, network_of
+from .call_hooks import RUN, TokenCallback, hooked, network_of, no_difference
 from .runs import Run
 
 __all__ = ["RUN", "TokenCallback", "carry", "network_of", "resolve", "tap"]
@@ -47,7 +47,10 @@ def tap(
     on_start(run) and on_end(run, samples, denoised) frame every sampling run; both tensors are None when the
     run failed, and `denoised` is the sampler's last estimate where the sampler reports one.
     weights: the SAE's own ModelPatcher, to be loaded together with the model.
+    Raises RevelioError when the hook point has no such difference.
     """
+    if captured not in hook_point.captured:
+        raise no_difference(hook_point)
     tap_id = object()
 
     def around_run(executor: Any, *args: Any, **kwargs: Any) -> Any:

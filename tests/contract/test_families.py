@@ -283,3 +283,34 @@ def test_compiled_models(built: Any, taps: Any, resolve: Any) -> None:
     for key in want.tokens:
         assert torch.allclose(seen.tokens[key], want.tokens[key], atol=1e-5)
     assert hooks_on(network) == 0
+
+
+def test_a_mask_steers_every_frame_of_a_video(built: Any, pack: Any, taps: Any, resolve: Any) -> None:
+    """One mask for all frames, on the grid of each; other tokens stay bit for bit."""
+    architecture = ARCHITECTURES["wan"]
+    model = built("wan")
+    point = resolve(model, "blocks.0")
+    width = point.width
+    dictionaries, steering = pack("comfy_revelio.dictionary"), pack("comfy_revelio.steering")
+    stats = dictionaries.FeatureStats(torch.full((width,), 2.0), torch.full((width,), 0.1))
+    dictionary = dictionaries.Dictionary(
+        torch.eye(width), torch.zeros(width), torch.eye(width), torch.zeros(width), torch.zeros(width),
+        k=4, hook_point="blocks.0", stats=stats,
+    )  # fmt: skip
+    mask = torch.zeros(1, 8, 6)
+    mask[:, :, :2] = 1.0  # the left column of tokens
+    change = steering.Intervention(dictionary, steering.Selection((3,)), 1.5, mode="add", mask=mask)
+    sae = pack("comfy_revelio.host.sae_files").handle(dictionary, "video.safetensors")
+    latent, positive, negative = architecture.empty(2), architecture.prompt(1), architecture.prompt(2)
+    seen = []
+    for subject in (model, pack("comfy_revelio.host.steering").steer(model, change, sae)):
+        one = Seen()
+        tapped = taps.tap(subject, point, one.at("p"))
+        sample(tapped, latent, positive, negative, cfg=7.0, steps=1)
+        seen.append(one)
+    plain, steered = (one.tokens["p", "cond", 0].reshape(2, 3, 4, 3, width) for one in seen)
+    assert torch.equal(steered[..., 1:, :], plain[..., 1:, :])
+    moved = steered[..., 0, :] - plain[..., 0, :]
+    assert torch.allclose(moved[..., 3], torch.tensor(3.0), atol=1e-5)
+    assert not moved[..., :3].any() and not moved[..., 4:].any()
+    assert torch.equal(seen[0].tokens["p", "uncond", 0], seen[1].tokens["p", "uncond", 0])

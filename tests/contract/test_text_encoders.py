@@ -40,7 +40,7 @@ def _classes(kind: str) -> tuple[Any, Any]:
     encoders = comfy.text_encoders
     return {
         "sdxl": lambda: (comfy.sdxl_clip.SDXLTokenizer, comfy.sdxl_clip.SDXLClipModel),
-        "sd3": lambda: (encoders.sd3_clip.SD3Tokenizer, encoders.sd3_clip.sd3_clip(dtype_t5=torch.float32)),
+        "sd3": lambda: (encoders.sd3_clip.SD3Tokenizer, encoders.sd3_clip.sd3_clip(t5=False)),
         "flux": lambda: (encoders.flux.FluxTokenizer, encoders.flux.flux_clip(dtype_t5=torch.float32)),
         "z-image": lambda: (encoders.z_image.ZImageTokenizer, encoders.z_image.te()),
     }[kind]()
@@ -68,7 +68,10 @@ def text(pack: Any) -> Any:
 
 
 def encode(clip: Any, prompt: str) -> Tensor:
-    return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))[0][0]
+    """All numbers of the conditioning, those of the pooled output too."""
+    states, more = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))[0]
+    pooled = more.get("pooled_output")
+    return torch.cat([states.flatten(), *([] if pooled is None else [pooled.flatten()])])
 
 
 def heard(clip: Any, modules: list[nn.Module], prompt: str) -> list[Tensor]:
@@ -102,7 +105,6 @@ def layer(clip: Any, encoder: str, number: int) -> nn.Module:
 PLACES = [
     ("sd3", "layers.1", 32, "clip_l", 1),
     ("sd3", "text_encoder_2.text_model.encoder.layers.2", 48, "clip_g", 2),
-    ("sd3", "text_encoder_3.encoder.block.1", 40, "t5xxl", 1),
     ("flux", "text_encoder_2.encoder.block.1", 40, "t5xxl", 1),
     ("flux", "t5xxl.block.0", 40, "t5xxl", 0),
     ("flux", "clip_l.layers.1", 32, "clip_l", 1),
