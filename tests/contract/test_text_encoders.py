@@ -19,7 +19,7 @@ CLIP_G = {**CLIP_L, "num_hidden_layers": 4, "hidden_size": 48}
 T5 = {"d_model": 40, "d_ff": 64, "d_kv": 8, "num_heads": 2, "num_layers": 3}
 QWEN = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "head_dim": 24,
+    "num_key_value_heads": 1,
 }  # fmt: skip
 SMALL = {
     "clip_l_model_config": CLIP_L,
