@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -11,18 +13,26 @@ from torch import Tensor, nn
 
 TEXT = 24  # width of the text states
 POOLED = 16
+NEWER: dict[str, Any] = {"txt_ids_dims": [], "vec_in_dim": None, "meanflow_sum": False, "use_x0": False}
 
 
 @dataclass(frozen=True)
 class Spot:
     """What a hook point must show: the grid, and where its tokens lie in what the module puts out.
 
-    element: of a tuple, None for a bare tensor. tokens: of a sequence; maps have none.
+    element: of a tuple, None for a bare tensor. tokens: of a sequence; maps have none. newer: the tokens in
+    versions of ComfyUI that put the text of this family ahead.
     """
 
     grid: tuple[int, ...]
     element: int | None = None
     tokens: slice = field(default_factory=lambda: slice(None))
+    newer: slice | None = None
+
+    def tokens_in(self, network: nn.Module) -> slice:
+        if self.newer is None or "img_slice" not in inspect.getsource(type(network).forward_orig):
+            return self.tokens
+        return self.newer
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,7 @@ class Architecture:
 
     latent: channels, (frames,) height, width: not square, and odd where the family pads. tokens: of a
     prompt. extras: what stands beside the text states of a conditioning, by the number of its tokens.
-    points: a few hook points.
+    points: a few hook points. params: the class that checks the configuration, "module.Class" in comfy.ldm.
     """
 
     config: str
@@ -40,25 +50,29 @@ class Architecture:
     points: dict[str, Spot]
     tokens: int = 7
     extras: Callable[[int], dict[str, Any]] = field(default=lambda tokens: {})
-    settings: dict[str, Any] = field(default_factory=dict)
-    model: str = ""  # name in comfy.model_base, where the configuration's own choice looks at weights
+    params: str = ""
 
     def build(self, seed: int = 0) -> Any:
         """A ModelPatcher in float32."""
-        import comfy.model_base
         import comfy.model_management
         import comfy.model_patcher
         import comfy.supported_models
 
-        settings = getattr(comfy.supported_models, self.config)(self.unet)
-        settings.sampling_settings.update(self.settings)
+        settings = getattr(comfy.supported_models, self.config)({**self._newer(), **self.unet})
         settings.set_inference_dtype(torch.float32, None)
         device = comfy.model_management.get_torch_device()
-        kind = getattr(comfy.model_base, self.model, None)
-        model = kind(settings, device=device) if kind else settings.get_model({}, device=device)
+        model = settings.get_model({}, device=device)
         randomize(model.diffusion_model, seed)
         model.diffusion_model.eval()
         return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=device)
+
+    def _newer(self) -> dict[str, Any]:
+        """What newer versions of ComfyUI want to know beside the configuration."""
+        if not self.params:
+            return {}
+        module, _, name = self.params.rpartition(".")
+        known = {item.name for item in fields(getattr(import_module(f"comfy.ldm.{module}"), name))}
+        return {key: value for key, value in NEWER.items() if key in known}
 
     def prompt(self, seed: int, tokens: int = 0) -> list[list[Any]]:
         """A conditioning, as a text encoder node makes it."""
@@ -249,7 +263,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "joint_blocks.0.context_block.mlp": Spot(WORDS),
         },
     ),
-    "flux": Architecture("Flux", flux(), (16, 7, 6), FLUX),
+    "flux": Architecture("Flux", flux(), (16, 7, 6), FLUX, params="flux.model.FluxParams"),
     "flux2": Architecture(
         "Flux2",
         flux(
@@ -270,8 +284,11 @@ ARCHITECTURES: dict[str, Architecture] = {
             "single_blocks.0": Spot(GRID, tokens=slice(512, None)),
             "single_blocks.1.txt": Spot((1, 512), tokens=slice(512)),
         },
+        params="flux.model.FluxParams",
     ),
-    "chroma": Architecture("Chroma", chroma(channels=64), (16, 7, 6), FLUX),
+    "chroma": Architecture(
+        "Chroma", chroma(channels=64), (16, 7, 6), FLUX, params="chroma.model.ChromaParams"
+    ),
     "chroma radiance": Architecture(
         "ChromaRadiance",
         chroma(
@@ -287,6 +304,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
         (3, 7, 6),
         FLUX,
+        params="chroma_radiance.model.ChromaRadianceParams",
     ),
     "qwen-image": Architecture(
         "QwenImage",
@@ -452,9 +470,10 @@ ARCHITECTURES: dict[str, Architecture] = {
         {
             "double_blocks.0": Spot((3, 4, 3), 0),
             "double_blocks.1.txt": Spot(WORDS, 1),
-            "single_blocks.0": Spot((3, 4, 3), tokens=slice(0, 36)),
-            "single_blocks.1.txt": Spot(WORDS, tokens=slice(36, None)),
+            "single_blocks.0": Spot((3, 4, 3), tokens=slice(0, 36), newer=slice(7, None)),
+            "single_blocks.1.txt": Spot(WORDS, tokens=slice(36, None), newer=HEAD),
         },
+        params="hunyuan_video.model.HunyuanVideoParams",
     ),
     "hunyuan image": Architecture(
         "HunyuanImage21",
@@ -472,8 +491,9 @@ ARCHITECTURES: dict[str, Architecture] = {
         {
             "double_blocks.0": Spot(GRID, 0),
             "double_blocks.1.txt": Spot(WORDS, 1),
-            "single_blocks.0": Spot(GRID, tokens=FIRST),
-            "single_blocks.1.txt": Spot(WORDS, tokens=TAIL),
+            "single_blocks.0": Spot(GRID, tokens=FIRST, newer=BEHIND),
+            "single_blocks.1.txt": Spot(WORDS, tokens=TAIL, newer=HEAD),
         },
+        params="hunyuan_video.model.HunyuanVideoParams",
     ),
 }

@@ -59,12 +59,12 @@ def listening(model: Any, paths: list[str], *, difference: bool = False) -> Iter
             handle.remove()
 
 
-def expected(output: Any, spot: Spot, rows: slice) -> Tensor:
+def expected(output: Any, spot: Spot, rows: slice, network: nn.Module) -> Tensor:
     """The tokens [B, T, C] of some rows, cut out by hand."""
     own = output if spot.element is None else output[spot.element]
     if own.ndim > 3:
         return own[rows].flatten(2).transpose(1, 2)
-    return own[rows, spot.tokens]
+    return own[rows, spot.tokens_in(network)]
 
 
 @pytest.mark.parametrize("cfg", [1.0, 7.0])
@@ -91,7 +91,8 @@ def test_a_tap_sees_what_a_plain_hook_sees(
         assert seen.grids[point] == {spot.grid}
         for step, call in enumerate(calls):
             for chunk, kind in enumerate(call[""]):
-                own = expected(call[points[point].module_path], spot, slice(2 * chunk, 2 * chunk + 2))
+                rows = slice(2 * chunk, 2 * chunk + 2)
+                own = expected(call[points[point].module_path], spot, rows, model.model.diffusion_model)
                 found = seen.tokens.pop((point, ("cond", "uncond")[kind], step))
                 assert torch.equal(found, own), point
     assert not seen.tokens
