@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import RevelioError
 from . import text, transformers, unet
+from .geometry import Layout
 from .point import HookPoint
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _inside_alias(model: Module, points: list[HookPoint], wanted: str) -> list[s
 def _by_path(model: Module, points: list[HookPoint], path: str, module: Module) -> HookPoint:
     """Any module. Inside a block that has one sequence, its tokens are taken to lie as the block's."""
     stage = "unet" if unet.is_unet(model) else ""
-    found = HookPoint(path, path, (), unet.width_of(module), stage)
+    found = HookPoint(path, path, (), unet.width_of(module), stage, layout=Layout(exact=True))
     if stage == "unet":
         return found
     layout = transformers.guessed(model)

@@ -70,14 +70,13 @@ class Place:
     pitch: int = 0
 
     def view(self, activation: Tensor) -> Tensor:
-        """The tokens as a view [B, rows, width, C] of the activation, for reading and writing."""
+        """The tokens as a view [B, ..., width, C] of the activation, for reading and writing."""
+        if activation.ndim > 3:
+            return activation.movedim(1, -1)
         rows, width = math.prod(self.grid[:-1]), self.grid[-1]
-        if activation.ndim == 3:
-            pitch = self.pitch or width
-            return activation[:, self.start : self.start + rows * pitch].unflatten(1, (rows, pitch))[
-                :, :, :width
-            ]
-        return activation.movedim(1, -1).flatten(1, -3)
+        pitch = self.pitch or width
+        section = activation[:, self.start : self.start + rows * pitch]
+        return section.unflatten(1, (rows, pitch))[:, :, :width]
 
     def tokens(self, activation: Tensor) -> Tensor:
         """The tokens [B, T, C], T the product of the grid. A view wherever possible."""

@@ -113,6 +113,8 @@ def test_a_change_reaches_the_tokens_only() -> None:
     for activation, where in [
         (torch.randn(2, 3, 4, 5), Place((4, 5))),
         (torch.randn(2, 3, 2, 4, 5), Place((2, 4, 5))),
+        (torch.randn(2, 4, 5, 3).permute(0, 3, 2, 1), Place((5, 4))),
+        (torch.randn(2, 4, 3, 5, 2).permute(0, 2, 4, 1, 3), Place((2, 4, 5))),
         (torch.randn(2, 30, 3), Place((4, 5), 7, 5)),
     ]:
         change = torch.randn(2, where.tokens(activation).shape[1], 3)
