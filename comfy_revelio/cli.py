@@ -330,10 +330,13 @@ def _evaluate_mini(arguments: argparse.Namespace) -> None:
         print(text, flush=True)
 
     report: dict[str, Any]
+    notes: Path | None = None
     if arguments.minutes is not None:
         report = evaluate_in(arguments.minutes, say=say)
     else:
-        report = evaluate(arguments.prompts, arguments.steering, say=say)
+        # a stop in the middle of an hour of work costs little: the same command goes on
+        notes = arguments.json and arguments.json.with_name(f"{arguments.json.name}.partial")
+        report = evaluate(arguments.prompts, arguments.steering, notes=notes, say=say)
     text = json.dumps(_rounded(report), indent=2)
     if arguments.json:
         try:
@@ -342,6 +345,8 @@ def _evaluate_mini(arguments: argparse.Namespace) -> None:
         except OSError as problem:
             print(text)  # minutes of work must not be lost
             raise RevelioError(f"{arguments.json} could not be written: {problem.strerror}.") from None
+        if notes:
+            notes.unlink(missing_ok=True)
     else:
         print(text)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from ..mini.evaluate import (
     rate,
 )
 from ..mini.judge import JUDGE_FILE, Judge, load_judge
+from ..mini.notes import Notes
 from ..mini.precision import quick_dtype
 from ..steering import Intervention, parse_selection
 from . import sae_files
@@ -64,11 +66,12 @@ class Branch:
 
 @dataclass(frozen=True)
 class Studio:
-    """The bundled model, its judge, and the branch that steers nothing."""
+    """The bundled model, its judge, the branch that steers nothing, and what has been measured so far."""
 
     plain: Branch
     vae: Any
     judge: Judge
+    notes: Notes = field(default_factory=Notes)
 
     def look(self, branch: Branch, prompts: Sequence[Prompt]) -> torch.Tensor:
         """The judge's values int64 [n, attributes] of the pictures that `branch` makes of the prompts."""
@@ -88,10 +91,13 @@ Steer = Callable[[Concept, float], Branch]
 """A method: the branch that steers a concept at a strength."""
 
 
-def open_studio() -> Studio:
-    """The bundled model in the precision that is quick here, which changes no verdict that was looked at."""
+def open_studio(notes: Path | None = None) -> Studio:
+    """The bundled model in the precision that is quick here, which changes no verdict that was looked at.
+
+    notes: file for what has been measured, to go on from after a stop.
+    """
     model, clip, vae = load_mini(dtype=quick_dtype())
-    return Studio(Branch(model, clip, clip), vae, load_judge())
+    return Studio(Branch(model, clip, clip), vae, load_judge(), Notes(notes))
 
 
 def bundled_saes() -> list[SAEHandle]:
@@ -105,17 +111,20 @@ def evaluate(
     n_steering: int = 128,
     *,
     tune: bool = True,
+    notes: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """All figures of the bundle as one JSON-able dict: mini_model, judge, saes, steering.
 
     n_steering: prompts per concept and direction; 0 leaves steering out. tune: choose each method's strength
-    on prompts of their own first, else the usual one is taken.
+    on prompts of their own first, else the usual one is taken. notes: file to go on from after a stop.
     """
-    studio = open_studio()
+    studio = open_studio(notes)
     saes = bundled_saes()
     report: dict[str, Any] = {
-        "mini_model": measure_prompts(studio, n_prompts, say),
+        "mini_model": studio.notes.once(
+            f"{n_prompts} prompts", lambda: measure_prompts(studio, n_prompts, say)
+        ),
         "judge": judge_figures(),
         "saes": [sae_figures(sae) for sae in saes],
     }
@@ -238,7 +247,10 @@ def cases(studio: Studio, count: int, *, first: int = 0, say: Callable[[str], No
     for concept in CONCEPTS:
         for direction, collect in ((REMOVAL, prompts_naming), (ADDITION, prompts_without)):
             prompts = collect(concept, count, first=first)
-            before = _verdict(studio.look(studio.plain, prompts), prompts, concept, direction)
+            before = studio.notes.once(
+                f"unsteered, {direction} of {concept.name}, {count} from {first}",
+                lambda p=prompts, c=concept, d=direction: _verdict(studio.look(studio.plain, p), p, c, d),
+            )
             found.append(Case(concept, direction, prompts, before))
             say(f"unsteered, for {direction} of {concept.name}: rate {before['rate']:.2f}")
     return found
@@ -256,7 +268,13 @@ def run_cases(
     rows: Rows = {REMOVAL: {}, ADDITION: {}}
     for case in todo:
         before = case.before
-        outcomes = {s: _after(studio, method, case, s) for s in strengths[case.direction, case.concept.name]}
+        outcomes = {
+            s: studio.notes.once(
+                f"{name}, {case.direction} of {case.concept.name} at {s:+g}, {len(case.prompts)}",
+                lambda c=case, s=s: _after(studio, method, c, s),
+            )
+            for s in strengths[case.direction, case.concept.name]
+        }
         strength = max(outcomes, key=lambda s: _gain(case, outcomes[s]))
         after = outcomes[strength]
         row = {"strength": strength, **{f"{k}_before": v for k, v in before.items()}}

@@ -58,7 +58,9 @@ def test_a_method_without_features_for_a_concept_counts_as_no_effect(
     columns = len(pack("comfy_revelio.mini.attributes").ATTRIBUTES)
     plain = SimpleNamespace(model=None, clip=None, negative_clip=None)
     studio = SimpleNamespace(
-        plain=plain, look=lambda _branch, prompts: torch.zeros(len(prompts), columns, dtype=torch.long)
+        plain=plain,
+        look=lambda _branch, prompts: torch.zeros(len(prompts), columns, dtype=torch.long),
+        notes=pack("comfy_revelio.mini.notes").Notes(),
     )
     result = evaluation.measure_steering(studio, saes, 3, tune=True, say=lambda _: None)
     assert len(result["steer_features"]["removal"]) == len(evaluation.CONCEPTS)
