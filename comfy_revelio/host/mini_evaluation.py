@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -249,7 +250,7 @@ def cases(studio: Studio, count: int, *, first: int = 0, say: Callable[[str], No
             prompts = collect(concept, count, first=first)
             before = studio.notes.once(
                 f"unsteered, {direction} of {concept.name}, {count} from {first}",
-                lambda p=prompts, c=concept, d=direction: _verdict(studio.look(studio.plain, p), p, c, d),
+                partial(_unsteered, studio, prompts, concept, direction),
             )
             found.append(Case(concept, direction, prompts, before))
             say(f"unsteered, for {direction} of {concept.name}: rate {before['rate']:.2f}")
@@ -271,7 +272,7 @@ def run_cases(
         outcomes = {
             s: studio.notes.once(
                 f"{name}, {case.direction} of {case.concept.name} at {s:+g}, {len(case.prompts)}",
-                lambda c=case, s=s: _after(studio, method, c, s),
+                partial(_after, studio, method, case, s),
             )
             for s in strengths[case.direction, case.concept.name]
         }
@@ -317,6 +318,12 @@ def _verdict(
         "rate": rate(found, concept, also=direction == REMOVAL),
         "others": others(found, prompts, concept),
     }
+
+
+def _unsteered(
+    studio: Studio, prompts: Sequence[Prompt], concept: Concept, direction: str
+) -> dict[str, float]:
+    return _verdict(studio.look(studio.plain, prompts), prompts, concept, direction)
 
 
 def _after(studio: Studio, method: Steer, case: Case, strength: float) -> dict[str, float]:
