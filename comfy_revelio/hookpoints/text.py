@@ -93,6 +93,10 @@ def _layers(text_model: Module) -> tuple[str, list[Module]]:
 
 
 def _width(layer: Module) -> int:
-    """Width of the hidden states: that of the layer's widest norm (norms inside attention are narrower)."""
-    norms = (value for name, value in layer.named_parameters() if "norm" in name.lower() and value.ndim == 1)
-    return max((len(value) for value in norms), default=0)
+    """Width of the hidden states: that of the layer's widest norm, but for those of queries and keys."""
+    widths = [
+        len(value)
+        for name, value in layer.named_parameters()
+        if "norm" in name.lower() and value.ndim == 1 and not re.search(r"[qk]_norm", name)
+    ]
+    return max(widths, default=0)

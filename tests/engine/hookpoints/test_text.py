@@ -64,8 +64,8 @@ def test_unknown_layers_name_the_known_ones(transformer: nn.Module, name: str) -
 
 
 def test_t5_bert_and_language_models() -> None:
-    """Their layers have other names, and norms inside attention that are narrower than the states."""
-    layer = _holding(attention=_holding(q_norm=nn.LayerNorm(4)), norm=nn.LayerNorm(24))
+    """Their layers have other names, and norms of queries that say nothing about the states."""
+    layer = _holding(attention=_holding(q_norm=nn.LayerNorm(40)), norm=nn.LayerNorm(24))
     layers = nn.ModuleList([layer, layer])
     models = {
         "block": _holding(encoder=_holding(block=layers), shared=nn.Embedding(2, 2)),
