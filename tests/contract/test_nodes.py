@@ -17,8 +17,12 @@ ROOT = Path(__file__).resolve().parents[2]
 NODES = {
     "RevelioMiniModel": "Revelio/Load",
     "RevelioLoadSAE": "Revelio/Load",
+    "RevelioSaveTrace": "Revelio/Load",
+    "RevelioLoadTrace": "Revelio/Load",
     "RevelioRecord": "Revelio/Observe",
     "RevelioCollect": "Revelio/Observe",
+    "RevelioRecordImage": "Revelio/Observe",
+    "RevelioRecordText": "Revelio/Observe",
     "RevelioTopFeatures": "Revelio/See",
     "RevelioFeatureMaps": "Revelio/See",
     "RevelioSteerFeatures": "Revelio/Steer",
