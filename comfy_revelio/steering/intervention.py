@@ -82,11 +82,7 @@ class Intervention:
                 raise RevelioError(f"Unknown {what} {value!r}; choose one of {', '.join(known)}.")
         if not math.isfinite(self.strength):
             raise RevelioError(f"The strength must be a finite number, not {self.strength}.")
-        if not 0.0 <= self.start_percent <= self.end_percent <= 1.0:
-            raise RevelioError(
-                "Start and end percent must be from 0 to 1 with start before end, "
-                f"not {self.start_percent} and {self.end_percent}."
-            )
+        checked_percents(self.start_percent, self.end_percent)
         self.dictionary.feature_index(self.selection.features)
         self._check_mode()
         as_itself = (self.mode, self.place, self.unit) == ("push", "usual", "mean")
@@ -102,7 +98,7 @@ class Intervention:
                 "scale or a negative strength, or a dictionary saved with feature statistics."
             )
         if self.mask is not None:
-            object.__setattr__(self, "mask", _checked_mask(self.mask))
+            object.__setattr__(self, "mask", checked_mask(self.mask))
 
     @property
     def active(self) -> bool:
@@ -128,7 +124,7 @@ class Intervention:
 
     def applies(self, role: str, percent: float) -> bool:
         """Whether it acts on this role ("cond2" counts as cond) at this share of the schedule."""
-        if not self.active or (self.role in ("cond", "uncond") and _side(role) != self.role):
+        if not self.active or (self.role in ("cond", "uncond") and side_of(role) != self.role):
             return False
         return self.start_percent <= percent and (percent < self.end_percent or self.end_percent == 1.0)
 
@@ -136,7 +132,7 @@ class Intervention:
         """By how much the change counts for this role at this share of the schedule, from -1 to 1."""
         if not self.applies(role, percent):
             return 0.0
-        sign = -1.0 if self.role == "mirrored" and _side(role) == "uncond" else 1.0
+        sign = -1.0 if self.role == "mirrored" and side_of(role) == "uncond" else 1.0
         done = min(1.0, (percent - self.start_percent) / (self.end_percent - self.start_percent))
         return sign * {"fade in": done, "fade out": 1 - done, "fade in and out": 1 - abs(2 * done - 1)}.get(
             self.ramp, 1.0
@@ -189,12 +185,21 @@ class TokenContext:
         return numbers
 
 
-def _side(role: str) -> str:
+def side_of(role: str) -> str:
     """ "cond2" is of the side "cond"."""
     return role.rstrip("0123456789")
 
 
-def _checked_mask(mask: Tensor) -> Tensor:
+def checked_percents(start: float, end: float) -> None:
+    """Raise RevelioError unless they are a range of the schedule."""
+    if not 0.0 <= start <= end <= 1.0:
+        raise RevelioError(
+            f"Start and end percent must be from 0 to 1 with start before end, not {start} and {end}."
+        )
+
+
+def checked_mask(mask: Tensor) -> Tensor:
+    """A mask as float32 [batch, h, w] in 0..1; RevelioError when it is none."""
     mask = mask[None] if mask.ndim == 2 else mask
     if mask.ndim != 3 or 0 in mask.shape:
         raise RevelioError(f"A mask must be [batch, height, width], but this one is {list(mask.shape)}.")
