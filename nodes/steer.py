@@ -178,7 +178,8 @@ class RevelioSteerConcept(io.ComfyNode):
                     default="glasses",
                     tooltip="The concept as a short phrase: glasses, or blue hair. Of a phrase of several "
                     "words only what it adds to its last word is steered: blue hair is told from hair. "
-                    "Separate several concepts by commas.",
+                    "Several concepts, with weights if you like: glasses; hat:-0.5. contrast takes commas "
+                    "as well.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -212,6 +213,22 @@ class RevelioSteerConcept(io.ComfyNode):
                     tooltip="For contrast, optional: similar prompts that do not name it, one a line. Empty "
                     "= neutral sentences.",
                 ),
+                io.Combo.Input(
+                    "negative_prompt",
+                    options=["auto", "none", "mirrored", "same"],
+                    default="auto",
+                    optional=True,
+                    tooltip="What the CLIP for the negative prompt does: none = nothing, mirrored = the "
+                    "opposite, same = the same. auto = none for contrast, mirrored for paper.",
+                ),
+                io.Combo.Input(
+                    "tokens",
+                    options=["auto", "content", "all"],
+                    default="auto",
+                    optional=True,
+                    tooltip="Which tokens change: content = the prompt's own words, all = also start, end "
+                    "and padding. auto = all for paper; for contrast content where something is put in.",
+                ),
             ],
             outputs=[
                 io.Clip.Output("positive", display_name="positive CLIP", tooltip="For the positive prompt."),
@@ -232,11 +249,15 @@ class RevelioSteerConcept(io.ComfyNode):
         method: str,
         prompts_with: str = "",
         prompts_without: str = "",
+        negative_prompt: str = "auto",
+        tokens: str = "auto",
     ) -> io.NodeOutput:
         from ..comfy_revelio.host.concept import ConceptPrompts, steer_concept
 
         prompts = ConceptPrompts(concept, prompts_with, prompts_without)
-        return io.NodeOutput(*steer_concept(clip, sae, prompts, strength, method))
+        return io.NodeOutput(
+            *steer_concept(clip, sae, prompts, strength, method, negative=negative_prompt, tokens=tokens)
+        )
 
 
 NODES: list[Any] = [RevelioSteerFeatures, RevelioSteerConcept]

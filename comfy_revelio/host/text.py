@@ -81,6 +81,13 @@ def words_of(clip: Any, prompt: str, layer: TextLayer, length: int) -> list[str]
     return words
 
 
+def kept_positions(clip: Any, prompt: str, layer: TextLayer) -> Tensor:
+    """The prompt's own tokens (no start, end or padding): bool [sections, T]."""
+    sections = _sections_for(clip.tokenize(prompt), layer.encoder)
+    special = getattr(clip.cond_stage_model, layer.encoder).special_tokens
+    return _content(sections, special, max(len(section) for section in sections))
+
+
 def _word(token: Any, names: dict[int, str]) -> str:
     if not isinstance(token, Integral):
         return "(embedding)"

@@ -27,6 +27,7 @@ NODES = {
     "RevelioFeatureMaps": "Revelio/See",
     "RevelioSteerFeatures": "Revelio/Steer",
     "RevelioSteerConcept": "Revelio/Steer",
+    "RevelioSteerConditioning": "Revelio/Steer",
     "RevelioTransferFeatures": "Revelio/Steer",
     "RevelioStrengthSweep": "Revelio/Steer",
     "RevelioImageGrid": "Revelio/See",
