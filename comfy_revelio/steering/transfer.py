@@ -125,6 +125,8 @@ class Transfer:
 
     def _frames(self, trace: Trace, item: int, which: str) -> list[Frame]:
         frames = trace.steps(self.hook_point)
+        if any(len(frame.grid) != 2 for frame in frames):
+            raise RevelioError(f"The {which} is a video; features are transferred between pictures only.")
         if frames[0].codes.n_features != self.dictionary.n_features:
             raise RevelioError(
                 f"The trace of the {which} was recorded with a dictionary of {frames[0].codes.n_features} "
