@@ -86,7 +86,7 @@ def measure(
         way = setting.direction
         model = _steered(studio, handles[POINT], setting)
         images = _draw(studio, model, prompts[way])
-        row = {"name": setting.name, "direction": way, "strength": setting.strength}
+        row: dict[str, Any] = {"name": setting.name, "direction": way, "strength": setting.strength}
         row |= _verdict(studio, images, prompts[way], way)
         row["pixel_change"] = float((images - plain[way]).abs().mean())
         report.setdefault(setting.group, []).append(row)
