@@ -35,7 +35,7 @@ def steer_conditioning(
     check_choices(method, strength, tokens)
     dictionary = sae.dictionary
     layer = resolve_layer(clip, dictionary.hook_point, dictionary.d_model, sae.title)
-    channels = consumed_channels(clip, layer, sae.title)
+    channels, wide = consumed_channels(clip, layer, sae.title)
     if tokens == "content" and not text.strip():
         raise RevelioError(
             "A conditioning does not tell which tokens are content; write the text that was encoded."
@@ -45,54 +45,55 @@ def steer_conditioning(
     plus, _, words = find_change(clip, sae, layer, prompts, strength, method, tokens)
     change = on_device(dictionary, plus)
     keep = kept_positions(clip, text, layer) if text.strip() else None
+    for states, _ in conditioning:
+        if states.shape[-1] != wide:
+            raise RevelioError(
+                f"This conditioning is {states.shape[-1]} wide, but the encoders of this CLIP side by side "
+                f"are {wide}: connect the CLIP that made it, or steer before encoding with Steer Concept."
+            )
     return [[_changed(states, channels, keep, change), dict(more)] for states, more in conditioning], words
 
 
-def consumed_channels(clip: Any, layer: TextLayer, title: str) -> slice:
-    """Where in a conditioning the hidden states of `layer` stand; RevelioError when they do not.
+def consumed_channels(clip: Any, layer: TextLayer, title: str) -> tuple[slice, int]:
+    """(where in a conditioning the hidden states of `layer` stand, how wide the conditioning must be).
 
-    They do when the encoder hands out this layer (CLIP skip and all) without a norm behind it, as the two
-    encoders of SDXL do.
+    They stand there when the encoder hands out this layer (CLIP skip and all) without a norm behind it, as
+    the two encoders of SDXL do. Raises RevelioError when they do not.
     """
-    encoders = encoders_of(clip.cond_stage_model)
-    consumed = {name: _consumed_layer(clip, encoder) for name, encoder in encoders.items()}
-    number = int(layer.hook_point.name.rsplit(".", 1)[1])
-    if consumed[layer.encoder] != number:
-        given = consumed[layer.encoder]
-        known = "its last layer behind a norm" if given is None else f"layer {given}"
-        raise RevelioError(
-            f"{title} reads {layer.hook_point.name} of {layer.encoder}, but a conditioning of this CLIP "
-            f"holds {known}: steer before encoding with Steer Concept, or use an SAE of the layer that it "
-            "holds."
-        )
-    start = 0
-    for name, encoder in encoders.items():
-        width = encoder.transformer.get_input_embeddings().weight.shape[1]
-        if name == layer.encoder:
-            return slice(start, start + width)
-        start += width
-    raise AssertionError("the layer's encoder is one of the clip's")
+    starts: dict[str, int] = {}
+    total = 0
+    for name, encoder in encoders_of(clip.cond_stage_model).items():
+        starts[name] = total
+        total += int(encoder.transformer.get_input_embeddings().weight.shape[1])
+    stop = first = starts[layer.encoder]
+    for part in layer.parts:
+        encoder = getattr(clip.cond_stage_model, part.encoder)
+        number = int(part.hook_point.name.rsplit(".", 1)[1])
+        given = _consumed_layer(clip, encoder)
+        if given != number or starts[part.encoder] != stop:
+            known = "its last layer behind a norm" if given is None else f"layer {given}"
+            raise RevelioError(
+                f"{title} reads {part.hook_point.name} of {part.encoder}, but a conditioning of this CLIP "
+                f"holds {known}: steer before encoding with Steer Concept, or use an SAE of the layer that "
+                "it holds."
+            )
+        stop += part.hook_point.width
+    return slice(first, stop), total
 
 
 def _consumed_layer(clip: Any, encoder: Any) -> int | None:
     """The layer whose output the encoder hands out as it is, or None."""
-    layer, index, _ = encoder.options_default
+    layer, index, *_ = getattr(encoder, "options_default", ("last", None))
     if clip.layer_idx is not None and layer in ("last", "hidden"):
-        layer, index = (
-            ("last", None) if abs(clip.layer_idx) > encoder.num_layers else ("hidden", clip.layer_idx)
-        )
-    if layer != "hidden" or encoder.layer_norm_hidden_state or index is None:
+        skips = abs(clip.layer_idx) <= encoder.num_layers
+        layer, index = ("hidden", clip.layer_idx) if skips else ("last", None)
+    if layer != "hidden" or encoder.layer_norm_hidden_state or not isinstance(index, int):
         return None
-    return index if index >= 0 else encoder.num_layers + index
+    return index if index >= 0 else int(encoder.num_layers) + index
 
 
 def _changed(states: Tensor, channels: slice, keep: Tensor | None, change: Any) -> Tensor:
     """One conditioning [rows, T, d], whose sections stand end to end."""
-    if states.shape[-1] < channels.stop:
-        raise RevelioError(
-            f"This conditioning is {states.shape[-1]} wide, but that of this CLIP is {channels.stop} or "
-            "more; connect the CLIP that made it."
-        )
     if keep is None:
         length = 77 if states.shape[1] % 77 == 0 else states.shape[1]
         keep = torch.ones(states.shape[1] // length, length, dtype=torch.bool)

@@ -29,6 +29,8 @@ def record_text(clip: Any, sae: SAEHandle, prompt: str, *, count: int = 3) -> tu
     recorder = RunRecorder(1, ())
     whole = Codes(codes.indices.flatten(0, 1)[None], codes.values.flatten(0, 1)[None], codes.n_features)
     name = layer.hook_point.name
+    if layer.joined is not None:
+        name = "+".join(f"{part.encoder}.{part.hook_point.name}" for part in layer.parts)
     recorder.add(name, 0, 0, 0.0, 0.0, "cond", (hidden.shape[0], hidden.shape[1]), whole)
     trace = replace(recorder.finish({name: dictionary}), words=tuple(words))
     return trace, _table(whole[0], keep.flatten(), words, dictionary, count)

@@ -143,3 +143,15 @@ def test_weights_of_the_prompt_stay_what_they_are(host: SimpleNamespace, clip: A
     expected: Tensor = empty + (plain - empty) * 1.4
     assert torch.allclose(weighted[:, 2, :64], expected[:, 2, :64], atol=1e-4)
     assert torch.allclose(weighted[:, 1, :64], plain[:, 1, :64], atol=1e-4)
+
+
+def test_both_encoders_joined(host: SimpleNamespace, clip: Any, sae: Any) -> None:
+    """As Concept Steerers read SDXL: one SAE over both encoders' hidden states side by side."""
+    handle, prompts = sae("clip_l.layers.2+clip_g.layers.3", 160), host.prompts("glasses")
+    plain = encode(clip, "a portrait")
+    expected = encode(host.before(clip, handle, prompts, -0.5, "paper")[0], "a portrait")
+    result, _ = host.after(plain, clip, handle, prompts, -0.5, "paper")
+    assert torch.allclose(result[0][0], expected[0][0], atol=1e-5)
+    assert not torch.equal(result[0][0], plain[0][0])
+    with pytest.raises(ValueError, match=r"layers\.2 of clip_g"):
+        host.after(plain, clip, sae("clip_l.layers.2+clip_g.layers.2", 160), prompts, -0.5, "paper")
