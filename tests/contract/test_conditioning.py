@@ -40,10 +40,10 @@ def clip(pack: Any) -> Any:
 def sae(pack: Any) -> Any:
     def make(hook_point: str, width: int) -> Any:
         generator = torch.Generator().manual_seed(7)
-        directions = nn.functional.normalize(torch.randn(96, width, generator=generator), dim=1)
+        directions = nn.functional.normalize(torch.randn(256, width, generator=generator), dim=1)
         dictionary = pack("comfy_revelio.dictionary").Dictionary(
             directions.clone(),
-            torch.zeros(96),
+            torch.zeros(256),
             directions.clone(),
             torch.zeros(width),
             torch.zeros(width),
