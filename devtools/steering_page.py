@@ -31,7 +31,7 @@ def blocks_of(report: dict[str, Any]) -> dict[str, str]:
     blocks = {"sample": sample}
     for group in ("modes", "roles", "schedules"):
         blocks[group] = "\n\n".join(
-            f"{title}:\n\n{_table(report, group, way)}"
+            f"{title}:\n\n{_table(report, group, way)}\n\n{_picture(f'{group}_{way}', title)}"
             for way, title in (("removal", "Taking it out"), ("addition", "Putting it in"))
         )
     rows = [
@@ -39,7 +39,12 @@ def blocks_of(report: dict[str, Any]) -> dict[str, str]:
         for row in report["masks"]
     ]
     blocks["masks"] = _lines(["hook point", "change inside", "change outside", "outside / inside"], rows)
+    blocks["masks"] += f"\n\n{_picture('masks', 'Features added in the left half')}"
     return blocks
+
+
+def _picture(name: str, title: str) -> str:
+    return f"![{title}](images/{PICTURES.name}/{name}.jpg)"
 
 
 def _table(report: dict[str, Any], group: str, way: str) -> str:
