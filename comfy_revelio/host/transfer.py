@@ -57,7 +57,10 @@ def transfer_features(
         return model.clone(), words
 
     def change(tokens: Tensor, call: ModelCall, _run: Run) -> Tensor | None:
-        context = TokenContext(call.role, call.grid, call.items, call.percent, call.timestep)
+        if len(call.grid) != 2:
+            raise RevelioError("This model makes videos; features are transferred between pictures only.")
+        height, width = call.grid
+        context = TokenContext(call.role, (height, width), call.items, call.percent, call.timestep)
         return transfer.delta(tokens.to(dictionary.W_enc.device), context)
 
     return tap(model, point, change, captured=dictionary.captured, weights=sae.patcher), words

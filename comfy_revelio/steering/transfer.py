@@ -204,7 +204,7 @@ def transferred_features(
     return tuple(order[:count]), tuple(reversed(order[-count:])) if target is not None else ()
 
 
-def cells_of(mask: Tensor, grid: tuple[int, int]) -> Tensor:
+def cells_of(mask: Tensor, grid: tuple[int, ...]) -> Tensor:
     """The cells of the grid that a mask [1, h, w] means: bool [T], those that are half white or more.
 
     A mask too small to fill half a cell anywhere means the cells that it touches. RevelioError when black.
@@ -228,7 +228,7 @@ def _values(frame: Frame, item: int, features: tuple[int, ...]) -> Tensor:
     return frame.codes[item].of_many(torch.tensor(features, dtype=torch.int64))
 
 
-def _resized(values: Tensor, grid: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
+def _resized(values: Tensor, grid: tuple[int, ...], wanted: tuple[int, ...]) -> Tensor:
     """Values [T, m] of one grid on another."""
     if grid == wanted:
         return values
