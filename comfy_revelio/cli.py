@@ -112,6 +112,13 @@ def _parser() -> argparse.ArgumentParser:
     mini.add_argument("--minutes", type=_minutes, help="a smaller sample that takes about this long")
     mini.add_argument("--json", type=Path, help="file for the figures")
     mini.set_defaults(run=_evaluate_mini)
+    steering = subjects.add_parser(
+        "steering", help="every mode, role, schedule and mask on the bundled model"
+    )
+    steering.add_argument("--prompts", type=_count, default=16, help="prompts for each direction")
+    steering.add_argument("--json", type=Path, required=True, help="file for the figures")
+    steering.add_argument("--pictures", type=Path, required=True, help="folder for the pictures")
+    steering.set_defaults(run=_evaluate_steering)
     reconstruction = subjects.add_parser("reconstruction", help="how well a dictionary explains activations")
     reconstruction.add_argument("dictionary", type=Path, help="file or folder of any layout")
     reconstruction.add_argument("data", type=Path, help="folder of activations")
@@ -318,6 +325,24 @@ def _evaluate_reconstruction(arguments: argparse.Namespace) -> None:
     view = shards.split(held_out=0.0)[0] if arguments.all else shards.split()[1]
     rows = view.all(limit=arguments.rows)
     _print(_rounded(figures_on(dictionary, rows.x, rows.timestep)), as_json=arguments.json)
+
+
+def _evaluate_steering(arguments: argparse.Namespace) -> None:
+    from .host.standalone import use_comfyui
+
+    use_comfyui()
+    from .host.mini_steering import measure
+    from .render.canvas import save_jpeg
+
+    report, pictures = measure(arguments.prompts, say=lambda text: print(text, flush=True))
+    try:
+        for folder in (arguments.pictures, arguments.json.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        for name, sheet in pictures.items():
+            save_jpeg(sheet, arguments.pictures / f"{name}.jpg")
+        arguments.json.write_text(json.dumps(_rounded(report), indent=2) + "\n", encoding="utf-8")
+    except OSError as problem:
+        raise RevelioError(f"The figures could not be written: {problem.strerror}.") from None
 
 
 def _evaluate_mini(arguments: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from comfy_api.latest import ComfyExtension, io
 
 from ..comfy_revelio.host import sae_files
-from . import learn, load, observe, see, steer
+from . import compare, conditioning, learn, load, observe, see, steer, transfer
 
 BUNDLED_WEIGHTS = Path(__file__).resolve().parent.parent / "sae_weights"
 
@@ -19,4 +19,5 @@ class RevelioExtension(ComfyExtension):
         sae_files.register_folder(BUNDLED_WEIGHTS)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [*load.NODES, *observe.NODES, *see.NODES, *steer.NODES, *learn.NODES]
+        families = (load, observe, see, steer, conditioning, transfer, compare, learn)
+        return [node for family in families for node in family.NODES]

@@ -1,13 +1,13 @@
-"""Load: the bundled miniature model, and SAE files."""
+"""Load: the bundled miniature model, SAE files, and traces, which are saved here too."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
-from ..comfy_revelio.host import sae_files
-from .sockets import Sae
+from ..comfy_revelio.host import sae_files, trace_files
+from .sockets import Sae, TraceSocket
 
 
 class RevelioMiniModel(io.ComfyNode):
@@ -86,4 +86,74 @@ class RevelioLoadSAE(io.ComfyNode):
         return io.NodeOutput(sae_files.load(sae, hook_point, "" if captured == "auto" else captured))
 
 
-NODES: list[Any] = [RevelioMiniModel, RevelioLoadSAE]
+class RevelioSaveTrace(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RevelioSaveTrace",
+            display_name="Save Trace (Revelio)",
+            category="Revelio/Load",
+            description="Saves a trace, with everything that was recorded in it, as one .safetensors file in "
+            "ComfyUI's output folder. Load Trace gives exactly the same trace again.",
+            inputs=[
+                TraceSocket.Input("trace", tooltip="From Collect Features, Record Image or Record Text."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="revelio/trace",
+                    tooltip="Name of the file in the output folder; a number is added. Folders, %year% and "
+                    "the like work as in Save Image.",
+                ),
+            ],
+            outputs=[
+                TraceSocket.Output("trace_out", display_name="TRACE", tooltip="The same trace."),
+                io.String.Output("file", display_name="file", tooltip="The file's name, for Load Trace."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, trace: Any, filename_prefix: str) -> io.NodeOutput:
+        file = trace_files.save(trace, filename_prefix)
+        return io.NodeOutput(trace, file, ui=ui.PreviewText(f"Saved: {file}"))
+
+
+class RevelioLoadTrace(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RevelioLoadTrace",
+            display_name="Load Trace (Revelio)",
+            category="Revelio/Load",
+            description="Loads a trace that Save Trace wrote, or that somebody gave you: what the features "
+            "did in one sampling run. A trace file holds numbers and names only and cannot run anything.",
+            inputs=[
+                io.Combo.Input(
+                    "trace",
+                    options=trace_files.listing(),
+                    tooltip="A trace of ComfyUI's output or input folder, the newest first. Reload the page "
+                    "to see new files.",
+                )
+            ],
+            outputs=[
+                TraceSocket.Output(
+                    "trace_out",
+                    display_name="TRACE",
+                    tooltip="For Feature Maps, Top Features and Transfer Features.",
+                )
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, trace: str) -> bool | str:
+        return trace_files.check(trace) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, trace: str) -> str:
+        return trace_files.fingerprint(trace)
+
+    @classmethod
+    def execute(cls, trace: str) -> io.NodeOutput:
+        return io.NodeOutput(trace_files.load(trace))
+
+
+NODES: list[Any] = [RevelioMiniModel, RevelioLoadSAE, RevelioSaveTrace, RevelioLoadTrace]

@@ -1,10 +1,10 @@
-"""Observe: record a model's features while it samples, and collect them after."""
+"""Observe: record what the features do while a model samples, looks at an image, or reads a prompt."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from .sockets import HOOK_POINT_TOOLTIP, Recorder, Sae, TraceSocket
 
@@ -70,4 +70,117 @@ class RevelioCollect(io.ComfyNode):
         return io.NodeOutput(latent, recorder.trace_of(latent["samples"]))
 
 
-NODES: list[Any] = [RevelioRecord, RevelioCollect]
+class RevelioRecordImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RevelioRecordImage",
+            display_name="Record Image (Revelio)",
+            category="Revelio/Observe",
+            description="Shows a real image to the model and writes down which SAE features fire where: the "
+            "image is encoded, noised to each timestep, and goes through the model once. This is how the "
+            "Revelio paper reads a model. Nothing is generated.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model that looks at the image."),
+                io.Vae.Input("vae", tooltip="The VAE of the model."),
+                Sae.Input("sae", tooltip="The SAE whose features are written down."),
+                io.Image.Input(
+                    "image", tooltip="A photo or any picture, in the size the model works at; or several."
+                ),
+                io.Conditioning.Input(
+                    "positive",
+                    tooltip="The prompt that the model has while it looks. The paper: the empty prompt.",
+                ),
+                io.String.Input(
+                    "timesteps",
+                    default="25, 100, 200",
+                    tooltip="How much noise: from 0 (clean) to 999 (noise only), separated by commas. "
+                    "Details show best at 25 to 200. Each becomes a step of the trace, the noisiest first.",
+                ),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=2**64 - 1, tooltip="The noise; the same for all timesteps."
+                ),
+                io.String.Input("hook_point", default="", optional=True, tooltip=HOOK_POINT_TOOLTIP),
+                io.Combo.Input(
+                    "pooling",
+                    options=["auto", "token", "spatial_mean"],
+                    default="auto",
+                    optional=True,
+                    tooltip="token: every place of the picture by itself. spatial_mean: their mean as a "
+                    "whole, as the paper's SAEs were trained. auto = as the SAE says.",
+                ),
+            ],
+            outputs=[
+                TraceSocket.Output(
+                    "trace", display_name="TRACE", tooltip="For Feature Maps and Top Features."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        vae: Any,
+        sae: Any,
+        image: Any,
+        positive: Any,
+        timesteps: str,
+        seed: int,
+        hook_point: str = "",
+        pooling: str = "auto",
+    ) -> io.NodeOutput:
+        from ..comfy_revelio.host.record_image import record_image
+
+        return io.NodeOutput(
+            record_image(
+                model, vae, sae, image, positive, timesteps, hook_point=hook_point, pooling=pooling, seed=seed
+            )
+        )
+
+
+class RevelioRecordText(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RevelioRecordText",
+            display_name="Record Text (Revelio)",
+            category="Revelio/Observe",
+            description="Reads a prompt with the text encoder and writes down which features of a text SAE "
+            "fire on which of its words, as a table and as a trace.",
+            inputs=[
+                io.Clip.Input("clip", tooltip="The CLIP whose text encoder reads the prompt."),
+                Sae.Input("sae", tooltip="An SAE of a text encoder layer."),
+                io.String.Input(
+                    "text",
+                    multiline=True,
+                    default="a portrait of a person with glasses",
+                    tooltip="The prompt. Weights such as (word:1.2) are read but do not count here.",
+                ),
+                io.Int.Input(
+                    "count",
+                    default=3,
+                    min=1,
+                    max=32,
+                    tooltip="How many features of each word the table lists, the strongest first.",
+                ),
+            ],
+            outputs=[
+                io.String.Output("table", display_name="table", tooltip="Each token and its features."),
+                TraceSocket.Output(
+                    "trace",
+                    display_name="TRACE",
+                    tooltip="One step; a column for each token. For Top Features and Save Trace.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, clip: Any, sae: Any, text: str, count: int) -> io.NodeOutput:
+        from ..comfy_revelio.host.record_text import record_text
+
+        trace, table = record_text(clip, sae, text, count=count)
+        return io.NodeOutput(table, trace, ui=ui.PreviewText(table))
+
+
+NODES: list[Any] = [RevelioRecord, RevelioCollect, RevelioRecordImage, RevelioRecordText]

@@ -8,6 +8,8 @@ from comfy_api.latest import io
 
 from .sockets import Features, Sae
 
+MODES = ["push", "add", "scale", "set", "clamp", "ablate", "only", "replace", "ablate_block"]
+
 
 class RevelioSteerFeatures(io.ComfyNode):
     @classmethod
@@ -31,12 +33,12 @@ class RevelioSteerFeatures(io.ComfyNode):
                 io.Float.Input(
                     "strength",
                     default=-2.0,
-                    min=-10.0,
-                    max=10.0,
+                    min=-1000.0,
+                    max=1000.0,
                     step=0.05,
                     tooltip="Below 0: out (-1 = what they put in; a concept wants about -2, as the rest of "
                     "the model puts it back). Above 0: in, at this many times the usual amount (a concept "
-                    "about 1.5, and only where it is not there yet). 0: no change.",
+                    "about 1.5, and only where it is not there yet). 0: no change. What 1 means: see unit.",
                 ),
                 io.Float.Input(
                     "start_percent",
@@ -57,10 +59,10 @@ class RevelioSteerFeatures(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "role",
-                    options=["cond", "uncond", "both"],
+                    options=["cond", "uncond", "both", "mirrored"],
                     default="cond",
                     tooltip="Whom to steer: cond = the positive prompt's half (best), uncond = the negative "
-                    "prompt's, both.",
+                    "prompt's, both, mirrored = cond as said and uncond the other way round (stronger).",
                 ),
                 io.Combo.Input(
                     "place",
@@ -71,11 +73,12 @@ class RevelioSteerFeatures(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "mode",
-                    options=["push", "add", "scale"],
+                    options=MODES,
                     default="push",
-                    tooltip="push: as described at strength. add: add everywhere, or subtract, whether or "
-                    "not the feature fires. scale: multiply where it fires (strength 1 doubles, -1 switches "
-                    "off).",
+                    tooltip="push: as described at strength. add: everywhere, whether it fires or not. "
+                    "scale: multiply where it fires (1 doubles, -1 = off). set: this value everywhere. "
+                    "clamp: at most this value. ablate: off where it fires (1). only: all other features off "
+                    "(1). replace: the block puts in these features alone. ablate_block: it puts in nothing.",
                 ),
                 Features.Input(
                     "selected",
@@ -86,6 +89,23 @@ class RevelioSteerFeatures(io.ComfyNode):
                     "mask",
                     optional=True,
                     tooltip="Steer only where the mask is white. Any size; it is fitted to the picture.",
+                ),
+                io.Combo.Input(
+                    "unit",
+                    options=["mean", "code", "norm"],
+                    default="mean",
+                    optional=True,
+                    tooltip="What strength 1 means where something is put in: mean = the feature's mean "
+                    "value when it fires (sdxl-unbox), code = 1 in the feature's own numbers, norm = as long "
+                    "as a mean token of the picture (the Flux paper; try 0.1 to 1).",
+                ),
+                io.Combo.Input(
+                    "ramp",
+                    options=["none", "fade in", "fade out", "fade in and out"],
+                    default="none",
+                    optional=True,
+                    tooltip="How steering grows between start and end percent: none = full all the time, or "
+                    "linearly in, out, or in and out.",
                 ),
             ],
             outputs=[io.Model.Output("model_out", display_name="MODEL", tooltip="Connect to the sampler.")],
@@ -105,12 +125,15 @@ class RevelioSteerFeatures(io.ComfyNode):
         mode: str,
         selected: Any = None,
         mask: Any = None,
+        unit: str = "mean",
+        ramp: str = "none",
     ) -> io.NodeOutput:
         from ..comfy_revelio.host.steering import steer
         from ..comfy_revelio.steering import Intervention, Selection, parse_selection
 
         # only there do concepts say where they belong; elsewhere their names stand for single features
-        concepts = sae.dictionary.concepts if (mode, place) == ("push", "usual") else None
+        itself = (mode, place, unit) == ("push", "usual", "mean")
+        concepts = sae.dictionary.concepts if itself else None
         written = parse_selection(features, sae.dictionary, concepts)
         chosen = dict(zip(written.features, written.weights, strict=True))
         if selected is not None:
@@ -131,6 +154,8 @@ class RevelioSteerFeatures(io.ComfyNode):
             start_percent=start_percent,
             end_percent=end_percent,
             role=role,
+            unit=unit,
+            ramp=ramp,
         )
         return io.NodeOutput(steer(model, intervention, sae))
 
@@ -153,7 +178,8 @@ class RevelioSteerConcept(io.ComfyNode):
                     default="glasses",
                     tooltip="The concept as a short phrase: glasses, or blue hair. Of a phrase of several "
                     "words only what it adds to its last word is steered: blue hair is told from hair. "
-                    "Separate several concepts by commas.",
+                    "Several concepts, with weights if you like: glasses; hat:-0.5. contrast takes commas "
+                    "as well.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -187,6 +213,22 @@ class RevelioSteerConcept(io.ComfyNode):
                     tooltip="For contrast, optional: similar prompts that do not name it, one a line. Empty "
                     "= neutral sentences.",
                 ),
+                io.Combo.Input(
+                    "negative_prompt",
+                    options=["auto", "none", "mirrored", "same"],
+                    default="auto",
+                    optional=True,
+                    tooltip="What the CLIP for the negative prompt does: none = nothing, mirrored = the "
+                    "opposite, same = the same. auto = none for contrast, mirrored for paper.",
+                ),
+                io.Combo.Input(
+                    "tokens",
+                    options=["auto", "content", "all"],
+                    default="auto",
+                    optional=True,
+                    tooltip="Which tokens change: content = the prompt's own words, all = also start, end "
+                    "and padding. auto = all for paper; for contrast content where something is put in.",
+                ),
             ],
             outputs=[
                 io.Clip.Output("positive", display_name="positive CLIP", tooltip="For the positive prompt."),
@@ -207,11 +249,15 @@ class RevelioSteerConcept(io.ComfyNode):
         method: str,
         prompts_with: str = "",
         prompts_without: str = "",
+        negative_prompt: str = "auto",
+        tokens: str = "auto",
     ) -> io.NodeOutput:
         from ..comfy_revelio.host.concept import ConceptPrompts, steer_concept
 
         prompts = ConceptPrompts(concept, prompts_with, prompts_without)
-        return io.NodeOutput(*steer_concept(clip, sae, prompts, strength, method))
+        return io.NodeOutput(
+            *steer_concept(clip, sae, prompts, strength, method, negative=negative_prompt, tokens=tokens)
+        )
 
 
 NODES: list[Any] = [RevelioSteerFeatures, RevelioSteerConcept]

@@ -66,6 +66,35 @@ def text_hidden(clip: Any, prompts: Sequence[str], layer: TextLayer) -> tuple[Te
     return torch.cat(padded), torch.cat(kept)
 
 
+def words_of(clip: Any, prompt: str, layer: TextLayer, length: int) -> list[str]:
+    """What stands at each position of a prompt as the layer's encoder gets it, its sections end to end.
+
+    length: positions of a section. Start, end and padding are marked as their tokenizer calls them, such as
+    <|endoftext|>; a textual inversion is "(embedding)".
+    """
+    tokenizer = getattr(clip.tokenizer, layer.encoder, None)
+    names = getattr(tokenizer, "inv_vocab", {})
+    words: list[str] = []
+    for section in _sections_for(clip.tokenize(prompt), layer.encoder):
+        row = [_word(token, names) for token, *_ in section[:length]]
+        words += row + [""] * (length - len(row))
+    return words
+
+
+def kept_positions(clip: Any, prompt: str, layer: TextLayer) -> Tensor:
+    """The prompt's own tokens (no start, end or padding): bool [sections, T]."""
+    sections = _sections_for(clip.tokenize(prompt), layer.encoder)
+    special = getattr(clip.cond_stage_model, layer.encoder).special_tokens
+    return _content(sections, special, max(len(section) for section in sections))
+
+
+def _word(token: Any, names: dict[int, str]) -> str:
+    if not isinstance(token, Integral):
+        return "(embedding)"
+    name = names.get(int(token), f"token {int(token)}")
+    return name.removesuffix("</w>").replace("\u2581", " ").replace("\u0120", " ").strip() or name
+
+
 class TappedTextModel:
     """Stands in for a text model and taps one layer while it encodes; all else is the model's own."""
 

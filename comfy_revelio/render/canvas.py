@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
@@ -49,6 +51,11 @@ class Canvas:
     def pixels(self) -> Tensor:
         """The finished sheet: [H, W, 3] float32 in 0..1."""
         return torch.from_numpy(np.array(self._sheet, dtype=np.float32)) / 255
+
+
+def save_jpeg(pixels: Tensor, path: str | os.PathLike[str]) -> None:
+    """Write [H, W, 3] in 0..1 as a JPEG; OSError when that fails."""
+    _to_pillow(pixels).save(path, quality=88)
 
 
 def checked_image(image: Tensor, what: str = "image") -> Tensor:

@@ -64,6 +64,25 @@ def grid(
     return canvas.pixels()
 
 
+def grid_of_batches(
+    batches: Sequence[Tensor],
+    labels: Sequence[str] | None = None,
+    *,
+    columns: int | None = None,
+    title: str = "",
+) -> Tensor:
+    """`grid` of every picture of some batches [B, H, W, 3], in their order.
+
+    labels: one per picture, or one per batch, which the pictures of a batch then share; None numbers them.
+    """
+    pictures = [picture for batch in batches for picture in batch]
+    if labels is None:
+        labels = [str(number) for number in range(1, len(pictures) + 1)]
+    elif len(labels) == len(batches) != len(pictures):
+        labels = [label for label, batch in zip(labels, batches, strict=True) for _ in batch]
+    return grid(pictures, labels, columns=columns, title=title)
+
+
 def _even_columns(count: int) -> int:
     """As few rows as 8 columns allow, and those filled as evenly as possible: 10 pictures stand 5 by 5."""
     rows = math.ceil(count / _MOST_COLUMNS)

@@ -2,14 +2,17 @@
 
 from .concept import ConceptFeatures, ablate, add, contrast_features, contrast_score, paper_delta
 from .intervention import Intervention, TokenContext
+from .saeuron import unlearn, unlearning_features
 from .selection import Selection, parse_selection
 from .tokens import apply, delta
+from .transfer import Transfer
 
 __all__ = [
     "ConceptFeatures",
     "Intervention",
     "Selection",
     "TokenContext",
+    "Transfer",
     "ablate",
     "add",
     "apply",
@@ -18,4 +21,6 @@ __all__ = [
     "delta",
     "paper_delta",
     "parse_selection",
+    "unlearn",
+    "unlearning_features",
 ]

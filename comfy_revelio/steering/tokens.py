@@ -1,8 +1,9 @@
 """Applying an intervention to tokens: h <- h + dz @ W_dec[chosen].
 
 Only the change of the chosen features is added; what the dictionary does not explain, and all
-other features, pass through untouched (error-preserving). Where nothing applies the caller gets
-the same tensor object back, so that a strength of 0 is bit-identical to no intervention.
+other features, pass through untouched (error-preserving; not so the modes that replace a block). Where
+nothing applies the caller gets the same tensor object back, so that a strength of 0 is bit-identical to no
+intervention.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch.nn import functional
 from ..dictionary import Codes, Concept
 from ..dictionary.concepts import kinds_of
 from ..errors import RevelioError
+from . import modes
 from .intervention import Intervention, TokenContext
 
 _TINY = 1e-12
@@ -39,39 +41,76 @@ def delta(tokens: Tensor, intervention: Intervention, context: TokenContext) -> 
     For hook points whose dictionary reads output - input: pass that difference as tokens and add
     the result to the output.
     """
-    if not intervention.applies(context.role, context.percent) or 0 in tokens.shape:
+    factor = intervention.factor(context.role, context.percent)
+    if factor == 0.0 or 0 in tokens.shape:
         return None
     dictionary = intervention.dictionary
     _check_fit(tokens, dictionary.d_model, context.grid)
-    codes = dictionary.encode(tokens, timestep=context.timestep) if intervention.reads_codes else None
-    mask = None
+    share: Tensor | float = factor
     if intervention.mask is not None:
-        mask = _mask_on_grid(intervention.mask, context, len(tokens)).to(tokens.device)
+        share = factor * _mask_on_grid(intervention.mask, context, len(tokens)).to(tokens.device)
+    if intervention.mode in ("only", "replace", "ablate_block"):
+        return share * _whole_change(tokens, intervention, context, mirrored=factor < 0)
+    codes = dictionary.encode(tokens, timestep=context.timestep) if intervention.reads_codes else None
     total: Tensor | None = None
     for features, change in _changes(intervention, codes, tokens, context.grid):
-        change = change * intervention.strength if mask is None else change * intervention.strength * mask
-        added = dictionary.contribution(change, features, tokens, timestep=context.timestep)
+        added = dictionary.contribution(change * share, features, tokens, timestep=context.timestep)
         total = added if total is None else total + added
     return total
+
+
+def _whole_change(
+    tokens: Tensor, intervention: Intervention, context: TokenContext, *, mirrored: bool
+) -> Tensor:
+    """What the modes add that concern more than the chosen features: float32 [B, T, d].
+
+    mirrored: this is the negative half of a mirrored intervention.
+    """
+    dictionary, strength, timestep = intervention.dictionary, intervention.strength, context.timestep
+    tokens = tokens.float()
+    if intervention.mode == "ablate_block":
+        return -abs(strength) * (-tokens if mirrored else tokens)
+    features, weights = _chosen(intervention, tokens.device)
+    if intervention.mode == "only":
+        codes = dictionary.encode(tokens, timestep=timestep)
+        return modes.only(dictionary, codes, features, weights, strength, timestep)
+    wanted = torch.zeros_like(tokens)
+    if dictionary.captured == "output":
+        wanted = modes.nothing(dictionary, dictionary.encode(tokens, timestep=timestep), timestep)
+    if mirrored:
+        return tokens - wanted  # its sign turns again: nothing is put in on the negative side
+    values = strength * weights * modes.unit_values(dictionary, features, intervention.unit, tokens)
+    return wanted + dictionary.contribution(values, features, tokens, timestep=timestep) - tokens
+
+
+def _chosen(intervention: Intervention, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Numbers int64 and weights float32 [m] of the features that are not left alone."""
+    selection = intervention.selection
+    pairs = [(f, w) for f, w in zip(selection.features, selection.weights, strict=True) if w != 0]
+    features = intervention.dictionary.feature_index([feature for feature, _ in pairs])
+    return features, torch.tensor([weight for _, weight in pairs], dtype=torch.float32, device=device)
 
 
 def _changes(
     intervention: Intervention, codes: Codes | None, tokens: Tensor, grid: tuple[int, int]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(feature numbers [m], dz at strength 1 [B or 1, T, m]) of the single features, then of each concept.
+    """(feature numbers [m], dz [B or 1, T or 1, m]) of the single features, then of each concept.
 
     codes: those of the tokens, where dz depends on them.
     """
-    selection, device = intervention.selection, tokens.device
-    if selection.features:
-        features = intervention.dictionary.feature_index(selection.features)
-        weights = torch.tensor(selection.weights, dtype=torch.float32, device=device)
+    selection, strength, device = intervention.selection, intervention.strength, tokens.device
+    features, weights = _chosen(intervention, device)
+    if len(features):
+        z = torch.zeros(1, device=device) if codes is None else codes.of_many(features)
+        unit = torch.ones(1, device=device)
+        mode = intervention.mode
+        if mode == "push":
+            mode = "add" if strength > 0 else "scale"
         if intervention.puts_in:
-            change = _mean_active(intervention, features) * _place(intervention, features, grid)
-            yield features, change[None].to(device) * weights
-        else:
-            assert codes is not None
-            yield features, codes.of_many(features) * weights
+            unit = modes.unit_values(intervention.dictionary, features, intervention.unit, tokens)
+        if mode == "add":
+            unit = unit * _place(intervention, features, grid).to(device)[None]
+        yield features, modes.change_of_codes(mode, strength, weights, z, unit)
     for concept, weight in selection.concepts:
         assert codes is not None
         features = intervention.dictionary.feature_index(concept.features)
@@ -79,9 +118,9 @@ def _changes(
         due = codes.of_many(features) * share
         here = _presence(due, amount)
         if intervention.puts_in:
-            yield features, (1 - here) * amount * weight
+            yield features, (1 - here) * amount * weight * strength
         else:
-            yield features, (due + here * amount.clamp(max=0)) * weight
+            yield features, (due + here * amount.clamp(max=0)) * weight * strength
 
 
 def _presence(due: Tensor, amount: Tensor) -> Tensor:
@@ -93,12 +132,6 @@ def _presence(due: Tensor, amount: Tensor) -> Tensor:
     raised = amount.clamp(min=0)
     usual = raised.square().sum(dim=-1, keepdim=True).clamp(min=_TINY)
     return ((due * raised).sum(dim=-1, keepdim=True) / usual).clamp(0, 1)
-
-
-def _mean_active(intervention: Intervention, features: Tensor) -> Tensor:
-    stats = intervention.dictionary.stats
-    assert stats is not None  # checked when the intervention was made
-    return stats.mean_active[features].float()
 
 
 def _place(intervention: Intervention, features: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -2,7 +2,8 @@
 
 Tensors: frame.N.indices (int32 [B, T, k]) and frame.N.values (float32) for frame N, and
 note.N.mean_active (float32 [n]) for dictionary N where known. Metadata: format "revelio-trace",
-format_version "1", and trace, a JSON object with total_steps, sigmas, frames and dictionaries.
+format_version "1", and trace, a JSON object with total_steps, sigmas, frames and dictionaries, and words
+for a trace of a prompt.
 Numbers in JSON are written so that they read back as the same doubles.
 """
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 FORMAT = "revelio-trace"
 FORMAT_VERSION = "1"
+# A table of one number per feature is made for every ranking: bounds what a file can ask for.
+MOST_FEATURES = 2**22
 
 
 def save(trace: Trace, path: str | os.PathLike[str]) -> None:
@@ -43,6 +46,17 @@ def save(trace: Trace, path: str | os.PathLike[str]) -> None:
 def load(path: str | os.PathLike[str]) -> Trace:
     from .trace import Trace
 
+    header = probe(path)
+    table = tensor_file.parse_json(path, header.metadata.get("trace", ""), "description")
+    try:
+        return _build(Trace, table, tensor_file.read_tensors(path, list(header.tensors)))
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise RevelioError(f"{path} is a broken trace ({reason}); save it again from its run.") from None
+
+
+def probe(path: str | os.PathLike[str]) -> tensor_file.Header:
+    """The checked header of a trace, without its codes; RevelioError when the file is no trace."""
     header = tensor_file.read_header(path)
     if header.metadata.get("format") != FORMAT:
         raise RevelioError(f"{path} is no trace: its metadata lacks format {FORMAT!r}; choose a saved trace.")
@@ -51,12 +65,7 @@ def load(path: str | os.PathLike[str]) -> Trace:
             f"{path} has format version {version!r}, but this Revelio reads "
             f"{FORMAT_VERSION!r}; update Revelio."
         )
-    table = tensor_file.parse_json(path, header.metadata.get("trace", ""), "description")
-    try:
-        return _build(Trace, table, tensor_file.read_tensors(path, list(header.tensors)))
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise RevelioError(f"{path} is a broken trace ({reason}); save it again from its run.") from None
+    return header
 
 
 def _description(trace: Trace) -> dict[str, Any]:
@@ -84,7 +93,7 @@ def _description(trace: Trace) -> dict[str, Any]:
             }
             for name, note in trace.dictionaries.items()
         ],
-    }
+    } | ({"words": list(trace.words)} if trace.words else {})
 
 
 def _build(kind: type[Trace], table: Any, tensors: dict[str, Tensor]) -> Trace:
@@ -98,12 +107,15 @@ def _build(kind: type[Trace], table: Any, tensors: dict[str, Tensor]) -> Trace:
     if tensors:
         raise ValueError(f"unknown tensors {', '.join(sorted(tensors)[:4])}")
     sigmas = tuple(_number(sigma) for sigma in _list(table["sigmas"]))
-    return kind(tuple(frames), notes, _count(table["total_steps"]), sigmas)
+    words = tuple(_text(word) for word in _list(table.get("words", [])))
+    if words and any(len(words) != math.prod(frame.grid) for frame in frames):
+        raise ValueError(f"{len(words)} words do not cover the positions of its frames")
+    return kind(tuple(frames), notes, _count(table["total_steps"]), sigmas, words)
 
 
 def _note(entry: dict[str, Any], mean_active: Tensor | None) -> DictionaryNote:
     n, k = _count(entry["n_features"]), _count(entry["k"])
-    if not 1 <= k <= n:
+    if not 1 <= k <= n <= MOST_FEATURES:
         raise ValueError(f"k {k} does not fit {n} features")
     if mean_active is not None and (mean_active.shape != (n,) or mean_active.dtype != torch.float32):
         raise ValueError("mean_active does not cover the features")
@@ -123,6 +135,8 @@ def _frame(entry: dict[str, Any], notes: dict[str, DictionaryNote], indices: Ten
         raise ValueError("the codes of a frame have wrong types or shapes")
     if indices.ndim != 3 or tuple(indices.shape[1:]) != (math.prod(grid), note.k):
         raise ValueError(f"the codes of a frame do not lie on its grid of {' by '.join(map(str, grid))}")
+    if not len(indices):
+        raise ValueError("a frame holds no picture")
     if indices.numel() and (int(indices.min()) < 0 or int(indices.max()) >= note.n_features):
         raise ValueError("the codes of a frame name features out of range")
     return Frame(

@@ -22,12 +22,14 @@ class Trace:
 
     dictionaries: hook point -> note. total_steps: steps of the schedule, recorded or not.
     sigmas: the schedule itself, usually total_steps + 1 numbers ending in 0.
+    words: for a trace of a prompt, what stands at each of the height * width positions; empty for pictures.
     """
 
     frames: tuple[Frame, ...]
     dictionaries: Mapping[str, DictionaryNote]
     total_steps: int
     sigmas: tuple[float, ...]
+    words: tuple[str, ...] = ()
 
     @property
     def hook_points(self) -> tuple[str, ...]:

@@ -176,3 +176,68 @@ class TestPrompts:
     )
     def test_phrases(self, prompts: Any, text: str, phrases: list[str]) -> None:
         assert prompts.phrases_of(text) == phrases
+
+
+class TestChoices:
+    def test_the_negative_prompt(self, mini: SimpleNamespace, concept: Any, word_sae: Any) -> None:
+        prompts = concept.ConceptPrompts("glasses")
+
+        def change(negative: str, strength: float) -> tuple[Tensor, Any]:
+            plus, other, _ = concept.steer_concept(
+                mini.clip, word_sae, prompts, strength, negative=negative, tokens="all"
+            )
+            return encode(plus, "round hat"), other
+
+        assert change("none", 1.0)[1] is mini.clip
+        assert change("auto", 1.0)[1] is mini.clip
+        plus, same = change("same", 1.0)
+        assert torch.equal(encode(same, "round hat"), plus)
+        # taking out of the positive prompt is putting into the negative one
+        assert torch.equal(encode(change("mirrored", -1.0)[1], "round hat"), plus)
+
+    def test_the_papers_negative_prompt(self, mini: SimpleNamespace, concept: Any, word_sae: Any) -> None:
+        prompts = concept.ConceptPrompts("glasses")
+        plus, none, _ = concept.steer_concept(mini.clip, word_sae, prompts, -0.5, "paper", negative="none")
+        _, same, _ = concept.steer_concept(mini.clip, word_sae, prompts, -0.5, "paper", negative="same")
+        assert none is mini.clip
+        assert torch.equal(encode(same, ""), encode(plus, ""))
+
+    def test_content_tokens_only(self, mini: SimpleNamespace, concept: Any, word_sae: Any, pack: Any) -> None:
+        text = pack("comfy_revelio.host.text")
+        layer = text.resolve_layer(mini.clip, LAYER, 192, "the SAE")
+        prompts = concept.ConceptPrompts("glasses")
+        for method in ("paper", "contrast"):
+            plus, _, _ = concept.steer_concept(mini.clip, word_sae, prompts, 0.7, method, tokens="content")
+            (before, keep), (after, _) = (
+                text.text_hidden(clip, ["round hat"], layer) for clip in (mini.clip, plus)
+            )
+            assert torch.equal((before != after).any(-1), keep)
+
+    def test_several_concepts_of_the_paper_add_up(
+        self, mini: SimpleNamespace, concept: Any, word_sae: Any, pack: Any
+    ) -> None:
+        text = pack("comfy_revelio.host.text")
+        layer = text.resolve_layer(mini.clip, LAYER, 192, "the SAE")
+
+        def after(phrase: str, strength: float) -> Tensor:
+            clip, _, _ = steer(concept, mini.clip, word_sae, phrase, strength, "paper")
+            return text.text_hidden(clip, ["a portrait"], layer)[0]
+
+        plain = text.text_hidden(mini.clip, ["a portrait"], layer)[0]
+        both = after("glasses; hat, round:-2", 0.5)
+        expected = after("glasses", 0.5) + after("hat, round", -1.0) - plain
+        assert torch.allclose(both, expected, atol=1e-3)
+
+    def test_several_concepts_by_contrast_are_looked_for_one_by_one(
+        self, mini: SimpleNamespace, concept: Any, word_sae: Any
+    ) -> None:
+        _, _, found = steer(concept, mini.clip, word_sae, "glasses; a glasses:-2", -1.0)
+        assert found.count('1 feature found for "glasses"') == 2
+        with pytest.raises(ValueError, match=r'No feature .* "hat"'):
+            steer(concept, mini.clip, word_sae, "glasses, hat", -1.0)
+
+    def test_choices_that_do_not_exist(self, mini: SimpleNamespace, concept: Any, word_sae: Any) -> None:
+        prompts = concept.ConceptPrompts("glasses")
+        for wrong in ({"negative": "maybe"}, {"tokens": "some"}, {"method": "magic"}):
+            with pytest.raises(ValueError, match="choose one of"):
+                concept.steer_concept(mini.clip, word_sae, prompts, -1.0, **wrong)

@@ -244,6 +244,11 @@ def test_half_precision(pack: Any, sae: Any, prompts: Any, sample: Any, steer: A
 
 def steps_steered(mini: SimpleNamespace, sample: Any, steer: Any, **options: Any) -> list[bool]:
     """Which steps of four are steered, told by the network's own activations on equal inputs."""
+    return [size > 0 for size in sizes_of_change(mini, sample, steer, **options)]
+
+
+def sizes_of_change(mini: SimpleNamespace, sample: Any, steer: Any, **options: Any) -> list[float]:
+    """How far steering moves the activations at each of four steps."""
     seen: list[list[Tensor]] = [[], []]
     inside, following = (mini.model.model.diffusion_model.middle_block[number] for number in (1, 2))
     outputs: list[Tensor] = []
@@ -256,7 +261,7 @@ def steps_steered(mini: SimpleNamespace, sample: Any, steer: Any, **options: Any
     finally:
         for hook in hooks:
             hook.remove()
-    return [not torch.equal(before, after) for before, after in zip(outputs, seen[1], strict=True)]
+    return [float((after - before).norm()) for before, after in zip(outputs, seen[1], strict=True)]
 
 
 def tokens_changed(
@@ -273,3 +278,120 @@ def tokens_changed(
             hook.remove()
     assert torch.equal(seen[0][0], seen[1][0])
     return (seen[0][1] != seen[1][1]).any(0)
+
+
+def test_mirrored_is_the_opposite_in_the_negative_half(
+    mini: SimpleNamespace, sample: Any, steer: Any, sae: Any
+) -> None:
+    handle = sae()
+    plain, steered = behind(mini, sample, steer(mini.model, (4,), 1.5, handle=handle, role="mirrored"))
+    change = 1.5 * 2.0 * handle.dictionary.W_dec[4][:, None, None]
+    for row, sign in ((0, -1.0), (1, 1.0)):  # uncond, cond
+        assert torch.allclose(steered[row], plain[row] + sign * change, atol=1e-4)
+
+
+def test_replacing_is_the_feature_icon(mini: SimpleNamespace, sample: Any, steer: Any, sae: Any) -> None:
+    """The block puts in the features alone on the positive side, and nothing on the negative one."""
+    handle = sae(captured="diff")
+    inputs: list[Tensor] = []
+    block = mini.model.model.diffusion_model.middle_block[1]
+    hook = block.register_forward_pre_hook(lambda module, args: inputs.append(args[0].clone()))
+    try:
+        icon = steer(mini.model, (4,), 3.0, handle=handle, mode="replace", role="mirrored")
+        _, steered = behind(mini, sample, icon)
+    finally:
+        hook.remove()
+    uncond, cond = inputs[-1]
+    assert torch.allclose(steered[0], uncond, atol=1e-4)
+    assert torch.allclose(steered[1], cond + 6.0 * handle.dictionary.W_dec[4][:, None, None], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("ramp", "shares"), [("fade in", (0, 1 / 3, 2 / 3, 1)), ("fade out", (1, 2 / 3, 1 / 3, 0))]
+)
+def test_a_ramp_follows_the_schedule(
+    mini: SimpleNamespace, sample: Any, steer: Any, ramp: str, shares: tuple[float, ...]
+) -> None:
+    """Four steps at 0, 1/3, 2/3 and 1 of the schedule."""
+    sizes = sizes_of_change(mini, sample, steer, ramp=ramp, mode="add")
+    (full,) = set(sizes_of_change(mini, sample, steer, mode="add", end_percent=0.1)) - {0.0}
+    assert sizes == pytest.approx([full * share for share in shares], abs=0.01 * full)
+
+
+def lora(model: Any) -> Any:
+    import comfy.sd
+
+    generator = torch.Generator().manual_seed(1)
+    key = "diffusion_model.output_blocks.4.1.transformer_blocks.0.attn2.to_q"
+    width = model.model.diffusion_model.output_blocks[4][1].transformer_blocks[0].attn2.to_q.weight.shape
+    weights = {
+        f"{key}.lora_up.weight": torch.randn(width[0], 4, generator=generator),
+        f"{key}.lora_down.weight": torch.randn(4, width[1], generator=generator),
+    }
+    return comfy.sd.load_lora_for_models(model, None, weights, 1.0, 0.0)[0]
+
+
+def freeu(model: Any) -> Any:
+    from comfy_extras.nodes_freelunch import FreeU_V2
+
+    return _patched(FreeU_V2, model, b1=1.3, b2=1.4, s1=0.9, s2=0.2)
+
+
+def perturbed_attention(model: Any) -> Any:
+    from comfy_extras.nodes_pag import PerturbedAttentionGuidance
+
+    return _patched(PerturbedAttentionGuidance, model, scale=3.0)
+
+
+def attention_patch(model: Any) -> Any:
+    """As IP-Adapter-like nodes do it: they change what cross-attention sees."""
+    clone = model.clone()
+    clone.set_model_attn2_patch(lambda q, k, v, options: (q, k * 1.1, v))
+    return clone
+
+
+def _patched(node: Any, model: Any, **values: Any) -> Any:
+    if hasattr(node, "execute"):
+        return node.execute(model, **values)[0]
+    return getattr(node(), node.FUNCTION)(model, **values)[0]
+
+
+@pytest.mark.parametrize("other", [lora, freeu, perturbed_attention, attention_patch])
+def test_other_patches_in_any_order(mini: SimpleNamespace, sample: Any, steer: Any, other: Any) -> None:
+    """Steering before or after another node is the same, both count, and the model stays as it was."""
+    plain = sample(mini.model, steps=2)
+    first, second = steer(other(mini.model)), other(steer(mini.model))
+    one, two = sample(first, steps=2), sample(second, steps=2)
+    assert torch.allclose(one, two, atol=1e-4)
+    assert not torch.allclose(one, sample(steer(mini.model), steps=2), atol=1e-4)
+    assert not torch.allclose(one, sample(other(mini.model), steps=2), atol=1e-4)
+    assert torch.equal(sample(mini.model, steps=2), plain)
+
+
+def test_steering_nodes_in_any_order(mini: SimpleNamespace, sample: Any, steer: Any, sae: Any) -> None:
+    """At two places and twice at one: additions commute."""
+    upper = sae("output_blocks.4.1", width=96)
+    middle = sae()
+
+    def chain(*order: int) -> Tensor:
+        model = mini.model
+        for number in order:
+            handle = upper if number == 2 else middle
+            model = steer(model, (number,), 2.0 + number, handle=handle)
+        return sample(model, steps=2)
+
+    assert torch.allclose(chain(0, 1, 2), chain(2, 1, 0), atol=1e-4)
+    assert not torch.allclose(chain(0, 1, 2), chain(0, 1), atol=1e-4)
+
+
+def behind(mini: SimpleNamespace, sample: Any, model: Any, **options: Any) -> list[Tensor]:
+    """What the module behind the middle block gets in one step, unsteered and from `model`."""
+    seen: list[Tensor] = []
+    following = mini.model.model.diffusion_model.middle_block[2]
+    for each in (mini.model, model):
+        hook = following.register_forward_pre_hook(lambda module, args: seen.append(args[0].clone()))
+        try:
+            sample(each, steps=1, size=(8, 12), **options)
+        finally:
+            hook.remove()
+    return seen

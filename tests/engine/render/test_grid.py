@@ -3,6 +3,7 @@ import torch
 
 from comfy_revelio.errors import RevelioError
 from comfy_revelio.render import grid
+from comfy_revelio.render.grid import grid_of_batches
 
 RED = torch.tensor([1.0, 0.0, 0.0])
 
@@ -68,3 +69,14 @@ def test_captions_do_not_leave_their_cell():
 def test_bad_input_is_a_sentence(images, labels, columns, words):
     with pytest.raises(RevelioError, match=words):
         grid(images, labels, columns=columns)
+
+
+def test_lists_of_batches_are_unrolled():
+    batches = [torch.zeros(2, 160, 160, 3), RED.expand(1, 160, 160, 3)]
+    sheet = grid_of_batches(batches, columns=3, title="three")
+    assert red_pixels(sheet).sum() == 160 * 160
+    assert torch.equal(sheet, grid([*batches[0], *batches[1]], ["1", "2", "3"], columns=3, title="three"))
+    shared = grid_of_batches(batches, ["a", "b"])
+    assert torch.equal(shared, grid([*batches[0], *batches[1]], ["a", "a", "b"]))
+    with pytest.raises(RevelioError, match="3 images and 4 labels"):
+        grid_of_batches(batches, ["a", "b", "c", "d"])

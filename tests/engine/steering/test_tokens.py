@@ -288,3 +288,178 @@ def test_a_mask_that_overshoots_counts_as_white(make_dictionary) -> None:
     )
     assert over is not None and white is not None
     assert torch.equal(over, white)
+
+
+def _one_by_one(tokens: Tensor, intervention: Intervention) -> Tensor:
+    """The modes that read and those that bring, in float64 with plain loops."""
+    sae, s = intervention.dictionary, intervention.strength
+    out = tokens.double().clone()
+    dense = sae.encode(tokens).dense().double()
+    for b in range(len(tokens)):
+        length = tokens[b].double().norm(dim=-1).mean()
+        for t in range(tokens.shape[1]):
+            for f, w in zip(intervention.selection.features, intervention.selection.weights, strict=True):
+                one = {
+                    "mean": sae.stats.mean_active[f].double(),
+                    "code": 1.0,
+                    "norm": length / sae.W_dec[f].double().norm(),
+                }[intervention.unit]
+                z = float(dense[b, t, f])
+                wanted = {
+                    "add": z + s * w * one,
+                    "set": s * w * one,
+                    "clamp": min(max(z, -s * abs(w) * one), s * abs(w) * one),
+                    "ablate": z - abs(s) * w * z,
+                    "scale": z + s * w * z,
+                }[intervention.mode]
+                out[b, t] += (float(wanted) - z) * sae.W_dec[f].double()
+    return out
+
+
+@pytest.mark.parametrize("unit", ["mean", "code", "norm"])
+@pytest.mark.parametrize(
+    ("mode", "strength"),
+    [
+        ("add", -1.5),
+        ("set", 0.7),
+        ("set", -2.0),
+        ("clamp", 0.3),
+        ("ablate", 1.0),
+        ("ablate", -0.5),
+        ("scale", 2.0),
+    ],
+)
+def test_modes_in_every_unit(make_dictionary, tokens, mode, strength, unit) -> None:
+    intervention = Intervention(make_dictionary(k=20), CHOSEN, strength, mode=mode, unit=unit)
+    result = apply(tokens, intervention, _context())
+    assert torch.allclose(result.double(), _one_by_one(tokens, intervention), atol=1e-5)
+    assert not torch.equal(result, tokens)
+
+
+def test_push_in_other_units_keeps_its_place(make_dictionary, tokens) -> None:
+    sae = make_dictionary()
+    pushed, everywhere = (
+        delta(tokens, Intervention(sae, Selection((4,)), 2.0, unit="norm", place=place), _context())
+        for place in ("usual", "everywhere")
+    )
+    assert pushed is not None and everywhere is not None
+    assert torch.allclose(pushed, everywhere * sae.stats_mean_map[4].flatten()[:, None], atol=1e-5)
+    length = tokens.norm(dim=-1).mean(-1)
+    assert torch.allclose(everywhere.norm(dim=-1), 2 * length[:, None].expand(2, 15), atol=1e-4)
+
+
+def test_only_these_features_are_left_and_the_error_stays(make_dictionary, tokens) -> None:
+    sae = make_dictionary(k=20)
+    codes = sae.encode(tokens)
+    kept = torch.zeros(40)
+    kept[[4, 0]] = torch.tensor([1.0, 0.5])
+    error = tokens - sae.decode(codes)
+    selection = Selection((4, 0, 9), (1.0, 0.5, 0.0))
+    result = apply(tokens, Intervention(sae, selection, 1.0, mode="only"), _context())
+    assert torch.allclose(result, (codes.dense() * kept) @ sae.W_dec + sae.b_out + error, atol=1e-5)
+    half = apply(tokens, Intervention(sae, selection, -0.5, mode="only"), _context())
+    assert torch.allclose(half, (tokens + result) / 2, atol=1e-5)
+
+
+@pytest.mark.parametrize("normalise", ["layernorm", "rms"])
+def test_only_with_dictionaries_that_normalise(make_dictionary, tokens, normalise) -> None:
+    sae = make_dictionary(k=20, normalise=normalise)
+    codes = sae.encode(tokens)
+    everything = tuple(range(40))
+    same = delta(tokens, Intervention(sae, Selection(everything), 1.0, mode="only"), _context())
+    assert same is not None and torch.allclose(same, torch.zeros_like(same), atol=1e-5)
+    without = delta(tokens, Intervention(sae, Selection((39,)), 1.0, mode="only"), _context())
+    expected = sae.contribution(-codes.dense()[..., :39], list(range(39)), tokens)
+    assert torch.allclose(without, expected, atol=1e-4)
+
+
+def test_replacing_a_blocks_contribution(make_dictionary, tokens) -> None:
+    """Of a difference the features are all that is left; of an output the bias stays too."""
+    for captured in ("diff", "output"):
+        sae = make_dictionary(captured=captured)
+        result = apply(tokens, Intervention(sae, Selection((4,)), 2.0, mode="replace"), _context())
+        expected = 2.0 * sae.stats.mean_active[4] * sae.W_dec[4] + (captured == "output") * sae.b_out
+        assert torch.allclose(result, expected.expand_as(tokens), atol=1e-5)
+
+
+def test_a_masked_replacement_leaves_the_rest(make_dictionary, tokens) -> None:
+    mask = torch.zeros(*GRID)
+    mask[1] = 1.0
+    for mode in ("replace", "ablate_block", "only"):
+        intervention = Intervention(make_dictionary(captured="diff"), CHOSEN, 1.0, mode=mode, mask=mask)
+        changed = (apply(tokens, intervention, _context()) != tokens).any(-1).any(0).reshape(GRID)
+        assert changed.tolist() == [[False] * 5, [True] * 5, [False] * 5]
+
+
+def test_a_block_can_be_taken_out(make_dictionary, tokens) -> None:
+    sae = make_dictionary(captured="diff")
+    off = Intervention(sae, Selection(()), 1.0, mode="ablate_block")
+    assert off.active
+    assert torch.equal(apply(tokens, off, _context()), torch.zeros_like(tokens))
+    half = Intervention(sae, Selection(()), 0.5, mode="ablate_block")
+    assert torch.allclose(apply(tokens, half, _context()), tokens / 2)
+
+
+def test_mirrored_turns_the_sign_for_the_negative_half(make_dictionary, tokens) -> None:
+    sae = make_dictionary(k=20, captured="diff")
+    for mode, strength in (("add", 2.0), ("push", -1.0), ("set", 1.0), ("clamp", 0.1), ("only", 1.0)):
+        intervention = Intervention(sae, CHOSEN, strength, mode=mode, role="mirrored")
+        plus, minus = (delta(tokens, intervention, _context(role=role)) for role in ("cond2", "uncond"))
+        assert plus is not None and minus is not None
+        assert torch.equal(plus, -minus)
+    for mode in ("replace", "ablate_block"):
+        intervention = Intervention(sae, CHOSEN, 1.0, mode=mode, role="mirrored")
+        assert torch.equal(apply(tokens, intervention, _context(role="uncond")), torch.zeros_like(tokens))
+
+
+@pytest.mark.parametrize(
+    ("ramp", "shares"),
+    [
+        ("none", [1, 1, 1, 1, 0]),
+        ("fade in", [0, 0.25, 0.5, 0.75, 0]),
+        ("fade out", [1, 0.75, 0.5, 0.25, 0]),
+        ("fade in and out", [0, 0.5, 1, 0.5, 0]),
+    ],
+)
+def test_ramps(make_dictionary, tokens, ramp, shares) -> None:
+    sae = make_dictionary(k=20)
+    steady = delta(tokens, Intervention(sae, CHOSEN, 2.0, mode="set"), _context())
+    ramped = Intervention(sae, CHOSEN, 2.0, mode="set", start_percent=0.2, end_percent=0.6, ramp=ramp)
+    assert steady is not None
+    for percent, share in zip((0.2, 0.3, 0.4, 0.5, 0.6), shares, strict=True):
+        change = delta(tokens, ramped, _context(percent=percent))
+        assert (change is None) == (share == 0)
+        assert change is None or torch.allclose(change, share * steady, atol=1e-5)
+
+
+def test_a_ramp_to_the_very_end(make_dictionary) -> None:
+    intervention = Intervention(make_dictionary(), CHOSEN, 1.0, ramp="fade in")
+    assert intervention.factor("cond", 1.0) == 1.0
+    assert intervention.factor("uncond", 1.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"mode": "clamp", "strength": -1.0}, "above 0"),
+        ({"mode": "ablate_block"}, "captured = diff"),
+        ({"unit": "metres"}, "mean, code, norm"),
+        ({"ramp": "up"}, "fade in"),
+    ],
+)
+def test_modes_that_cannot_be_meant(make_dictionary, options, word) -> None:
+    with pytest.raises(RevelioError, match=word):
+        Intervention(make_dictionary(), **{"selection": CHOSEN, "strength": 1.0, **options})
+    with pytest.raises(RevelioError, match="scales every activation"):
+        Intervention(make_dictionary(normalise="rms"), CHOSEN, 1.0, unit="norm")
+
+
+def test_units_that_need_no_statistics(make_dictionary, tokens) -> None:
+    bare = make_dictionary(stats=None, captured="diff")
+    for mode in ("add", "set", "replace", "push"):
+        with pytest.raises(RevelioError, match="unit code"):
+            Intervention(bare, CHOSEN, 1.0, mode=mode)
+        for unit in ("code", "norm"):
+            assert (
+                apply(tokens, Intervention(bare, CHOSEN, 1.0, mode=mode, unit=unit), _context()) is not tokens
+            )

@@ -15,6 +15,7 @@ from comfy_revelio import RevelioError, Trace
 
 def _assert_same(one: Trace, two: Trace) -> None:
     assert (one.total_steps, one.sigmas, len(one.frames)) == (two.total_steps, two.sigmas, len(two.frames))
+    assert one.words == two.words
     for a, b in zip(one.frames, two.frames, strict=True):
         for name in ("hook_point", "step", "evaluation", "sigma", "timestep", "role", "grid"):
             assert getattr(a, name) == getattr(b, name)
@@ -41,6 +42,14 @@ def test_even_a_run_gone_wrong_can_be_kept(trace: Trace, tmp_path: Path) -> None
     _assert_same(trace, Trace.load(tmp_path / "run.safetensors"))
 
 
+def test_the_words_of_a_prompt_come_back(trace: Trace, tmp_path: Path) -> None:
+    frames = tuple(frame for frame in trace.frames if frame.grid == (3, 5))
+    notes = {"middle_block.1": trace.dictionaries["middle_block.1"]}
+    of_prompt = Trace(frames, notes, 1, (), tuple(f"wörd {n}" for n in range(15)))
+    of_prompt.save(tmp_path / "prompt.safetensors")
+    _assert_same(of_prompt, Trace.load(tmp_path / "prompt.safetensors"))
+
+
 def test_an_empty_trace_comes_back(tmp_path: Path) -> None:
     Trace((), {}, 7, (1.0, 0.0)).save(tmp_path / "run.safetensors")
     loaded = Trace.load(tmp_path / "run.safetensors")
@@ -61,6 +70,11 @@ def _table(name, value):
 
 def _tensor(name, change):
     return lambda tensors, table: tensors.__setitem__(name, change(tensors[name]))
+
+
+def _no_picture(tensors, table):
+    for name in ("frame.0.indices", "frame.0.values"):
+        tensors[name] = tensors[name][:0].clone()
 
 
 FAULTS = {
@@ -87,6 +101,10 @@ FAULTS = {
     "k of another": _note("k", 4),
     "fewer features": _note("n_features", 20),
     "labels no table": _note("labels", [1]),
+    "features without end": _note("n_features", 2**31 - 1),
+    "words of numbers": _table("words", [1, 2]),
+    "words that cover nothing": _table("words", ["a", "portrait"]),
+    "no picture": _no_picture,
     "label out of range": _note("labels", {"hat": [40]}),
     "index negative": _tensor("frame.0.indices", lambda t: t - 1),
     "index too large": _tensor("frame.0.indices", lambda t: t + 40),

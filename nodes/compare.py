@@ -1,0 +1,104 @@
+"""Compare: one graph run over a row of strengths, and its pictures side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+
+class RevelioStrengthSweep(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RevelioStrengthSweep",
+            display_name="Strength Sweep (Revelio)",
+            category="Revelio/Steer",
+            description="A row of strengths, and a picture for each of them: what follows runs once for "
+            "every strength. End with Image Grid to see them side by side.",
+            inputs=[
+                io.Float.Input(
+                    "first", default=-4.0, min=-1000.0, max=1000.0, step=0.05, tooltip="The first strength."
+                ),
+                io.Float.Input(
+                    "last", default=4.0, min=-1000.0, max=1000.0, step=0.05, tooltip="The last strength."
+                ),
+                io.Int.Input(
+                    "count",
+                    default=5,
+                    min=1,
+                    max=64,
+                    tooltip="How many strengths, evenly spread from first to last, both included.",
+                ),
+                io.String.Input(
+                    "values",
+                    default="",
+                    optional=True,
+                    tooltip="Your own strengths instead, separated by commas: -4, -1, 0, 2.5. Empty = as "
+                    "said above.",
+                ),
+            ],
+            outputs=[
+                io.Float.Output(
+                    "strength",
+                    display_name="strength",
+                    is_output_list=True,
+                    tooltip="For the strength of Steer Features, Steer Concept or any other node.",
+                ),
+                io.String.Output(
+                    "label", display_name="label", is_output_list=True, tooltip="For Image Grid."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, first: float, last: float, count: int, values: str = "") -> io.NodeOutput:
+        from ..comfy_revelio.steering.sweep import strength_label, strengths
+
+        row = strengths(first, last, count, values)
+        return io.NodeOutput(row, [strength_label(strength) for strength in row])
+
+
+class RevelioImageGrid(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RevelioImageGrid",
+            display_name="Image Grid (Revelio)",
+            category="Revelio/See",
+            description="All pictures that come in, in one labelled figure: for example the row of pictures "
+            "of a Strength Sweep.",
+            inputs=[
+                io.Image.Input("images", tooltip="A list or a batch of pictures, of any sizes."),
+                io.Int.Input(
+                    "columns",
+                    default=0,
+                    min=0,
+                    max=64,
+                    tooltip="How many pictures in a row; 0 = chosen for you, at most 8.",
+                ),
+                io.String.Input("title", default="", tooltip="A line above the figure; may be empty."),
+                io.String.Input(
+                    "labels",
+                    optional=True,
+                    force_input=True,
+                    tooltip="A label for each picture, such as those of Strength Sweep. Not connected = "
+                    "numbers.",
+                ),
+            ],
+            outputs=[io.Image.Output("grid", display_name="IMAGE", tooltip="The figure.")],
+            is_input_list=True,
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls, images: list[Any], columns: list[int], title: list[str], labels: list[str] | None = None
+    ) -> io.NodeOutput:
+        from ..comfy_revelio.render.grid import grid_of_batches
+
+        figure = grid_of_batches(images, labels, columns=columns[0] or None, title=title[0])[None]
+        return io.NodeOutput(figure, ui=ui.PreviewImage(figure, cls=cls))
+
+
+NODES: list[Any] = [RevelioStrengthSweep, RevelioImageGrid]

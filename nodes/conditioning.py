@@ -1,0 +1,93 @@
+"""Conditioning: steering what a text encoder has already made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from .sockets import Sae
+
+
+class RevelioSteerConditioning(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RevelioSteerConditioning",
+            display_name="Steer Conditioning (Revelio)",
+            category="Revelio/Steer",
+            description="Takes a concept out of a ready conditioning, or puts it in. This works where the "
+            "conditioning holds the very layer that the SAE reads, as with SDXL; elsewhere use Steer Concept "
+            "before encoding.",
+            inputs=[
+                io.Conditioning.Input("conditioning", tooltip="The conditioning to steer."),
+                io.Clip.Input("clip", tooltip="The CLIP that made it, to look the concept up."),
+                Sae.Input("sae", tooltip="An SAE of the layer that the conditioning holds."),
+                io.String.Input(
+                    "concept",
+                    default="glasses",
+                    tooltip="The concept, as in Steer Concept. Several: glasses; hat:-0.5.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=-1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="Below 0 removes the concept, above 0 puts it in, 0 changes nothing. For the "
+                    "paper's negative prompt use the opposite strength.",
+                ),
+                io.Combo.Input(
+                    "method",
+                    options=["contrast", "paper"],
+                    default="contrast",
+                    tooltip="contrast: finds the concept's own features and changes only these (best). "
+                    "paper: the formula of Concept Steerers.",
+                ),
+                io.String.Input(
+                    "text",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip="The text that was encoded, so that start, end and padding can be left alone. "
+                    "Empty: only the first token is left alone.",
+                ),
+                io.Combo.Input(
+                    "tokens",
+                    options=["auto", "content", "all"],
+                    default="auto",
+                    optional=True,
+                    tooltip="Which tokens change, as in Steer Concept; content needs the text.",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(
+                    "conditioning_out", display_name="CONDITIONING", tooltip="For the sampler."
+                ),
+                io.String.Output("found", display_name="found", tooltip="Which features were found."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        conditioning: Any,
+        clip: Any,
+        sae: Any,
+        concept: str,
+        strength: float,
+        method: str,
+        text: str = "",
+        tokens: str = "auto",
+    ) -> io.NodeOutput:
+        from ..comfy_revelio.host.concept import ConceptPrompts
+        from ..comfy_revelio.host.conditioning import steer_conditioning
+
+        return io.NodeOutput(
+            *steer_conditioning(
+                conditioning, clip, sae, ConceptPrompts(concept), strength, method, tokens=tokens, text=text
+            )
+        )
+
+
+NODES: list[Any] = [RevelioSteerConditioning]
