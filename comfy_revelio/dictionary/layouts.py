@@ -167,6 +167,11 @@ def _read_openai(source: Source, content: Content) -> Dictionary:
     content = dict(content)
     activation = content.pop("activation", "ReLU")
     settings = content.pop("activation_state_dict", {})
+    for name in ("k", "postact_fn"):  # state_dict() of its TopK puts them into the file a second time
+        if f"activation.{name}" in content:
+            again = content.pop(f"activation.{name}")
+            if not isinstance(settings, Mapping) or settings.get(name) != again:
+                raise source.refuse(f"it says two things about {name} of its activation.")
     tied = "decoder.linear.weight" in content
     t = take(
         source,

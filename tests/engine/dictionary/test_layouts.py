@@ -294,7 +294,9 @@ def openai(folder: Path, *, kind: str, tied: bool = False) -> Written:
     }  # fmt: skip
     state |= {"decoder.linear.weight": w["enc"]} if tied else {"decoder.weight": w["dec"]}
     after = "Identity" if kind.endswith("Identity") else "ReLU"
-    state["activation_state_dict"] = {"k": K, "postact_fn": after} if kind != "ReLU" else {}
+    activation: dict[str, Any] = {"k": K, "postact_fn": after} if kind != "ReLU" else {}
+    state["activation_state_dict"] = activation
+    state |= {f"activation.{name}": value for name, value in activation.items()}
     path = folder / "autoencoder.pt"
     torch.save(state, path)
 
