@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "--size", default="", help="WIDTHxHEIGHT; by default 128x128, 512x512 if not bundled"
     )
     harvest.add_argument("--batch", type=_count, default=8, help="items at once")
+    harvest.add_argument("--checkpoint-every", type=_count, default=64, help="items that a kill may cost")
     harvest.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="float16")
     harvest.add_argument("--budget-gb", type=float, help="stop when the folders would be larger together")
     harvest.add_argument("--json", action="store_true", help="print JSON")
@@ -197,6 +198,7 @@ def _harvest(arguments: argparse.Namespace) -> None:
         wanted,
         batch=arguments.batch,
         dtype=getattr(torch, arguments.dtype),
+        checkpoint_every=arguments.checkpoint_every,
         budget_bytes=None if arguments.budget_gb is None else int(arguments.budget_gb * 2**30),
         progress=lambda done, all_: print(f"{done}/{all_} items", file=sys.stderr, flush=True),
     )

@@ -86,13 +86,15 @@ def harvest(
     batch: int = 8,
     dtype: torch.dtype = torch.float16,
     shard_bytes: int = 256 * 2**20,
+    checkpoint_every: int = 64,
     budget_bytes: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Path]:
     """Run the host on all items that are not on disk yet; the folder of each hook point by its plain name.
 
-    budget_bytes: of all folders together; when it is reached, BudgetReached is raised and what is on disk is
-    whole. Raises RevelioError for unknown hook points and for folders of another model or other settings.
+    checkpoint_every: items after which they go to disk, if they are not shard_bytes before; a kill costs no
+    more. budget_bytes: of all folders together; when it is reached, BudgetReached is raised and what is on
+    disk is whole. Raises RevelioError for unknown hook points and for folders of another model or other settings.
     """
     names = tuple(dict.fromkeys(host.hook_point(name) for name in wanted.hook_points))
     wanted = Wanted(names, wanted.captured, wanted.steps, wanted.timesteps)
@@ -124,6 +126,7 @@ def harvest(
                             source,
                             dtype=dtype,
                             shard_bytes=shard_bytes,
+                            shard_items=checkpoint_every,
                             budget_bytes=share,
                         )
                     )
