@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=ROOT / "output" / "presets")
     parser.add_argument("--only", action="append", choices=list(PRESETS), help="once for each recipe")
     options = parser.parse_args()
-    pictures, steps = (24, 60) if options.quick else (320, 1000)
+    pictures, steps = (24, 60) if options.quick else (320, 800)
     folder = options.folder / f"{pictures}x{steps}"
     folder.mkdir(parents=True, exist_ok=True)
 

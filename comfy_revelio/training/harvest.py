@@ -94,7 +94,7 @@ def harvest(
 
     checkpoint_every: items after which they go to disk, if they are not shard_bytes before; a kill costs no
     more. budget_bytes: of all folders together; when it is reached, BudgetReached is raised and what is on
-    disk is whole. Raises RevelioError for unknown hook points and for folders of another model or other settings.
+    disk is whole. Raises RevelioError for unknown hook points, and for folders of another model or settings.
     """
     names = tuple(dict.fromkeys(host.hook_point(name) for name in wanted.hook_points))
     wanted = Wanted(names, wanted.captured, wanted.steps, wanted.timesteps)

@@ -476,11 +476,9 @@ def test_steering_adds_what_the_decoder_would(tmp_path: Path, layout: str) -> No
         codes.scale,
         codes.shift,
     )
-    near(
-        dictionary.contribution(before, [feature], x),
-        (dictionary.decode(codes) - dictionary.decode(without)).double(),
-        "contribution",
-    )
+    expected = (dictionary.decode(codes) - dictionary.decode(without)).double()
+    near(dictionary.contribution(before, [feature], x), expected, "contribution")
+    near(dictionary.contribution(before, [feature], x, codes=codes), expected, "contribution of the codes")
 
 
 def test_statistics_beside_the_weights_are_read(tmp_path: Path) -> None:
