@@ -217,18 +217,15 @@ def _harvest(arguments: argparse.Namespace) -> None:
 
 def _host(arguments: argparse.Namespace) -> Any:
     """The model that is to be harvested."""
+    from .training.harvest import Drawing
+
     bundled = not arguments.diffusers and not arguments.checkpoint
     width, height = _size(arguments.size or ("128x128" if bundled else "512x512"))
-    settings: dict[str, Any] = {
-        "height": height,
-        "width": width,
-        "steps": arguments.steps,
-        "cfg": arguments.cfg,
-    }
+    drawing = Drawing(height, width, arguments.steps, arguments.cfg)
     if arguments.diffusers:
         from .training.diffusers_host import DiffusersHost
 
-        return DiffusersHost(arguments.diffusers, **settings)
+        return DiffusersHost(arguments.diffusers, drawing)
     from .host.standalone import load_checkpoint, use_comfyui
 
     use_comfyui()
@@ -236,8 +233,8 @@ def _host(arguments: argparse.Namespace) -> Any:
     from .host.mini_model import load_mini
 
     if bundled:
-        return ComfyHost(*load_mini(), "revelio-mini", **settings)
-    return ComfyHost(*load_checkpoint(arguments.checkpoint), arguments.checkpoint.stem, **settings)
+        return ComfyHost(*load_mini(), "revelio-mini", drawing)
+    return ComfyHost(*load_checkpoint(arguments.checkpoint), arguments.checkpoint.stem, drawing)
 
 
 def _lines(file: Path) -> list[str]:
