@@ -265,6 +265,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    from .naming import name_features
     from .training import ShardSet, preset
     from .training.run import train_on_shards
 
@@ -282,7 +283,12 @@ def _train(arguments: argparse.Namespace) -> None:
         print(f"{step}/{steps}  {told}", file=sys.stderr, flush=True)
 
     figures = train_on_shards(
-        arguments.data, arguments.out, config, progress, checkpoint_every=arguments.checkpoint_every
+        arguments.data,
+        arguments.out,
+        config,
+        progress,
+        finish=name_features,
+        checkpoint_every=arguments.checkpoint_every,
     )
     if figures:
         _print(_rounded(figures), as_json=arguments.json)

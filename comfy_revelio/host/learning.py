@@ -19,6 +19,7 @@ from torch import Tensor
 from .. import hookpoints
 from ..dictionary.vectors import concept_vectors
 from ..errors import RevelioError
+from ..naming import name_features
 from ..render.curves import curves
 from ..training import ShardSet, preset
 from ..training.config import TrainConfig
@@ -106,7 +107,9 @@ def train_sae(
     config = replace(config, report_every=max(1, config.steps // 60))  # often enough for a smooth curve
     out = Path(folder_paths.get_folder_paths(sae_files.FOLDER)[0]) / f"{name}.safetensors"
     shown = Live(config)
-    figures = train_on_shards(activations.folder, out, config, shown, family=activations.model)
+    figures = train_on_shards(
+        activations.folder, out, config, shown, family=activations.model, finish=name_features
+    )
     sae = sae_files.load(out.name)
     report = "\n".join(
         [

@@ -50,7 +50,7 @@ def delta(tokens: Tensor, intervention: Intervention, context: TokenContext) -> 
     total: Tensor | None = None
     for features, change in _changes(intervention, codes, tokens, context.grid):
         change = change * intervention.strength if mask is None else change * intervention.strength * mask
-        added = dictionary.contribution(change, features, tokens, timestep=context.timestep)
+        added = dictionary.contribution(change, features, tokens, timestep=context.timestep, codes=codes)
         total = added if total is None else total + added
     return total
 

@@ -18,6 +18,8 @@ def _read(source: Source, content: Content) -> Dictionary:
     settings = content.get("config")
     if not isinstance(settings, Mapping):
         raise source.refuse("it has no config beside model_state_dict.")
+    if settings.get("normalize_data"):
+        raise source.refuse("it was trained on standardised activations, and by what they were is not in it.")
     t = take(
         source,
         content["model_state_dict"],
