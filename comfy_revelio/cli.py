@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "--size", default="", help="WIDTHxHEIGHT; by default 128x128, 512x512 if not bundled"
     )
     harvest.add_argument("--batch", type=_count, default=8, help="items at once")
+    harvest.add_argument("--checkpoint-every", type=_count, default=64, help="items that a kill may cost")
     harvest.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="float16")
     harvest.add_argument("--budget-gb", type=float, help="stop when the folders would be larger together")
     harvest.add_argument("--json", action="store_true", help="print JSON")
@@ -204,6 +205,7 @@ def _harvest(arguments: argparse.Namespace) -> None:
         wanted,
         batch=arguments.batch,
         dtype=getattr(torch, arguments.dtype),
+        checkpoint_every=arguments.checkpoint_every,
         budget_bytes=None if arguments.budget_gb is None else int(arguments.budget_gb * 2**30),
         progress=lambda done, all_: print(f"{done}/{all_} items", file=sys.stderr, flush=True),
     )
@@ -222,18 +224,15 @@ def _harvest(arguments: argparse.Namespace) -> None:
 
 def _host(arguments: argparse.Namespace) -> Any:
     """The model that is to be harvested."""
+    from .training.harvest import Drawing
+
     bundled = not arguments.diffusers and not arguments.checkpoint
     width, height = _size(arguments.size or ("128x128" if bundled else "512x512"))
-    settings: dict[str, Any] = {
-        "height": height,
-        "width": width,
-        "steps": arguments.steps,
-        "cfg": arguments.cfg,
-    }
+    drawing = Drawing(height, width, arguments.steps, arguments.cfg)
     if arguments.diffusers:
         from .training.diffusers_host import DiffusersHost
 
-        return DiffusersHost(arguments.diffusers, **settings)
+        return DiffusersHost(arguments.diffusers, drawing)
     from .host.standalone import load_checkpoint, use_comfyui
 
     use_comfyui()
@@ -241,8 +240,8 @@ def _host(arguments: argparse.Namespace) -> Any:
     from .host.mini_model import load_mini
 
     if bundled:
-        return ComfyHost(*load_mini(), "revelio-mini", **settings)
-    return ComfyHost(*load_checkpoint(arguments.checkpoint), arguments.checkpoint.stem, **settings)
+        return ComfyHost(*load_mini(), "revelio-mini", drawing)
+    return ComfyHost(*load_checkpoint(arguments.checkpoint), arguments.checkpoint.stem, drawing)
 
 
 def _lines(file: Path) -> list[str]:
@@ -273,6 +272,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    from .naming import name_features
     from .training import ShardSet, preset
     from .training.run import train_on_shards
 
@@ -290,7 +290,12 @@ def _train(arguments: argparse.Namespace) -> None:
         print(f"{step}/{steps}  {told}", file=sys.stderr, flush=True)
 
     figures = train_on_shards(
-        arguments.data, arguments.out, config, progress, checkpoint_every=arguments.checkpoint_every
+        arguments.data,
+        arguments.out,
+        config,
+        progress,
+        finish=name_features,
+        checkpoint_every=arguments.checkpoint_every,
     )
     if figures:
         _print(_rounded(figures), as_json=arguments.json)

@@ -46,7 +46,7 @@ def _mini(report: dict[str, Any]) -> str:
     return (
         f"{mini['n_prompts']} held-out prompts whose combinations training never saw, {mini['steps']} steps "
         f"({mini['sampler']}), CFG {mini['cfg']:g}; the judge's own accuracy is on {judge['n_renders']} "
-        "renders.\n\n" + _table(head, rows)
+        "renders.\n\n" + table(head, rows)
     )
 
 
@@ -63,7 +63,7 @@ def _saes(report: dict[str, Any]) -> str:
         ]
         for sae in report["saes"]
     ]
-    return _table(["file", "hook point", "features", "k", "explained variance", "L0", "dead"], rows)
+    return table(["file", "hook point", "features", "k", "explained variance", "L0", "dead"], rows)
 
 
 def _steering(steering: dict[str, Any]) -> str:
@@ -80,9 +80,9 @@ def _steering(steering: dict[str, Any]) -> str:
     others = [[f"`{point}`", *_effect(summary)] for point, summary in points.items()]
     return (
         f"{steering['n_per_concept']} prompts per concept and direction. Cost: by how many points the mean "
-        f"accuracy of all other attributes fell.\n\n{_table(['method', *head], rows)}\n\n"
+        f"accuracy of all other attributes fell.\n\n{table(['method', *head], rows)}\n\n"
         f"Where features steer, on {tried} other prompts each, which chose the hook point above:\n\n"
-        + _table(["hook point", *head], others)
+        + table(["hook point", *head], others)
     )
 
 
@@ -95,7 +95,7 @@ def _effect(summary: dict[str, float]) -> list[str]:
     ]
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

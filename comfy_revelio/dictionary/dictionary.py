@@ -230,21 +230,25 @@ class Dictionary(nn.Module):
         x: Tensor,
         *,
         timestep: Tensor | float | None = None,
+        codes: Codes | None = None,
     ) -> Tensor:
         """What a change of some codes adds to the activations: float32 [..., d_model].
 
         change: [..., m], or anything that broadcasts to it, in the units of the codes of x; features: m
-        numbers; x: the activations [..., d_model] that are changed, whose own size counts where the
-        dictionary normalises them.
+        numbers, or what feature_index made of them; x: the activations [..., d_model] that are changed,
+        whose own size counts where the dictionary normalises them; codes: those of x, which know it already.
         """
-        added = change @ self.directions(features).to(change.device)
+        index = features if isinstance(features, Tensor) else self.feature_index(features)
+        added = change @ self.W_dec[index].float().to(change.device)
         if self.modulation is not None:
             times = self._times(x, timestep)
             assert times is not None
             _, _, scale, _ = self.modulation(times)
             added = added * (1 + scale.reshape(x.shape))
         if self.normalise != "none":
-            _, scale, _ = _normalised(x.float(), self.normalise)
+            scale = None if codes is None or codes.scale is None else codes.scale[..., None]
+            if scale is None:
+                _, scale, _ = _normalised(x.float(), self.normalise)
             assert scale is not None
             added = added * scale
         return added

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +22,10 @@ CLIP = 10.0
 _MARKS = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt")
 _NAME = re.compile(r"sae_(double|single)_l(\d+)_img(?:-k(\d+))?")
 _USUAL_K = 64
+_TENSORS = {
+    "sae_params": ("W_enc", "W_dec", "b_pre", "b_post"),
+    "info": ("feature_means", "feature_square_means", "whitening_matrix"),
+}
 
 
 def is_orbax(path: Path) -> bool:
@@ -41,10 +46,19 @@ def read_orbax(path: Path, k: int | None = None) -> Dictionary:
             "convert it, once."
         ) from None
     place = path / "default" if (path / "default").is_dir() else path
+    # Only what is needed, for optimiser and averages are three times as much; and as arrays of numpy, for
+    # as they were saved they would ask for the devices that they were trained on.
+    wanted = {group: dict.fromkeys(names, 0) for group, names in _TENSORS.items()}
+    as_numpy = {
+        group: {name: orbax.RestoreArgs(restore_type=np.ndarray) for name in names}
+        for group, names in _TENSORS.items()
+    }
     try:
-        content = orbax.PyTreeCheckpointer().restore(place.absolute())
+        content = orbax.PyTreeCheckpointer().restore(
+            place.absolute(), item=wanted, restore_args=as_numpy, transforms={}
+        )
     except Exception as problem:  # orbax raises whatever its parts raise
-        raise RevelioError(f"{path} cannot be read as an Orbax checkpoint ({problem}).") from None
+        raise RevelioError(f"{path} cannot be read as an Orbax checkpoint of fae ({problem}).") from None
     named = next((m for part in path.absolute().parts if (m := _NAME.search(part))), None)
     dictionary = from_parameters(
         content["sae_params"], content["info"], k or int((named and named[3]) or _USUAL_K)
@@ -63,10 +77,8 @@ def from_parameters(params: Mapping[str, Any], info: Mapping[str, Any], k: int) 
     info: feature_means [d], feature_square_means [d], whitening_matrix WM [d, d].
     """
     try:
-        W_enc, W_dec, b_pre, b_post = (_double(params[n]) for n in ("W_enc", "W_dec", "b_pre", "b_post"))
-        mean, squares, WM = (
-            _double(info[n]) for n in ("feature_means", "feature_square_means", "whitening_matrix")
-        )
+        W_enc, W_dec, b_pre, b_post = (_double(params[name]) for name in _TENSORS["sae_params"])
+        mean, squares, WM = (_double(info[name]) for name in _TENSORS["info"])
     except KeyError as missing:
         raise RevelioError(f"This checkpoint has no {missing.args[0]}, so it is no SAE of fae.") from None
     std = (squares - mean.square()).clamp(min=1e-6).sqrt()
@@ -86,4 +98,5 @@ def from_parameters(params: Mapping[str, Any], info: Mapping[str, Any], k: int) 
 
 
 def _double(array: Any) -> Tensor:
-    return torch.as_tensor(array).double()
+    # through numpy, because torch does not know JAX's bfloat16, in which the whitening matrix is kept
+    return torch.from_numpy(np.asarray(array).astype(np.float64))

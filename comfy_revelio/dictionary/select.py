@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_NARROW = 128
+"""Codes of this width are made at once, however few features are active."""
+
 
 def top_k(h: Tensor, k: int, *, signed: bool) -> tuple[Tensor, Tensor]:
     """The k largest pre-activations of each row of h, float32 [rows, n].
@@ -13,16 +16,7 @@ def top_k(h: Tensor, k: int, *, signed: bool) -> tuple[Tensor, Tensor]:
     values the lower index wins, at the cut and in the order, so results do not depend on the
     device. Unless signed, negative values become 0; wherever the value is 0 the index is 0.
     """
-    n = h.shape[1]
-    values, indices = h.topk(min(k + 1, n), dim=1)
-    tied = values[:, 1:] == values[:, :-1]
-    if not signed:
-        tied &= values[:, 1:] > 0  # what relu removes needs no order
-    values, indices = values[:, :k], indices[:, :k]
-    rows = tied.any(1).nonzero()[:, 0]
-    if len(rows):
-        values, indices = values.clone(), indices.clone()
-        values[rows], indices[rows] = _exact_top(h[rows], k)
+    values, indices = _exact_top(h, k) if h.is_cuda else _checked_top(h, k, signed=signed)
     if not signed:
         values = values.relu()
     return torch.where(values == 0, 0, indices), values.contiguous()
@@ -31,11 +25,13 @@ def top_k(h: Tensor, k: int, *, signed: bool) -> tuple[Tensor, Tensor]:
 def positive(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """All values above 0 of each row of z, float32 [rows, n], but at most the k largest.
 
-    Returns indices int64 and values float32, both [rows, w] with w the most that any row has (1 at least);
-    where a row has fewer, value and index are 0.
+    Returns indices int64 and values float32, both [rows, w] with w at most k; where a row has fewer, value
+    and index are 0. A k above 128 makes w the most that any row has, 1 at least: for that the device is
+    asked, and the caller waits for it.
     """
-    most = int((z > 0).sum(dim=1).max()) if len(z) else 0
-    return top_k(z, max(1, min(k, most)), signed=False)
+    if k > _NARROW:
+        k = max(1, min(k, int((z > 0).sum(dim=1).max()) if len(z) else 0))
+    return top_k(z, k, signed=False)
 
 
 def group_max(h: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -45,6 +41,21 @@ def group_max(h: Tensor, k: int) -> tuple[Tensor, Tensor]:
     values, order = values.sort(dim=1, descending=True, stable=True)
     indices = indices.gather(1, order)
     return torch.where(values == 0, 0, indices), values
+
+
+def _checked_top(h: Tensor, k: int, *, signed: bool) -> tuple[Tensor, Tensor]:
+    """The same as _exact_top where it matters, and quicker; but it looks whether there are ties, and a GPU
+    would be waited for."""
+    values, indices = h.topk(min(k + 1, h.shape[1]), dim=1)
+    tied = values[:, 1:] == values[:, :-1]
+    if not signed:
+        tied &= values[:, 1:] > 0  # what relu removes needs no order
+    values, indices = values[:, :k], indices[:, :k]
+    rows = tied.any(1).nonzero()[:, 0]
+    if len(rows):
+        values, indices = values.clone(), indices.clone()
+        values[rows], indices[rows] = _exact_top(h[rows], k)
+    return values, indices
 
 
 def _exact_top(h: Tensor, k: int) -> tuple[Tensor, Tensor]:

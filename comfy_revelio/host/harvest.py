@@ -25,20 +25,37 @@ def harvest(model: Any, names: Sequence[str], generate: Generate, *, role: str =
     """
     kept: dict[str, list[list[Tensor]]] = {name: [] for name in names}
     tapped = model
-    for name in names:
-        hook_point = hookpoints.resolve(network_of(model.model), name)
-        tapped = _listen(tapped, hook_point, kept[name], role)
+    for name, runs in kept.items():
+
+        def keep(tokens: Tensor, call: ModelCall, runs: list[list[Tensor]] = runs) -> None:
+            grid = tokens.reshape(len(tokens), *call.grid, tokens.shape[2])
+            runs[-1].append(grid.to("cpu", torch.float16, copy=True))
+
+        def start(_run: Run, runs: list[list[Tensor]] = runs) -> None:
+            runs.append([])
+
+        tapped = listen(tapped, name, keep, role=role, on_start=start)
     generate(tapped)
     return {name: torch.cat([torch.stack(run) for run in runs], dim=1) for name, runs in kept.items()}
 
 
-def _listen(model: Any, hook_point: hookpoints.HookPoint, runs: list[list[Tensor]], role: str) -> Any:
-    def start(_run: Run) -> None:
-        runs.append([])
+def listen(
+    model: Any,
+    name: str,
+    take: Callable[[Tensor, ModelCall], None],
+    *,
+    role: str = "cond",
+    captured: str = "output",
+    on_start: Callable[[Run], None] | None = None,
+) -> Any:
+    """A clone of the model that shows `take` the tokens [B, T, d] of a hook point and changes nothing.
 
-    def keep(tokens: Tensor, call: ModelCall, _run: Run) -> None:
+    Each step counts once, by the first time that the sampler evaluates it, and only conditionings of `role`.
+    """
+
+    def hear(tokens: Tensor, call: ModelCall, _run: Run) -> None:
         if call.role == role and call.evaluation == 0:
-            grid = tokens.detach().reshape(tokens.shape[0], *call.grid, tokens.shape[2])
-            runs[-1].append(grid.to("cpu", torch.float16, copy=True))
+            take(tokens.detach(), call)
 
-    return tap(model, hook_point, keep, on_start=start)
+    hook_point = hookpoints.resolve(network_of(model.model), name)
+    return tap(model, hook_point, hear, captured=captured, on_start=on_start)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import comfy.sample
@@ -12,14 +13,15 @@ import torch
 from torch import Tensor
 
 from .. import hookpoints
-from ..training.harvest import Item, Taken, Wanted, read_image
+from ..training.harvest import Drawing, Item, Taken, Wanted, read_image
 from .generate import encode, sample
-from .model_taps import network_of, tap
-from .runs import ModelCall, Run
+from .harvest import listen
+from .model_taps import network_of
+from .runs import ModelCall
 
 
 class ComfyHost:
-    """Runs a ComfyUI model. name: how the manifest calls it; sampling: steps, cfg, sampler, scheduler."""
+    """Runs a ComfyUI model. name: how the manifest calls it."""
 
     def __init__(
         self,
@@ -27,30 +29,15 @@ class ComfyHost:
         clip: Any,
         vae: Any,
         name: str,
+        drawing: Drawing,
         *,
-        height: int,
-        width: int,
-        steps: int = 20,
-        cfg: float = 3.0,
         sampler: str = "euler",
         scheduler: str = "normal",
     ) -> None:
         self.model, self.clip, self.vae, self.name = model, clip, vae, name
-        self.height, self.width = height, width
-        self.sampling: dict[str, Any] = {
-            "steps": steps,
-            "cfg": cfg,
-            "sampler": sampler,
-            "scheduler": scheduler,
-        }
-        self.settings = {
-            "host": "comfyui",
-            "size": f"{width}x{height}",
-            **{
-                key: f"{value:g}" if isinstance(value, float) else str(value)
-                for key, value in self.sampling.items()
-            },
-        }
+        self.drawing = drawing
+        self.sampling = {"sampler": sampler, "scheduler": scheduler}
+        self.settings = {"host": "comfyui", **drawing.told(), **self.sampling}
 
     def hook_point(self, name: str) -> str:
         return hookpoints.resolve(network_of(self.model.model), name).name
@@ -64,7 +51,7 @@ class ComfyHost:
         if items[0].image is None:
             negative = encode(self.clip, [""])
             seeds = [item.seed for item in items]
-            sample(tapped, positive, negative, seeds, height=self.height, width=self.width, **self.sampling)
+            sample(tapped, positive, negative, seeds, **asdict(self.drawing), **self.sampling)
         else:
             self._look_at(tapped, items, positive, wanted.timesteps)
         yield from kept
@@ -72,26 +59,23 @@ class ComfyHost:
     def _listen(self, model: Any, name: str, wanted: Wanted, items: Sequence[Item], kept: list[Taken]) -> Any:
         from_images = items[0].image is not None
 
-        def keep(tokens: Tensor, call: ModelCall, _run: Run) -> None:
-            step_counts = from_images or not wanted.steps or call.step in wanted.steps
-            if call.role != "cond" or call.evaluation or not step_counts:
+        def keep(tokens: Tensor, call: ModelCall) -> None:
+            if not (from_images or not wanted.steps or call.step in wanted.steps):
                 return
-            rows = tokens.detach().to("cpu", torch.float32, copy=True)  # blocks may write to theirs
+            rows = tokens.to("cpu", torch.float32, copy=True)  # blocks may write to theirs
             *frames, height, width = call.grid
             for row, place in zip(rows, call.items, strict=True):
-                for picture in row.unflatten(
-                    0, (math.prod(frames), height * width)
-                ):  # of a video, its frames
+                # of a video, its frames
+                for picture in row.unflatten(0, (math.prod(frames), height * width)):
                     kept.append(Taken(name, items[place].number, call.timestep, picture, (height, width)))
 
-        hook_point = hookpoints.resolve(network_of(self.model.model), name)
-        return tap(model, hook_point, keep, captured=wanted.captured)
+        return listen(model, name, keep, captured=wanted.captured)
 
     def _look_at(
         self, model: Any, items: Sequence[Item], positive: Tensor, timesteps: Sequence[float]
     ) -> None:
         """One evaluation for each timestep of the pictures, noised to it: the way of Revelio."""
-        pixels = torch.stack([read_image(item, self.height, self.width) for item in items])
+        pixels = torch.stack([read_image(item, self.drawing) for item in items])
         latents = self.vae.encode(pixels)
         latents = comfy.sample.fix_empty_latent_channels(model, latents)
         noise = torch.cat(

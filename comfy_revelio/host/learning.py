@@ -19,10 +19,11 @@ from torch import Tensor
 from .. import hookpoints
 from ..dictionary.vectors import concept_vectors
 from ..errors import RevelioError
+from ..naming import name_features
 from ..render.curves import curves
 from ..training import ShardSet, preset
 from ..training.config import TrainConfig
-from ..training.harvest import Wanted, harvest, items_of_prompts
+from ..training.harvest import Drawing, Wanted, harvest, items_of_prompts
 from ..training.run import train_on_shards
 from . import harvest as in_memory
 from . import sae_files
@@ -75,10 +76,8 @@ def harvest_prompts(
     if not prompts:
         raise RevelioError("There are no prompts to draw; write some, one a line.")
     _check_name(name)
-    host = ComfyHost(
-        model, clip, None, name, height=height, width=width, steps=steps, cfg=cfg, sampler=sampler,
-        scheduler=scheduler,
-    )  # fmt: skip
+    drawing = Drawing(height, width, steps, cfg)
+    host = ComfyHost(model, clip, None, name, drawing, sampler=sampler, scheduler=scheduler)
     items = items_of_prompts([prompts[number % len(prompts)] for number in range(pictures)], seed)
     # the same settings lead to the same folder, so that a stopped harvest is found again
     words = repr((sorted(host.settings.items()), list(prompts), seed))
@@ -108,7 +107,9 @@ def train_sae(
     config = replace(config, report_every=max(1, config.steps // 60))  # often enough for a smooth curve
     out = Path(folder_paths.get_folder_paths(sae_files.FOLDER)[0]) / f"{name}.safetensors"
     shown = Live(config)
-    figures = train_on_shards(activations.folder, out, config, shown, family=activations.model)
+    figures = train_on_shards(
+        activations.folder, out, config, shown, family=activations.model, finish=name_features
+    )
     sae = sae_files.load(out.name)
     report = "\n".join(
         [

@@ -54,7 +54,9 @@ def delta(tokens: Tensor, intervention: Intervention, context: TokenContext) -> 
     codes = dictionary.encode(tokens, timestep=context.timestep) if intervention.reads_codes else None
     total: Tensor | None = None
     for features, change in _changes(intervention, codes, tokens, context.grid):
-        added = dictionary.contribution(change * share, features, tokens, timestep=context.timestep)
+        added = dictionary.contribution(
+            change * share, features, tokens, timestep=context.timestep, codes=codes
+        )
         total = added if total is None else total + added
     return total
 

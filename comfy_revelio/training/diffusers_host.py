@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RevelioError
-from .harvest import Item, Taken, Wanted, read_image
+from .harvest import Drawing, Item, Taken, Wanted, read_image
 
 
 class DiffusersHost:
@@ -23,11 +23,8 @@ class DiffusersHost:
     def __init__(
         self,
         folder: Path,
+        drawing: Drawing,
         *,
-        height: int,
-        width: int,
-        steps: int = 20,
-        cfg: float = 3.0,
         device: str = "",
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -39,20 +36,18 @@ class DiffusersHost:
             raise RevelioError(f"{folder} is no diffusers pipeline folder: it has no model_index.json.")
         try:
             self.pipe: Any = DiffusionPipeline.from_pretrained(
-                folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True
-            ).to(device)
+                folder, local_files_only=True, use_safetensors=True
+            ).to(device, dtype)
         except (OSError, ValueError) as error:
             raise RevelioError(f"{folder} cannot be loaded as a pipeline: {error}") from None
         if not hasattr(self.pipe, "unet"):
             raise RevelioError(f"{folder} has no UNet; only UNet pipelines can be harvested this way.")
         self.pipe.set_progress_bar_config(disable=True)
         self.name = folder.resolve().name
-        self.height, self.width, self.steps, self.cfg = height, width, steps, cfg
+        self.drawing = drawing
         self.settings = {
             "host": "diffusers",
-            "size": f"{width}x{height}",
-            "steps": str(steps),
-            "cfg": f"{cfg:g}",
+            **drawing.told(),
             "scheduler": type(self.pipe.scheduler).__name__,
         }
 
@@ -86,10 +81,10 @@ class DiffusersHost:
     def _generate(self, items: Sequence[Item]) -> None:
         self.pipe(
             prompt=[item.prompt for item in items],
-            height=self.height,
-            width=self.width,
-            num_inference_steps=self.steps,
-            guidance_scale=self.cfg,
+            height=self.drawing.height,
+            width=self.drawing.width,
+            num_inference_steps=self.drawing.steps,
+            guidance_scale=self.drawing.cfg,
             generator=[torch.Generator().manual_seed(item.seed) for item in items],
             output_type="latent",
         )
@@ -98,7 +93,7 @@ class DiffusersHost:
     def _look_at(self, items: Sequence[Item], timesteps: Sequence[float]) -> None:
         """One evaluation for each timestep of the pictures, noised to it: the way of Revelio."""
         unet, vae, scheduler = self.pipe.unet, self.pipe.vae, self.pipe.scheduler
-        pixels = torch.stack([read_image(item, self.height, self.width) for item in items])
+        pixels = torch.stack([read_image(item, self.drawing) for item in items])
         pixels = (pixels.movedim(-1, 1) * 2 - 1).to(vae.device, vae.dtype)
         latents = vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
         noise = torch.cat(

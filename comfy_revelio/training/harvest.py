@@ -50,6 +50,20 @@ class Wanted:
     timesteps: tuple[float, ...] = (25.0, 200.0)
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """How pictures are drawn of prompts. height, width: in pixels, of real pictures too."""
+
+    height: int
+    width: int
+    steps: int = 20
+    cfg: float = 3.0
+
+    def told(self) -> dict[str, str]:
+        """As it stands in the manifest."""
+        return {"size": f"{self.width}x{self.height}", "steps": str(self.steps), "cfg": f"{self.cfg:g}"}
+
+
 class Taken(NamedTuple):
     """Activations [n, d] of one item at one hook point and timestep; grid: (height, width) with n cells."""
 
@@ -86,13 +100,15 @@ def harvest(
     batch: int = 8,
     dtype: torch.dtype = torch.float16,
     shard_bytes: int = 256 * 2**20,
+    checkpoint_every: int = 64,
     budget_bytes: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Path]:
     """Run the host on all items that are not on disk yet; the folder of each hook point by its plain name.
 
-    budget_bytes: of all folders together; when it is reached, BudgetReached is raised and what is on disk is
-    whole. Raises RevelioError for unknown hook points and for folders of another model or other settings.
+    checkpoint_every: items after which they go to disk, if they are not shard_bytes before; a kill costs no
+    more. budget_bytes: of all folders together; when it is reached, BudgetReached is raised and what is on
+    disk is whole. Raises RevelioError for unknown hook points, and for folders of another model or settings.
     """
     names = tuple(dict.fromkeys(host.hook_point(name) for name in wanted.hook_points))
     wanted = Wanted(names, wanted.captured, wanted.steps, wanted.timesteps)
@@ -124,6 +140,7 @@ def harvest(
                             source,
                             dtype=dtype,
                             shard_bytes=shard_bytes,
+                            shard_items=checkpoint_every,
                             budget_bytes=share,
                         )
                     )
@@ -156,7 +173,7 @@ def items_of_images(folder: Path, prompt: str = "") -> list[Item]:
     return items
 
 
-def read_image(item: Item, height: int, width: int) -> Tensor:
+def read_image(item: Item, drawing: Drawing) -> Tensor:
     """The picture of an item, cropped to the shape and scaled: float32 [height, width, 3] in 0..1."""
     import numpy as np
     from PIL import Image, ImageOps
@@ -164,7 +181,9 @@ def read_image(item: Item, height: int, width: int) -> Tensor:
     assert item.image is not None
     try:
         with Image.open(item.image) as picture:
-            fitted = ImageOps.fit(picture.convert("RGB"), (width, height), Image.Resampling.LANCZOS)
+            fitted = ImageOps.fit(
+                picture.convert("RGB"), (drawing.width, drawing.height), Image.Resampling.LANCZOS
+            )
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise RevelioError(f"{item.image} cannot be read as a picture ({error}); take it away.") from None
     return torch.from_numpy(np.asarray(fitted, dtype=np.float32) / 255)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..analysis.words import concepts_of_prompts, labels_of_prompts
 from ..dictionary import Dictionary, FeatureStats, save_dictionary
 from .config import TrainConfig
-from .harvest import prompts_of
 from .metrics import error_by_timestep, feature_stats, measure
 from .processes import join
 from .shards import Batch, ShardSet
@@ -31,13 +29,15 @@ def train_on_shards(
     progress: Progress | None = None,
     *,
     family: str = "",
+    finish: Callable[[Dictionary, Path], None] | None = None,
     checkpoint_every: int = 500,
 ) -> dict[str, Any]:
     """Train on a folder of activations, write the dictionary to `out` and return its figures.
 
     The state of the unfinished training lies beside `out`, as NAME.training: the same call after a kill goes
     on from it. A tenth of the items is held out for the figures: explained_variance, fvu, cosine, l0,
-    dead_share, and by_timestep. Where the harvest wrote its prompts down, features are labelled by words.
+    dead_share, and by_timestep. finish(dictionary, data) is called before the dictionary is saved, and may
+    add to it.
     """
     shards = ShardSet(data)
     seen, held_out = shards.split()
@@ -53,15 +53,8 @@ def train_on_shards(
     dictionary.figures = {name: value for name, value in figures.items() if isinstance(value, float)}
     if dictionary.modulation is None:
         dictionary.set_stats(stats_on(dictionary, shards))
-    if prompts := prompts_of(data.parent):
-        some = shards.split(0.0)[0].all(limit=_STATS_ROWS)
-        times = some.timestep if dictionary.modulation is not None else None
-        dictionary.labels = labels_of_prompts(dictionary, some.x, some.item, prompts, timesteps=times)
-        if dictionary.modulation is None and shards.source.grid is not None:
-            words = list(dictionary.labels)
-            dictionary.concepts = concepts_of_prompts(
-                dictionary, lambda: ((part.x, part.item) for part in maps_of(shards)), prompts, words
-            )
+    if finish is not None:
+        finish(dictionary, data)
     save_dictionary(dictionary, out)
     return figures
 

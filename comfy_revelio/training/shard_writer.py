@@ -68,14 +68,18 @@ class ShardWriter:
         *,
         dtype: torch.dtype = torch.float16,
         shard_bytes: int = 256 * 2**20,
+        shard_items: int = 64,
         budget_bytes: int | None = None,
     ) -> None:
-        """shard_bytes: size of a shard, unless a single item is larger; budget_bytes: of all shards."""
+        """budget_bytes: of all shards; the rest bounds one shard, and so what a kill costs.
+
+        shard_bytes: its size, unless a single item is larger; shard_items: how many items it has at most.
+        """
         name = str(dtype).removeprefix("torch.")
         if name not in ROW_TYPES:
             raise RevelioError(f"Activations are stored as one of {', '.join(ROW_TYPES)}, not as {name}.")
         self._folder, self._dtype = Path(folder), dtype
-        self._shard_bytes, self._budget = shard_bytes, budget_bytes
+        self._shard_bytes, self._shard_items, self._budget = shard_bytes, shard_items, budget_bytes
         self._row_bytes = source.d_model * torch.finfo(dtype).bits // 8 + 4 + 8
         self._manifest, self._disk_bytes = _open_folder(self._folder, Manifest(source, name))
         self._listed = self._manifest  # the manifest as it is on disk
@@ -121,7 +125,7 @@ class ShardWriter:
         self._finished.add(item)
         self._ready.append(self._open.pop(item))
         self._ready_rows += entry.rows
-        if self._ready_rows * self._row_bytes >= self._shard_bytes:
+        if self._ready_rows * self._row_bytes >= self._shard_bytes or len(self._ready) >= self._shard_items:
             self._flush()
 
     def close(self) -> None:

@@ -27,7 +27,7 @@ class Harvester:
         self.engine = pack("comfy_revelio.training.harvest")
         self.shards = pack("comfy_revelio.training.shards")
         self.host = pack("comfy_revelio.host.harvest_host").ComfyHost(
-            *parts, "mini", height=64, width=96, steps=4
+            *parts, "mini", self.engine.Drawing(height=64, width=96, steps=4)
         )
 
     def run(self, items: Any, out: Path, wanted: Any, **options: Any) -> dict[str, Any]:

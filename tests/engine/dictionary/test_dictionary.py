@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
-from comfy_revelio.dictionary import Codes, Dictionary, FeatureStats
+from comfy_revelio.dictionary import Codes, Dictionary, FeatureStats, select
 from comfy_revelio.dictionary import dictionary as dictionary_module
 from comfy_revelio.dictionary.select import top_k
 from comfy_revelio.errors import RevelioError
@@ -179,3 +180,28 @@ def test_statistics_move_with_the_weights_and_must_fit(make_dictionary) -> None:
 def test_a_feature_is_called_by_the_label_it_ranks_highest_in(make_dictionary) -> None:
     dictionary = make_dictionary(labels={"hat": [3, 4], "red hat": [4]})
     assert [dictionary.label_of(f) for f in (3, 4, 5)] == ["hat", "red hat", ""]
+
+
+@pytest.mark.parametrize("activation", dictionary_module.ACTIVATIONS)
+def test_encoding_does_not_wait_for_a_gpu(make_dictionary, activation: str) -> None:
+    """Fake tensors have no numbers, so whatever would ask the device for one fails on them."""
+    kinds = {
+        "jumprelu": {"threshold": torch.zeros(40)},
+        "gated": {"gate_bias": torch.zeros(40), "magnitude": torch.ones(40)},
+    }
+    dictionary = make_dictionary(activation=activation, **kinds.get(activation, {}))
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        for name, tensor in dictionary.named_buffers():
+            setattr(dictionary, name, mode.from_tensor(tensor).to("cuda"))
+        codes = dictionary.encode(torch.empty(2, 30, 12, device="cuda"))
+        assert codes.values.device.type == "cuda" and codes.shape == (2, 30)
+
+
+def test_the_way_for_gpus_finds_the_same_as_the_one_for_processors() -> None:
+    h = torch.randint(-3, 4, (200, 64), generator=torch.Generator().manual_seed(6)).float()
+    for signed in (True, False):
+        rows = (h + torch.randn(h.shape) * (torch.arange(200) % 2)[:, None]).contiguous()
+        values, indices = select._exact_top(rows, 9)
+        values = values if signed else values.relu()
+        ours = top_k(rows, 9, signed=signed)
+        assert torch.equal(ours[1], values) and torch.equal(ours[0], torch.where(values == 0, 0, indices))

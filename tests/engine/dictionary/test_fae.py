@@ -68,6 +68,22 @@ def test_a_checkpoint_folder_is_known_by_its_marks(tmp_path: Path) -> None:
         read_orbax(tmp_path)
 
 
+def test_a_checkpoint_that_orbax_wrote_is_read(tmp_path: Path) -> None:
+    orbax = pytest.importorskip("orbax.checkpoint")
+    params, info = parameters()
+    as_numpy = {
+        "sae_params": {name: tensor.numpy() for name, tensor in params.items()},
+        "info": {name: tensor.numpy() for name, tensor in info.items()},
+        "ema": {name: tensor.numpy() * 2 for name, tensor in params.items()},
+    }
+    folder = tmp_path / f"sae_double_l18_img-k{K}" / "30000"
+    orbax.PyTreeCheckpointer().save(folder / "default", as_numpy)
+    dictionary, told = read_orbax(folder), from_parameters(params, info, K)
+    assert (dictionary.k, dictionary.hook_point) == (K, "transformer_blocks.18")
+    for one, other in zip(dictionary.buffers(), told.buffers(), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_other_parameters_are_refused() -> None:
     params, info = parameters()
     del params["b_post"]

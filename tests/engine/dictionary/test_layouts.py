@@ -294,7 +294,9 @@ def openai(folder: Path, *, kind: str, tied: bool = False) -> Written:
     }  # fmt: skip
     state |= {"decoder.linear.weight": w["enc"]} if tied else {"decoder.weight": w["dec"]}
     after = "Identity" if kind.endswith("Identity") else "ReLU"
-    state["activation_state_dict"] = {"k": K, "postact_fn": after} if kind != "ReLU" else {}
+    activation: dict[str, Any] = {"k": K, "postact_fn": after} if kind != "ReLU" else {}
+    state["activation_state_dict"] = activation
+    state |= {f"activation.{name}": value for name, value in activation.items()}
     path = folder / "autoencoder.pt"
     torch.save(state, path)
 
@@ -314,9 +316,10 @@ def openai(folder: Path, *, kind: str, tied: bool = False) -> Written:
     return Written(path, formula, "openai")
 
 
-def flux_ff(folder: Path, *, use_topk: bool) -> Written:
+def flux_ff(folder: Path, *, use_topk: bool, normalised: bool = False) -> Written:
     w = weights()
     config = {"input_dim": D, "hidden_dim": N, "use_topk": use_topk, "topk_k": K, "l1_coeff": 0.0}
+    config["normalize_data"] = normalised
     state = {
         "pre_bias": w["bias"],
         "encoder.weight": w["enc"],
@@ -474,11 +477,9 @@ def test_steering_adds_what_the_decoder_would(tmp_path: Path, layout: str) -> No
         codes.scale,
         codes.shift,
     )
-    near(
-        dictionary.contribution(before, [feature], x),
-        (dictionary.decode(codes) - dictionary.decode(without)).double(),
-        "contribution",
-    )
+    expected = (dictionary.decode(codes) - dictionary.decode(without)).double()
+    near(dictionary.contribution(before, [feature], x), expected, "contribution")
+    near(dictionary.contribution(before, [feature], x, codes=codes), expected, "contribution of the codes")
 
 
 def test_statistics_beside_the_weights_are_read(tmp_path: Path) -> None:
@@ -536,6 +537,11 @@ def test_what_is_off_is_refused_in_a_sentence(tmp_path: Path, fault: str) -> Non
     with pytest.raises(RevelioError, match=message) as problem:
         load_dictionary(tmp_path)
     assert "\n" not in str(problem.value)
+
+
+def test_activations_that_nobody_can_make_again_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RevelioError, match="trained on standardised activations"):
+        load_dictionary(flux_ff(tmp_path, use_topk=True, normalised=True).path)
 
 
 def test_folders_without_one_or_with_too_many(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -16,11 +17,22 @@ from comfy_revelio.training import ShardWriter
 from comfy_revelio.training.shards import Source
 
 ROOT = Path(__file__).resolve().parents[3]
-KILLS = 4
+KILLS = int(os.environ.get("REVELIO_KILLS", "4"))
 
 
 def command(data: Path, out: Path) -> list[str]:
-    settings = ["--n-features", "64", "--k", "4", "--steps", "3000", "--batch", "256", "--device", "cpu"]
+    settings = [
+        "--n-features",
+        "64",
+        "--k",
+        "4",
+        "--steps",
+        str(800 * KILLS),
+        "--batch",
+        "256",
+        "--device",
+        "cpu",
+    ]
     return [
         sys.executable, "-m", "comfy_revelio", "train", str(data), str(out), *settings,
         "--checkpoint-every", "40", "--option", "report_every=20",

@@ -1,0 +1,136 @@
+"""What each recipe reaches on the bundled model at the middle hook point: the tables of docs/training.md.
+
+Draws pictures of captions of the model's own grammar, keeps the activations of all steps, trains every recipe
+on nine tenths of the pictures and measures it on the rest. `--write` puts the tables into the document:
+`python3 dev.py run -- python -m benchmarks.bench_presets --write`, half an hour on one core. Pictures and
+dictionaries stay in --folder, and a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from comfy_revelio import cli
+from comfy_revelio.errors import RevelioError
+from comfy_revelio.mini.attributes import labels_for
+from comfy_revelio.mini.captions import caption
+from comfy_revelio.training import PRESETS, ShardSet, preset
+from comfy_revelio.training.run import train_on_shards
+from devtools.figures import fill, table
+from devtools.places import ROOT
+
+HOOK_POINT = "middle_block.1"
+DOCUMENT = ROOT / "docs" / "training.md"
+BATCH = 1024
+FIRST = 2_000_000
+"""Number of the first caption: beyond those that the model and its SAEs were trained with."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few pictures and steps, to see that it runs")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/training.md")
+    parser.add_argument("--folder", type=Path, default=ROOT / "output" / "presets")
+    parser.add_argument("--only", action="append", choices=list(PRESETS), help="once for each recipe")
+    options = parser.parse_args()
+    pictures, steps = (24, 60) if options.quick else (320, 800)
+    folder = options.folder / f"{pictures}x{steps}"
+    folder.mkdir(parents=True, exist_ok=True)
+
+    data = harvested(folder, pictures)
+    reports = [trained(data, folder, name, steps) for name in options.only or PRESETS]
+    blocks = {"presets": presets_block(reports, ShardSet(data)), "timesteps": timesteps_block(reports)}
+    print("\n\n".join(blocks.values()))
+    if options.write:
+        DOCUMENT.write_text(fill(DOCUMENT.read_text(encoding="utf-8"), blocks), encoding="utf-8")
+    return 0
+
+
+def harvested(folder: Path, pictures: int) -> Path:
+    """The activations of this many captions, by the command line."""
+    prompts = folder / "prompts.txt"
+    texts = (
+        caption(labels_for("model", FIRST + number), np.random.default_rng([15, number])).text
+        for number in range(pictures)
+    )
+    prompts.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    out = folder / "activations"
+    if cli.main(["harvest", str(out), "--hook-point", HOOK_POINT, "--prompts", str(prompts), "--json"]):
+        raise RevelioError("The harvest failed.")
+    return out / HOOK_POINT
+
+
+def trained(data: Path, folder: Path, name: str, steps: int) -> dict[str, Any]:
+    """Train one recipe and return its figures; those of a run before where there are some."""
+    report = folder / f"{name}.json"
+    if report.exists():
+        return dict(json.loads(report.read_text(encoding="utf-8")))
+    print(f"{name}: training", file=sys.stderr, flush=True)
+    config = preset(name, ShardSet(data).d_model, steps=steps, batch=BATCH, device="cpu")
+    start = time.perf_counter()
+    figures = train_on_shards(data, folder / f"{name}.safetensors", config, show)
+    figures |= {
+        "name": name,
+        "k": config.k,
+        "n_features": config.n_features,
+        "steps": steps,
+        "seconds": time.perf_counter() - start,
+    }
+    report.write_text(json.dumps(figures, indent=2), encoding="utf-8")
+    return figures
+
+
+def show(step: int, steps: int, figures: dict[str, float]) -> None:
+    told = "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
+    print(f"{step}/{steps}  {told}", file=sys.stderr, flush=True)
+
+
+def presets_block(reports: list[dict[str, Any]], shards: ShardSet) -> str:
+    head = ["preset", "features", "k", "explained variance", "cosine", "L0", "dead", "seconds"]
+    rows = [
+        [
+            f"`{figures['name']}`",
+            str(figures["n_features"]),
+            str(figures["k"]),
+            f"{figures['explained_variance']:.3f}",
+            f"{figures['cosine']:.3f}",
+            f"{figures['l0']:.1f}",
+            f"{figures['dead_share']:.1%}",
+            f"{figures['seconds']:.0f}",
+        ]
+        for figures in reports
+    ]
+    return (
+        f"{reports[0]['steps']} steps of {BATCH} activations out of {shards.n_rows:,} of {shards.n_items} "
+        f"pictures ({HOOK_POINT}, {shards.d_model} wide, all 20 steps), measured on the "
+        f"{reports[0]['measured_rows']:,.0f} of the tenth of the pictures that was held out. "
+        f"Seconds are of one CPU core.\n\n{table(head, rows)}"
+    )
+
+
+def timesteps_block(reports: list[dict[str, Any]]) -> str:
+    """Mean squared error of plain and temporal by ranges of timesteps."""
+    by_name = {figures["name"]: figures["by_timestep"] for figures in reports}
+    if not {"topk", "temporal"} <= set(by_name):
+        return ""
+    rows = [
+        [
+            f"{plain['from']:.0f} to {plain['to']:.0f}",
+            f"{plain['mse']:.5f}",
+            f"{temporal['mse']:.5f}",
+            f"{temporal['mse'] / plain['mse'] - 1:+.1%}",
+        ]
+        for plain, temporal in zip(by_name["topk"], by_name["temporal"], strict=True)
+    ]
+    return table(["timesteps", "`topk`", "`temporal`", "difference"], rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

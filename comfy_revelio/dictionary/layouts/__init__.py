@@ -1,0 +1,35 @@
+"""The checkpoint layouts of others: each is recognised by its content and read strictly.
+
+What distinguishes them cannot be told from shapes, so every layout names the formula of its own code: how the
+encoder's input is centred, which values are kept, which bias decoding adds, and how activations are
+normalised. Facts and sources: the table in docs/formats.md.
+"""
+
+from __future__ import annotations
+
+from ..dictionary import Dictionary
+from ..sources import Source
+from . import dictionary_learning, flux_ff, itda, openai, revelio, saelens, sparsify, unbox
+from .strict import Content, Layout
+
+LAYOUTS = tuple(
+    module.LAYOUT
+    for module in (revelio, flux_ff, unbox, openai, itda, sparsify, dictionary_learning, saelens)
+)
+"""In the order in which they are tried."""
+
+
+def read_layout(source: Source, content: Content) -> Dictionary:
+    """The dictionary in the content of a file; RevelioError when no layout fits or something is off."""
+    layout = recognise(content, source.config)
+    if layout is None:
+        names = ", ".join(sorted(map(str, content))[:8]) or "none"
+        raise source.refuse(f"its tensors ({names}) belong to no layout of a dictionary that is known here.")
+    dictionary = layout.read(source, content)
+    dictionary.source_format = layout.of(source.config)
+    return dictionary
+
+
+def recognise(content: Content, config: Content) -> Layout | None:
+    """The layout that the names of the tensors point to."""
+    return next((layout for layout in LAYOUTS if layout.matches(content, config)), None)

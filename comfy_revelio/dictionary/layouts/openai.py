@@ -1,0 +1,57 @@
+"""Checkpoints of openai/sparse_autoencoder (arXiv 2406.04093)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..dictionary import Dictionary
+from ..sources import Source
+from .strict import Content, Layout, take, whole
+
+
+def _matches(content: Content, config: Content) -> bool:
+    return {"pre_bias", "latent_bias", "encoder.weight"} <= set(content)
+
+
+def _read(source: Source, content: Content) -> Dictionary:
+    """act((x - pre_bias) W_e^T + latent_bias) W_d^T + pre_bias; with TopK, x is layer-normalised first."""
+    content = dict(content)
+    activation = content.pop("activation", "ReLU")
+    settings = content.pop("activation_state_dict", {})
+    for name in ("k", "postact_fn"):  # state_dict() of its TopK puts them into the file a second time
+        if f"activation.{name}" in content:
+            again = content.pop(f"activation.{name}")
+            if not isinstance(settings, Mapping) or settings.get(name) != again:
+                raise source.refuse(f"it says two things about {name} of its activation.")
+    tied = "decoder.linear.weight" in content
+    t = take(
+        source,
+        content,
+        {"pre_bias": "d", "latent_bias": "n", "encoder.weight": "nd"}
+        | ({"decoder.linear.weight": "nd"} if tied else {"decoder.weight": "dn"}),
+        {"stats_last_nonzero": "int n", "latents_activation_frequency": "n", "latents_mean_square": "n"},
+    )
+    n = len(t["latent_bias"])
+    if activation == "TopK":
+        after = settings.get("postact_fn", "ReLU") if isinstance(settings, Mapping) else None
+        if after not in ("ReLU", "Identity"):
+            raise source.refuse(f"its function after top-k is {after!r}, but known are ReLU and Identity.")
+        kind, k = ("topk_relu" if after == "ReLU" else "topk_signed"), whole(source, settings, "k")
+    elif activation == "ReLU":
+        kind, k = "relu", n
+    else:
+        raise source.refuse(f"its activation is {activation!r}, but known are TopK and ReLU.")
+    return Dictionary(
+        t["encoder.weight"],
+        t["latent_bias"],
+        t["decoder.linear.weight"] if tied else t["decoder.weight"].T.contiguous(),
+        t["pre_bias"],
+        t["pre_bias"],
+        k=k,
+        activation=kind,
+        normalise="layernorm" if activation == "TopK" else "none",
+        hook_point=source.hook_point,
+    )
+
+
+LAYOUT = Layout(lambda _: "openai", _matches, _read)

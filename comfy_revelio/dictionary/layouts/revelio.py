@@ -1,0 +1,39 @@
+"""Checkpoints of Revelio (arXiv 2411.16725)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..dictionary import Dictionary
+from ..sources import Source, Stub
+from .strict import Content, Layout, agree, only, take, whole
+
+
+def _matches(content: Content, config: Content) -> bool:
+    return "cfg" in content and "state_dict" in content
+
+
+def _read(source: Source, content: Content) -> Dictionary:
+    """x^ = topk((x - b_dec) W_enc + b_enc) W_dec + b_dec, signed, of spatially averaged block outputs."""
+    only(source, content, "cfg", "state_dict")
+    cfg = content["cfg"]
+    settings: Content = cfg.state if isinstance(cfg, Stub) else cfg if isinstance(cfg, Mapping) else {}
+    t = take(source, content["state_dict"], {"W_enc": "dn", "b_enc": "n", "W_dec": "nd", "b_dec": "d"})
+    W_enc = t["W_enc"].T.contiguous()
+    agree(source, W_enc, d_in=settings.get("d_in"), n=settings.get("d_sae"))
+    block = settings.get("block_name") if "up_" in str(settings.get("block_name")) else None
+    named = block or settings.get("module_name") or ""
+    return Dictionary(
+        W_enc,
+        t["b_enc"],
+        t["W_dec"],
+        t["b_dec"],
+        t["b_dec"],
+        k=whole(source, settings, "k"),
+        activation="topk_signed",
+        hook_point=named if isinstance(named, str) else "",
+        pooling="spatial_mean",
+    )
+
+
+LAYOUT = Layout(lambda _: "revelio-paper", _matches, _read)

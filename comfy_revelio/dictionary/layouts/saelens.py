@@ -1,0 +1,92 @@
+"""Checkpoints of SAELens, before and after its version 6."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ..dictionary import Dictionary
+from ..sources import Source
+from .strict import Content, Layout, agree, take, unit_decoder, whole
+
+
+def _matches(content: Content, config: Content) -> bool:
+    return {"W_enc", "W_dec", "b_dec"} <= set(content)
+
+
+_NORMALISATIONS = {
+    "none": "none",
+    "expected_average_only_in": "none",  # done by the training code's data, not by the dictionary
+    "constant_norm_rescale": "rms",
+    "layer_norm": "layernorm",
+}
+
+
+def _read(source: Source, content: Content) -> Dictionary:
+    """standard, topk, batchtopk, jumprelu and gated, of SAELens before and after its version 6."""
+    config = source.config
+    if not config:
+        raise source.refuse("it needs the cfg.json that SAELens writes beside it.")
+    architecture = config.get("architecture", "standard")
+    function = config.get("activation_fn", config.get("activation_fn_str", "relu"))
+    details = config.get("activation_fn_kwargs")
+    settings: dict[str, Any] = {**config, **(details if isinstance(details, Mapping) else {})}
+    if architecture == "standard" and function == "topk":
+        architecture = "topk"
+    if architecture not in ("standard", "topk", "batchtopk", "jumprelu", "gated"):
+        raise source.refuse(
+            f"its architecture is {architecture!r}, but known are standard, topk, batchtopk, jumprelu "
+            "and gated."
+        )
+    normalise = config.get("normalize_activations") or "none"
+    normalise = "expected_average_only_in" if normalise is True else normalise
+    if normalise not in _NORMALISATIONS:
+        raise source.refuse(
+            f"its normalisation is {normalise!r}, but known are {', '.join(_NORMALISATIONS)}."
+        )
+    own = {
+        "standard": {"b_enc": "n"},
+        "topk": {"b_enc": "n"},
+        "batchtopk": {"b_enc": "n", "topk_threshold": ""},
+        "jumprelu": {"b_enc": "n", "threshold": "n"},
+        "gated": {"b_gate": "n", "b_mag": "n", "r_mag": "n"},
+    }[architecture]
+    t = take(source, content, {"W_enc": "dn", "W_dec": "nd", "b_dec": "d", **own}, {"scaling_factor": "n"})
+    W_enc, W_dec, b_dec = t["W_enc"].T.contiguous(), t["W_dec"], t["b_dec"]
+    n = len(W_enc)
+    agree(source, W_enc, d_in=config.get("d_in"), n=config.get("d_sae"))
+    b_enc = t["b_mag"] if architecture == "gated" else t["b_enc"]
+    threshold = t.get("threshold")
+    if architecture == "batchtopk":
+        threshold = t["topk_threshold"].expand(n).contiguous()
+    if config.get("rescale_acts_by_decoder_norm") and architecture in ("topk", "batchtopk"):
+        W_enc, b_enc, W_dec = unit_decoder(W_enc, b_enc, W_dec)
+    if (factor := t.get("scaling_factor")) is not None and not torch.allclose(
+        factor, torch.ones_like(factor)
+    ):
+        if not config.get("finetuning_scaling_factor"):
+            raise source.refuse("it has a scaling_factor that its config does not ask for.")
+        W_dec = W_dec * factor[:, None]
+    centred = config.get("apply_b_dec_to_input", True)
+    metadata = config.get("metadata")
+    named = {**config, **(metadata if isinstance(metadata, Mapping) else {})}
+    hook_point = named.get("hook_name", named.get("hook_point"))
+    return Dictionary(
+        W_enc,
+        b_enc,
+        W_dec,
+        b_dec if centred else torch.zeros_like(b_dec),
+        b_dec,
+        k=whole(source, settings, "k") if architecture == "topk" else n,
+        activation={"standard": "relu", "topk": "topk_relu", "gated": "gated"}.get(architecture, "jumprelu"),
+        threshold=threshold,
+        gate_bias=t.get("b_gate"),
+        magnitude=t["r_mag"].exp() if architecture == "gated" else None,
+        normalise=_NORMALISATIONS[normalise],
+        hook_point=hook_point if isinstance(hook_point, str) else source.hook_point,
+    )
+
+
+LAYOUT = Layout(lambda _: "saelens", _matches, _read)

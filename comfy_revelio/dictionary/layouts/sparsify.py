@@ -1,0 +1,44 @@
+"""Checkpoints of EleutherAI sparsify, and of SAeUron and SAEmnesia, which come from it."""
+
+from __future__ import annotations
+
+from ..dictionary import Dictionary
+from ..sources import Source
+from .strict import Content, Layout, agree, take, whole
+
+
+def _matches(content: Content, config: Content) -> bool:
+    return {"encoder.weight", "encoder.bias", "W_dec"} <= set(content)
+
+
+def _read(source: Source, content: Content) -> Dictionary:
+    """x^ = topk(relu((x - b_dec) W_e^T + b)) W_dec + b_dec.
+
+    SAeUron trains with BatchTopK, but its own loading switches to top-k of every token, as here.
+    """
+    config = source.config
+    if config.get("transcode") or config.get("skip_connection") or "W_skip" in content:
+        raise source.refuse("it is a transcoder, not a dictionary of one activation space.")
+    t = take(source, content, {"encoder.weight": "nd", "encoder.bias": "n", "W_dec": "nd", "b_dec": "d"})
+    d_in, n = config.get("d_in"), config.get("num_latents") or None
+    if n is None and type(d_in) is int and type(config.get("expansion_factor")) is int:
+        n = d_in * config["expansion_factor"]
+    agree(source, t["encoder.weight"], d_in=d_in, n=n)
+    activation = config.get("activation", "topk")
+    if activation not in ("topk", "groupmax"):
+        raise source.refuse(f"its activation is {activation!r}, but known are topk and groupmax.")
+    return Dictionary(
+        t["encoder.weight"],
+        t["encoder.bias"],
+        t["W_dec"],
+        t["b_dec"],
+        t["b_dec"],
+        k=whole(source, config, "k"),
+        activation="topk_relu" if activation == "topk" else "groupmax",
+        normalise="layernorm" if config.get("input_unit_norm") else "none",
+        hook_point=source.hook_point,
+        captured="diff" if config.get("residual_sae") or config.get("output_or_diff") == "diff" else "output",
+    )
+
+
+LAYOUT = Layout(lambda config: "saeuron" if "sample_topk" in config else "sparsify", _matches, _read)

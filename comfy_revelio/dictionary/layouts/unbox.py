@@ -1,0 +1,53 @@
+"""Checkpoints of sdxl-unbox (arXiv 2410.22366) and Concept Steerers (arXiv 2501.19066)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..dictionary import Dictionary
+from ..sources import Source, read_beside
+from ..stats import FeatureStats
+from .strict import Content, Layout, agree, only, take, whole
+
+
+def _matches(content: Content, config: Content) -> bool:
+    inner = content.get("state_dict")
+    return "cfg" not in content and isinstance(inner, Mapping) and {"pre_bias", "latent_bias"} <= set(inner)
+
+
+def _read(source: Source, content: Content) -> Dictionary:
+    """x^ = relu(topk((x - pre_bias) W_e^T + latent_bias)) W_d^T + pre_bias, of block output - input.
+
+    Concept Steerers trained with pre_bias taken off the target as well, so its weights reconstruct x only
+    with 2 pre_bias. Both write the same keys; only its config has `auxk_coef`.
+    """
+    only(source, content, "state_dict")
+    t = take(
+        source,
+        content["state_dict"],
+        {"pre_bias": "d", "latent_bias": "n", "encoder.weight": "nd", "decoder.weight": "dn"},
+        {"stats_last_nonzero": "int n"},
+    )
+    k = whole(source, source.config, "k")
+    agree(source, t["encoder.weight"], d_in=source.config.get("d_model"), n=source.config.get("n_dirs_local"))
+    steerers = "auxk_coef" in source.config
+    stats = None
+    if (mean := read_beside(source, "mean.pt")) is not None:
+        if tuple(mean.shape) != (len(t["latent_bias"]),) or not bool(mean.isfinite().all()):
+            raise source.refuse("mean.pt beside it is not one finite number for each feature.")
+        stats = FeatureStats(mean.float())
+    text = source.hook_point.startswith("text_encoder")
+    return Dictionary(
+        t["encoder.weight"],
+        t["latent_bias"],
+        t["decoder.weight"].T.contiguous(),
+        t["pre_bias"],
+        t["pre_bias"] * (2 if steerers else 1),
+        k=k,
+        hook_point=source.hook_point,
+        captured="output" if steerers or text else "diff",
+        stats=stats,
+    )
+
+
+LAYOUT = Layout(lambda config: "concept-steerers" if "auxk_coef" in config else "sdxl-unbox", _matches, _read)

@@ -1,0 +1,85 @@
+"""A harvest of the bundled model that is killed again and again ends where one that was left alone ends."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from comfy_revelio.training import ShardSet
+from comfy_revelio.training.shard_manifest import MANIFEST, read_manifest
+
+ROOT = Path(__file__).resolve().parents[2]
+KILLS = int(os.environ.get("REVELIO_KILLS", "2"))
+PER_KILL = 16
+"""Pictures that are drawn before the next kill, at most."""
+EVERY, BATCH = 4, 2
+HOOKS = ("middle_block.1", "output_blocks.3.1")
+
+
+def start(comfyui: Path, prompts: Path, out: Path) -> subprocess.Popen[str]:
+    hooks = [word for name in HOOKS for word in ("--hook-point", name)]
+    settings = ["--steps", "3", "--size", "64x96", "--batch", str(BATCH), "--checkpoint-every", str(EVERY)]
+    words = ["harvest", str(out), "--prompts", str(prompts), *hooks, *settings]
+    return subprocess.Popen(
+        [sys.executable, "-m", "comfy_revelio", *words],
+        cwd=ROOT,
+        env={**os.environ, "COMFYUI_PATH": str(comfyui)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def first_told(child: subprocess.Popen[str]) -> int:
+    """How many items are done when the work begins; past what libraries print."""
+    assert child.stderr is not None
+    return next(done for line in child.stderr if (done := told(line)) is not None)
+
+
+def told(line: str) -> int | None:
+    return int(line.split("/")[0]) if line.endswith(" items\n") else None
+
+
+def on_disk(out: Path) -> int:
+    """Items that every hook point has; each folder is checked on the way."""
+    folders = [out / name for name in HOOKS]
+    return min(ShardSet(folder).n_items if (folder / MANIFEST).exists() else 0 for folder in folders)
+
+
+def test_kills_cost_at_most_the_pictures_since_the_last_shard(comfyui: Path, tmp_path: Path) -> None:
+    prompts, alone, out = tmp_path / "prompts.txt", tmp_path / "alone", tmp_path / "killed"
+    count = KILLS * PER_KILL
+    prompts.write_text("\n".join(f"a pixel art portrait, {n % 7} hats" for n in range(count)))
+    child = start(comfyui, prompts, alone)
+    assert first_told(child) == 0
+    began = time.monotonic()
+    assert child.stderr is not None
+    assert [number for line in child.stderr if (number := told(line)) is not None][-1] == count
+    assert child.wait() == 0
+    seconds_per_kill = (time.monotonic() - began) / KILLS
+
+    rng = random.Random(0)
+    kept = 0
+    for _ in range(KILLS):
+        child = start(comfyui, prompts, out)
+        first = first_told(child)
+        assert first >= kept  # it went on, and did not start anew
+        time.sleep(rng.random() * seconds_per_kill)
+        child.kill()
+        assert child.stderr is not None
+        done = max([first, *(number for line in child.stderr if (number := told(line)) is not None)])
+        assert child.wait() != 0
+        kept = on_disk(out)
+        assert done - EVERY < kept <= done + BATCH
+    child = start(comfyui, prompts, out)
+    assert child.communicate()[1] and child.returncode == 0
+
+    for name in HOOKS:
+        assert read_manifest(out / name) == read_manifest(alone / name)
+        files = {file.name: file.read_bytes() for file in (alone / name).iterdir()}
+        assert {file.name: file.read_bytes() for file in (out / name).iterdir()} == files
+        assert ShardSet(out / name).n_items == count
