@@ -36,7 +36,7 @@ class ComfyHost:
     ) -> None:
         self.model, self.clip, self.vae, self.name = model, clip, vae, name
         self.drawing = drawing
-        self.sampling = {"sampler": sampler, "scheduler": scheduler}
+        self.sampling: dict[str, Any] = {"sampler": sampler, "scheduler": scheduler}
         self.settings = {"host": "comfyui", **drawing.told(), **self.sampling}
 
     def hook_point(self, name: str) -> str:
