@@ -110,7 +110,7 @@ def _open_template(page: Page, name: str) -> None:
     dialog.get_by_text(PACK_FOLDER, exact=True).click()
     for offered in WORKFLOWS:
         expect(dialog.get_by_test_id(f"template-workflow-{offered}")).to_be_visible(timeout=30_000)
-    expect(dialog.locator("[data-testid^=template-workflow-]")).to_have_count(4, timeout=30_000)
+    expect(dialog.locator("[data-testid^=template-workflow-]")).to_have_count(5, timeout=30_000)
     dialog.get_by_test_id(f"template-workflow-{name}").click()
     expect(dialog).to_have_count(0, timeout=30_000)
     page.wait_for_function("() => window.app.graph._nodes.some(n => n.type === 'RevelioMiniModel')")
