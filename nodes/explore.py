@@ -38,7 +38,7 @@ class RevelioExplorer(io.ComfyNode):
                     "hook_point",
                     default="",
                     tooltip="The place of the model that the chosen features belong to, written by the "
-                    "explorer. Empty = the first recorded one.",
+                    "explorer. Empty = the place of the SAE, or the first recorded one.",
                 ),
                 io.String.Input(
                     "painted", default="", tooltip="The region painted in the explorer, as it writes it."
@@ -134,7 +134,7 @@ def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[st
         raise RevelioError(
             "This trace is empty: the sampler made no step with the recorded model; sample at least one."
         )
-    place = hook_point.strip() or trace.hook_points[0]
+    place = hook_point.strip() or next(iter(dictionaries), trace.hook_points[0])
     if place not in trace.hook_points:
         raise RevelioError(
             f"The features were chosen at {place}, but recorded are {', '.join(trace.hook_points)}; choose "
@@ -142,7 +142,8 @@ def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[st
         )
     dictionary = dictionaries.get(place)
     concepts = None if dictionary is None else dictionary.concepts
-    return replace(parse_selection(chosen, dictionary or trace.dictionaries[place], concepts), source=place)
+    selection = parse_selection(chosen, dictionary or trace.dictionaries[place], concepts)
+    return selection if selection.empty else replace(selection, source=place)
 
 
 def _pictures(image: Any) -> list[Any]:

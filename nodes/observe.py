@@ -55,7 +55,7 @@ class RevelioCollect(io.ComfyNode):
                 ),
                 Recorder.Input("recorder", tooltip="From Record Features."),
                 TraceSocket.Input(
-                    "trace",
+                    "earlier_trace",
                     optional=True,
                     tooltip="What another Collect Features gave for the same run at another place of the "
                     "model: both come out as one trace.",
@@ -72,9 +72,10 @@ class RevelioCollect(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, latent: Any, recorder: Any, trace: Any = None) -> io.NodeOutput:
+    def execute(cls, latent: Any, recorder: Any, earlier_trace: Any = None) -> io.NodeOutput:
         collected = recorder.trace_of(latent["samples"])
-        return io.NodeOutput(latent, collected if trace is None else trace.joined(collected))
+        both = collected if earlier_trace is None else earlier_trace.joined(collected)
+        return io.NodeOutput(latent, both)
 
 
 class RevelioRecordImage(io.ComfyNode):

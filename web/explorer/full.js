@@ -14,7 +14,6 @@ export function createFull(host, view, t) {
     dialog.remove()
     view.focus({preventScroll: true})
   })
-  dialog.addEventListener('keydown', event => event.stopPropagation())
   return {
     toggle() {
       if (dialog.open) return dialog.close()

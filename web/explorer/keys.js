@@ -9,11 +9,12 @@ const NUDGE = 0.06
 export function onKey(event, {context, list, stage, toggleFull}) {
   const {store} = context, {state} = store
   const typing = event.target instanceof HTMLInputElement && ['text', 'search'].includes(event.target.type)
-  event.stopPropagation()  // the graph has keys of its own
   if (event.ctrlKey || event.metaKey) {
-    if (event.key === 'Enter') context.queue()
-    return
+    if (event.key !== 'Enter') return
+    event.stopPropagation()
+    return context.queue()
   }
+  event.stopPropagation()  // the graph has keys of its own
   if (typing) {
     if (event.key === 'Enter' && event.target instanceof HTMLInputElement && event.target.type === 'search' && list.shown[0]) context.open(list.shown[0])
     if (event.key === 'Escape' && state.search) {

@@ -35,7 +35,7 @@ export function createList(context) {
     /** @param {Set<string>} changed */
     update(changed) {
       const place = context.run()?.place(state.place)
-      if (!place || state.page || !WATCHED.some(name => changed.has(name))) return
+      if (!place || (state.page && !state.search) || !WATCHED.some(name => changed.has(name))) return
       const groups = state.search ? [found(context, place)] : active(context)
       shown = groups.flatMap(group => group.lines.map(line => line.subject))
       put(element, state.search ? null : heading(context), ...groups.flatMap(group => [

@@ -147,7 +147,7 @@ export function createView(host) {
     async show(wanted) {
       shown = wanted
       if (!shown.trace) return lost()
-      notice.tell('loading')
+      if (!run) notice.tell('loading')
       try {
         const opened = await openRun(shown.trace, host.fetch)
         second = shown.compareTrace ? await openRun(shown.compareTrace, host.fetch).catch(() => null) : null
