@@ -113,7 +113,7 @@ function facts({store, t}, subject) {
       [t('highest'), written(peakOf(codes, subject.feature))])
   } else {
     const maps = mapsOf(subject, codes, presence)
-    lines.unshift([t('highest'), `${written(maps?.peak ?? 0)} ${t('of the usual')}`])
+    lines.unshift([t('highest'), `${written(maps?.peak ?? 0)} × ${t('the usual amount')}`])
   }
   return lines.map(([name, value]) => el('div', {}, el('span', {class: 'rv-quiet'}, name), el('b', {}, value)))
 }

@@ -51,7 +51,7 @@ const CHINESE = {
   'fires on': '激活范围',
   'of the picture': '的图像',
   'highest': '最高',
-  'of the usual': '倍于通常',
+  'the usual amount': '通常的量',
   'The features that carry it': '承载它的特征',
   'Connect the SAE to the node to see which features are alike.': '把 SAE 连接到节点，才能看到相似的特征。',
   'Features that point the same way': '方向相近的特征',
