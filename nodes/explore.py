@@ -31,7 +31,7 @@ class RevelioExplorer(io.ComfyNode):
                 io.String.Input(
                     "chosen",
                     default="",
-                    tooltip="What goes out as FEATURES, written by the explorer: glasses:-4, 1203:-1.5. The "
+                    tooltip="What goes out as FEATURES, written by the explorer: glasses:-2, 1203:-1.5. The "
                     "number after the colon is the strength, below 0 for less, above 0 for more.",
                 ),
                 io.String.Input(
@@ -134,6 +134,8 @@ def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[st
         raise RevelioError(
             "This trace is empty: the sampler made no step with the recorded model; sample at least one."
         )
+    if any(trace.video_frames(name) > 1 for name in trace.hook_points):
+        raise RevelioError("This run is of a video, and the explorer shows pictures; use Feature Maps.")
     place = hook_point.strip() or next(iter(dictionaries), trace.hook_points[0])
     if place not in trace.hook_points:
         raise RevelioError(

@@ -9,28 +9,40 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..dictionary import Concept, Dictionary
+from ..dictionary.concepts import kinds_of
 from ..trace import Frame
 
 _TINY = 1e-12
 _CHUNK_ROWS = 8192
 
 
-def concept_presence(frames: Sequence[Frame], concept: Concept, item: int) -> Tensor:
-    """How much of a concept is at each place and step: float32 [steps, height, width], at least 0.
+@torch.no_grad()
+def concept_presence(frames: Sequence[Frame], dictionary: Dictionary, item: int) -> Tensor:
+    """How much of each concept is where at each step: float32 [concepts, steps, height, width], at least 0.
 
-    frames: of one hook point and role, all of one size. With z the codes, a the amounts (negative ones as
-    0) and s the shares of the concept's features on the frames' grid, the heat of a token is sum(z * s * a),
-    as a share of the largest sum(a * a) of any token: 1 where the concept is as strong as it usually is in
-    the place where it is strongest, 0 where it never lies and where nothing fires for it.
+    frames: of one hook point and role, recorded with the dictionary, all of one size. With z the codes, and
+    a and s the amounts (negative ones as 0) and shares of a concept's features on the frames' grid, in the
+    kind of picture that the frame is of, the heat of a token is sum(z * s * a), as a share of the largest
+    sum(a * a) of any token: 1 where the concept is as strong as it usually is in the place where it is
+    strongest, 0 where it never lies and where nothing fires for it. The kind is read from what the codes
+    decode to.
     """
     grid = frames[0].grid
-    features = torch.tensor(concept.features)
-    amount, share = (_on_grid(_mean_map(maps), grid) for maps in (concept.amount, concept.share))
-    raised = amount.clamp(min=0)
-    usual = raised.square().sum(-1).max().clamp(min=_TINY)
-    pull = share * raised / usual
-    heat = [(frame.codes[item].of_many(features) * pull).sum(-1).clamp(min=0) for frame in frames]
-    return torch.stack(heat).reshape(len(frames), *grid)
+    taken = [frame.codes[item] for frame in frames]
+    pooled = torch.stack(
+        [
+            dictionary.decode(codes, timestep=frame.timestep).mean(0)
+            for codes, frame in zip(taken, frames, strict=True)
+        ]
+    )
+    heat = pooled.new_zeros(len(dictionary.concepts), len(frames), *grid)
+    for number, concept in enumerate(dictionary.concepts.values()):
+        features = torch.tensor(concept.features)
+        pulls = _pulls(concept, grid)
+        for step, kind in enumerate(kinds_of(pooled, concept.reader.cpu()).tolist()):
+            here = (taken[step].of_many(features) * pulls[kind]).sum(-1)
+            heat[number, step] = here.clamp(min=0).reshape(grid)
+    return heat
 
 
 @torch.no_grad()
@@ -55,12 +67,16 @@ def nearest_features(dictionary: Dictionary, feature: int, count: int = 8) -> li
     ]
 
 
-def _mean_map(maps: Tensor) -> Tensor:
-    """Maps [..., m, h, w], for one or for several kinds of pictures, as their mean [m, h, w]."""
-    return maps.float().reshape(-1, *maps.shape[-3:]).mean(0)
+def _pulls(concept: Concept, grid: tuple[int, ...]) -> list[Tensor]:
+    """For each kind of picture, what the codes of the concept's features count at each token: [T, m]."""
+    pulls = []
+    for amount, share in zip(concept.amount, concept.share, strict=True):
+        raised = _on_grid(amount, grid).clamp(min=0)
+        pulls.append(_on_grid(share, grid) * raised / raised.square().sum(-1).max().clamp(min=_TINY))
+    return pulls
 
 
-def _on_grid(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+def _on_grid(maps: Tensor, grid: tuple[int, ...]) -> Tensor:
     """Maps [m, h, w] resized to the grid, by token: float32 [T, m]."""
-    resized = functional.interpolate(maps[None], size=grid, mode="bilinear", antialias=True)
+    resized = functional.interpolate(maps.float().cpu()[None], size=grid, mode="bilinear", antialias=True)
     return resized[0].flatten(1).T

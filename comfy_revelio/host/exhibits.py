@@ -145,14 +145,12 @@ def concepts(trace: Trace, dictionary: Dictionary | None, hook_point: str, role:
     frames = trace.steps(hook_point, role)
     _check_item(trace, item)
     height, width = frames[0].grid
-    known = {} if dictionary is None else dictionary.concepts
-    levels = torch.zeros(len(known), len(frames), height, width, dtype=torch.int16)
-    scale = torch.zeros(len(known))
-    for number, concept in enumerate(known.values()):
-        presence = concept_presence(frames, concept, item)
-        scale[number] = presence.max() / LEVELS
-        levels[number] = (presence / scale[number].clamp(min=_TINY)).round().to(torch.int16)
-    tensors = {"maps": levels, "scale": scale}
+    maps = torch.zeros(0, len(frames), height, width)
+    if dictionary is not None and dictionary.concepts:
+        maps = concept_presence(frames, dictionary, item)
+    scale = maps.amax((1, 2, 3)) / LEVELS
+    levels = (maps / scale.clamp(min=_TINY)[:, None, None, None]).round()
+    tensors = {"maps": levels.to(torch.int16), "scale": scale}
     return tensor_file.to_bytes(tensors, {"grid": f"{height}x{width}"})
 
 

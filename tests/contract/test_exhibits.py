@@ -52,8 +52,9 @@ def make_trace(pack: Callable[[str], ModuleType], sae: Callable[..., Any]) -> Ca
 
 def _concept(pack: Callable[[str], ModuleType]) -> Any:
     generator = torch.Generator().manual_seed(3)
-    maps = torch.rand(3, 4, 6, generator=generator)
-    return pack("comfy_revelio.dictionary").Concept((3, 5, 8), maps, maps)
+    maps = torch.rand(1, 3, 4, 6, generator=generator)
+    one_kind = pack("comfy_revelio.dictionary.concepts").one_kind(192)
+    return pack("comfy_revelio.dictionary").Concept((3, 5, 8), maps, maps, one_kind)
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ class TestAnswers:
         _, body = ask(f"/revelio/traces/{key}/concepts?hook_point={PLACE}&role=cond&item=1")
         packed = load(body)
         presence = pack("comfy_revelio.analysis.presence").concept_presence
-        expected = presence(trace.steps(PLACE), dictionaries[PLACE].concepts["glasses"], 1)
+        (expected,) = presence(trace.steps(PLACE), dictionaries[PLACE], 1)
         assert torch.allclose(packed["maps"][0] * packed["scale"][0], expected, atol=1e-3)
 
     def test_neighbours(self, ask: Ask, exhibits: ModuleType, make_trace: Any) -> None:

@@ -94,10 +94,10 @@ def test_glasses_are_seen_and_taken_off(story: tuple[Page, str], client: Client,
 
     explorer.locator(".rv-page .rv-steer").click()
     slider = explorer.locator(".rv-line[data-name=glasses] input[type=range]")
-    slider.fill("-5")
-    expect(explorer.locator(".rv-line[data-name=glasses] output")).to_have_text("−5")
+    slider.fill("-2.5")
+    expect(explorer.locator(".rv-line[data-name=glasses] output")).to_have_text("−2.5")
     expect(explorer.locator(".rv-target")).to_contain_text("goes to Steer Features")
-    assert inputs_of(page)["chosen"] == "glasses:-5"
+    assert inputs_of(page)["chosen"] == "glasses:-2.5"
     shot(page, mode, "5_less")
 
     before = page.evaluate("() => window.revelioRuns.length")
@@ -171,7 +171,7 @@ def test_the_state_is_in_the_workflow(story: tuple[Page, str]) -> None:
     explorer = page.locator(".rv-explorer")
     workflow = page.evaluate("() => window.app.graph.serialize()")
     node = next(node for node in workflow["nodes"] if node["type"] == "RevelioExplorer")
-    assert node["widgets_values"][0] == "glasses:-5"
+    assert node["widgets_values"][0] == "glasses:-2.5"
     page.evaluate("graph => window.app.loadGraphData(graph)", workflow)
     expect(explorer.locator(".rv-line[data-name=glasses]")).to_be_visible(timeout=30_000)
     expect(explorer.locator(".rv-notice")).to_be_hidden(timeout=30_000)
@@ -180,7 +180,7 @@ def test_the_state_is_in_the_workflow(story: tuple[Page, str]) -> None:
     page.evaluate("graph => window.app.loadGraphData(graph)", workflow)
     expect(explorer.locator("[data-notice=lost]")).to_be_visible(timeout=30_000)
     expect(explorer.get_by_role("button", name="Run the workflow")).to_be_visible()
-    assert inputs_of(page)["chosen"] == "glasses:-5"
+    assert inputs_of(page)["chosen"] == "glasses:-2.5"
     page.wait_for_timeout(800)
     page.evaluate(FOCUS)
     shot(page, mode, "9_shared")

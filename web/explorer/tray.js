@@ -3,7 +3,7 @@ import {el, icon, put} from './dom.js'
 import {paintedShare} from './region.js'
 import {percent} from './colour.js'
 
-const MOST = 8
+const MOST = 6
 /** Detents of the sliders, where nothing happens. */
 const STEP = 0.25
 

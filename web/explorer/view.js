@@ -46,7 +46,7 @@ import {nameOf} from './subject.js'
 import {createTray} from './tray.js'
 
 /** Strength at which something is chosen: it goes away. */
-const FIRST_STRENGTH = -4
+const FIRST_STRENGTH = -2
 const WHERE = ['place', 'role', 'item']
 
 /** @typedef {ReturnType<typeof createView>} View */
