@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -31,9 +32,8 @@ Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 def register() -> None:
     """Add the routes to the running server, once; without a server there is nothing to do."""
-    from server import PromptServer
-
-    server = getattr(PromptServer, "instance", None)
+    module = sys.modules.get("server")  # ComfyUI's; loading it here would start half a server
+    server = getattr(getattr(module, "PromptServer", None), "instance", None)
     if server is not None and not getattr(server, "_revelio_routes", False):
         server._revelio_routes = True
         add_to(server.routes)
