@@ -22,10 +22,10 @@ def concept_presence(frames: Sequence[Frame], dictionary: Dictionary, item: int)
 
     frames: of one hook point and role, recorded with the dictionary, all of one size. With z the codes, and
     a and s the amounts (negative ones as 0) and shares of a concept's features on the frames' grid, in the
-    kind of picture that the frame is of, the heat of a token is sum(z * s * a), as a share of the largest
-    sum(a * a) of any token: 1 where the concept is as strong as it usually is in the place where it is
-    strongest, 0 where it never lies and where nothing fires for it. The kind is read from what the codes
-    decode to.
+    kind of picture that the frame is of, the heat of a token is the root of sum(z * s * a), as a share of
+    the largest sum(a * a) of any token: 1 where the concept is as strong as it usually is in the place where
+    it is strongest, 0 where it never lies and where nothing fires for it. The root makes it fall off as the
+    amounts do, and not as their squares. The kind is read from what the codes decode to.
     """
     grid = frames[0].grid
     taken = [frame.codes[item] for frame in frames]
@@ -41,7 +41,7 @@ def concept_presence(frames: Sequence[Frame], dictionary: Dictionary, item: int)
         pulls = _pulls(concept, grid)
         for step, kind in enumerate(kinds_of(pooled, concept.reader.cpu()).tolist()):
             here = (taken[step].of_many(features) * pulls[kind]).sum(-1)
-            heat[number, step] = here.clamp(min=0).reshape(grid)
+            heat[number, step] = here.clamp(min=0).sqrt().reshape(grid)
     return heat
 
 

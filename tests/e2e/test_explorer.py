@@ -136,18 +136,18 @@ def test_full_size_by_the_keyboard(story: tuple[Page, str]) -> None:
 
 
 def test_a_feature_is_named(story: tuple[Page, str]) -> None:
-    page, _ = story
+    page, mode = story
     explorer = page.locator(".rv-explorer")
     explorer.locator(".rv-search").fill("1203")
     explorer.locator(".rv-card[data-name='1203'] .rv-card-main").click()
     expect(explorer.locator(".rv-page h3").first).to_have_text("Feature #1203")
-    expect(explorer.locator(".rv-page .rv-chip").first).to_be_visible()
+    expect(explorer.locator(".rv-page .rv-chip").first).to_be_visible(timeout=30_000)
     name = explorer.locator(".rv-naming input")
-    name.fill("my own name")
+    name.fill(f"my own name {mode}")
     with page.expect_response(lambda answer: "userdata" in answer.url and answer.request.method == "POST"):
         name.press("Enter")
     explorer.locator(".rv-search").fill("own name")
-    expect(explorer.locator(".rv-card[data-name='1203']")).to_contain_text("my own name")
+    expect(explorer.locator(".rv-card[data-name='1203']")).to_contain_text(f"my own name {mode}")
     explorer.locator(".rv-search").fill("")
 
 

@@ -46,4 +46,6 @@ test('concepts that are here, and no traces of others', () => {
   const ranked = rankConcepts(presence, FIRST, 0, 4)
   assert.deepEqual(ranked.map(({name}) => name), ['glasses'])
   near(ranked[0].here, 0.9)
+  const everywhere = rankConcepts(presence, Uint8Array.of(1, 1, 1, 1), 0, 4)
+  assert.deepEqual(everywhere.map(({name}) => name), ['glasses', 'pink skin'])
 })

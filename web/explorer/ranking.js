@@ -45,7 +45,7 @@ export function rankFeatures(codes, inside, step, count) {
 }
 
 /**
- * The concepts that are in a region, and less elsewhere.
+ * The concepts that are in a region, and less elsewhere; of the whole picture, those that are anywhere in it.
  * @param {Presence} presence
  * @param {Uint8Array} inside
  * @param {number | null} step
@@ -58,16 +58,19 @@ export function rankConcepts(presence, inside, step, count) {
   /** @type {ConceptScore[]} */
   const found = []
   presence.names.forEach((name, number) => {
-    let here = 0, all = 0
+    let here = 0, all = 0, most = 0
     for (const at of steps) {
       const start = (number * presence.steps + at) * cells
       for (let cell = 0; cell < cells; cell++) {
         all += presence.maps[start + cell]
         if (inside[cell]) here += presence.maps[start + cell]
+        most = Math.max(most, presence.maps[start + cell])
       }
     }
     const unit = presence.scale[number] / steps.length
-    const score = scored(here * unit, (all - here) * unit, within, cells)
+    const score = within < cells
+      ? scored(here * unit, (all - here) * unit, within, cells)
+      : scored(most * presence.scale[number] * cells, 0, cells, cells)  // a small part is there as well as a large one
     if (score.here >= LEAST_PRESENCE && score.score > 0) found.push({name, ...score})
   })
   return best(found, count)

@@ -44,6 +44,9 @@ export async function openRun(key, fetch) {
   const path = `/revelio/traces/${key}`
   /** @type {Info} */
   const info = await (await answered(fetch(path))).json()
+  // in the order of the model, and the prompt's own half first
+  info.places.sort((a, b) => a.name.localeCompare(b.name, 'en', {numeric: true}))
+  for (const place of info.places) place.roles.sort()
   return new Run(path, info, fetch)
 }
 
