@@ -24,7 +24,7 @@ from devtools.client import Client
 from devtools.server import open_url
 
 from .conftest import SCREENSHOTS
-from .pages import make_quiet, open_template, queue, wait_for_run, watch_runs
+from .pages import FIT, make_quiet, open_template, queue, wait_for_run, watch_runs
 
 pytestmark = pytest.mark.browser
 
@@ -106,7 +106,10 @@ def test_glasses_are_seen_and_taken_off(story: tuple[Page, str], client: Client,
     steered = judge.label(saved(client, "05_steered"))
     assert rate(steered, GLASSES, also=True) == 0.0, "there are glasses"
     assert rate(judge.label(saved(client, "05_without")), GLASSES, also=True) == 1.0
+    page.evaluate(FIT, 40)
+    page.wait_for_timeout(600)
     shot(page, mode, "6_gone")
+    page.evaluate(FOCUS)
 
 
 def test_full_size_by_the_keyboard(story: tuple[Page, str]) -> None:

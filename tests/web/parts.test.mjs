@@ -63,7 +63,7 @@ test('a choice is written as the nodes read it', () => {
   assert.equal(choiceText(withChosen(withChosen([], '7', -4), '7', null)), '')
 })
 
-const PLACE = {name: 'middle_block.1', features: 40, labels: {'red hair': [7, 3], glasses: [3, 9]}, concepts: [{name: 'sunglasses', features: [3]}, {name: 'glasses', features: [3, 9]}]}
+const PLACE = {name: 'middle_block.1', features: 40, roles: ['uncond', 'cond'], labels: {'red hair': [7, 3], glasses: [3, 9]}, concepts: [{name: 'sunglasses', features: [3]}, {name: 'glasses', features: [3, 9]}]}
 const shelf = () => { const files = {}; return {files, load: async name => files[name] ?? null, save: async (name, text) => { files[name] = text }} }
 
 test('labels are kept for each dictionary', async () => {
@@ -105,7 +105,7 @@ test('what a stranger’s workflow holds is checked', () => {
 
 test('a run is fetched part by part, once, and a refusal is told', async () => {
   const asked = []
-  const info = {key: 'k', total_steps: 1, sigmas: [1, 0], places: [{...PLACE, neighbours: true}]}
+  const info = {key: 'k', total_steps: 1, sigmas: [1, 0], places: [{...PLACE, name: 'output_blocks.10.1'}, {...PLACE, name: 'output_blocks.2.1'}, {...PLACE, neighbours: true}]}
   const answers = {
     '/revelio/traces/k': JSON.stringify(info),
     '/revelio/traces/k/codes?hook_point=middle_block.1&role=cond&item=0': codesFile([[[1], [0]]], 1, 2),
@@ -115,6 +115,8 @@ test('a run is fetched part by part, once, and a refusal is told', async () => {
   const fetch = async path => { asked.push(path); return path in answers ? new Response(answers[path]) : new Response('{"error":"Gone."}', {status: 404}) }
   const run = await openRun('k', fetch)
   assert.equal(asked.length, 1)
+  assert.deepEqual(run.info.places.map(({name}) => name), ['middle_block.1', 'output_blocks.2.1', 'output_blocks.10.1'])
+  assert.deepEqual(run.info.places[0].roles, ['cond', 'uncond'])
   const [a, b] = await Promise.all([run.codes('middle_block.1', 'cond', 0), run.codes('middle_block.1', 'cond', 0)])
   assert.equal(a, b)
   assert.equal(asked.length, 2)
