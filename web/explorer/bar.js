@@ -36,7 +36,7 @@ export function createBar(context, toggleFull) {
       if (changed.has('all') || changed.has('place')) {
         put(places, ...(run?.info.places ?? []).map(({name}) => el('button', {
           type: 'button', class: 'rv-tab', role: 'tab', 'aria-selected': String(name === state.place), title: name,
-          onclick: () => store.set({place: name, subject: null, page: false, codes: null, presence: null}),
+          onclick: () => { if (name !== state.place) store.set({place: name, subject: null, page: false, codes: null, presence: null}) },
         }, placeName(name, t))))
         put(items, ...Array.from({length: place?.items ?? 0}, (_, item) => el('option', {value: String(item)}, `${t('Picture')} ${item + 1}`)))
         items.hidden = (place?.items ?? 0) < 2
