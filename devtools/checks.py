@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,9 +63,26 @@ def _mypy(places: Places, *what: str, path: Path = ROOT) -> int:
     return call([places.scripts / "mypy", *fixed, *what], env=places.variables(), cwd=path)
 
 
+def _page_types(places: Places) -> int:
+    """The browser code against the types of ComfyUI's frontend, beside which it is linked."""
+    print("\ntsc: pages", flush=True)
+    link_pack(places.pages / "web", ROOT / "web")
+    shutil.copy(ROOT / "devtools" / "pages" / "tsconfig.json", places.pages)
+    compiler = places.pages / "node_modules" / "typescript" / "bin" / "tsc"
+    return call(["node", compiler, "--project", places.pages], env=places.variables(), cwd=places.pages)
+
+
+def _page_tests(places: Places) -> int:
+    print("\nnode --test: pages", flush=True)
+    files = sorted((ROOT / "tests" / "web").glob("*.test.mjs"))
+    return call(["node", "--test", *files], env=places.variables(), cwd=ROOT)
+
+
 CHECKS = (
     ("lint", _lint),
     ("format", _format),
     ("types of the tools", _tool_types),
     ("types of the pack", _pack_types),
+    ("types of the pages", _page_types),
+    ("tests of the pages", _page_tests),
 )

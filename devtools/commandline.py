@@ -10,7 +10,7 @@ from pathlib import Path
 
 from . import checks
 from .base import make_base
-from .environment import prepare, prepare_avatars, remove
+from .environment import prepare, prepare_avatars, prepare_pages, remove
 from .places import ROOT, Places, find_places
 from .problem import Problem, exit_code
 from .process import call
@@ -90,6 +90,7 @@ def _test(places: Places, arguments: list[str]) -> int:
         _prepare_avatars_if_possible(places)
         return checks.pytest(places, arguments)
     prepare_avatars(places)
+    prepare_pages(places)
     return checks.everything(places)
 
 

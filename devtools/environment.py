@@ -44,32 +44,41 @@ def prepare(places: Places) -> None:
 
 def prepare_avatars(places: Places) -> None:
     """Install the avatar renderer, which needs Node."""
-    recipe = ROOT / "devtools" / "avatars"
+    _install_node_packages(places, "avatars", places.avatars, "the avatar renderer", "draw the avatars")
+
+
+def prepare_pages(places: Places) -> None:
+    """Install what checks the browser code, which needs Node."""
+    _install_node_packages(places, "pages", places.pages, "the checker of the pages", "check the pages")
+
+
+def _install_node_packages(places: Places, name: str, folder: Path, what: str, purpose: str) -> None:
+    """The pinned packages of `devtools/<name>` in `folder`."""
+    recipe = ROOT / "devtools" / name
     files = [recipe / "package.json", recipe / "package-lock.json"]
     key = _key(*(file.read_text(encoding="utf-8") for file in files))
-    if _stamp(places, "avatars") == key and (places.avatars / "node_modules").is_dir():
+    if _stamp(places, name) == key and (folder / "node_modules").is_dir():
         return
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:
-        raise Problem(
-            "Node is needed to draw the avatars: install Node 18 or newer with npm, then try again."
-        )
-    places.avatars.mkdir(parents=True, exist_ok=True)
+        raise Problem(f"Node is needed to {purpose}: install Node 18 or newer with npm, then try again.")
+    folder.mkdir(parents=True, exist_ok=True)
     for file in files:
-        shutil.copy(file, places.avatars)
+        shutil.copy(file, folder)
     install(
-        "Installing the avatar renderer",
+        f"Installing {what}",
         [npm, "ci", "--no-audit", "--no-fund"],
-        places.logs / "avatars.log",
-        on_failure="npm could not install the avatar renderer; is the npm registry reachable?",
-        cwd=places.avatars,
+        places.logs / f"{name}.log",
+        on_failure=f"npm could not install {what}; is the npm registry reachable?",
+        cwd=folder,
     )
-    _write_stamp(places, "avatars", key)
+    _write_stamp(places, name, key)
 
 
 def remove(places: Places) -> None:
     """Delete everything that `prepare` made, and nothing else that lies in the same folder."""
-    ours = [places.venv, places.avatars, places.downloads, places.logs, places.stamps, places.dev / "comfyui"]
+    made = [places.downloads, places.logs, places.stamps, places.dev / "comfyui"]
+    ours = [places.venv, places.avatars, places.pages, *made]
     for folder in ours:
         if folder.exists():
             shutil.rmtree(folder)

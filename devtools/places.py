@@ -50,6 +50,11 @@ class Places:
         return self.dev / "avatars"
 
     @property
+    def pages(self) -> Path:
+        """Folder whose `node_modules` check the browser code."""
+        return self.dev / "pages"
+
+    @property
     def downloads(self) -> Path:
         return self.dev / "downloads"
 

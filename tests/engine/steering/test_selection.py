@@ -81,3 +81,29 @@ def test_features_of_another_hook_point_are_refused() -> None:
         RevelioError, match=r"found at output_blocks\.1\.1, but this SAE reads middle_block\.1"
     ):
         Selection((1,), source="output_blocks.1.1").check_source("middle_block.1")
+
+
+class TestSigns:
+    def test_weights_above_0_stay_in_one_part(self) -> None:
+        selection = Selection((3, 4), (1.0, 0.5), source="middle_block.1")
+        assert selection.by_sign(-2.0) == [(selection, -2.0)]
+
+    def test_weights_below_0_turn_the_strength(self, concept) -> None:
+        selection = Selection((3, 4, 5), (1.0, -0.5, 0.0), source="a", concepts=((concept, -4.0),))
+        (up, up_strength), (down, down_strength) = selection.by_sign(2.0)
+        assert (up.features, up.weights, up.concepts, up_strength) == ((3,), (1.0,), (), 2.0)
+        assert (down.features, down.weights, down_strength) == ((4,), (0.5,), -2.0)
+        assert down.concepts == ((concept, 4.0),)
+        assert up.source == down.source == "a"
+
+    def test_all_below_0_is_one_part(self) -> None:
+        ((part, strength),) = Selection((3,), (-1.5,)).by_sign(1.0)
+        assert (part.weights, strength) == ((1.5,), -1.0)
+
+    def test_two_selections_together(self, concept) -> None:
+        written = Selection((3, 4), (1.0, 2.0), label="a")
+        connected = Selection((4, 9), (5.0, 6.0), source="middle_block.1", concepts=((concept, -1.0),))
+        both = written.with_others(connected)
+        assert dict(zip(both.features, both.weights, strict=True)) == {4: 2.0, 9: 6.0, 3: 1.0}
+        assert (both.source, both.concepts) == ("middle_block.1", ((concept, -1.0),))
+        assert written.with_others(None) is written

@@ -1,0 +1,53 @@
+"""A region painted by hand, as a short text that travels in a workflow, and as a mask."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import RevelioError
+
+MOST_SIDE = 512
+_UNPAINTED = (64, 64)
+_FORM = re.compile(r"(\d{1,3})x(\d{1,3}):(\d{1,6}(?:,\d{1,6})*)")
+
+
+def parse_painted(text: str) -> Tensor | None:
+    """The mask of a text like "4x2:1,2,5": float32 [height, width] of 0 and 1; None for an empty text.
+
+    Width and height, then the lengths of runs in reading order: the first of cells that are not painted, the
+    next of painted ones, and so on in turn. Raises RevelioError for a text that is no such region.
+    """
+    text = text.strip()
+    if not text:
+        return None
+    found = _FORM.fullmatch(text) if len(text) <= 2**20 else None
+    if found is None:
+        raise RevelioError(
+            f"The painted region {text[:40]!r} is broken; clear it in the explorer and paint it again."
+        )
+    width, height = int(found[1]), int(found[2])
+    runs = [int(run) for run in found[3].split(",")]
+    if not (0 < width <= MOST_SIDE and 0 < height <= MOST_SIDE) or sum(runs) != width * height:
+        raise RevelioError(
+            f"The painted region does not fill its {width} by {height} cells; clear it and paint it again."
+        )
+    inside = torch.arange(len(runs)) % 2
+    return torch.repeat_interleave(inside, torch.tensor(runs)).reshape(height, width).float()
+
+
+def painted_mask(text: str, size: tuple[int, int] | None = None) -> Tensor:
+    """A painted region as a mask: float32 [1, height, width] in 0..1; all 1 where nothing is painted.
+
+    size: height and width of the picture; as painted when None. Raises RevelioError as `parse_painted` does.
+    """
+    region = parse_painted(text)
+    if region is None:
+        return torch.ones(1, *(size or _UNPAINTED))
+    if size is None:
+        return region[None]
+    grown = functional.interpolate(region[None, None], size=size, mode="bilinear", antialias=True)
+    return grown[0].clamp(0.0, 1.0)

@@ -1,0 +1,54 @@
+"""A run's codes sorted by feature, so that any feature's map at any step is one short slice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import RevelioError
+from .frame import Frame
+
+LEVELS = 32767
+"""Values are kept as whole shares of their feature's largest: 1 / 32767 of it is the worst error."""
+
+
+def by_feature(frames: Sequence[Frame], item: int) -> dict[str, Tensor]:
+    """Codes of one hook point, role and batch item over S steps and n features, as compact tensors.
+
+    frames: as from `Trace.steps`. What fires for feature f at the step numbered s among the frames are the
+    entries from starts[f * S + s] up to starts[f * S + s + 1]:
+
+    starts: int32 [n * S + 1]. tokens: int16 [entries], the bits of an unsigned token number (row * width +
+    column); int32 on grids of more than 65,536 tokens. values: int16 [entries]; times scale[f] the code.
+    scale: float32 [n]. steps: int32 [S], the frames' steps. sigmas: float32 [S].
+
+    Raises RevelioError when the frames differ in size.
+    """
+    if len({frame.grid for frame in frames}) != 1:
+        raise RevelioError("The recorded steps differ in size; look at them one at a time.")
+    n, steps = frames[0].codes.n_features, len(frames)
+    keys, tokens, values = [], [], []
+    for number, frame in enumerate(frames):
+        codes = frame.codes[item]
+        fires = codes.values != 0
+        keys.append(codes.indices[fires] * steps + number)
+        tokens.append(fires.nonzero()[:, 0])
+        values.append(codes.values[fires])
+    key, order = torch.cat(keys).sort(stable=True)
+    value, token = torch.cat(values)[order], torch.cat(tokens)[order]
+    feature = key // steps
+    peak = torch.zeros(n).scatter_reduce_(0, feature, value.abs(), "amax")
+    scale = peak / LEVELS
+    level = (value / scale[feature].clamp(min=torch.finfo(torch.float32).tiny)).round()
+    height, width = frames[0].grid
+    counts = torch.bincount(key, minlength=n * steps)
+    return {
+        "starts": torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(torch.int32),
+        "tokens": token.to(torch.int32).to(torch.int16) if height * width <= 2**16 else token.to(torch.int32),
+        "values": level.clamp(-LEVELS, LEVELS).to(torch.int16),
+        "scale": scale,
+        "steps": torch.tensor([frame.step for frame in frames], dtype=torch.int32),
+        "sigmas": torch.tensor([frame.sigma for frame in frames], dtype=torch.float32),
+    }

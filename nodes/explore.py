@@ -1,0 +1,156 @@
+"""Explore: look through a run with the mouse, choose what to steer, paint where."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from comfy_api.latest import io, ui
+
+from .sockets import Features, Sae, TraceSocket
+
+if TYPE_CHECKING:
+    from ..comfy_revelio.dictionary import Dictionary
+    from ..comfy_revelio.trace import Trace
+
+UI_KEY = "revelio_explorer"
+
+
+class RevelioExplorer(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RevelioExplorer",
+            display_name="Explorer (Revelio)",
+            category="Revelio/See",
+            description="Look through a run with the mouse: move along the denoising steps, click on "
+            "something in the picture, see which concepts and features are active there and where else they "
+            "are, choose some and turn them down or up. What is chosen goes out to Steer Features, what is "
+            "painted as a mask.",
+            inputs=[
+                TraceSocket.Input("trace", tooltip="From Collect Features: the run to look at."),
+                io.String.Input(
+                    "chosen",
+                    default="",
+                    tooltip="What goes out as FEATURES, written by the explorer: glasses:-2, 1203:-1.5. The "
+                    "number after the colon is the strength, below 0 for less, above 0 for more.",
+                ),
+                io.String.Input(
+                    "hook_point",
+                    default="",
+                    tooltip="The place of the model that the chosen features belong to, written by the "
+                    "explorer. Empty = the place of the SAE, or the first recorded one.",
+                ),
+                io.String.Input(
+                    "painted", default="", tooltip="The region painted in the explorer, as it writes it."
+                ),
+                io.Image.Input(
+                    "image", optional=True, tooltip="The finished picture of the run, to lie under the heat."
+                ),
+                Sae.Input(
+                    "sae",
+                    optional=True,
+                    tooltip="The SAE the run was recorded with: for its concepts and the nearest features.",
+                ),
+                TraceSocket.Input(
+                    "compare_trace",
+                    optional=True,
+                    tooltip="A second run, shown beside the first with the same feature and step. It must "
+                    "not depend on this explorer's own outputs.",
+                ),
+                io.Image.Input("compare_image", optional=True, tooltip="The picture of the second run."),
+            ],
+            outputs=[
+                Features.Output(
+                    "features",
+                    display_name="FEATURES",
+                    tooltip="What was chosen, with its strengths. Connect to selected of Steer Features and "
+                    "set its strength to 1.",
+                ),
+                io.Mask.Output(
+                    "mask",
+                    display_name="MASK",
+                    tooltip="The painted region; white all over where nothing is painted.",
+                ),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        trace: Any,
+        chosen: str,
+        hook_point: str,
+        painted: str,
+        image: Any = None,
+        sae: Any = None,
+        compare_trace: Any = None,
+        compare_image: Any = None,
+    ) -> io.NodeOutput:
+        from ..comfy_revelio.host.exhibits import EXHIBITS
+        from ..comfy_revelio.steering.painted import painted_mask
+
+        dictionaries = {} if sae is None else {_place_of(sae.dictionary, trace): sae.dictionary}
+        selection = _selection(trace, chosen, hook_point, dictionaries)
+        mask = painted_mask(painted, None if image is None else tuple(image.shape[1:3]))
+        beside = {
+            name: dictionary
+            for name, dictionary in dictionaries.items()
+            if compare_trace is not None and name in compare_trace.hook_points
+        }
+        shown = {
+            "trace": EXHIBITS.show(trace, dictionaries),
+            "images": _pictures(image),
+            "compare_trace": None if compare_trace is None else EXHIBITS.show(compare_trace, beside),
+            "compare_images": _pictures(compare_image),
+        }
+        return io.NodeOutput(selection, mask, ui={UI_KEY: [shown]})
+
+
+def _place_of(dictionary: Dictionary, trace: Trace) -> str:
+    """The hook point of the trace whose codes are of this dictionary."""
+    from ..comfy_revelio.errors import RevelioError
+
+    if dictionary.hook_point in trace.hook_points:
+        return dictionary.hook_point
+    size = (dictionary.n_features, dictionary.k)
+    alike = [name for name, note in trace.dictionaries.items() if (note.n_features, note.k) == size]
+    if len(alike) != 1:
+        raise RevelioError(
+            f"The connected SAE reads {dictionary.hook_point}, but recorded are "
+            f"{', '.join(trace.hook_points) or 'none'}; connect the SAE that Record Features used."
+        )
+    return alike[0]
+
+
+def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[str, Dictionary]) -> Any:
+    """What was chosen, at its place; choosing nothing is an empty selection."""
+    from dataclasses import replace
+
+    from ..comfy_revelio.errors import RevelioError
+    from ..comfy_revelio.steering import parse_selection
+
+    if not trace.hook_points:
+        raise RevelioError(
+            "This trace is empty: the sampler made no step with the recorded model; sample at least one."
+        )
+    if any(trace.video_frames(name) > 1 for name in trace.hook_points):
+        raise RevelioError("This run is of a video, and the explorer shows pictures; use Feature Maps.")
+    place = hook_point.strip() or next(iter(dictionaries), trace.hook_points[0])
+    if place not in trace.hook_points:
+        raise RevelioError(
+            f"The features were chosen at {place}, but recorded are {', '.join(trace.hook_points)}; choose "
+            "them anew in the explorer."
+        )
+    dictionary = dictionaries.get(place)
+    concepts = None if dictionary is None else dictionary.concepts
+    selection = parse_selection(chosen, dictionary or trace.dictionaries[place], concepts)
+    return selection if selection.empty else replace(selection, source=place)
+
+
+def _pictures(image: Any) -> list[Any]:
+    """References to pictures [B, H, W, 3] in ComfyUI's temp folder."""
+    return [] if image is None else list(ui.PreviewImage(image).values)
+
+
+NODES: list[Any] = [RevelioExplorer]

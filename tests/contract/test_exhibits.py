@@ -1,0 +1,255 @@
+"""What the explorer's pages can ask: the right bytes, and a refusal for everything else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from safetensors.torch import load
+
+PLACE = "middle_block.1"
+KEY = "0" * 32
+Ask = Callable[..., tuple[int, bytes]]
+
+
+@pytest.fixture
+def exhibits(
+    pack: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> ModuleType:
+    """The module with nothing shown yet, and a temp folder of its own."""
+    module = pack("comfy_revelio.host.exhibits")
+    monkeypatch.setattr(module, "EXHIBITS", module.Exhibits())
+    monkeypatch.setattr(module.folder_paths, "get_temp_directory", lambda: str(tmp_path))
+    return module
+
+
+@pytest.fixture
+def make_trace(pack: Callable[[str], ModuleType], sae: Callable[..., Any]) -> Callable[[int], Any]:
+    """A small run of 3 steps on a grid of 4 by 6, of two pictures, with two roles."""
+    recorder_of = pack("comfy_revelio.trace").RunRecorder
+    dictionary = sae(concepts={"glasses": _concept(pack)}).dictionary
+
+    def make(seed: int = 0) -> Any:
+        recorder = recorder_of(3, (3.0, 2.0, 1.0, 0.0))
+        generator = torch.Generator().manual_seed(seed)
+        for step in range(3):
+            for role in ("cond", "uncond"):
+                tokens = torch.randn(2, 24, 192, generator=generator)
+                recorder.add(PLACE, step, 0, 3.0 - step, 1.0, role, (4, 6), dictionary.encode(tokens))
+        trace = recorder.finish({PLACE: dictionary})
+        return trace, {PLACE: dictionary}
+
+    return make
+
+
+def _concept(pack: Callable[[str], ModuleType]) -> Any:
+    generator = torch.Generator().manual_seed(3)
+    maps = torch.rand(1, 3, 4, 6, generator=generator)
+    one_kind = pack("comfy_revelio.dictionary.concepts").one_kind(192)
+    return pack("comfy_revelio.dictionary").Concept((3, 5, 8), maps, maps, one_kind)
+
+
+@pytest.fixture
+def ask(pack: Callable[[str], ModuleType], exhibits: ModuleType) -> Ask:
+    """GET an address of the routes: its status and body."""
+    table = web.RouteTableDef()
+    pack("comfy_revelio.host.routes").add_to(table)
+
+    def get(path: str, method: str = "GET", **options: Any) -> tuple[int, bytes]:
+        async def once() -> tuple[int, bytes]:
+            app = web.Application()
+            app.add_routes(table)
+            async with TestClient(TestServer(app)) as client:
+                answer = await client.request(method, path, **options)
+                return answer.status, await answer.read()
+
+        return asyncio.run(once())
+
+    return get
+
+
+class TestAnswers:
+    def test_a_description(self, ask: Ask, exhibits: ModuleType, make_trace: Any) -> None:
+        key = exhibits.EXHIBITS.show(*make_trace())
+        status, body = ask(f"/revelio/traces/{key}")
+        told = json.loads(body)
+        (place,) = told["places"]
+        assert (status, told["total_steps"], place["name"], place["grid"]) == (200, 3, PLACE, [4, 6])
+        assert (place["roles"], place["items"], place["steps"]) == (["cond", "uncond"], 2, [0, 1, 2])
+        assert place["concepts"] == [{"name": "glasses", "features": [3, 5, 8]}]
+        assert place["labels"] == {"glasses": [3, 5]}
+
+    @pytest.mark.parametrize("item", [0, 1])
+    def test_codes_are_those_of_the_trace(
+        self, ask: Ask, exhibits: ModuleType, make_trace: Any, item: int
+    ) -> None:
+        trace, dictionaries = make_trace()
+        key = exhibits.EXHIBITS.show(trace, dictionaries)
+        status, body = ask(f"/revelio/traces/{key}/codes?hook_point={PLACE}&role=uncond&item={item}")
+        packed = load(body)
+        assert status == 200
+        for feature in (3, 5, 40):
+            begin, end = (int(packed["starts"][feature * 3 + step]) for step in (0, 3))
+            found = float(packed["values"][begin:end].float().sum() * packed["scale"][feature])
+            expected = float(trace.feature_map(PLACE, feature, item=item, role="uncond").sum())
+            assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+    def test_maps_of_concepts(
+        self, ask: Ask, exhibits: ModuleType, make_trace: Any, pack: Callable[[str], ModuleType]
+    ) -> None:
+        trace, dictionaries = make_trace()
+        key = exhibits.EXHIBITS.show(trace, dictionaries)
+        _, body = ask(f"/revelio/traces/{key}/concepts?hook_point={PLACE}&role=cond&item=1")
+        packed = load(body)
+        presence = pack("comfy_revelio.analysis.presence").concept_presence
+        (expected,) = presence(trace.steps(PLACE), dictionaries[PLACE], 1)
+        assert torch.allclose(packed["maps"][0] * packed["scale"][0], expected, atol=1e-3)
+
+    def test_neighbours(self, ask: Ask, exhibits: ModuleType, make_trace: Any) -> None:
+        trace, dictionaries = make_trace()
+        path = f"neighbours?hook_point={PLACE}&feature=7"
+        status, body = ask(f"/revelio/traces/{exhibits.EXHIBITS.show(trace, dictionaries)}/{path}")
+        found = json.loads(body)["neighbours"]
+        assert (status, len(found)) == (200, 8)
+        assert all(entry["feature"] != 7 for entry in found)
+        assert json.loads(ask(f"/revelio/traces/{exhibits.EXHIBITS.show(trace, {})}/{path}")[1]) == {
+            "neighbours": []
+        }
+
+
+QUESTION = f"hook_point={PLACE}&role=cond&item=0"
+REFUSED = {
+    "a key that nobody has": (f"/revelio/traces/{KEY}", 404),
+    "a key that is none": ("/revelio/traces/../../etc/passwd", 404),
+    "a key with an encoded path": ("/revelio/traces/..%2F..%2Fetc%2Fpasswd", 400),
+    "a short key": ("/revelio/traces/abc", 400),
+    "an unknown end": ("/revelio/traces/{key}/files", 404),
+    "no question": ("/revelio/traces/{key}/codes", 400),
+    "a question too much": (f"/revelio/traces/{{key}}/codes?{QUESTION}&path=/etc/passwd", 400),
+    "a question twice": (f"/revelio/traces/{{key}}/codes?{QUESTION}&item=1", 400),
+    "an unknown place": ("/revelio/traces/{key}/codes?hook_point=../x&role=cond&item=0", 404),
+    "an unknown role": (f"/revelio/traces/{{key}}/codes?hook_point={PLACE}&role=x&item=0", 404),
+    "an item that is no number": (f"/revelio/traces/{{key}}/codes?hook_point={PLACE}&role=cond&item=-1", 400),
+    "an item too high": (f"/revelio/traces/{{key}}/concepts?hook_point={PLACE}&role=cond&item=2", 400),
+    "a feature too high": (f"/revelio/traces/{{key}}/neighbours?hook_point={PLACE}&feature=96", 404),
+    "a number too long": (f"/revelio/traces/{{key}}/neighbours?hook_point={PLACE}&feature=1{'0' * 20}", 400),
+    "a question too long": (f"/revelio/traces/{{key}}/codes?hook_point={'x' * 600}&role=cond&item=0", 414),
+    "a description with a question": ("/revelio/traces/{key}?x=1", 400),
+}
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("case", REFUSED)
+    def test_with_4xx(self, ask: Ask, exhibits: ModuleType, make_trace: Any, case: str) -> None:
+        path, expected = REFUSED[case]
+        status, body = ask(path.replace("{key}", exhibits.EXHIBITS.show(*make_trace())))
+        assert status == expected
+        assert b"root:" not in body and b"Traceback" not in body
+
+    def test_a_body_and_other_methods(self, ask: Ask, exhibits: ModuleType, make_trace: Any) -> None:
+        path = f"/revelio/traces/{exhibits.EXHIBITS.show(*make_trace())}"
+        assert ask(path, data=b"x" * 2**20)[0] == 413
+        assert [ask(path, method)[0] for method in ("POST", "PUT", "DELETE")] == [405] * 3
+
+
+class TestMemory:
+    def test_the_same_objects_keep_their_key(self, exhibits: ModuleType, make_trace: Any) -> None:
+        trace, dictionaries = make_trace()
+        key = exhibits.EXHIBITS.show(trace, dictionaries)
+        assert exhibits.EXHIBITS.show(trace, dict(dictionaries)) == key
+        assert exhibits.EXHIBITS.show(trace, {}) != key
+
+    def test_old_traces_wait_in_the_temp_folder(
+        self, exhibits: ModuleType, make_trace: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(exhibits, "KEPT_IN_MEMORY", 2)
+        monkeypatch.setattr(exhibits, "KEPT_IN_ALL", 3)
+        shown = exhibits.EXHIBITS
+        traces = [make_trace(seed) for seed in range(4)]
+        keys = [shown.show(*trace) for trace in traces]
+        assert [exhibit.trace is None for exhibit in shown._known.values()] == [True, False, False]
+        with pytest.raises(KeyError):
+            shown.find(keys[0])
+        read, dictionaries = shown.find(keys[1])
+        assert torch.equal(read.feature_map(PLACE, 3), traces[1][0].feature_map(PLACE, 3))
+        assert dictionaries == traces[1][1]
+        assert len(list((tmp_path / "revelio").iterdir())) == 2  # the one read again, and another
+
+    def test_large_traces_leave_memory_first(
+        self, exhibits: ModuleType, make_trace: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(exhibits, "KEPT_BYTES", 1)
+        for seed in range(3):
+            exhibits.EXHIBITS.show(*make_trace(seed))
+        assert [e.trace is None for e in exhibits.EXHIBITS._known.values()] == [True, True, False]
+
+    def test_an_emptied_temp_folder_is_no_error(
+        self, exhibits: ModuleType, make_trace: Any, ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(exhibits, "KEPT_BYTES", 1)
+        key = exhibits.EXHIBITS.show(*make_trace(0))
+        exhibits.EXHIBITS.show(*make_trace(1))
+        for file in (tmp_path / "revelio").iterdir():
+            file.unlink()
+        status, body = ask(f"/revelio/traces/{key}")
+        assert (status, "run the workflow again" in json.loads(body)["error"]) == (404, True)
+
+
+class TestNode:
+    def test_what_is_chosen_goes_out(
+        self, pack: Callable[[str], ModuleType], exhibits: ModuleType, make_trace: Any, sae: Any
+    ) -> None:
+        node = pack("nodes.explore").RevelioExplorer
+        trace, dictionaries = make_trace()
+        handle = sae()
+        handle = type(handle)(dictionaries[PLACE], handle.patcher, "test.safetensors")
+        done = node.execute(trace, "glasses:-4, 7:-1.5", "", "4x2:0,2,2,2,2", torch.rand(1, 8, 16, 3), handle)
+        selection, mask = done.args
+        assert (selection.features, selection.weights, selection.source) == ((7,), (-1.5,), PLACE)
+        ((concept, weight),) = selection.concepts
+        assert (concept.features, weight) == ((3, 5, 8), -4.0)
+        assert mask.shape == (1, 8, 16) and float(mask[0, 0, 0]) == 1 and float(mask[0, 0, 15]) == 0
+        (shown,) = done.ui["revelio_explorer"]
+        assert exhibits.EXHIBITS.find(shown["trace"])[0] is trace
+        assert len(shown["images"]) == 1 and shown["compare_trace"] is None
+
+    def test_without_an_sae_a_name_means_its_features(
+        self, pack: Any, exhibits: ModuleType, make_trace: Any
+    ) -> None:
+        trace, _ = make_trace()
+        selection, mask = pack("nodes.explore").RevelioExplorer.execute(trace, "glasses", PLACE, "").args
+        assert (selection.features, selection.concepts) == ((3, 5), ())
+        assert bool((mask == 1).all())
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"hook_point": "elsewhere"}, "chosen at elsewhere, but recorded are middle_block"),
+            ({"chosen": "nonsense"}, "Unknown feature 'nonsense'"),
+            ({"painted": "4x2:9"}, "painted region"),
+        ],
+    )
+    def test_mistakes(
+        self, pack: Any, exhibits: ModuleType, make_trace: Any, change: dict[str, str], message: str
+    ) -> None:
+        trace, _ = make_trace()
+        usual = {"chosen": "", "hook_point": "", "painted": ""}
+        with pytest.raises(ValueError, match=message):
+            pack("nodes.explore").RevelioExplorer.execute(trace, **{**usual, **change})
+
+    def test_an_sae_of_another_place(
+        self, pack: Any, exhibits: ModuleType, make_trace: Any, sae: Any
+    ) -> None:
+        trace, _ = make_trace()
+        with pytest.raises(ValueError, match=r"reads output_blocks\.3\.1, but recorded are middle_block\.1"):
+            pack("nodes.explore").RevelioExplorer.execute(
+                trace, "", "", "", None, sae("output_blocks.3.1", width=96, n=48)
+            )

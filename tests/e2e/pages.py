@@ -1,0 +1,92 @@
+"""What a user does in the browser, for all tests that do it."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Page, expect
+
+from devtools.base import PACK_FOLDER
+
+RUN_SECONDS = 240
+READY = "() => Boolean(window.app?.graph && window.LiteGraph?.registered_node_types?.KSampler)"
+
+FIT = """(margin) => {
+    const {graph, canvas} = window.app
+    const boxes = [...graph._nodes.filter(n => !n.flags.collapsed).map(n => n.getBounding()),
+                   ...graph._groups.map(g => g.boundingRect ?? g._bounding)]
+    const left = Math.min(...boxes.map(b => b[0])), top = Math.min(...boxes.map(b => b[1]))
+    const width = Math.max(...boxes.map(b => b[0] + b[2])) - left
+    const height = Math.max(...boxes.map(b => b[1] + b[3])) - top
+    const room = canvas.canvas.getBoundingClientRect()
+    const scale = Math.min((room.width - 2 * margin) / width, (room.height - 2 * margin) / height)
+    canvas.ds.scale = scale
+    canvas.ds.offset = [(room.width / scale - width) / 2 - left, (room.height / scale - height) / 2 - top]
+    canvas.setDirty(true, true)
+}"""
+"""Zoom and move the canvas so that the whole graph is in the middle of it."""
+
+QUIET = {
+    "Comfy.TutorialCompleted": True,  # or the template browser opens by itself for a new user
+    "Comfy.Minimap.Visible": False,
+    "Comfy.Graph.CanvasInfo": False,
+    "Comfy.Graph.CanvasMenu": False,
+    "Comfy.VueNodes.Enabled": False,
+    "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # letters at every zoom
+}
+
+
+def make_quiet(page: Page, **settings: object) -> None:
+    """Take away everything that lies over the graph, with some other settings, and load the page anew."""
+    for name, value in (QUIET | settings).items():
+        page.evaluate(
+            "([name, value]) => window.app.extensionManager.setting.set(name, value)", [name, value]
+        )
+    page.evaluate("() => localStorage.setItem('vueNodesBannerDismissed', 'true')")
+    page.reload()
+    page.wait_for_function(READY, timeout=60_000)
+    page.get_by_role("button", name="Templates").first.wait_for()
+
+
+def open_template(page: Page, name: str) -> None:
+    """By the buttons that a user presses; checks that all workflows of the pack are on offer."""
+    page.get_by_role("button", name="Templates").first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text(PACK_FOLDER, exact=True).click()
+    expect(dialog.locator("[data-testid^=template-workflow-]")).to_have_count(5, timeout=30_000)
+    dialog.get_by_test_id(f"template-workflow-{name}").click()
+    expect(dialog).to_have_count(0, timeout=30_000)
+    page.wait_for_function("() => window.app.graph._nodes.some(n => n.type === 'RevelioMiniModel')")
+
+
+def watch_runs(page: Page) -> None:
+    """Collect in `revelioRuns` how each run ends."""
+    page.evaluate(
+        """() => {
+            window.revelioRuns = []
+            for (const kind of ['execution_success', 'execution_error', 'execution_interrupted'])
+                window.app.api.addEventListener(kind, () => window.revelioRuns.push(kind))
+        }"""
+    )
+
+
+def clear_the_view(page: Page) -> None:
+    """The graph alone: toolbars away, messages closed, everything in view."""
+    page.evaluate("() => document.querySelectorAll('.p-toast-message button').forEach(b => b.click())")
+    page.evaluate(
+        "() => { window.app.extensionManager.focusMode || window.app.extensionManager.toggleFocusMode() }"
+    )
+    page.wait_for_timeout(1000)  # the canvas takes the room of the toolbars
+    page.evaluate(FIT, 24)
+    page.wait_for_timeout(1500)  # a frame or two on a slow machine
+
+
+def queue(page: Page) -> None:
+    """Press Run, and wait until that run has succeeded; `watch_runs` must have been called."""
+    before = page.evaluate("() => window.revelioRuns.length")
+    page.get_by_test_id("queue-button").get_by_role("button").first.click()
+    wait_for_run(page, before)
+
+
+def wait_for_run(page: Page, before: int) -> None:
+    """Wait for the end of the run after the first `before` ones; fails the test when it has failed."""
+    page.wait_for_function(f"() => window.revelioRuns.length > {before}", timeout=RUN_SECONDS * 1000)
+    assert page.evaluate("() => window.revelioRuns")[before:] == ["execution_success"]

@@ -1,0 +1,128 @@
+import assert from 'node:assert/strict'
+import test from 'node:test'
+import {choiceText, parseChoice, withChosen} from '../../web/explorer/choice.js'
+import {entryOf, heatColour, heatPixels, percent, written} from '../../web/explorer/colour.js'
+import {findSubjects} from '../../web/explorer/find.js'
+import {Labels, builtIn} from '../../web/explorer/labels.js'
+import {boxBetween, cellsIn, paintedOf, paintedShare, paintedText, stroke, unpainted} from '../../web/explorer/region.js'
+import {Run, openRun} from '../../web/explorer/run.js'
+import {initialState, keptOf, trusted} from '../../web/explorer/store.js'
+import {codesFile, safetensors} from './made.mjs'
+
+test('heat is that of the figures: dark violet to pale yellow, blue below 0, clear at 0', () => {
+  assert.deepEqual(heatColour(0), [44, 26, 120])
+  assert.deepEqual(heatColour(1), [252, 250, 190])
+  const table = new Uint8Array(heatPixels(1).buffer)
+  const at = value => [...table.slice(4 * entryOf(value), 4 * entryOf(value) + 4)]
+  assert.deepEqual(at(1), [252, 250, 190, 255])
+  assert.deepEqual(at(-1), [206, 240, 244, 255])
+  assert.equal(at(0)[3], 0)
+  assert.equal(entryOf(7), entryOf(1))
+  const light = [...Array(20).keys()].map(i => { const [r, g, b] = heatColour(i / 19); return 0.2126 * r + 0.7152 * g + 0.0722 * b })
+  light.slice(1).forEach((value, i) => assert.ok(value > light[i]))
+})
+
+test('numbers are short', () => {
+  assert.deepEqual([0, 1234.5, 0.01234, 2e-5, NaN].map(written), ['0', '1230', '0.0123', '2.0e-5', '–'])
+  assert.deepEqual([0, 0.004, 0.125].map(percent), ['0 %', '<1 %', '13 %'])
+})
+
+test('a click takes a small box inside the picture', () => {
+  const box = boxBetween(0.02, 0.5, 0.02, 0.5, 0.1)
+  assert.deepEqual([box.left, box.top, box.bottom].map(side => Number(side.toFixed(3))), [0, 0.45, 0.55])
+  assert.deepEqual(boxBetween(0.8, 0.9, 0.2, 0.1, 0.1), {left: 0.2, right: 0.8, top: 0.1, bottom: 0.9})
+})
+
+test('cells of a box on grids that are not square', () => {
+  const cells = (box, height, width) => [...cellsIn(box, height, width)].flatMap((cell, at) => (cell ? [at] : []))
+  assert.deepEqual(cells({left: 0, top: 0, right: 0.5, bottom: 1}, 2, 4), [0, 1, 4, 5])
+  assert.deepEqual(cells({left: 0.4, top: 0.4, right: 0.42, bottom: 0.42}, 2, 2), [0])
+  assert.deepEqual(cells({left: 0.99, top: 0.99, right: 1, bottom: 1}, 3, 2), [5])
+  assert.equal(cells({left: 0, top: 0, right: 1, bottom: 1}, 3, 5).length, 15)
+})
+
+test('a painted region survives as text', () => {
+  const painted = unpainted(2)
+  assert.deepEqual([painted.width, painted.height], [96, 48])
+  assert.equal(paintedText(painted), '')
+  stroke(painted, [0.2, 0.5], [0.8, 0.5], 0.05, 1)
+  const share = paintedShare(painted)
+  assert.ok(share > 0.1 && share < 0.2)
+  assert.deepEqual(paintedOf(paintedText(painted)), painted)
+  stroke(painted, [0.5, 0.5], [0.5, 0.5], 0.05, 0)
+  assert.ok(paintedShare(painted) < share)
+  assert.equal(paintedOf('4x2:1,2,5').cells.join(''), '01100000')
+  for (const broken of ['', 'x', '4x2:1,2', '4x2:9', undefined]) assert.equal(paintedOf(broken), null)
+})
+
+test('a choice is written as the nodes read it', () => {
+  const chosen = parseChoice('glasses:-4, 1203:-1.5, red hair ; ratio 2:1:0.5')
+  assert.deepEqual(chosen.map(({name, strength}) => [name, strength]), [['glasses', -4], ['1203', -1.5], ['red hair', 1], ['ratio 2:1', 0.5]])
+  assert.equal(choiceText(parseChoice(choiceText(chosen))), choiceText(chosen))
+  assert.equal(choiceText(withChosen(chosen, 'glasses', 2)), 'glasses:2, 1203:-1.5, red hair:1, ratio 2:1:0.5')
+  assert.equal(choiceText(withChosen(withChosen([], '7', -4), '7', null)), '')
+})
+
+const PLACE = {name: 'middle_block.1', features: 40, roles: ['uncond', 'cond'], labels: {'red hair': [7, 3], glasses: [3, 9]}, concepts: [{name: 'sunglasses', features: [3]}, {name: 'glasses', features: [3, 9]}]}
+const shelf = () => { const files = {}; return {files, load: async name => files[name] ?? null, save: async (name, text) => { files[name] = text }} }
+
+test('labels are kept for each dictionary', async () => {
+  const kept = shelf(), labels = new Labels(kept)
+  await labels.open('abc')
+  assert.equal(labels.of(PLACE, 3), 'glasses')
+  await labels.set(3, '  frames ')
+  assert.equal(labels.of(PLACE, 3), 'frames')
+  const later = new Labels(kept)
+  await later.open('abc')
+  assert.equal(later.of(PLACE, 3), 'frames')
+  await later.open('other')
+  assert.equal(later.of(PLACE, 3), 'glasses')
+  await later.open('abc')
+  await later.set(3, '')
+  assert.equal(later.of(PLACE, 3), 'glasses')
+  assert.equal(builtIn(PLACE, 8), '')
+})
+
+test('search by number, concept, label and own name', async () => {
+  const labels = new Labels(shelf())
+  await labels.open('abc')
+  await labels.set(21, 'round frames')
+  const found = text => findSubjects(text, PLACE, labels, 9).map(subject => subject.name ?? subject.feature)
+  assert.deepEqual(found('#12'), [12])
+  assert.deepEqual(found('99'), [])
+  assert.deepEqual(found('gla'), ['glasses', 3, 9])
+  assert.deepEqual(found('hair red'), [7, 3])
+  assert.deepEqual(found('frames'), [21])
+  assert.deepEqual(found('  '), [])
+})
+
+test('what a stranger’s workflow holds is checked', () => {
+  const state = {...initialState(), place: 'x', step: 4, subject: {kind: 'concept', name: 'glasses'}, region: {left: 0, top: 0, right: 1, bottom: 1}}
+  assert.deepEqual(trusted(JSON.parse(JSON.stringify(keptOf(state)))), keptOf(state))
+  assert.deepEqual(trusted({place: 5, step: 'x', subject: {kind: 'feature', feature: 1.5}, region: {left: -3}, chosen: 'x'}), {})
+  assert.deepEqual(trusted(null), {})
+})
+
+test('a run is fetched part by part, once, and a refusal is told', async () => {
+  const asked = []
+  const info = {key: 'k', total_steps: 1, sigmas: [1, 0], places: [{...PLACE, name: 'output_blocks.10.1'}, {...PLACE, name: 'output_blocks.2.1'}, {...PLACE, neighbours: true}]}
+  const answers = {
+    '/revelio/traces/k': JSON.stringify(info),
+    '/revelio/traces/k/codes?hook_point=middle_block.1&role=cond&item=0': codesFile([[[1], [0]]], 1, 2),
+    '/revelio/traces/k/concepts?hook_point=middle_block.1&role=cond&item=0': safetensors({maps: new Int16Array(4), scale: new Float32Array(2)}, {maps: [2, 1, 1, 2]}),
+    '/revelio/traces/k/neighbours?hook_point=middle_block.1&feature=3': '{"neighbours":[{"feature":9,"cosine":0.5}]}',
+  }
+  const fetch = async path => { asked.push(path); return path in answers ? new Response(answers[path]) : new Response('{"error":"Gone."}', {status: 404}) }
+  const run = await openRun('k', fetch)
+  assert.equal(asked.length, 1)
+  assert.deepEqual(run.info.places.map(({name}) => name), ['middle_block.1', 'output_blocks.2.1', 'output_blocks.10.1'])
+  assert.deepEqual(run.info.places[0].roles, ['cond', 'uncond'])
+  const [a, b] = await Promise.all([run.codes('middle_block.1', 'cond', 0), run.codes('middle_block.1', 'cond', 0)])
+  assert.equal(a, b)
+  assert.equal(asked.length, 2)
+  assert.deepEqual((await run.presence('middle_block.1', 'cond', 0)).names, ['sunglasses', 'glasses'])
+  assert.deepEqual(await run.neighbours('middle_block.1', 3), [{feature: 9, cosine: 0.5}])
+  await assert.rejects(run.codes('middle_block.1', 'uncond', 0), /Gone/)
+  await assert.rejects(openRun('gone', fetch), error => error.status === 404)
+  assert.ok(run instanceof Run)
+})

@@ -1,0 +1,51 @@
+import assert from 'node:assert/strict'
+import test from 'node:test'
+import {openCodes} from '../../web/explorer/codes.js'
+import {openPresence} from '../../web/explorer/presence.js'
+import {rankConcepts, rankFeatures} from '../../web/explorer/ranking.js'
+import {codesFile, safetensors} from './made.mjs'
+
+// 2 steps, 2 by 2 cells; feature 0 sits in the first cell, 1 is everywhere and stronger, 2 sits elsewhere, 3 comes late
+const DENSE = [
+  [[2, 3, 0, 0], [0, 3, 0, 0], [0, 3, 5, 0], [0, 3, 0, 0]],
+  [[2, 3, 0, 9], [0, 3, 0, 0], [0, 3, 5, 0], [0, 3, 0, 0]],
+]
+const FIRST = Uint8Array.of(1, 0, 0, 0)
+const codes = openCodes(codesFile(DENSE, 2, 2))
+const near = (a, b) => assert.ok(Math.abs(a - b) < 1e-3, `${a} is not ${b}`)
+
+test('what is only here comes before what is everywhere', () => {
+  const [first, second, ...more] = rankFeatures(codes, FIRST, 0, 8)
+  assert.deepEqual([first.feature, second.feature, more.length], [0, 1, 0])
+  near(first.here, 2)
+  near(first.only, 1)
+  near(second.here, 3)
+  near(second.elsewhere, 3)
+  near(second.only, 0)
+})
+
+test('over all steps means are of all steps', () => {
+  const ranked = rankFeatures(codes, FIRST, null, 8)
+  assert.equal(ranked[0].feature, 3)
+  near(ranked[0].here, 4.5)
+})
+
+test('the whole picture is ranked by activation alone', () => {
+  const all = Uint8Array.of(1, 1, 1, 1)
+  assert.deepEqual(rankFeatures(codes, all, 0, 2).map(({feature}) => feature), [1, 2])
+})
+
+test('features below 0 in the region are not active there', () => {
+  const negative = openCodes(codesFile([[[-2], [0]]], 1, 2))
+  assert.deepEqual(rankFeatures(negative, Uint8Array.of(1, 0), 0, 4), [])
+})
+
+test('concepts that are here, and no traces of others', () => {
+  const maps = Int16Array.from([900, 0, 0, 0, 800, 800, 800, 800, 10, 0, 0, 0])
+  const presence = openPresence(safetensors({maps, scale: Float32Array.of(0.001, 0.001, 0.001)}, {maps: [3, 1, 2, 2]}), ['glasses', 'pink skin', 'hat'])
+  const ranked = rankConcepts(presence, FIRST, 0, 4)
+  assert.deepEqual(ranked.map(({name}) => name), ['glasses'])
+  near(ranked[0].here, 0.9)
+  const everywhere = rankConcepts(presence, Uint8Array.of(1, 1, 1, 1), 0, 4)
+  assert.deepEqual(everywhere.map(({name}) => name), ['glasses', 'pink skin'])
+})

@@ -1,0 +1,73 @@
+/** The heat's colours, the same as those of the pack's figures, and how numbers are written. */
+
+/** Position and colour; equal steps of value look like equal steps of brightness. */
+const HEAT = /** @type {[number, number[]][]} */ ([
+  [0, [44, 26, 120]], [0.12, [98, 22, 152]], [0.254, [158, 30, 148]], [0.388, [208, 58, 112]],
+  [0.537, [238, 106, 70]], [0.697, [250, 160, 48]], [0.858, [250, 212, 76]], [1, [252, 250, 190]],
+])
+const COLD = /** @type {[number, number[]][]} */ ([
+  [0, [20, 34, 92]], [0.211, [28, 72, 150]], [0.423, [34, 118, 190]], [0.631, [64, 166, 212]],
+  [0.827, [130, 208, 228]], [1, [206, 240, 244]],
+])
+/** Below 1, so that weak activity is still seen. */
+const ALPHA_CURVE = 0.5
+const ENTRIES = 256
+
+const LITTLE = new Uint8Array(new Uint32Array([1]).buffer)[0] === 1
+
+/**
+ * @param {number} value  0 to 1.
+ * @param {[number, number[]][]} [ramp]
+ */
+export function heatColour(value, ramp = HEAT) {
+  const upper = Math.max(1, ramp.findIndex(([position]) => position >= value))
+  const [low, from] = ramp[upper - 1], [high, to] = ramp[upper]
+  const share = Math.min(1, Math.max(0, (value - low) / (high - low)))
+  return from.map((channel, i) => Math.round(channel + (to[i] - channel) * share))
+}
+
+/**
+ * Pixels of heat for values 0 to 1, and (from entry 256 on) for 0 to -1: clear where it is 0.
+ * @param {number} opacity  Of the hottest heat.
+ */
+export function heatPixels(opacity) {
+  const table = new Uint32Array(2 * ENTRIES)
+  for (const [start, ramp] of /** @type {const} */ ([[0, HEAT], [ENTRIES, COLD]])) {
+    for (let i = 0; i < ENTRIES; i++) {
+      const value = i / (ENTRIES - 1)
+      const [red, green, blue] = heatColour(value, ramp)
+      const alpha = Math.round(255 * opacity * value ** ALPHA_CURVE)
+      table[start + i] = LITTLE
+        ? ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0
+        : ((red << 24) | (green << 16) | (blue << 8) | alpha) >>> 0
+    }
+  }
+  return table
+}
+
+/**
+ * The table's entry of a value between -1 and 1.
+ * @param {number} value
+ */
+export function entryOf(value) {
+  const size = Math.min(1, Math.abs(value)) * (ENTRIES - 1)
+  return (value < 0 ? ENTRIES : 0) + Math.round(size)
+}
+
+/** The heat's colours from 0 to the top, as a CSS gradient. */
+export const GRADIENT = `linear-gradient(to top, ${HEAT.map(([p, c]) => `rgb(${c}) ${100 * p}%`).join(', ')})`
+
+/**
+ * A number in three significant digits.
+ * @param {number} value
+ */
+export function written(value) {
+  if (!Number.isFinite(value)) return '–'
+  if (value === 0) return '0'
+  const size = Math.abs(value)
+  if (size >= 1e6 || size < 1e-3) return value.toExponential(1)
+  return String(Number(value.toPrecision(3)))
+}
+
+/** @param {number} share */
+export const percent = share => `${share > 0 && share < 0.01 ? '<1' : Math.round(100 * share)} %`

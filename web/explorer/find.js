@@ -1,0 +1,40 @@
+/** Search by number, label or text. */
+
+/**
+ * @typedef {import('./store.js').Subject} Subject
+ * @typedef {import('./run.js').Place} Place
+ */
+
+/**
+ * What matches a text, best first: the number itself, concepts, then features by their labels.
+ * @param {string} text
+ * @param {Place} place
+ * @param {import('./labels.js').Labels} labels
+ * @param {number} count
+ * @returns {Subject[]}
+ */
+export function findSubjects(text, place, labels, count) {
+  const wanted = text.trim().replace(/^#/, '').toLowerCase()
+  if (!wanted) return []
+  /** @type {Subject[]} */
+  const found = []
+  if (/^\d+$/.test(wanted) && Number(wanted) < place.features) found.push({kind: 'feature', feature: Number(wanted)})
+  for (const {name} of place.concepts) if (matches(name, wanted)) found.push({kind: 'concept', name})
+  const features = new Set()
+  for (const [feature, label] of labels.own) if (matches(label, wanted)) features.add(feature)
+  for (const [label, members] of Object.entries(place.labels)) {
+    if (matches(label, wanted)) members.forEach(feature => features.add(feature))
+  }
+  for (const feature of features) found.push({kind: 'feature', feature})
+  return found.slice(0, count)
+}
+
+/**
+ * Whether every word of the wanted text begins a word of the name.
+ * @param {string} name
+ * @param {string} wanted
+ */
+function matches(name, wanted) {
+  const words = name.toLowerCase().split(/\s+/)
+  return wanted.split(/\s+/).every(part => words.some(word => word.startsWith(part)))
+}

@@ -1,0 +1,29 @@
+/**
+ * The few bytes of format that the server answers in: a length, a JSON header, tensors one after another.
+ *
+ * @typedef {Int16Array | Int32Array | Float32Array} Numbers
+ * @typedef {{metadata: Record<string, string>, tensors: Record<string, Numbers>, shapes: Record<string, number[]>}} File
+ */
+
+const KINDS = /** @type {const} */ ({I16: Int16Array, I32: Int32Array, F32: Float32Array})
+
+/**
+ * The tensors of a file as views of its own memory, without a copy.
+ * @param {ArrayBuffer} buffer
+ * @returns {File}
+ */
+export function parseSafetensors(buffer) {
+  const length = Number(new DataView(buffer).getBigUint64(0, true))
+  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, length)))
+  const {__metadata__: metadata = {}, ...entries} = header
+  /** @type {File} */
+  const file = {metadata, tensors: {}, shapes: {}}
+  for (const [name, entry] of Object.entries(entries)) {
+    const kind = KINDS[/** @type {keyof typeof KINDS} */ (entry.dtype)]
+    if (!kind) throw new Error(`A tensor of type ${entry.dtype} was not expected.`)
+    const [start, end] = entry.data_offsets
+    file.tensors[name] = new kind(buffer, 8 + length + start, (end - start) / kind.BYTES_PER_ELEMENT)
+    file.shapes[name] = entry.shape
+  }
+  return file
+}
