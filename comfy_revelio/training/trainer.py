@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..dictionary import Dictionary
+from ..dictionary.modulation import HIDDEN
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import TrainConfig
 from .itda import collect
@@ -55,8 +56,15 @@ def train(
     first = sample(rows, timesteps, _SAMPLE, config.batch, config.seed)
     sae = LearningSAE(first, config, generator).to(device)
     weights = list(sae.parameters())
+    # A number of the modulation is a sum over its hidden units, each of which takes Adam's whole step.
+    slow = {"params": list(sae.time), "factor": HIDDEN**-0.5}
+    quick = {"params": [weight for name, weight in sae.named_parameters() if not name.startswith("time.")]}
     optimizer = torch.optim.Adam(
-        weights, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=device.type == "cuda"
+        [quick, slow] if slow["params"] else [quick],
+        lr=config.learning_rate,
+        betas=config.betas,
+        eps=config.eps,
+        fused=device.type == "cuda",
     )
     average = [weight.detach().clone() for weight in weights] if config.ema else None
     step = 0
@@ -74,7 +82,7 @@ def train(
     try:
         while step < config.steps:
             for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate_at(step)
+                group["lr"] = config.learning_rate_at(step) * group.get("factor", 1.0)
             x, times = next(stream)
             with autocast:
                 loss = sae(x, times)
