@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +73,12 @@ def trained(data: Path, folder: Path, name: str, steps: int) -> dict[str, Any]:
         return dict(json.loads(report.read_text(encoding="utf-8")))
     print(f"{name}: training", file=sys.stderr, flush=True)
     config = preset(name, ShardSet(data).d_model, steps=steps, batch=BATCH, device="cpu")
-    start = time.perf_counter()
     figures = train_on_shards(data, folder / f"{name}.safetensors", config, show)
     figures |= {
         "name": name,
         "k": config.k,
         "n_features": config.n_features,
         "steps": steps,
-        "seconds": time.perf_counter() - start,
     }
     report.write_text(json.dumps(figures, indent=2), encoding="utf-8")
     return figures
@@ -93,7 +90,7 @@ def show(step: int, steps: int, figures: dict[str, float]) -> None:
 
 
 def presets_block(reports: list[dict[str, Any]], shards: ShardSet) -> str:
-    head = ["preset", "features", "k", "explained variance", "cosine", "L0", "dead", "seconds"]
+    head = ["preset", "features", "k", "explained variance", "cosine", "L0", "dead"]
     rows = [
         [
             f"`{figures['name']}`",
@@ -103,15 +100,14 @@ def presets_block(reports: list[dict[str, Any]], shards: ShardSet) -> str:
             f"{figures['cosine']:.3f}",
             f"{figures['l0']:.1f}",
             f"{figures['dead_share']:.1%}",
-            f"{figures['seconds']:.0f}",
         ]
         for figures in reports
     ]
     return (
         f"{reports[0]['steps']} steps of {BATCH} activations out of {shards.n_rows:,} of {shards.n_items} "
         f"pictures ({HOOK_POINT}, {shards.d_model} wide, all 20 steps), measured on the "
-        f"{reports[0]['measured_rows']:,.0f} of the tenth of the pictures that was held out. "
-        f"Seconds are of one CPU core.\n\n{table(head, rows)}"
+        f"{reports[0]['measured_rows']:,.0f} of the tenth of the pictures that was held out.\n\n"
+        + table(head, rows)
     )
 
 
