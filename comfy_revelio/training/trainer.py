@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,8 +58,10 @@ def train(
     sae = LearningSAE(first, config, generator).to(device)
     weights = list(sae.parameters())
     # A number of the modulation is a sum over its hidden units, each of which takes Adam's whole step.
-    slow = {"params": list(sae.time), "factor": HIDDEN**-0.5}
-    quick = {"params": [weight for name, weight in sae.named_parameters() if not name.startswith("time.")]}
+    slow: dict[str, Any] = {"params": list(sae.time), "factor": HIDDEN**-0.5}
+    quick: dict[str, Any] = {
+        "params": [weight for name, weight in sae.named_parameters() if not name.startswith("time.")]
+    }
     optimizer = torch.optim.Adam(
         [quick, slow] if slow["params"] else [quick],
         lr=config.learning_rate,
