@@ -48,9 +48,9 @@ ALLOWED_COST = {REMOVAL: 0.02, ADDITION: 0.05}
 Strengths = dict[str, tuple[float, ...]]
 """By direction: the strengths tried, and first the one used when nothing is tried."""
 
-CONTRAST_STRENGTHS: Strengths = {REMOVAL: (-1.0, -1.25, -1.5), ADDITION: (0.7, 0.5, 1.0)}
+CONTRAST_STRENGTHS: Strengths = {REMOVAL: (-1.25, -1.0, -1.5), ADDITION: (0.7, 0.5, 1.0)}
 PAPER_STRENGTHS: Strengths = {REMOVAL: (-0.5, -0.25, -1.0), ADDITION: (1.0, 0.5, 0.25)}
-FEATURE_STRENGTHS: Strengths = {REMOVAL: (-2.0, -1.5, -2.5), ADDITION: (1.5, 1.0, 2.0)}
+FEATURE_STRENGTHS: Strengths = {REMOVAL: (-2.5, -2.0, -3.0), ADDITION: (2.0, 1.5, 1.0)}
 
 TUNING_PROMPTS = 8
 _TUNING_START = 5_000_000
