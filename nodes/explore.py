@@ -87,9 +87,15 @@ class RevelioExplorer(io.ComfyNode):
         compare_trace: Any = None,
         compare_image: Any = None,
     ) -> io.NodeOutput:
+        from ..comfy_revelio.errors import RevelioError
         from ..comfy_revelio.host.exhibits import EXHIBITS
         from ..comfy_revelio.steering.painted import painted_mask
 
+        for run in (trace, compare_trace):
+            if run is not None and any(run.video_frames(name) > 1 for name in run.hook_points):
+                raise RevelioError(
+                    "This run is of a video, and the explorer shows pictures; use Feature Maps."
+                )
         dictionaries = {} if sae is None else {_place_of(sae.dictionary, trace): sae.dictionary}
         selection = _selection(trace, chosen, hook_point, dictionaries)
         mask = painted_mask(painted, None if image is None else tuple(image.shape[1:3]))
@@ -134,8 +140,6 @@ def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[st
         raise RevelioError(
             "This trace is empty: the sampler made no step with the recorded model; sample at least one."
         )
-    if any(trace.video_frames(name) > 1 for name in trace.hook_points):
-        raise RevelioError("This run is of a video, and the explorer shows pictures; use Feature Maps.")
     place = hook_point.strip() or next(iter(dictionaries), trace.hook_points[0])
     if place not in trace.hook_points:
         raise RevelioError(

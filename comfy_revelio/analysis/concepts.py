@@ -96,7 +96,7 @@ class _Sums:
 def _sums(dictionary: Dictionary, parts: Iterable[Tensor], reader: Tensor) -> _Sums:
     total: _Sums | None = None
     for maps in parts:
-        kinds = kinds_of(maps.float().mean(dim=(1, 2)), reader)
+        kinds = kinds_of(maps.float().mean(dim=(1, 2)), reader.to(maps.device))
         for one, kind in zip(maps.split(1), kinds.tolist(), strict=True):
             here = codes_on_grid(dictionary, one)[0]
             if total is None:

@@ -17,6 +17,7 @@ from ..training.harvest import Drawing, Item, Taken, Wanted, read_image
 from .generate import encode, sample
 from .harvest import listen
 from .model_taps import network_of
+from .noising import sigma_at
 from .runs import ModelCall
 
 
@@ -83,14 +84,14 @@ class ComfyHost:
         )
         sampling = model.get_model_object("model_sampling")
         for timestep in timesteps:
-            sigma = sampling.sigma(torch.tensor([float(timestep)]))
+            sigma = sigma_at(float(timestep), sampling)
             # one Euler step from sigma to 0 evaluates the model once, at sigma, on the noised pictures
             comfy.sample.sample_custom(
                 model,
                 noise,
                 1.0,
                 comfy.samplers.sampler_object("euler"),
-                torch.cat([sigma.flatten()[:1].cpu(), torch.zeros(1)]),
+                torch.tensor([sigma, 0.0]),
                 [[positive, {}]],
                 [[positive, {}]],
                 latents,

@@ -189,7 +189,7 @@ def vector_of_prompts(
                 bar.update(len(part))
 
         maps = in_memory.harvest(model, [plain], generate)[plain]
-        sides.append(maps.flatten(0, 3).float())
+        sides.append(maps.flatten(0, -2).float())
     dictionary = concept_vectors({label.strip() or "concept": (sides[0], sides[1])}, hook_point=plain)
     return sae_files.handle(dictionary, f"{label.strip() or 'concept'} vector")
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import RevelioError
 from ..trace import RunRecorder, Trace
 from .model_taps import resolve, tap
+from .noising import sigma_at
 from .runs import ModelCall, Run
 from .sae_files import SAEHandle
 
@@ -120,22 +121,6 @@ def parse_timesteps(text: str) -> list[float]:
             f"{len(times)}."
         )
     return sorted(times, reverse=True)
-
-
-def sigma_at(time: float, sampling: Any) -> float:
-    """The noise level at which a network is at timestep `time` of 1000.
-
-    Models that count timesteps have them in their table. Flow models count the share of noise, from 0 to 1
-    or to 1000. Of any others the timestep is that share of the schedule.
-    """
-    tensor = torch.tensor(float(time))
-    sigma = sampling.sigma(tensor)
-    if abs(float(sampling.timestep(sigma)) - time) <= 0.5:
-        return float(sigma)
-    half, whole = (float(sampling.timestep(torch.tensor(share))) for share in (0.5, 1.0))
-    if math.isclose(2 * half, whole, rel_tol=1e-4):
-        return time / 1000
-    return float(sampling.percent_to_sigma(1 - time / 1000))
 
 
 def _check_latent(model: Any, latent: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -49,7 +50,8 @@ def listing() -> list[str]:
                 path = Path(folder, file)
                 if file.endswith(EXTENSION) and _problem(path) is None:
                     name = path.relative_to(root).as_posix() + mark
-                    found.append((path.stat().st_mtime, name))
+                    with suppress(OSError):  # deleted just now
+                        found.append((path.stat().st_mtime, name))
     return [name for _, name in sorted(found, reverse=True)]
 
 

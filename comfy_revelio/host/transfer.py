@@ -39,8 +39,14 @@ def transfer_features(
     if source.trace is None or source.mask is None:
         raise RevelioError("A transfer needs a trace of its source and a mask of the part that is meant.")
     known = source.trace.hook_points
-    name = dictionary.hook_point if not known or dictionary.hook_point in known else known[0]
-    point = resolve(model, name, dictionary.d_model, sae.title)
+    point = resolve(model, dictionary.hook_point or next(iter(known), ""), dictionary.d_model, sae.title)
+    if known and point.name not in known:
+        if len(known) > 1:
+            raise RevelioError(
+                f"The source was recorded at {', '.join(known)}, but this SAE is of {point.name}; record the "
+                "source with this SAE."
+            )
+        point = resolve(model, known[0], dictionary.d_model, sae.title)
     transfer = Transfer(
         dictionary,
         point.name,

@@ -112,6 +112,9 @@ def test_another_vae_is_refused(
         ("ModelSamplingDiscreteFlow", {"shift": 3.0, "multiplier": 1.0}, 250, 0.25),
         ("ModelSamplingFlux", {"shift": 1.15}, 250, 0.25),
         ("ModelSamplingFlux", {"shift": 1.15}, 0, 0.0),
+        ("ModelSamplingFlux", {"shift": 1.15}, 1, 0.001),
+        ("ModelSamplingDiscreteFlow", {"shift": 3.0, "multiplier": 1.0}, 1, 0.001),
+        ("ModelSamplingDiscreteFlow", {"shift": 3.0}, 25, 0.025),
     ],
 )
 def test_timesteps_of_other_families(
