@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..dictionary import Concept, Dictionary
-from ..dictionary.concepts import kinds_of
+from ..dictionary.concepts import kinds_of, on_grid
 from ..trace import Frame
 
 _TINY = 1e-12
@@ -71,12 +71,6 @@ def _pulls(concept: Concept, grid: tuple[int, ...]) -> list[Tensor]:
     """For each kind of picture, what the codes of the concept's features count at each token: [T, m]."""
     pulls = []
     for amount, share in zip(concept.amount, concept.share, strict=True):
-        raised = _on_grid(amount, grid).clamp(min=0)
-        pulls.append(_on_grid(share, grid) * raised / raised.square().sum(-1).max().clamp(min=_TINY))
+        raised = on_grid(amount.cpu(), grid).clamp(min=0)
+        pulls.append(on_grid(share.cpu(), grid) * raised / raised.square().sum(-1).max().clamp(min=_TINY))
     return pulls
-
-
-def _on_grid(maps: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """Maps [m, h, w] resized to the grid, by token: float32 [T, m]."""
-    resized = functional.interpolate(maps.float().cpu()[None], size=grid, mode="bilinear", antialias=True)
-    return resized[0].flatten(1).T

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..dictionary import Codes, Concept
-from ..dictionary.concepts import kinds_of
+from ..dictionary.concepts import kinds_of, on_grid
 from ..errors import RevelioError
 from . import modes
 from .intervention import Intervention, TokenContext
@@ -143,7 +143,7 @@ def _place(intervention: Intervention, features: Tensor, grid: tuple[int, int]) 
     spread = intervention.mode == "add" or intervention.place == "everywhere" or intervention.mask is not None
     if spread or maps is None:
         return features.new_ones(grid[0] * grid[1], 1, dtype=torch.float32)
-    return _on_grid(maps[features], grid)
+    return on_grid(maps[features], grid)
 
 
 def _in_this_kind(concept: Concept, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -159,15 +159,9 @@ def _concept_on_grid(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Amount and share [kinds, T, m] and the reader, on the device: made once and not at every step, which
     would wait for a GPU."""
-    maps = (torch.stack([_on_grid(kind, grid) for kind in side]) for side in (concept.amount, concept.share))
+    maps = (torch.stack([on_grid(kind, grid) for kind in side]) for side in (concept.amount, concept.share))
     amount, share = (side.to(device) for side in maps)
     return amount, share, concept.reader.to(device)
-
-
-def _on_grid(maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Maps [m, h, w] resized to the grid, by token: float32 [T, m]."""
-    resized = functional.interpolate(maps.float()[None], size=grid, mode="bilinear", antialias=True)
-    return resized[0].flatten(1).T
 
 
 def _mask_on_grid(mask: Tensor, context: TokenContext, rows: int) -> Tensor:
