@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,15 @@ from torch import Tensor
 from comfy_revelio.mini.attributes import ATTRIBUTES, index_of
 from comfy_revelio.mini.evaluate import CONCEPTS, rate
 from comfy_revelio.mini.judge import Judge, load_judge
+from comfy_revelio.render import grid
+from comfy_revelio.steering.sweep import strength_label, strengths
 from devtools.client import Client, Prompt, RunResult
 from devtools.demo import picture_name
 
 SEE, FEATURE, CONCEPT = "01_see_features", "02_steer_a_feature", "03_steer_a_concept"
 TRAIN, EXPLORE = "04_train_your_own_sae", "05_explore_and_steer"
-ALL = [SEE, FEATURE, CONCEPT, TRAIN, EXPLORE]
+SWEEP, LOOK = "10_sweep_a_strength", "11_look_at_a_picture"
+ALL = [SEE, FEATURE, CONCEPT, TRAIN, EXPLORE, SWEEP, LOOK]
 GLASSES = CONCEPTS[0]
 PROMPTED = {"style": "flat cartoon", "background": "green", "hair": "blue", "mood": "smile"}
 """What all the workflows' prompts ask for besides the concept that is steered."""
@@ -74,7 +78,7 @@ def judge(pack: Path) -> Judge:
     return load_judge(pack / "sae_weights" / "revelio_mini" / "judge.safetensors")
 
 
-def test_there_are_five_workflows(pack: Path) -> None:
+def test_no_workflow_is_left_out(pack: Path) -> None:
     assert sorted(file.stem for file in (pack / "workflows").glob("*.json")) == ALL
 
 
@@ -199,7 +203,45 @@ def test_nothing_chosen_in_the_explorer_changes_nothing(
     assert rate(judge.label(pictures[0]), GLASSES, also=False) == 1.0
 
 
+def test_a_row_of_strengths(finished: Callable[[str], Finished], judge: Judge) -> None:
+    """Glasses go the further the strength falls, and come the further it rises; 0 is what was asked for."""
+    rows = {tag: judge.label(_cells(finished(SWEEP), f"10_{tag}", 5)) for tag in ("down", "up")}
+    seen = {tag: [rate(row[i : i + 1], GLASSES, also=True) for i in range(5)] for tag, row in rows.items()}
+    assert seen["down"][0] == 0.0 and seen["down"][-1] == 1.0  # from strength -4 to 0
+    assert seen["up"][0] == 0.0 and seen["up"][-1] == 1.0  # from strength 0 to 2
+    for row in seen.values():
+        assert row == sorted(row)
+
+
+def test_a_finished_picture_is_looked_at(finished: Callable[[str], Finished]) -> None:
+    """Seven amounts of noise make seven columns, and the table's features have heat in them."""
+    workflow = finished(LOOK)
+    (table,) = workflow.texts("PreviewAny")
+    assert table.count("\n| #") == 6
+    (figure,) = workflow.saved("11_features")
+    assert figure.shape[1] > 8 * 128
+    colourful = figure.amax(-1) - figure.amin(-1) > 0.1
+    assert colourful.any() and not colourful.all()
+
+
 ROWS = ("down_without", "down_steered", "up_without", "up_steered")
+
+
+def _cells(workflow: Finished, name: str, count: int) -> Tensor:
+    """The pictures [count, H, W, 3] of a figure of Image Grid, found by drawing the same with pink ones."""
+    (figure,) = workflow.saved(name)
+    entries = workflow.graph.values()
+    (saving,) = (e["inputs"] for e in entries if e["inputs"].get("filename_prefix") == f"revelio/{name}")
+    inputs = workflow.graph[saving["images"][0]]["inputs"]
+    values = workflow.graph[inputs["labels"][0]]["inputs"]["values"]
+    labels = [strength_label(strength) for strength in strengths(0, 0, 1, values)]
+    pink = torch.tensor([1.0, 0.0, 1.0]).expand(128, 128, 3)
+    drawn = grid([pink] * count, labels, title=inputs["title"])
+    there = (drawn == pink[0, 0]).all(-1)
+    assert drawn.shape == figure.shape
+    side = math.isqrt(int(there.sum()) // count)
+    rows = figure[there.any(1)]
+    return torch.stack(rows[:, there.any(0)].split(side, dim=1))
 
 
 def agreement(found: Tensor) -> float:
