@@ -2,27 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import comfy.sample
 import torch
 
+from ..errors import RevelioError
+
+Conditioning = list[list[Any]]
+"""ComfyUI's CONDITIONING: entries of text states [n, tokens, width] and what else the model is told."""
+
+
+def encode(clip: Any, prompts: Sequence[str]) -> Conditioning:
+    """One conditioning with a row for each prompt, as CLIPTextEncode encodes it.
+
+    Raises RevelioError for prompts that are not of one length in tokens: their states cannot be stacked.
+    """
+    batches = [conditioning for _, conditioning in encoded_batches(clip, prompts, len(prompts))]
+    if len(batches) != 1:
+        raise RevelioError(
+            "These prompts are of different lengths for this text encoder; encode them one by one."
+        )
+    return batches[0]
+
+
+def encoded_batches(clip: Any, prompts: Sequence[str], size: int) -> Iterator[tuple[slice, Conditioning]]:
+    """(which prompts, their conditioning) for neighbours that can be sampled together, at most `size`.
+
+    CLIP gives prompts of up to 75 tokens one length; other text encoders may give each its own.
+    """
+    rows: list[Conditioning] = []
+    for number, prompt in enumerate(prompts):
+        row = _encoded(clip, prompt)
+        if rows and (len(rows) == size or _shape(row) != _shape(rows[0])):
+            yield slice(number - len(rows), number), _stacked(rows)
+            rows = []
+        rows.append(row)
+    if rows:
+        yield slice(len(prompts) - len(rows), len(prompts)), _stacked(rows)
+
 
 @torch.no_grad()
-def encode(clip: Any, prompts: Sequence[str]) -> torch.Tensor:
-    """Prompts -> text states [n, tokens, width], as CLIPTextEncode gives them one by one.
+def _encoded(clip: Any, prompt: str) -> Conditioning:
+    return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
 
-    Prompts of one length in tokens only (up to 75 words for CLIP): their states are stacked.
-    """
-    return torch.cat([clip.encode_from_tokens_scheduled(clip.tokenize(prompt))[0][0] for prompt in prompts])
+
+def _shape(conditioning: Conditioning) -> list[Any]:
+    """Equal for conditionings that can be stacked."""
+    return [
+        (states.shape[1:], {k: v.shape[1:] if torch.is_tensor(v) else v for k, v in more.items()})
+        for states, more in conditioning
+    ]
+
+
+def _stacked(rows: Sequence[Conditioning]) -> Conditioning:
+    def stacked(values: Sequence[Any]) -> Any:
+        return torch.cat(list(values)) if torch.is_tensor(values[0]) else values[0]
+
+    return [
+        [stacked([e[0] for e in entries]), {k: stacked([e[1][k] for e in entries]) for k in entries[0][1]}]
+        for entries in zip(*rows, strict=True)
+    ]
 
 
 @torch.no_grad()
 def sample(
     model: Any,
-    positive: torch.Tensor,
-    negative: torch.Tensor,
+    positive: Conditioning,
+    negative: Conditioning,
     seeds: Sequence[int],
     *,
     steps: int = 20,
@@ -32,14 +80,12 @@ def sample(
     height: int = 128,
     width: int = 128,
 ) -> torch.Tensor:
-    """Latents [n, 4, height/8, width/8]; row i is what KSampler makes of seed i and row i of the text states.
+    """Latents [n, C, h, w]; row i is what KSampler makes of seed i and row i of the conditionings.
 
-    positive: [n, tokens, width]; negative: [1 or n, tokens, width].
+    positive: of n rows; negative: of 1 or n. height, width: in pixels.
     """
-    empty = torch.zeros(1, 4, height // 8, width // 8)
+    empty = empty_latent(model, height, width)
     noise = torch.cat([comfy.sample.prepare_noise(empty, seed) for seed in seeds])
-    if len(negative) == 1:
-        negative = negative.expand(len(positive), -1, -1)
     return comfy.sample.sample(
         model,
         noise,
@@ -47,12 +93,19 @@ def sample(
         cfg,
         sampler,
         scheduler,
-        [[positive, {}]],
-        [[negative, {}]],
+        positive,
+        negative,
         torch.zeros_like(noise),
         disable_pbar=True,
         seed=int(seeds[0]),
     )
+
+
+def empty_latent(model: Any, height: int, width: int) -> torch.Tensor:
+    """An empty latent of one picture of height x width pixels, with the channels that the model has."""
+    # 8 pixels a latent, unless this ComfyUI knows better of the model
+    scale = getattr(model.get_model_object("latent_format"), "spacial_downscale_ratio", 8)
+    return comfy.sample.fix_empty_latent_channels(model, torch.zeros(1, 4, height // scale, width // scale))
 
 
 @torch.no_grad()
@@ -74,8 +127,7 @@ def pictures(
     """
     negative = encode(negative_clip or clip, [""])
     images = []
-    for start in range(0, len(prompts), batch):
-        part = slice(start, start + batch)
-        latents = sample(model, encode(clip, prompts[part]), negative, seeds[part], **settings)
+    for part, positive in encoded_batches(clip, prompts, batch):
+        latents = sample(model, positive, negative, seeds[part], **settings)
         images.append(vae.decode(latents).float().cpu())
     return torch.cat(images)

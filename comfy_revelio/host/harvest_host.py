@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import hookpoints
 from ..training.harvest import Drawing, Item, Taken, Wanted, read_image
-from .generate import encode, sample
+from .generate import Conditioning, encode, encoded_batches, sample
 from .harvest import listen
 from .model_taps import network_of
 from .noising import sigma_at
@@ -44,18 +44,22 @@ class ComfyHost:
         return hookpoints.resolve(network_of(self.model.model), name).name
 
     def run(self, items: Sequence[Item], wanted: Wanted) -> Iterator[Taken]:
+        prompts = [item.prompt for item in items]
+        for rows, positive in encoded_batches(self.clip, prompts, len(items)):
+            yield from self._run(items[rows], positive, wanted)
+
+    def _run(self, items: Sequence[Item], positive: Conditioning, wanted: Wanted) -> list[Taken]:
         kept: list[Taken] = []
         tapped = self.model
         for name in wanted.hook_points:
             tapped = self._listen(tapped, name, wanted, items, kept)
-        positive = encode(self.clip, [item.prompt for item in items])
         if items[0].image is None:
             negative = encode(self.clip, [""])
             seeds = [item.seed for item in items]
             sample(tapped, positive, negative, seeds, **asdict(self.drawing), **self.sampling)
         else:
             self._look_at(tapped, items, positive, wanted.timesteps)
-        yield from kept
+        return kept
 
     def _listen(self, model: Any, name: str, wanted: Wanted, items: Sequence[Item], kept: list[Taken]) -> Any:
         from_images = items[0].image is not None
@@ -73,7 +77,7 @@ class ComfyHost:
         return listen(model, name, keep, captured=wanted.captured)
 
     def _look_at(
-        self, model: Any, items: Sequence[Item], positive: Tensor, timesteps: Sequence[float]
+        self, model: Any, items: Sequence[Item], positive: Conditioning, timesteps: Sequence[float]
     ) -> None:
         """One evaluation for each timestep of the pictures, noised to it: the way of Revelio."""
         pixels = torch.stack([read_image(item, self.drawing) for item in items])
@@ -92,8 +96,8 @@ class ComfyHost:
                 1.0,
                 comfy.samplers.sampler_object("euler"),
                 torch.tensor([sigma, 0.0]),
-                [[positive, {}]],
-                [[positive, {}]],
+                positive,
+                positive,
                 latents,
                 disable_pbar=True,
                 seed=items[0].seed,

@@ -27,7 +27,7 @@ from ..training.harvest import Drawing, Wanted, harvest, items_of_prompts
 from ..training.run import train_on_shards
 from . import harvest as in_memory
 from . import sae_files
-from .generate import encode, sample
+from .generate import encode, encoded_batches, sample
 from .harvest_host import ComfyHost
 from .model_taps import network_of
 from .sae_files import SAEHandle
@@ -172,13 +172,12 @@ def vector_of_prompts(
     for prompts in (with_it, without):
 
         def generate(tapped: Any, prompts: Sequence[str] = prompts) -> None:
-            for start in range(0, len(prompts), 8):
-                part = prompts[start : start + 8]
+            for rows, positive in encoded_batches(clip, prompts, 8):
                 comfy.model_management.throw_exception_if_processing_interrupted()
-                seeds = range(seed + start, seed + start + len(part))
+                seeds = range(seed + rows.start, seed + rows.stop)
                 sample(
                     tapped,
-                    encode(clip, part),
+                    positive,
                     negative,
                     seeds,
                     steps=steps,
@@ -186,7 +185,7 @@ def vector_of_prompts(
                     height=height,
                     width=width,
                 )
-                bar.update(len(part))
+                bar.update(len(seeds))
 
         maps = in_memory.harvest(model, [plain], generate)[plain]
         sides.append(maps.flatten(0, -2).float())

@@ -12,6 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from .architectures import ARCHITECTURES
+
 PROMPTS = [
     "a pixel art portrait, blue hair",
     "a doodle of a person with glasses",
@@ -143,3 +145,40 @@ def test_unknown_hook_points_and_empty_folders_are_named(harvester: Harvester, t
         harvester.run(engine.items_of_prompts(PROMPTS), tmp_path, engine.Wanted(("middel",)))
     with pytest.raises(error, match="no pictures"):
         engine.items_of_images(tmp_path)
+
+
+class Counting:
+    """A text encoder for a small random model: its states depend on the words, and there is one for each."""
+
+    def __init__(self, architecture: Any) -> None:
+        self.architecture = architecture
+
+    def tokenize(self, text: str) -> list[str]:
+        return text.split() or ["nothing"]
+
+    def encode_from_tokens_scheduled(self, tokens: list[str]) -> list[list[Any]]:
+        return self.architecture.prompt(len("".join(tokens)), len(tokens))
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux", "lumina2", "wan"])
+def test_any_model_is_harvested_with_all_that_it_is_told(
+    pack: Callable[[str], ModuleType], family: str
+) -> None:
+    """Pooled states, other channels, prompts of unequal lengths: in one batch as one by one."""
+    architecture = ARCHITECTURES[family]
+    model = architecture.build()
+    engine = pack("comfy_revelio.training.harvest")
+    height, width = architecture.latent[-2:]
+    drawing = engine.Drawing(height=height * 8, width=width * 8, steps=2, cfg=2.0)
+    host = pack("comfy_revelio.host.harvest_host").ComfyHost(
+        model, Counting(architecture), None, family, drawing
+    )
+    wanted = engine.Wanted((next(iter(architecture.points)),), steps=(1,))
+    items = engine.items_of_prompts(["a red hat", "a blue hat", "a very long prompt"])
+    together = list(host.run(items, wanted))
+    alone = [taken for item in items for taken in host.run([item], wanted)]
+    assert [taken.item for taken in together] == [taken.item for taken in alone]
+    assert {taken.item for taken in together} == {0, 1, 2}
+    for one, other in zip(together, alone, strict=True):
+        assert torch.allclose(one.rows, other.rows, rtol=1e-3, atol=1e-3 * float(other.rows.abs().max()))
+    assert not torch.allclose(together[0].rows, together[1].rows, rtol=1e-2)

@@ -75,18 +75,20 @@ def test_generation_gives_each_row_its_own_prompt_and_seed(
     positive = generate.encode(mini.clip, ["red hair", "a hat"])
     negative = generate.encode(mini.clip, [""])
     both = generate.sample(mini.model, positive, negative, [3, 4], steps=2)
-    second = generate.sample(mini.model, positive[1:], negative, [4], steps=2)
+    alone = generate.encode(mini.clip, ["a hat"])
+    second = generate.sample(mini.model, alone, negative, [4], steps=2)
     assert both.shape == (2, 4, 16, 16)
     assert torch.allclose(both[1:], second, atol=1e-4)
 
 
 def test_harvest_keeps_steps_items_and_grid(pack: Callable[[str], ModuleType], mini: SimpleNamespace) -> None:
     generate = pack("comfy_revelio.host.generate")
-    positive, negative = generate.encode(mini.clip, ["red hair", "a hat"]), generate.encode(mini.clip, [""])
+    prompts, negative = ["red hair", "a hat"], generate.encode(mini.clip, [""])
 
     def run(model: Any) -> None:
         for rows in (slice(0, 2), slice(1, 2)):
-            generate.sample(model, positive[rows], negative, [5, 6][rows], steps=3, height=128, width=192)
+            positive = generate.encode(mini.clip, prompts[rows])
+            generate.sample(model, positive, negative, [5, 6][rows], steps=3, height=128, width=192)
 
     maps = pack("comfy_revelio.host.harvest").harvest(
         mini.model, ["middle_block.1", "output_blocks.3.1"], run
