@@ -67,7 +67,8 @@ def finished(client: Client, pack: Path) -> Callable[[str], Finished]:
             file = pack / "workflows" / f"{name}.json"
             graph = client.to_api(json.loads(file.read_text(encoding="utf-8")))
             if name in OTHER_MODELS:
-                on_the_bundled_model(graph)
+                trained = json.loads((pack / "workflows" / f"{TRAIN}.json").read_text(encoding="utf-8"))
+                on_the_bundled_model(graph, _inputs_of(client.to_api(trained), "RevelioHarvest"))
             done[name] = Finished(graph, client.run(graph))
         assert done[name].result.error is None, done[name].result.error
         return done[name]
@@ -250,15 +251,20 @@ def test_it_trains_and_steers_on_another_model(finished: Callable[[str], Finishe
 ROWS = ("down_without", "down_steered", "up_without", "up_steered")
 
 
-def on_the_bundled_model(graph: Prompt) -> None:
-    """Put Revelio Mini where the checkpoint is, in its size and with little to learn from."""
+def on_the_bundled_model(graph: Prompt, known: dict[str, Any]) -> None:
+    """Put Revelio Mini where the checkpoint is, in its size, with prompts and a place that it is known by.
+
+    known: the inputs of Harvest Activations of the workflow that trains on Revelio Mini.
+    """
     for entry in graph.values():
+        changed: dict[str, Any] = {"width": 128, "height": 128}
         if entry["class_type"] == "CheckpointLoaderSimple":
             entry |= {"class_type": "RevelioMiniModel", "inputs": {}}
-        smaller = {"width": 128, "height": 128, "pictures": 32}
-        if entry["class_type"] == "RevelioTrainSAE":
-            smaller = {"steps": 100}
-        entry["inputs"] |= {key: value for key, value in smaller.items() if key in entry["inputs"]}
+        elif entry["class_type"] == "RevelioHarvest":
+            changed |= {key: known[key] for key in ("prompts", "hook_point")} | {"pictures": 48}
+        elif entry["class_type"] == "RevelioTrainSAE":
+            changed = {"steps": 200, "learning_rate": 0.003}
+        entry["inputs"] |= {key: value for key, value in changed.items() if key in entry["inputs"]}
 
 
 def _cells(workflow: Finished, name: str, count: int) -> Tensor:
