@@ -136,11 +136,7 @@ def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[st
     from ..comfy_revelio.errors import RevelioError
     from ..comfy_revelio.steering import parse_selection
 
-    if not trace.hook_points:
-        raise RevelioError(
-            "This trace is empty: the sampler made no step with the recorded model; sample at least one."
-        )
-    place = hook_point.strip() or next(iter(dictionaries), trace.hook_points[0])
+    place = hook_point.strip() or next(iter(dictionaries), "") or trace.place()
     if place not in trace.hook_points:
         raise RevelioError(
             f"The features were chosen at {place}, but recorded are {', '.join(trace.hook_points)}; choose "

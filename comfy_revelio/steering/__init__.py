@@ -3,7 +3,7 @@
 from .concept import ConceptFeatures, ablate, add, contrast_features, contrast_score, paper_delta
 from .intervention import Intervention, TokenContext
 from .saeuron import unlearn, unlearning_features
-from .selection import Selection, parse_selection
+from .selection import Selection, features_in_trace, parse_selection
 from .tokens import apply, delta
 from .transfer import Transfer
 
@@ -19,6 +19,7 @@ __all__ = [
     "contrast_features",
     "contrast_score",
     "delta",
+    "features_in_trace",
     "paper_delta",
     "parse_selection",
     "unlearn",

@@ -6,11 +6,15 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING, Protocol
 
 from ..dictionary import Concept
 from ..dictionary.codes import check_feature
 from ..errors import RevelioError
+
+if TYPE_CHECKING:
+    from ..trace import Trace
 
 
 class Vocabulary(Protocol):
@@ -70,6 +74,12 @@ class Selection:
             others.source or self.source,
             tuple(concepts.items()),
         )
+
+    @property
+    def shown(self) -> list[int]:
+        """The features to look at: those named, then those of the concepts, the strongest of each first."""
+        carriers = chain.from_iterable(zip_longest(*(concept.features for concept, _ in self.concepts)))
+        return list(dict.fromkeys((*self.features, *(f for f in carriers if f is not None))))
 
     def by_sign(self, strength: float) -> list[tuple[Selection, float]]:
         """This selection at a strength, in parts without negative weights: what comes in, what goes out.
@@ -134,6 +144,24 @@ def parse_selection(
         ", ".join(found),
         concepts=tuple((concepts[name], weight) for name, weight in whole.items()),
     )
+
+
+def features_in_trace(trace: Trace, text: str, connected: Selection | None = None) -> tuple[str, list[int]]:
+    """Which features of a trace to look at, and at which of its places: (hook point, features).
+
+    The place is where the connected features come from, or the first recorded one where nobody said. Features
+    written as text come first. No features means that nothing was chosen.
+    Raises RevelioError when that place was not recorded, and what `parse_selection` raises.
+    """
+    source = "" if connected is None else connected.source
+    if source and trace.frames and source not in trace.hook_points:
+        raise RevelioError(
+            f"The connected features are of {source}, but this trace was recorded at "
+            f"{', '.join(trace.hook_points)}; connect the trace that they were found in."
+        )
+    place = trace.place(source)
+    written = parse_selection(text, trace.dictionaries[place]).shown
+    return place, list(dict.fromkeys(written + ([] if connected is None else connected.shown)))
 
 
 def _split_weight(part: str, names: Sequence[str]) -> tuple[str, float]:

@@ -46,6 +46,17 @@ class Trace:
         """Memory of all codes, in bytes."""
         return sum(frame.codes.indices.nbytes + frame.codes.values.nbytes for frame in self.frames)
 
+    def place(self, name: str = "") -> str:
+        """The recorded hook point called `name`; the first for no name. RevelioError when there is none."""
+        if not self.frames:
+            raise RevelioError(
+                "This trace is empty: the sampler made no step with the recorded model; sample at least one."
+            )
+        if not name:
+            return self.hook_points[0]
+        self._check_hook_point(name)
+        return name
+
     def roles(self, hook_point: str) -> tuple[str, ...]:
         """The roles recorded at a hook point, such as ("cond", "uncond")."""
         self._check_hook_point(hook_point)

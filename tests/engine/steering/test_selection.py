@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from comfy_revelio import RevelioError
-from comfy_revelio.steering import Selection, parse_selection
+from comfy_revelio.dictionary import Codes, Concept
+from comfy_revelio.steering import Selection, features_in_trace, parse_selection
+from comfy_revelio.trace import DictionaryNote, Frame, Trace
 
 LABELS = {"glasses": [3, 1], "Red Hair": [7], "ratio 2:1": [9]}
 
@@ -107,3 +110,31 @@ class TestSigns:
         assert dict(zip(both.features, both.weights, strict=True)) == {4: 2.0, 9: 6.0, 3: 1.0}
         assert (both.source, both.concepts) == ("middle_block.1", ((concept, -1.0),))
         assert written.with_others(None) is written
+
+
+class TestLookingAtATrace:
+    """A trace of two places: what is looked at is of the place that the features come from."""
+
+    @pytest.fixture
+    def trace(self) -> Trace:
+        codes = Codes(torch.zeros(1, 6, 2, dtype=torch.int64), torch.zeros(1, 6, 2), 40)
+        frames = tuple(Frame(name, 0, 0, 1.0, 1.0, "cond", (2, 3), codes) for name in ("a", "b"))
+        return Trace(frames, {"a": DictionaryNote(40, 2, LABELS), "b": DictionaryNote(40, 2)}, 1, (1.0, 0.0))
+
+    def test_the_place_of_the_features(self, trace) -> None:
+        assert features_in_trace(trace, "12, 5", Selection((5, 6), source="b")) == ("b", [12, 5, 6])
+        assert features_in_trace(trace, "glasses, 5", Selection((6, 3))) == ("a", [3, 1, 5, 6])
+        assert features_in_trace(trace, "") == ("a", [])
+        with pytest.raises(RevelioError, match="has no labels"):  # those of a are not those of b
+            features_in_trace(trace, "glasses", Selection((5,), source="b"))
+
+    def test_a_place_that_was_not_recorded(self, trace) -> None:
+        with pytest.raises(RevelioError, match=r"features are of c, but this trace was recorded at a, b"):
+            features_in_trace(trace, "3", Selection((5,), source="c"))
+        with pytest.raises(RevelioError, match="trace is empty"):
+            features_in_trace(Trace((), {}, 1, (1.0, 0.0)), "3", Selection((5,), source="c"))
+
+    def test_concepts_are_seen_by_what_carries_them(self, trace, concept) -> None:
+        other = Concept((9, 4), concept.amount[:, :2], concept.share[:, :2], concept.reader)
+        chosen = Selection((1,), source="b", concepts=((concept, -2.0), (other, 1.0)))
+        assert features_in_trace(trace, "", chosen) == ("b", [1, 4, 9, 0, 17])
