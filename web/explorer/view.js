@@ -84,8 +84,8 @@ export function createView(host) {
     async rename(feature, label) {
       try {
         await labels.set(feature, label)
-      } catch {
-        host.toast('error', t('The name could not be saved.'))
+      } catch (problem) {
+        host.toast('error', `${t('The name could not be saved.')} ${sentenceOf(problem)}`)
       }
       store.refresh()
     },
@@ -122,13 +122,14 @@ export function createView(host) {
       const [codes, presence, besideCodes, besidePresence] = await Promise.all([
         asked.codes(place, role, item), asked.presence(place, role, item),
         beside?.codes(place, role, 0) ?? null, beside?.presence(place, role, 0) ?? null,
-        labels.open(asked.place(place)?.dictionary ?? ''),
+        labels.open(asked.place(place)?.dictionary ?? '').catch(problem =>
+          host.toast('error', `${t('Your names of features could not be read.')} ${sentenceOf(problem)}`)),
       ])
       if (asked !== run || place !== state.place || role !== state.role || item !== state.item) return
       store.set({codes, presence, beside: besideCodes, besidePresence, step: Math.min(state.step, codes.steps.length - 1)})
     } catch (problem) {
       if (problem instanceof Refused && problem.status === 404) lost()
-      else host.toast('error', problem instanceof Error ? problem.message : String(problem))
+      else host.toast('error', sentenceOf(problem))
     }
   }
 
@@ -173,3 +174,6 @@ export function createView(host) {
     stop: () => steps.stop(),
   }
 }
+
+/** @param {unknown} problem */
+const sentenceOf = problem => (problem instanceof Error ? problem.message : String(problem))

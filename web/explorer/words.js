@@ -71,6 +71,7 @@ const CHINESE = {
   'Clear': '清除',
   'A new choice was begun: features of two places cannot be steered together.': '已开始新的选择：两个位置的特征不能一起引导。',
   'The name could not be saved.': '名字无法保存。',
+  'Your names of features could not be read.': '无法读取你给特征起的名字。',
   'Place in the model': '模型中的位置',
   'Whose features': '谁的特征',
   'Picture of the batch': '批次中的图像',
