@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -35,9 +37,9 @@ def exhibits(
 def make_trace(pack: Callable[[str], ModuleType], sae: Callable[..., Any]) -> Callable[[int], Any]:
     """A small run of 3 steps on a grid of 4 by 6, of two pictures, with two roles."""
     recorder_of = pack("comfy_revelio.trace").RunRecorder
-    dictionary = sae(concepts={"glasses": _concept(pack)}).dictionary
 
     def make(seed: int = 0) -> Any:
+        dictionary = sae(concepts={"glasses": _concept(pack)}).dictionary
         recorder = recorder_of(3, (3.0, 2.0, 1.0, 0.0))
         generator = torch.Generator().manual_seed(seed)
         for step in range(3):
@@ -78,8 +80,8 @@ def ask(pack: Callable[[str], ModuleType], exhibits: ModuleType) -> Ask:
 
 class TestAnswers:
     def test_a_description(self, ask: Ask, exhibits: ModuleType, make_trace: Any) -> None:
-        key = exhibits.EXHIBITS.show(*make_trace())
-        status, body = ask(f"/revelio/traces/{key}")
+        shown = make_trace()
+        status, body = ask(f"/revelio/traces/{exhibits.EXHIBITS.show(*shown)}")
         told = json.loads(body)
         (place,) = told["places"]
         assert (status, told["total_steps"], place["name"], place["grid"]) == (200, 3, PLACE, [4, 6])
@@ -150,7 +152,8 @@ class TestRefusals:
     @pytest.mark.parametrize("case", REFUSED)
     def test_with_4xx(self, ask: Ask, exhibits: ModuleType, make_trace: Any, case: str) -> None:
         path, expected = REFUSED[case]
-        status, body = ask(path.replace("{key}", exhibits.EXHIBITS.show(*make_trace())))
+        shown = make_trace()
+        status, body = ask(path.replace("{key}", exhibits.EXHIBITS.show(*shown)))
         assert status == expected
         assert b"root:" not in body and b"Traceback" not in body
 
@@ -201,6 +204,26 @@ class TestMemory:
             file.unlink()
         status, body = ask(f"/revelio/traces/{key}")
         assert (status, "run the workflow again" in json.loads(body)["error"]) == (404, True)
+
+    def test_a_dictionary_is_let_go(self, exhibits: ModuleType, make_trace: Any, ask: Ask) -> None:
+        """An SAE that was replaced in the workflow frees its memory; pages are told what to do."""
+        trace, dictionaries = make_trace()
+        address = f"/revelio/traces/{exhibits.EXHIBITS.show(trace, dictionaries)}"
+        (dictionary,) = dictionaries.values()
+        watched = weakref.ref(dictionary)
+        (place,) = json.loads(ask(address)[1])["places"]
+        assert place["missing"] == "" and place["concepts"]
+        del dictionary
+        dictionaries.clear()
+        gc.collect()
+        assert watched() is None
+        (place,) = json.loads(ask(address)[1])["places"]
+        assert place["missing"].startswith("The SAE of this run is not in memory any more; run the workflow")
+        assert (place["concepts"], place["neighbours"]) == ([], False)
+        for question in (f"concepts?{QUESTION}", f"neighbours?hook_point={PLACE}&feature=7"):
+            status, body = ask(f"{address}/{question}")
+            assert (status, json.loads(body)["error"]) == (410, place["missing"])
+        assert ask(f"{address}/codes?{QUESTION}")[0] == 200
 
 
 class TestNode:
