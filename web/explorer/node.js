@@ -136,7 +136,8 @@ function addressed(shown) {
   const key = (/** @type {unknown} */ value) => (typeof value === 'string' && /^[0-9a-f]{32}$/.test(value) ? value : '')
   const urls = (/** @type {any} */ files) => (Array.isArray(files) ? files : []).map(({filename, subfolder, type}) =>
     api.apiURL(`/view?${new URLSearchParams({filename: String(filename), subfolder: String(subfolder), type: String(type)})}`))
-  return {trace: key(shown?.trace), images: urls(shown?.images), compareTrace: key(shown?.compare_trace), compareImages: urls(shown?.compare_images)}
+  const remarks = (Array.isArray(shown?.warnings) ? shown.warnings : []).filter((/** @type {unknown} */ text) => typeof text === 'string')
+  return {trace: key(shown?.trace), images: urls(shown?.images), compareTrace: key(shown?.compare_trace), compareImages: urls(shown?.compare_images), remarks}
 }
 
 /**
