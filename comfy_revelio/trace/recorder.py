@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -73,12 +73,21 @@ class RunRecorder:
             self._bytes += size
             self._frames.append(frame)
 
-    def finish(self, dictionaries: Mapping[str, Dictionary | DictionaryNote]) -> Trace:
-        """The trace of all frames so far; `dictionaries` by hook point. The recorder is empty after."""
+    def finish(
+        self,
+        dictionaries: Mapping[str, Dictionary | DictionaryNote],
+        aliases: Mapping[str, Sequence[str]] | None = None,
+    ) -> Trace:
+        """The trace of all frames so far; the recorder is empty after.
+
+        dictionaries: by hook point. aliases: other names of the hook points, by which they are found too.
+        """
         with self._lock:
             frames, self._frames, self._bytes = self._frames, [], 0
         notes = {
-            name: DictionaryNote.of(known) if isinstance(known, Dictionary) else known
+            name: DictionaryNote.of(known, (aliases or {}).get(name, ()))
+            if isinstance(known, Dictionary)
+            else known
             for name, known in dictionaries.items()
         }
         for name in dict.fromkeys(frame.hook_point for frame in frames):

@@ -3,7 +3,7 @@
 Tensors: frame.N.indices (int32 [B, T, k]) and frame.N.values (float32) for frame N, and
 note.N.mean_active (float32 [n]) for dictionary N where known. Metadata: format "revelio-trace",
 format_version "1", and trace, a JSON object with total_steps, sigmas, frames and dictionaries, and words
-for a trace of a prompt.
+for a trace of a prompt. Traces of earlier versions lack d_model, called and aliases of a dictionary.
 Numbers in JSON are written so that they read back as the same doubles.
 """
 
@@ -90,6 +90,9 @@ def _description(trace: Trace) -> dict[str, Any]:
                 "n_features": note.n_features,
                 "k": note.k,
                 "labels": {label: list(features) for label, features in note.labels.items()},
+                "d_model": note.d_model,
+                "called": note.hook_point,
+                "aliases": list(note.aliases),
             }
             for name, note in trace.dictionaries.items()
         ],
@@ -122,7 +125,9 @@ def _note(entry: dict[str, Any], mean_active: Tensor | None) -> DictionaryNote:
     labels = {_text(name): [_count(f) for f in _list(features)] for name, features in entry["labels"].items()}
     if any(feature >= n for features in labels.values() for feature in features):
         raise ValueError("a label names a feature out of range")
-    return DictionaryNote(n, k, labels, mean_active)
+    aliases = tuple(_text(name) for name in _list(entry.get("aliases", [])))
+    width, called = _count(entry.get("d_model", 0)), _text(entry.get("called", ""))
+    return DictionaryNote(n, k, labels, mean_active, width, called, aliases)
 
 
 def _frame(entry: dict[str, Any], notes: dict[str, DictionaryNote], indices: Tensor, values: Tensor) -> Frame:

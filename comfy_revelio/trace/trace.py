@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from ..errors import RevelioError
 from . import ranking, store
 from .frame import DictionaryNote, Frame
 from .ranking import FeatureScore
+
+if TYPE_CHECKING:
+    from ..dictionary import Dictionary
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,15 +51,34 @@ class Trace:
         return sum(frame.codes.indices.nbytes + frame.codes.values.nbytes for frame in self.frames)
 
     def place(self, name: str = "") -> str:
-        """The recorded hook point called `name`; the first for no name. RevelioError when there is none."""
+        """The recorded hook point called `name`, also by an alias; the first for no name.
+
+        Raises RevelioError when there is none.
+        """
         if not self.frames:
             raise RevelioError(
                 "This trace is empty: the sampler made no step with the recorded model; sample at least one."
             )
         if not name:
             return self.hook_points[0]
+        called = [place for place, note in self.dictionaries.items() if name in note.aliases]
+        if name not in self.hook_points and len(called) == 1:
+            return called[0]
         self._check_hook_point(name)
         return name
+
+    def places_of(self, dictionary: Dictionary) -> list[str]:
+        """The recorded places whose codes are of a dictionary: of its sizes, and called as it says.
+
+        Where neither it nor the trace says what tells them apart, the only place of its sizes; else none.
+        """
+        notes = {name: self.dictionaries[name] for name in self.hook_points}
+        alike = [name for name, note in notes.items() if note.fits(dictionary)]
+        said = dictionary.hook_point
+        if called := [name for name in alike if said in notes[name].spellings(name)]:
+            return called
+        unsaid = [name for name in alike if not said or notes[name].spellings(name) == (name,)]
+        return unsaid if len(alike) == 1 else []
 
     def roles(self, hook_point: str) -> tuple[str, ...]:
         """The roles recorded at a hook point, such as ("cond", "uncond")."""

@@ -268,11 +268,41 @@ class TestNode:
         with pytest.raises(ValueError, match=message):
             pack("nodes.explore").RevelioExplorer.execute(trace, **{**usual, **change})
 
-    def test_an_sae_of_another_place(
-        self, pack: Any, exhibits: ModuleType, make_trace: Any, sae: Any
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"hook_point": "output_blocks.3.1", "width": 96, "n": 48},
+            {"hook_point": PLACE, "n": 48},
+            {"hook_point": PLACE, "width": 96},
+        ],
+        ids=["another place", "another size", "another width"],
+    )
+    def test_an_sae_that_did_not_record_is_left_out(
+        self, pack: Any, exhibits: ModuleType, make_trace: Any, sae: Any, ask: Ask, other: dict[str, Any]
     ) -> None:
         trace, _ = make_trace()
-        with pytest.raises(ValueError, match=r"reads output_blocks\.3\.1, but recorded are middle_block\.1"):
-            pack("nodes.explore").RevelioExplorer.execute(
-                trace, "", "", "", None, sae("output_blocks.3.1", width=96, n=48)
-            )
+        node = pack("nodes.explore").RevelioExplorer
+        (shown,) = node.execute(trace, "7:-1", PLACE, "", None, sae(**other), trace).ui["revelio_explorer"]
+        (warning,) = shown["warnings"]
+        assert f"reads {other['hook_point']} with" in warning
+        assert f"recorded at {PLACE} (96 features); connect the SAE that Record Features used." in warning
+        for end in (f"codes?{QUESTION}", f"concepts?{QUESTION}", f"neighbours?hook_point={PLACE}&feature=7"):
+            assert ask(f"/revelio/traces/{shown['trace']}/{end}")[0] == 200
+
+    def test_an_sae_that_calls_its_place_by_an_alias(
+        self, pack: Any, exhibits: ModuleType, mini: Any, sae: Any, sample: Any
+    ) -> None:
+        """Two recorded places of one size: the name in the SAE's file tells which of them is its own."""
+        by_alias, other = sae("mid_block.attentions.0"), sae("output_blocks.1.1")
+        nodes = pack("nodes.observe")
+        model, first = nodes.RevelioRecord.execute(mini.model, other).args
+        model, second = nodes.RevelioRecord.execute(model, by_alias).args
+        latent = {"samples": sample(model, steps=2)}
+        _, trace = nodes.RevelioCollect.execute(latent, first).args
+        _, trace = nodes.RevelioCollect.execute(latent, second, trace).args
+        for handle, place in ((by_alias, PLACE), (other, "output_blocks.1.1")):
+            done = pack("nodes.explore").RevelioExplorer.execute(trace, "7", "", "", None, handle)
+            (shown,) = done.ui["revelio_explorer"]
+            assert (done.args[0].source, shown["warnings"]) == (place, [])
+            assert exhibits.EXHIBITS.find(shown["trace"])[1] == {place: handle.dictionary}
+        assert trace.place("mid_block.attentions.0") == PLACE
