@@ -143,8 +143,10 @@ def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[st
             "them anew in the explorer."
         )
     dictionary = dictionaries.get(place)
-    concepts = None if dictionary is None else dictionary.concepts
-    selection = parse_selection(chosen, dictionary or trace.dictionaries[place], concepts)
+    if dictionary is None:  # a name may be a concept's: whoever steers has the SAE and knows
+        selection = parse_selection(chosen, trace.dictionaries[place], look_up=False)
+    else:
+        selection = parse_selection(chosen, dictionary, dictionary.concepts)
     return selection if selection.empty else replace(selection, source=place)
 
 

@@ -244,19 +244,29 @@ class TestNode:
         assert exhibits.EXHIBITS.find(shown["trace"])[0] is trace
         assert len(shown["images"]) == 1 and shown["compare_trace"] is None
 
-    def test_without_an_sae_a_name_means_its_features(
+    def test_without_an_sae_a_concept_stays_one(
         self, pack: Any, exhibits: ModuleType, make_trace: Any
     ) -> None:
-        trace, _ = make_trace()
-        selection, mask = pack("nodes.explore").RevelioExplorer.execute(trace, "glasses", PLACE, "").args
-        assert (selection.features, selection.concepts) == ((3, 5), ())
+        """Steer Features, which has the SAE, does the same as with the SAE at the Explorer."""
+        trace, dictionaries = make_trace()
+        dictionary = dictionaries[PLACE]
+        node = pack("nodes.explore").RevelioExplorer
+        selection, mask = node.execute(trace, "glasses:-4, 7:0.5", PLACE, "").args
+        assert (selection.features, selection.concepts, selection.source) == ((7,), (), PLACE)
         assert bool((mask == 1).all())
+        known = pack("comfy_revelio.steering").parse_selection(
+            "glasses:-4, 7:0.5", dictionary, dictionary.concepts
+        )
+        found = selection.resolved(dictionary, dictionary.concepts)
+        assert (found.features, found.weights, found.concepts) == (
+            known.features, known.weights, known.concepts
+        )  # fmt: skip
 
     @pytest.mark.parametrize(
         ("change", "message"),
         [
             ({"hook_point": "elsewhere"}, "chosen at elsewhere, but recorded are middle_block"),
-            ({"chosen": "nonsense"}, "Unknown feature 'nonsense'"),
+            ({"chosen": "96"}, "0 to 95"),
             ({"painted": "4x2:9"}, "painted region"),
         ],
     )
@@ -264,7 +274,7 @@ class TestNode:
         self, pack: Any, exhibits: ModuleType, make_trace: Any, change: dict[str, str], message: str
     ) -> None:
         trace, _ = make_trace()
-        usual = {"chosen": "", "hook_point": "", "painted": ""}
+        usual: dict[str, Any] = {"chosen": "", "hook_point": "", "painted": ""}
         with pytest.raises(ValueError, match=message):
             pack("nodes.explore").RevelioExplorer.execute(trace, **{**usual, **change})
 

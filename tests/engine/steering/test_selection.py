@@ -7,7 +7,7 @@ import torch
 
 from comfy_revelio import RevelioError
 from comfy_revelio.dictionary import Codes, Concept
-from comfy_revelio.steering import Selection, features_in_trace, parse_selection
+from comfy_revelio.steering import Intervention, Selection, features_in_trace, parse_selection
 from comfy_revelio.trace import DictionaryNote, Frame, Trace
 
 LABELS = {"glasses": [3, 1], "Red Hair": [7], "ratio 2:1": [9]}
@@ -67,6 +67,36 @@ def test_a_name_means_the_concept_before_the_label(make_dictionary, concept) -> 
     assert parse_selection("glasses:0", sae, sae.concepts).empty
     with pytest.raises(RevelioError, match=r"hat.*glasses, Mr: X, Red Hair"):
         parse_selection("hat", sae, sae.concepts)
+
+
+class TestNamesForLater:
+    """What was chosen without the dictionary at hand is looked up by whoever has it."""
+
+    def test_they_are_looked_up_once(self, make_dictionary, concept) -> None:
+        sae = make_dictionary(labels=LABELS, concepts={"glasses": concept})
+        text = "12, Glasses:-2, ratio 2:1:0.5, 9:3"
+        later = parse_selection(text, make_dictionary(labels=LABELS), look_up=False)
+        assert later.named == (("Glasses", -2.0), ("ratio 2:1", 0.5)) and not later.empty
+        found = later.resolved(sae, sae.concepts)
+        assert found.concepts == ((concept, -2.0),) and not found.named
+        assert dict(zip(found.features, found.weights, strict=True)) == {9: 3.0, 12: 1.0}
+        assert later.resolved(sae).shown == [3, 1, 9, 12]  # where no concepts are known, labels
+        assert found.resolved(sae) is found
+        with pytest.raises(RevelioError, match="Unknown feature 'hat'"):
+            Selection((), named=(("hat", 1.0),)).resolved(sae)
+
+    def test_they_keep_their_weights_until_then(self, make_dictionary, concept) -> None:
+        assert Selection((), named=(("glasses", 0.0),)).empty
+        with pytest.raises(RevelioError, match="finite"):
+            Selection((), named=(("glasses", float("inf")),))
+        mixed = Selection((3,), named=(("glasses", -2.0),), source="a")
+        assert Selection((4,), named=(("glasses", 1.0),)).with_others(mixed).named == (("glasses", 1.0),)
+        (up, _), (down, strength) = mixed.by_sign(1.5)
+        assert (up.features, up.named) == ((3,), ())
+        assert (down.features, down.named, strength) == ((), (("glasses", 2.0),), -1.5)
+        sae = make_dictionary(labels=LABELS, concepts={"glasses": concept})
+        assert Intervention(sae, down, strength).selection.concepts == ((concept, 2.0),)
+        assert Intervention(sae, down, strength, mode="scale").selection.features == (3, 1)
 
 
 def test_impossible_selections_are_refused(concept) -> None:
