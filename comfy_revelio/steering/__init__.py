@@ -1,6 +1,6 @@
 """Steering: interventions as pure functions on tokens. h <- h + dz @ W_dec."""
 
-from .concept import ConceptFeatures, ablate, add, contrast_features, contrast_score, paper_delta
+from .concept import ConceptFeatures, contrast_features, contrast_score, paper_delta
 from .intervention import Intervention, TokenContext
 from .saeuron import unlearn, unlearning_features
 from .selection import Selection, features_in_trace, parse_selection
@@ -13,8 +13,6 @@ __all__ = [
     "Selection",
     "TokenContext",
     "Transfer",
-    "ablate",
-    "add",
     "apply",
     "contrast_features",
     "contrast_score",
