@@ -48,7 +48,7 @@ class Trace:
     @property
     def nbytes(self) -> int:
         """Memory of all codes, in bytes."""
-        return sum(frame.codes.indices.nbytes + frame.codes.values.nbytes for frame in self.frames)
+        return sum(frame.codes.nbytes for frame in self.frames)
 
     def place(self, name: str = "") -> str:
         """The recorded hook point called `name`, also by an alias; the first for no name.
@@ -146,7 +146,7 @@ class Trace:
     def joined(self, other: Trace) -> Trace:
         """This trace with the other hook points of the same run.
 
-        Raises RevelioError when the schedules or the batches differ, or when both recorded the same place.
+        Raises RevelioError when the schedules, the batches or the words differ, or both recorded one place.
         """
         if self.sigmas != other.sigmas or self.batch_size != other.batch_size:
             raise RevelioError(
@@ -155,8 +155,13 @@ class Trace:
             )
         if both := [name for name in self.hook_points if name in other.hook_points]:
             raise RevelioError(f"Both traces recorded {both[0]}; record each place once.")
+        if self.words != other.words:
+            raise RevelioError(
+                "The two traces are of different prompts, or of text encoders that split them differently; "
+                "join what was recorded of one prompt in one text encoder."
+            )
         notes = {**self.dictionaries, **other.dictionaries}
-        return Trace((*self.frames, *other.frames), notes, self.total_steps, self.sigmas)
+        return Trace((*self.frames, *other.frames), notes, self.total_steps, self.sigmas, self.words)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one .safetensors file from which `load` makes exactly this trace again."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -110,6 +112,18 @@ def test_an_empty_trace_says_so() -> None:
 def test_a_trace_cannot_be_changed(trace: Trace) -> None:
     with pytest.raises(AttributeError):
         trace.frames = ()  # type: ignore[misc]
+
+
+def test_joining_keeps_the_words_of_a_prompt(make_dictionary) -> None:
+    def of_layer(name: str, words: tuple[str, ...]) -> Trace:
+        recorder, sae = RunRecorder(1, ()), make_dictionary()
+        recorder.add(name, 0, 0, 0.0, 0.0, "cond", (1, 3), sae.encode(torch.randn(1, 3, 12)))
+        return replace(recorder.finish({name: sae}), words=words)
+
+    both = of_layer("layers.2", ("a", "red", "hat")).joined(of_layer("layers.5", ("a", "red", "hat")))
+    assert (both.hook_points, both.words) == (("layers.2", "layers.5"), ("a", "red", "hat"))
+    with pytest.raises(RevelioError, match="different prompts"):
+        both.joined(of_layer("layers.7", ("a", "blue", "hat")))
 
 
 class TestPlaces:
