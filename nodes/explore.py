@@ -10,6 +10,7 @@ from .sockets import Features, Sae, TraceSocket
 
 if TYPE_CHECKING:
     from ..comfy_revelio.dictionary import Dictionary
+    from ..comfy_revelio.host.sae_files import SAEHandle
     from ..comfy_revelio.trace import Trace
 
 UI_KEY = "revelio_explorer"
@@ -96,37 +97,36 @@ class RevelioExplorer(io.ComfyNode):
                 raise RevelioError(
                     "This run is of a video, and the explorer shows pictures; use Feature Maps."
                 )
-        dictionaries = {} if sae is None else {_place_of(sae.dictionary, trace): sae.dictionary}
+        dictionaries = _known(sae, trace)
         selection = _selection(trace, chosen, hook_point, dictionaries)
         mask = painted_mask(painted, None if image is None else tuple(image.shape[1:3]))
-        beside = {
-            name: dictionary
-            for name, dictionary in dictionaries.items()
-            if compare_trace is not None and name in compare_trace.hook_points
-        }
+        other = None if compare_trace is None else EXHIBITS.show(compare_trace, _known(sae, compare_trace))
         shown = {
             "trace": EXHIBITS.show(trace, dictionaries),
             "images": _pictures(image),
-            "compare_trace": None if compare_trace is None else EXHIBITS.show(compare_trace, beside),
+            "compare_trace": other,
             "compare_images": _pictures(compare_image),
+            "warnings": [] if sae is None or dictionaries else [_of_another(sae, trace)],
         }
         return io.NodeOutput(selection, mask, ui={UI_KEY: [shown]})
 
 
-def _place_of(dictionary: Dictionary, trace: Trace) -> str:
-    """The hook point of the trace whose codes are of this dictionary."""
-    from ..comfy_revelio.errors import RevelioError
+def _known(sae: SAEHandle | None, trace: Trace) -> dict[str, Dictionary]:
+    """The connected dictionary at the places of the trace that were recorded with it."""
+    return {} if sae is None else dict.fromkeys(trace.places_of(sae.dictionary), sae.dictionary)
 
-    if dictionary.hook_point in trace.hook_points:
-        return dictionary.hook_point
-    size = (dictionary.n_features, dictionary.k)
-    alike = [name for name, note in trace.dictionaries.items() if (note.n_features, note.k) == size]
-    if len(alike) != 1:
-        raise RevelioError(
-            f"The connected SAE reads {dictionary.hook_point}, but recorded are "
-            f"{', '.join(trace.hook_points) or 'none'}; connect the SAE that Record Features used."
-        )
-    return alike[0]
+
+def _of_another(sae: SAEHandle, trace: Trace) -> str:
+    """What is said of an SAE that the run was not recorded with."""
+    dictionary = sae.dictionary
+    recorded = ", ".join(
+        f"{name} ({trace.dictionaries[name].n_features} features)" for name in trace.hook_points
+    )
+    return (
+        f"{sae.title} is left out: it reads {dictionary.hook_point or 'a place that it does not name'} with "
+        f"{dictionary.n_features} features, but this run was recorded at {recorded}; connect the SAE that "
+        "Record Features used."
+    )
 
 
 def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[str, Dictionary]) -> Any:
@@ -136,19 +136,17 @@ def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[st
     from ..comfy_revelio.errors import RevelioError
     from ..comfy_revelio.steering import parse_selection
 
-    if not trace.hook_points:
-        raise RevelioError(
-            "This trace is empty: the sampler made no step with the recorded model; sample at least one."
-        )
-    place = hook_point.strip() or next(iter(dictionaries), trace.hook_points[0])
+    place = hook_point.strip() or next(iter(dictionaries), "") or trace.place()
     if place not in trace.hook_points:
         raise RevelioError(
             f"The features were chosen at {place}, but recorded are {', '.join(trace.hook_points)}; choose "
             "them anew in the explorer."
         )
     dictionary = dictionaries.get(place)
-    concepts = None if dictionary is None else dictionary.concepts
-    selection = parse_selection(chosen, dictionary or trace.dictionaries[place], concepts)
+    if dictionary is None:  # a name may be a concept's: whoever steers has the SAE and knows
+        selection = parse_selection(chosen, trace.dictionaries[place], look_up=False)
+    else:
+        selection = parse_selection(chosen, dictionary, dictionary.concepts)
     return selection if selection.empty else replace(selection, source=place)
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from comfy_api.latest import io, ui
 
 from .sockets import ROLE_TOOLTIP, ROLES, Features, TraceSocket
-
-if TYPE_CHECKING:
-    from ..comfy_revelio.trace import Trace
 
 MOST_ROWS = 32
 
@@ -37,6 +34,13 @@ class RevelioTopFeatures(io.ComfyNode):
                 io.Int.Input(
                     "step", default=-1, min=-1, max=9999, tooltip="One step, counted from 0; -1 = all steps."
                 ),
+                io.String.Input(
+                    "hook_point",
+                    default="",
+                    optional=True,
+                    tooltip="Which recorded place of the model, where the trace has several: middle_block.1. "
+                    "Empty = the first.",
+                ),
             ],
             outputs=[
                 Features.Output(
@@ -47,15 +51,16 @@ class RevelioTopFeatures(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, trace: Any, count: int, by: str, role: str, step: int) -> io.NodeOutput:
+    def execute(
+        cls, trace: Any, count: int, by: str, role: str, step: int, hook_point: str = ""
+    ) -> io.NodeOutput:
         from ..comfy_revelio.render import feature_table
         from ..comfy_revelio.steering import Selection
 
-        scores = trace.top_features(
-            _hook_point(trace), count, step=None if step < 0 else step, role=role, by=by
-        )
+        place = trace.place(hook_point.strip())
+        scores = trace.top_features(place, count, step=None if step < 0 else step, role=role, by=by)
         table = feature_table(scores)
-        selection = Selection(tuple(score.feature for score in scores), source=_hook_point(trace))
+        selection = Selection(tuple(score.feature for score in scores), source=place)
         return io.NodeOutput(selection, table, ui=ui.PreviewText(table))
 
 
@@ -100,7 +105,12 @@ class RevelioFeatureMaps(io.ComfyNode):
                 io.Image.Input(
                     "image", optional=True, tooltip="The finished picture, to lie under the heat."
                 ),
-                Features.Input("features", optional=True, tooltip="Features from Top Features."),
+                Features.Input(
+                    "features",
+                    optional=True,
+                    tooltip="Features from Top Features, or features and concepts from Explorer. Of several "
+                    "recorded places, theirs is shown.",
+                ),
             ],
             outputs=[io.Image.Output("maps", display_name="IMAGE", tooltip="The figure.")],
             is_output_node=True,
@@ -119,18 +129,16 @@ class RevelioFeatureMaps(io.ComfyNode):
         features: Any = None,
     ) -> io.NodeOutput:
         from ..comfy_revelio.render import feature_maps
-        from ..comfy_revelio.steering import parse_selection
+        from ..comfy_revelio.steering import features_in_trace
 
-        hook_point = _hook_point(trace)
-        chosen = list(parse_selection(feature_numbers, trace.dictionaries[hook_point]).features)
-        chosen += [] if features is None else list(features.features)
+        hook_point, chosen = features_in_trace(trace, feature_numbers, features)
         if not chosen:
             chosen = [
                 score.feature for score in trace.top_features(hook_point, item=item, role=role, by="distinct")
             ]
         figure = feature_maps(
             trace,
-            list(dict.fromkeys(chosen))[:MOST_ROWS],
+            chosen[:MOST_ROWS],
             hook_point=hook_point,
             image=_picture(image, item),
             columns=columns,
@@ -139,16 +147,6 @@ class RevelioFeatureMaps(io.ComfyNode):
             opacity=opacity,
         )[None]
         return io.NodeOutput(figure, ui=ui.PreviewImage(figure, cls=cls))
-
-
-def _hook_point(trace: Trace) -> str:
-    from ..comfy_revelio.errors import RevelioError
-
-    if not trace.hook_points:
-        raise RevelioError(
-            "This trace is empty: the sampler made no step with the recorded model; sample at least one."
-        )
-    return trace.hook_points[0]
 
 
 def _picture(image: Any, item: int) -> Any:

@@ -6,9 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..comfy_revelio.steering.intervention import MODES, PLACES, RAMPS, ROLES, UNITS
 from .sockets import Features, Sae
-
-MODES = ["push", "add", "scale", "set", "clamp", "ablate", "only", "replace", "ablate_block"]
 
 
 class RevelioSteerFeatures(io.ComfyNode):
@@ -59,21 +58,21 @@ class RevelioSteerFeatures(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "role",
-                    options=["cond", "uncond", "both", "mirrored"],
+                    options=list(ROLES),
                     default="cond",
                     tooltip="Whom to steer: cond = the positive prompt's half (best), uncond = the negative "
                     "prompt's, both, mirrored = cond as said and uncond the other way round (stronger).",
                 ),
                 io.Combo.Input(
                     "place",
-                    options=["usual", "everywhere"],
+                    options=list(PLACES),
                     default="usual",
                     tooltip="Where to put features in: usual = where the concept or feature usually sits in "
                     "the picture, everywhere = all over. With a mask single features go all over it.",
                 ),
                 io.Combo.Input(
                     "mode",
-                    options=MODES,
+                    options=list(MODES),
                     default="push",
                     tooltip="push: as described at strength. add: everywhere, whether it fires or not. "
                     "scale: multiply where it fires (1 doubles, -1 = off). set: this value everywhere. "
@@ -93,7 +92,7 @@ class RevelioSteerFeatures(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "unit",
-                    options=["mean", "code", "norm"],
+                    options=list(UNITS),
                     default="mean",
                     optional=True,
                     tooltip="What strength 1 means where something is put in: mean = the feature's mean "
@@ -102,7 +101,7 @@ class RevelioSteerFeatures(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "ramp",
-                    options=["none", "fade in", "fade out", "fade in and out"],
+                    options=list(RAMPS),
                     default="none",
                     optional=True,
                     tooltip="How steering grows between start and end percent: none = full all the time, or "
@@ -135,7 +134,8 @@ class RevelioSteerFeatures(io.ComfyNode):
         # only there do concepts say where they belong; elsewhere their names stand for single features
         itself = (mode, place, unit) == ("push", "usual", "mean")
         concepts = sae.dictionary.concepts if itself else None
-        chosen = parse_selection(features, sae.dictionary, concepts).with_others(selected)
+        connected = None if selected is None else selected.resolved(sae.dictionary, concepts)
+        chosen = parse_selection(features, sae.dictionary, concepts).with_others(connected)
         # only pushing is one thing above 0 and another below
         parts = chosen.by_sign(strength) if mode == "push" else [(chosen, strength)]
         for part, part_strength in parts:

@@ -25,7 +25,9 @@ def concept_presence(frames: Sequence[Frame], dictionary: Dictionary, item: int)
     kind of picture that the frame is of, the heat of a token is the root of sum(z * s * a), as a share of
     the largest sum(a * a) of any token: 1 where the concept is as strong as it usually is in the place where
     it is strongest, 0 where it never lies and where nothing fires for it. The root makes it fall off as the
-    amounts do, and not as their squares. The kind is read from what the codes decode to.
+    amounts do, and not as their squares. The kind is read from what the codes decode to, which
+    is in the activations' own size, as the reader needs it, where the frames keep the scale and shift of a
+    dictionary that normalises.
     """
     grid = frames[0].grid
     taken = [frame.codes[item] for frame in frames]

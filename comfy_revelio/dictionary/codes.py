@@ -44,6 +44,12 @@ class Codes:
     def k(self) -> int:
         return self.indices.shape[-1]
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of all tensors, in bytes."""
+        tensors = (self.indices, self.values, self.scale, self.shift)
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
     def to(self, device: str | torch.device) -> Codes:
         scale, shift = (None if t is None else t.to(device) for t in (self.scale, self.shift))
         return Codes(self.indices.to(device), self.values.to(device), self.n_features, scale, shift)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import ReferenceType, ref
 
 import folder_paths
 import torch
@@ -26,15 +27,27 @@ KEPT_IN_MEMORY = 6
 KEPT_BYTES = 2 * 1024**3
 KEPT_IN_ALL = 24
 
+GONE = (
+    "The SAE of this run is not in memory any more; run the workflow again (with --cache-none ComfyUI drops "
+    "it after every run)."
+)
+
 _TINY = 1e-30
+
+Known = Mapping[str, Dictionary | None]
+"""Hook point -> the dictionary that is known for it; None where it has been dropped since."""
 
 
 @dataclass(eq=False)
 class Exhibit:
-    """A trace under a key that nobody can guess, and the dictionaries that are known for its hook points."""
+    """A trace under a key that nobody can guess, and the dictionaries that are known for its hook points.
+
+    They are held weakly: a dictionary is the model of a ModelPatcher, and would keep its GPU memory for as
+    long as a page may ask about the trace.
+    """
 
     key: str
-    dictionaries: Mapping[str, Dictionary]
+    dictionaries: Mapping[str, ReferenceType[Dictionary]]
     trace: Trace | None = field(repr=False)
     """None while it lies in the temp folder."""
 
@@ -48,17 +61,18 @@ class Exhibits:
 
     def show(self, trace: Trace, dictionaries: Mapping[str, Dictionary]) -> str:
         """The key under which pages can ask about the trace; the same as before for the same objects."""
+        references = {name: ref(dictionary) for name, dictionary in dictionaries.items()}
         with self._lock:
             for key, known in self._known.items():
-                if known.trace is trace and dict(known.dictionaries) == dict(dictionaries):
+                if known.trace is trace and known.dictionaries == references:
                     self._known.move_to_end(key)
                     return key
             key = secrets.token_hex(16)
-            self._known[key] = Exhibit(key, dict(dictionaries), trace)
+            self._known[key] = Exhibit(key, references, trace)
             self._make_room()
             return key
 
-    def find(self, key: str) -> tuple[Trace, Mapping[str, Dictionary]]:
+    def find(self, key: str) -> tuple[Trace, Known]:
         """What is shown under a key; KeyError when nothing is, or no longer."""
         with self._lock:
             known = self._known[key]
@@ -72,7 +86,7 @@ class Exhibits:
                 self._make_room()
             trace = known.trace
             assert trace is not None
-            return trace, known.dictionaries
+            return trace, {name: reference() for name, reference in known.dictionaries.items()}
 
     def _make_room(self) -> None:
         """The oldest traces go to the temp folder, and the oldest of those away; the newest always stays."""
@@ -99,8 +113,11 @@ EXHIBITS = Exhibits()
 """Those of this server. Bounded, and only of runs whose Explorer node was there to show them."""
 
 
-def describe(key: str, trace: Trace, dictionaries: Mapping[str, Dictionary]) -> dict[str, Any]:
-    """What a page needs to know before it asks for codes; all names and sizes, no tensors."""
+def describe(key: str, trace: Trace, dictionaries: Known) -> dict[str, Any]:
+    """What a page needs to know before it asks for codes; all names and sizes, no tensors.
+
+    missing: what to do about a dictionary that has been dropped; "" where none has.
+    """
     places = []
     for name in trace.hook_points:
         note, roles = trace.dictionaries[name], trace.roles(name)
@@ -121,6 +138,7 @@ def describe(key: str, trace: Trace, dictionaries: Mapping[str, Dictionary]) -> 
                     for concept, known in (dictionary.concepts.items() if dictionary else ())
                 ],
                 "neighbours": dictionary is not None,
+                "missing": GONE if name in dictionaries and dictionary is None else "",
                 "dictionary": _identity(trace, name),
             }
         )

@@ -72,7 +72,7 @@ def record_image(
     guider.set_cfg(1.0)
     noise = comfy.sample.prepare_noise(latent, seed)
     guider.sample(noise, latent, OneForwardEach(), sigmas, disable_pbar=True, seed=seed)
-    return recorder.finish({point.name: dictionary})
+    return recorder.finish({point.name: dictionary}, {point.name: point.aliases})
 
 
 class OneForwardEach(comfy.samplers.Sampler):

@@ -66,7 +66,9 @@ class Recorder:
             recorder = self._open.pop(run, None)
         if recorder is None or samples is None:
             return
-        trace = recorder.finish({self._hook_point.name: self._sae.dictionary})
+        trace = recorder.finish(
+            {self._hook_point.name: self._sae.dictionary}, {self._hook_point.name: self._hook_point.aliases}
+        )
         key = _fingerprint(samples)
         with self._lock:
             self._traces.pop(key, None)

@@ -104,9 +104,8 @@ def _concepts(key: str, query: dict[str, str]) -> web.Response:
     _only(query, "hook_point", "role", "item")
     trace, dictionaries = _shown(key)
     place = _place(trace, query)
-    return _bytes(
-        exhibits.concepts(trace, dictionaries.get(place), place, query["role"], _number(query, "item"))
-    )
+    dictionary = _dictionary(dictionaries, place)
+    return _bytes(exhibits.concepts(trace, dictionary, place, query["role"], _number(query, "item")))
 
 
 def _neighbours(key: str, query: dict[str, str]) -> web.Response:
@@ -115,9 +114,8 @@ def _neighbours(key: str, query: dict[str, str]) -> web.Response:
     place, feature = _place(trace, query), _number(query, "feature")
     if feature >= trace.dictionaries[place].n_features:
         raise _Refused(404, f"There is no feature {feature} at {place}.")
-    return web.json_response(
-        {"neighbours": exhibits.neighbours(dictionaries.get(place), feature)}, headers=_FOREVER
-    )
+    found = exhibits.neighbours(_dictionary(dictionaries, place), feature)
+    return web.json_response({"neighbours": found}, headers=_FOREVER)
 
 
 def _shown(key: str) -> Any:
@@ -125,6 +123,13 @@ def _shown(key: str) -> Any:
         return exhibits.EXHIBITS.find(key)
     except KeyError:
         raise _Refused(404, "This run is not on the server any more; run the workflow again.") from None
+
+
+def _dictionary(known: exhibits.Known, place: str) -> Any:
+    """The dictionary of a place, None where none was ever connected."""
+    if place in known and known[place] is None:
+        raise _Refused(410, exhibits.GONE)
+    return known.get(place)
 
 
 def _only(query: dict[str, str], *names: str) -> None:

@@ -1,9 +1,9 @@
 """Steering: interventions as pure functions on tokens. h <- h + dz @ W_dec."""
 
-from .concept import ConceptFeatures, ablate, add, contrast_features, contrast_score, paper_delta
+from .concept import ConceptFeatures, contrast_features, contrast_score, paper_delta
 from .intervention import Intervention, TokenContext
 from .saeuron import unlearn, unlearning_features
-from .selection import Selection, parse_selection
+from .selection import Selection, features_in_trace, parse_selection
 from .tokens import apply, delta
 from .transfer import Transfer
 
@@ -13,12 +13,11 @@ __all__ = [
     "Selection",
     "TokenContext",
     "Transfer",
-    "ablate",
-    "add",
     "apply",
     "contrast_features",
     "contrast_score",
     "delta",
+    "features_in_trace",
     "paper_delta",
     "parse_selection",
     "unlearn",

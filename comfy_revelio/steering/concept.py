@@ -79,43 +79,6 @@ def contrast_score(mean_with: Tensor, mean_without: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def ablate(
-    hidden: Tensor, dictionary: Dictionary, features: tuple[int, ...], strength: float = -1.0
-) -> Tensor:
-    """hidden [B, T, d] + strength * z_S @ W_dec[S]: -1 switches the features S off where they fire.
-
-    Tokens on which they are silent keep their exact values; strength 0 or no features returns the
-    same object.
-    """
-    if strength == 0.0 or not features:
-        return hidden
-    index = dictionary.feature_index(features)
-    change = strength * dictionary.encode(hidden).of_many(index.to(hidden.device))
-    return hidden + dictionary.contribution(change, index, hidden).to(hidden.dtype)
-
-
-@torch.no_grad()
-def add(
-    hidden: Tensor,
-    dictionary: Dictionary,
-    concept: ConceptFeatures,
-    strength: float,
-    keep: Tensor | None = None,
-) -> Tensor:
-    """hidden [B, T, d] + strength * mean_with @ W_dec[S] on the tokens to keep (bool [B, T]; None: all).
-
-    strength 1 puts each feature in as strongly as prompts with the concept show it. Strength 0 or
-    no features returns the same object.
-    """
-    if strength == 0.0 or not concept.features:
-        return hidden
-    means = torch.tensor(concept.mean_with, dtype=torch.float32, device=hidden.device)
-    change = dictionary.contribution(strength * means, concept.features, hidden)
-    changed = hidden + change.to(hidden.dtype)
-    return changed if keep is None else torch.where(keep.to(hidden.device)[..., None], changed, hidden)
-
-
-@torch.no_grad()
 def paper_delta(dictionary: Dictionary, hidden_concept: Tensor, strength: float) -> Tensor:
     """(strength * ENC(x_C)) @ W_dec, float32 [T, d], of the concept phrase's hidden states [T, d].
 

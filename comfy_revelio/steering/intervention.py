@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -73,6 +73,8 @@ class Intervention:
     role: str = "cond"
     unit: str = "mean"
     ramp: str = "none"
+    maps: dict[object, tuple[Tensor, ...]] = field(init=False, repr=False, default_factory=dict)
+    """The concepts on the grids and devices met so far, worked out once; they go with the intervention."""
 
     def __post_init__(self) -> None:
         choices = {"mode": MODES, "place": PLACES, "role": ROLES, "unit": UNITS, "ramp": RAMPS}
@@ -83,9 +85,11 @@ class Intervention:
         if not math.isfinite(self.strength):
             raise RevelioError(f"The strength must be a finite number, not {self.strength}.")
         checked_percents(self.start_percent, self.end_percent)
+        as_itself = (self.mode, self.place, self.unit) == ("push", "usual", "mean")
+        known = self.dictionary.concepts if as_itself else None
+        object.__setattr__(self, "selection", self.selection.resolved(self.dictionary, known))
         self.dictionary.feature_index(self.selection.features)
         self._check_mode()
-        as_itself = (self.mode, self.place, self.unit) == ("push", "usual", "mean")
         if self.selection.concepts and not as_itself:
             raise RevelioError(
                 f"A concept has its own place and amount, which mode {self.mode} with place {self.place} and "

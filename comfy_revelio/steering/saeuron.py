@@ -9,6 +9,8 @@ from ..dictionary import Dictionary
 from ..errors import RevelioError
 
 _EPS = 1e-8
+_AT_ONCE = 2**22
+"""Values that are sorted together, which bounds the memory that sorting takes."""
 
 
 def unlearning_features(mean_concept: Tensor, mean_others: Tensor, percentile: float) -> Tensor:
@@ -24,7 +26,7 @@ def unlearning_features(mean_concept: Tensor, mean_others: Tensor, percentile: f
             f"{list(mean_concept.shape)}, {list(mean_others.shape)} and {percentile}."
         )
     scores = mean_concept / (mean_concept.sum() + _EPS) - mean_others / (mean_others.sum() + _EPS)
-    return (scores > _quantile(scores, percentile / 100)).nonzero().flatten()
+    return (scores > quantile(scores, percentile / 100)).nonzero().flatten()
 
 
 @torch.no_grad()
@@ -53,10 +55,13 @@ def unlearn(
     return dictionary.contribution(change, features, tokens, timestep=timestep)
 
 
-def _quantile(values: Tensor, share: float) -> Tensor:
-    """torch.quantile, which refuses more than 2**24 values, by sorting."""
-    ordered = values.float().sort().values
-    place = share * (len(ordered) - 1)
+def quantile(values: Tensor, share: float) -> Tensor:
+    """torch.quantile along the first dimension, which refuses more than 2**24 values, by sorting: float32."""
+    place = share * (len(values) - 1)
     low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+    high = min(low + 1, len(values) - 1)
+    found = []
+    for part in values.reshape(len(values), -1).split(max(1, _AT_ONCE // len(values)), dim=1):
+        ordered = part.float().sort(dim=0).values
+        found.append(ordered[low] + (place - low) * (ordered[high] - ordered[low]))
+    return torch.cat(found).reshape(values.shape[1:])

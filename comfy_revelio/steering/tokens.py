@@ -9,7 +9,6 @@ intervention.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -22,6 +21,8 @@ from . import modes
 from .intervention import Intervention, TokenContext
 
 _TINY = 1e-12
+_KEPT_GRIDS = 2
+"""Sizes of pictures for which the maps of a concept are kept: they lie on the GPU."""
 
 
 def apply(tokens: Tensor, intervention: Intervention, context: TokenContext) -> Tensor:
@@ -116,7 +117,7 @@ def _changes(
     for concept, weight in selection.concepts:
         assert codes is not None
         features = intervention.dictionary.feature_index(concept.features)
-        amount, share = _in_this_kind(concept, tokens, grid)
+        amount, share = _in_this_kind(intervention, concept, tokens, grid)
         due = codes.of_many(features) * share
         here = _presence(due, amount)
         if intervention.puts_in:
@@ -146,19 +147,24 @@ def _place(intervention: Intervention, features: Tensor, grid: tuple[int, int]) 
     return on_grid(maps[features], grid)
 
 
-def _in_this_kind(concept: Concept, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _in_this_kind(
+    intervention: Intervention, concept: Concept, tokens: Tensor, grid: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
     """Amount and share [B, T, m] of a concept in pictures of the kind that each row of tokens is of."""
-    amount, share, reader = _concept_on_grid(concept, grid, tokens.device)
+    kept, key = intervention.maps, (concept, grid, tokens.device)
+    if key not in kept:  # made once and not at every step, which would wait for a GPU
+        while len(kept) >= _KEPT_GRIDS * len(intervention.selection.concepts):
+            kept.pop(next(iter(kept)))
+        kept[key] = _concept_on_grid(concept, grid, tokens.device)
+    amount, share, reader = kept[key]
     kind = kinds_of(tokens.float().mean(dim=1), reader)
     return amount[kind], share[kind]
 
 
-@lru_cache(maxsize=32)
 def _concept_on_grid(
     concept: Concept, grid: tuple[int, int], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Amount and share [kinds, T, m] and the reader, on the device: made once and not at every step, which
-    would wait for a GPU."""
+    """Amount and share [kinds, T, m] and the reader, on the device."""
     maps = (torch.stack([on_grid(kind, grid) for kind in side]) for side in (concept.amount, concept.share))
     amount, share = (side.to(device) for side in maps)
     return amount, share, concept.reader.to(device)

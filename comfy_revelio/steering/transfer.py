@@ -17,6 +17,7 @@ from torch.nn import functional
 from ..dictionary import Dictionary
 from ..errors import RevelioError
 from .intervention import ROLES, TokenContext, checked_mask, checked_percents, side_of
+from .saeuron import quantile
 
 if TYPE_CHECKING:
     from ..trace import Frame, Trace
@@ -179,7 +180,7 @@ class Transfer:
         """One value of each feature for cells [cells, m]: [m]."""
         if self.spread == "mean":
             return values.mean(0)
-        return values.quantile(QUANTILE, dim=0)
+        return quantile(values, QUANTILE)
 
     def _ratio(self) -> float:
         """Sum of the lengths of F+ over that of F-, so that as much goes out as comes in."""

@@ -40,19 +40,42 @@ class DictionaryNote:
     """What a trace remembers of the dictionary that encoded it.
 
     labels: name -> features, strongest first. mean_active: float32 [n_features] or None.
+    d_model: width of the activations; 0 where nobody noted it.
+    hook_point: the place as the dictionary itself calls it. aliases: other names of the recorded place.
     """
 
     n_features: int
     k: int
     labels: Mapping[str, Sequence[int]] = field(default_factory=dict)
     mean_active: Tensor | None = None
+    d_model: int = 0
+    hook_point: str = ""
+    aliases: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, dictionary: Dictionary) -> DictionaryNote:
+    def of(cls, dictionary: Dictionary, aliases: Sequence[str] = ()) -> DictionaryNote:
         stats = dictionary.stats
         means = None if stats is None else stats.mean_active.detach().float().cpu()
         labels = {name: list(features) for name, features in dictionary.labels.items()}
-        return cls(dictionary.n_features, dictionary.k, labels, means)
+        return cls(
+            dictionary.n_features,
+            dictionary.k,
+            labels,
+            means,
+            dictionary.d_model,
+            dictionary.hook_point,
+            tuple(aliases),
+        )
+
+    def fits(self, dictionary: Dictionary) -> bool:
+        """Whether the dictionary has the noted sizes."""
+        sizes = (dictionary.n_features, dictionary.k) == (self.n_features, self.k)
+        return sizes and self.d_model in (0, dictionary.d_model)
+
+    def spellings(self, name: str) -> tuple[str, ...]:
+        """How the dictionary may call the place `name` that was recorded."""
+        known = (name, *self.aliases)
+        return known if self.hook_point in ("", *known) else (self.hook_point,)
 
     def label(self, feature: int) -> str:
         """The label in which the feature ranks highest, or ""."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -23,7 +23,7 @@ class RunRecorder:
     them to the CPU together: a copy per step would make the device wait for each.
 
     total_steps, sigmas: the schedule. max_bytes: bound on all codes held, on the device and in
-    the trace (12 bytes for each of the k codes of a token).
+    the trace (12 bytes for each of the k codes of a token, and up to 8 where the dictionary normalises).
     """
 
     def __init__(self, total_steps: int, sigmas: Iterable[float], *, max_bytes: int = MAX_BYTES) -> None:
@@ -51,9 +51,10 @@ class RunRecorder:
             raise RevelioError(f"Codes of shape {list(codes.shape)} do not lie on a grid of {sides}.")
         if not (math.isfinite(sigma) and math.isfinite(timestep)):
             raise RevelioError(f"A frame needs a finite sigma and timestep, not {sigma} and {timestep}.")
-        size = codes.indices.numel() * 12
         # Clones, for codes may be views of something larger or of memory that the model reuses.
-        kept = Codes(codes.indices.to(torch.int32), codes.values.detach().clone(), codes.n_features)
+        copies = (None if t is None else t.detach().clone() for t in (codes.scale, codes.shift))
+        kept = Codes(codes.indices.to(torch.int32), codes.values.detach().clone(), codes.n_features, *copies)
+        size = kept.nbytes + kept.indices.nbytes  # which the trace keeps in 8 bytes each
         frame = Frame(
             hook_point,
             int(step),
@@ -73,12 +74,21 @@ class RunRecorder:
             self._bytes += size
             self._frames.append(frame)
 
-    def finish(self, dictionaries: Mapping[str, Dictionary | DictionaryNote]) -> Trace:
-        """The trace of all frames so far; `dictionaries` by hook point. The recorder is empty after."""
+    def finish(
+        self,
+        dictionaries: Mapping[str, Dictionary | DictionaryNote],
+        aliases: Mapping[str, Sequence[str]] | None = None,
+    ) -> Trace:
+        """The trace of all frames so far; the recorder is empty after.
+
+        dictionaries: by hook point. aliases: other names of the hook points, by which they are found too.
+        """
         with self._lock:
             frames, self._frames, self._bytes = self._frames, [], 0
         notes = {
-            name: DictionaryNote.of(known) if isinstance(known, Dictionary) else known
+            name: DictionaryNote.of(known, (aliases or {}).get(name, ()))
+            if isinstance(known, Dictionary)
+            else known
             for name, known in dictionaries.items()
         }
         for name in dict.fromkeys(frame.hook_point for frame in frames):
@@ -92,15 +102,24 @@ def _to_cpu(frames: list[Frame]) -> tuple[Frame, ...]:
     groups: dict[tuple[object, ...], list[int]] = {}
     for number, frame in enumerate(frames):
         codes = frame.codes
-        groups.setdefault((codes.values.device, *codes.values.shape), []).append(number)
+        kind = (codes.values.device, *codes.values.shape, codes.scale is None, codes.shift is None)
+        groups.setdefault(kind, []).append(number)
     moved: dict[int, Frame] = {}
     for numbers in groups.values():
-        indices = _stacked([frames[n].codes.indices for n in numbers]).to(torch.int64)
-        values = _stacked([frames[n].codes.values for n in numbers])
-        for number, i, v in zip(numbers, indices, values, strict=True):
-            moved[number] = replace(frames[number], codes=Codes(i, v, frames[number].codes.n_features))
+        together = [frames[n].codes for n in numbers]
+        indices = torch.stack([codes.indices for codes in together]).cpu().to(torch.int64)
+        values = torch.stack([codes.values for codes in together]).cpu()
+        scales, shifts = (
+            _stacked([getattr(codes, name) for codes in together]) for name in ("scale", "shift")
+        )
+        for number, *parts in zip(numbers, indices, values, scales, shifts, strict=True):
+            i, v, scale, shift = parts
+            codes = Codes(i, v, frames[number].codes.n_features, scale, shift)
+            moved[number] = replace(frames[number], codes=codes)
     return tuple(moved[number] for number in range(len(frames)))
 
 
-def _stacked(tensors: list[Tensor]) -> Tensor:
-    return torch.stack(tensors).cpu()
+def _stacked(tensors: list[Tensor | None]) -> Sequence[Tensor | None]:
+    """Tensors that are all there, or all None, on the CPU."""
+    found = [tensor for tensor in tensors if tensor is not None]
+    return list(torch.stack(found).cpu()) if found else tensors

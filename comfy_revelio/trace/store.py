@@ -1,9 +1,10 @@
 """A trace in one .safetensors file, exact, and read with suspicion.
 
-Tensors: frame.N.indices (int32 [B, T, k]) and frame.N.values (float32) for frame N, and
-note.N.mean_active (float32 [n]) for dictionary N where known. Metadata: format "revelio-trace",
-format_version "1", and trace, a JSON object with total_steps, sigmas, frames and dictionaries, and words
-for a trace of a prompt.
+Tensors: frame.N.indices (int32 [B, T, k]) and frame.N.values (float32) for frame N, frame.N.scale and
+frame.N.shift (float32 [B, T]) where its dictionary normalises, and note.N.mean_active (float32 [n]) for
+dictionary N where known. Metadata: format "revelio-trace", format_version "1", and trace, a JSON object with
+total_steps, sigmas, frames and dictionaries, and words for a trace of a prompt. Traces of earlier versions
+lack scale and shift, and d_model, called and aliases of a dictionary.
 Numbers in JSON are written so that they read back as the same doubles.
 """
 
@@ -36,6 +37,9 @@ def save(trace: Trace, path: str | os.PathLike[str]) -> None:
     for number, frame in enumerate(trace.frames):
         tensors[f"frame.{number}.indices"] = frame.codes.indices.to(torch.int32)
         tensors[f"frame.{number}.values"] = frame.codes.values
+        for name in ("scale", "shift"):
+            if (tensor := getattr(frame.codes, name)) is not None:
+                tensors[f"frame.{number}.{name}"] = tensor
     for number, note in enumerate(trace.dictionaries.values()):
         if note.mean_active is not None:
             tensors[f"note.{number}.mean_active"] = note.mean_active
@@ -90,6 +94,9 @@ def _description(trace: Trace) -> dict[str, Any]:
                 "n_features": note.n_features,
                 "k": note.k,
                 "labels": {label: list(features) for label, features in note.labels.items()},
+                "d_model": note.d_model,
+                "called": note.hook_point,
+                "aliases": list(note.aliases),
             }
             for name, note in trace.dictionaries.items()
         ],
@@ -100,10 +107,11 @@ def _build(kind: type[Trace], table: Any, tensors: dict[str, Tensor]) -> Trace:
     notes: dict[str, DictionaryNote] = {}
     for number, entry in enumerate(_list(table["dictionaries"])):
         notes[_text(entry["hook_point"])] = _note(entry, tensors.pop(f"note.{number}.mean_active", None))
-    frames = [
-        _frame(entry, notes, tensors.pop(f"frame.{number}.indices"), tensors.pop(f"frame.{number}.values"))
-        for number, entry in enumerate(_list(table["frames"]))
-    ]
+    frames = []
+    for number, entry in enumerate(_list(table["frames"])):
+        indices, values = (tensors.pop(f"frame.{number}.{name}") for name in ("indices", "values"))
+        undone = [tensors.pop(f"frame.{number}.{name}", None) for name in ("scale", "shift")]
+        frames.append(_frame(entry, notes, indices, values, undone))
     if tensors:
         raise ValueError(f"unknown tensors {', '.join(sorted(tensors)[:4])}")
     sigmas = tuple(_number(sigma) for sigma in _list(table["sigmas"]))
@@ -122,10 +130,18 @@ def _note(entry: dict[str, Any], mean_active: Tensor | None) -> DictionaryNote:
     labels = {_text(name): [_count(f) for f in _list(features)] for name, features in entry["labels"].items()}
     if any(feature >= n for features in labels.values() for feature in features):
         raise ValueError("a label names a feature out of range")
-    return DictionaryNote(n, k, labels, mean_active)
+    aliases = tuple(_text(name) for name in _list(entry.get("aliases", [])))
+    width, called = _count(entry.get("d_model", 0)), _text(entry.get("called", ""))
+    return DictionaryNote(n, k, labels, mean_active, width, called, aliases)
 
 
-def _frame(entry: dict[str, Any], notes: dict[str, DictionaryNote], indices: Tensor, values: Tensor) -> Frame:
+def _frame(
+    entry: dict[str, Any],
+    notes: dict[str, DictionaryNote],
+    indices: Tensor,
+    values: Tensor,
+    undone: list[Tensor | None],
+) -> Frame:
     hook_point = _text(entry["hook_point"])
     note = notes[hook_point]
     grid = tuple(_count(side) for side in _list(entry["grid"]))
@@ -135,6 +151,8 @@ def _frame(entry: dict[str, Any], notes: dict[str, DictionaryNote], indices: Ten
         raise ValueError("the codes of a frame have wrong types or shapes")
     if indices.ndim != 3 or tuple(indices.shape[1:]) != (math.prod(grid), note.k):
         raise ValueError(f"the codes of a frame do not lie on its grid of {' by '.join(map(str, grid))}")
+    if any(t is not None and (t.shape != indices.shape[:2] or t.dtype != torch.float32) for t in undone):
+        raise ValueError("scale or shift of a frame do not lie on its tokens")
     if not len(indices):
         raise ValueError("a frame holds no picture")
     if indices.numel() and (int(indices.min()) < 0 or int(indices.max()) >= note.n_features):
@@ -147,7 +165,7 @@ def _frame(entry: dict[str, Any], notes: dict[str, DictionaryNote], indices: Ten
         _number(entry["timestep"]),
         _text(entry["role"]),
         grid,
-        Codes(indices.to(torch.int64), values, note.n_features),
+        Codes(indices.to(torch.int64), values, note.n_features, *undone),
     )
 
 

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from ..errors import RevelioError
 from . import ranking, store
 from .frame import DictionaryNote, Frame
 from .ranking import FeatureScore
+
+if TYPE_CHECKING:
+    from ..dictionary import Dictionary
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +48,37 @@ class Trace:
     @property
     def nbytes(self) -> int:
         """Memory of all codes, in bytes."""
-        return sum(frame.codes.indices.nbytes + frame.codes.values.nbytes for frame in self.frames)
+        return sum(frame.codes.nbytes for frame in self.frames)
+
+    def place(self, name: str = "") -> str:
+        """The recorded hook point called `name`, also by an alias; the first for no name.
+
+        Raises RevelioError when there is none.
+        """
+        if not self.frames:
+            raise RevelioError(
+                "This trace is empty: the sampler made no step with the recorded model; sample at least one."
+            )
+        if not name:
+            return self.hook_points[0]
+        called = [place for place, note in self.dictionaries.items() if name in note.aliases]
+        if name not in self.hook_points and len(called) == 1:
+            return called[0]
+        self._check_hook_point(name)
+        return name
+
+    def places_of(self, dictionary: Dictionary) -> list[str]:
+        """The recorded places whose codes are of a dictionary: of its sizes, and called as it says.
+
+        Where neither it nor the trace says what tells them apart, the only place of its sizes; else none.
+        """
+        notes = {name: self.dictionaries[name] for name in self.hook_points}
+        alike = [name for name, note in notes.items() if note.fits(dictionary)]
+        said = dictionary.hook_point
+        if called := [name for name in alike if said in notes[name].spellings(name)]:
+            return called
+        unsaid = [name for name in alike if not said or notes[name].spellings(name) == (name,)]
+        return unsaid if len(alike) == 1 else []
 
     def roles(self, hook_point: str) -> tuple[str, ...]:
         """The roles recorded at a hook point, such as ("cond", "uncond")."""
@@ -112,7 +146,7 @@ class Trace:
     def joined(self, other: Trace) -> Trace:
         """This trace with the other hook points of the same run.
 
-        Raises RevelioError when the schedules or the batches differ, or when both recorded the same place.
+        Raises RevelioError when the schedules, the batches or the words differ, or both recorded one place.
         """
         if self.sigmas != other.sigmas or self.batch_size != other.batch_size:
             raise RevelioError(
@@ -121,8 +155,13 @@ class Trace:
             )
         if both := [name for name in self.hook_points if name in other.hook_points]:
             raise RevelioError(f"Both traces recorded {both[0]}; record each place once.")
+        if self.words != other.words:
+            raise RevelioError(
+                "The two traces are of different prompts, or of text encoders that split them differently; "
+                "join what was recorded of one prompt in one text encoder."
+            )
         notes = {**self.dictionaries, **other.dictionaries}
-        return Trace((*self.frames, *other.frames), notes, self.total_steps, self.sigmas)
+        return Trace((*self.frames, *other.frames), notes, self.total_steps, self.sigmas, self.words)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one .safetensors file from which `load` makes exactly this trace again."""

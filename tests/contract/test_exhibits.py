@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -35,9 +37,9 @@ def exhibits(
 def make_trace(pack: Callable[[str], ModuleType], sae: Callable[..., Any]) -> Callable[[int], Any]:
     """A small run of 3 steps on a grid of 4 by 6, of two pictures, with two roles."""
     recorder_of = pack("comfy_revelio.trace").RunRecorder
-    dictionary = sae(concepts={"glasses": _concept(pack)}).dictionary
 
     def make(seed: int = 0) -> Any:
+        dictionary = sae(concepts={"glasses": _concept(pack)}).dictionary
         recorder = recorder_of(3, (3.0, 2.0, 1.0, 0.0))
         generator = torch.Generator().manual_seed(seed)
         for step in range(3):
@@ -78,8 +80,8 @@ def ask(pack: Callable[[str], ModuleType], exhibits: ModuleType) -> Ask:
 
 class TestAnswers:
     def test_a_description(self, ask: Ask, exhibits: ModuleType, make_trace: Any) -> None:
-        key = exhibits.EXHIBITS.show(*make_trace())
-        status, body = ask(f"/revelio/traces/{key}")
+        shown = make_trace()
+        status, body = ask(f"/revelio/traces/{exhibits.EXHIBITS.show(*shown)}")
         told = json.loads(body)
         (place,) = told["places"]
         assert (status, told["total_steps"], place["name"], place["grid"]) == (200, 3, PLACE, [4, 6])
@@ -150,7 +152,8 @@ class TestRefusals:
     @pytest.mark.parametrize("case", REFUSED)
     def test_with_4xx(self, ask: Ask, exhibits: ModuleType, make_trace: Any, case: str) -> None:
         path, expected = REFUSED[case]
-        status, body = ask(path.replace("{key}", exhibits.EXHIBITS.show(*make_trace())))
+        shown = make_trace()
+        status, body = ask(path.replace("{key}", exhibits.EXHIBITS.show(*shown)))
         assert status == expected
         assert b"root:" not in body and b"Traceback" not in body
 
@@ -202,6 +205,26 @@ class TestMemory:
         status, body = ask(f"/revelio/traces/{key}")
         assert (status, "run the workflow again" in json.loads(body)["error"]) == (404, True)
 
+    def test_a_dictionary_is_let_go(self, exhibits: ModuleType, make_trace: Any, ask: Ask) -> None:
+        """An SAE that was replaced in the workflow frees its memory; pages are told what to do."""
+        trace, dictionaries = make_trace()
+        address = f"/revelio/traces/{exhibits.EXHIBITS.show(trace, dictionaries)}"
+        (dictionary,) = dictionaries.values()
+        watched = weakref.ref(dictionary)
+        (place,) = json.loads(ask(address)[1])["places"]
+        assert place["missing"] == "" and place["concepts"]
+        del dictionary
+        dictionaries.clear()
+        gc.collect()
+        assert watched() is None
+        (place,) = json.loads(ask(address)[1])["places"]
+        assert place["missing"].startswith("The SAE of this run is not in memory any more; run the workflow")
+        assert (place["concepts"], place["neighbours"]) == ([], False)
+        for question in (f"concepts?{QUESTION}", f"neighbours?hook_point={PLACE}&feature=7"):
+            status, body = ask(f"{address}/{question}")
+            assert (status, json.loads(body)["error"]) == (410, place["missing"])
+        assert ask(f"{address}/codes?{QUESTION}")[0] == 200
+
 
 class TestNode:
     def test_what_is_chosen_goes_out(
@@ -221,19 +244,29 @@ class TestNode:
         assert exhibits.EXHIBITS.find(shown["trace"])[0] is trace
         assert len(shown["images"]) == 1 and shown["compare_trace"] is None
 
-    def test_without_an_sae_a_name_means_its_features(
+    def test_without_an_sae_a_concept_stays_one(
         self, pack: Any, exhibits: ModuleType, make_trace: Any
     ) -> None:
-        trace, _ = make_trace()
-        selection, mask = pack("nodes.explore").RevelioExplorer.execute(trace, "glasses", PLACE, "").args
-        assert (selection.features, selection.concepts) == ((3, 5), ())
+        """Steer Features, which has the SAE, does the same as with the SAE at the Explorer."""
+        trace, dictionaries = make_trace()
+        dictionary = dictionaries[PLACE]
+        node = pack("nodes.explore").RevelioExplorer
+        selection, mask = node.execute(trace, "glasses:-4, 7:0.5", PLACE, "").args
+        assert (selection.features, selection.concepts, selection.source) == ((7,), (), PLACE)
         assert bool((mask == 1).all())
+        known = pack("comfy_revelio.steering").parse_selection(
+            "glasses:-4, 7:0.5", dictionary, dictionary.concepts
+        )
+        found = selection.resolved(dictionary, dictionary.concepts)
+        assert (found.features, found.weights, found.concepts) == (
+            known.features, known.weights, known.concepts
+        )  # fmt: skip
 
     @pytest.mark.parametrize(
         ("change", "message"),
         [
             ({"hook_point": "elsewhere"}, "chosen at elsewhere, but recorded are middle_block"),
-            ({"chosen": "nonsense"}, "Unknown feature 'nonsense'"),
+            ({"chosen": "96"}, "0 to 95"),
             ({"painted": "4x2:9"}, "painted region"),
         ],
     )
@@ -241,15 +274,45 @@ class TestNode:
         self, pack: Any, exhibits: ModuleType, make_trace: Any, change: dict[str, str], message: str
     ) -> None:
         trace, _ = make_trace()
-        usual = {"chosen": "", "hook_point": "", "painted": ""}
+        usual: dict[str, Any] = {"chosen": "", "hook_point": "", "painted": ""}
         with pytest.raises(ValueError, match=message):
             pack("nodes.explore").RevelioExplorer.execute(trace, **{**usual, **change})
 
-    def test_an_sae_of_another_place(
-        self, pack: Any, exhibits: ModuleType, make_trace: Any, sae: Any
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"hook_point": "output_blocks.3.1", "width": 96, "n": 48},
+            {"hook_point": PLACE, "n": 48},
+            {"hook_point": PLACE, "width": 96},
+        ],
+        ids=["another place", "another size", "another width"],
+    )
+    def test_an_sae_that_did_not_record_is_left_out(
+        self, pack: Any, exhibits: ModuleType, make_trace: Any, sae: Any, ask: Ask, other: dict[str, Any]
     ) -> None:
         trace, _ = make_trace()
-        with pytest.raises(ValueError, match=r"reads output_blocks\.3\.1, but recorded are middle_block\.1"):
-            pack("nodes.explore").RevelioExplorer.execute(
-                trace, "", "", "", None, sae("output_blocks.3.1", width=96, n=48)
-            )
+        node = pack("nodes.explore").RevelioExplorer
+        (shown,) = node.execute(trace, "7:-1", PLACE, "", None, sae(**other), trace).ui["revelio_explorer"]
+        (warning,) = shown["warnings"]
+        assert f"reads {other['hook_point']} with" in warning
+        assert f"recorded at {PLACE} (96 features); connect the SAE that Record Features used." in warning
+        for end in (f"codes?{QUESTION}", f"concepts?{QUESTION}", f"neighbours?hook_point={PLACE}&feature=7"):
+            assert ask(f"/revelio/traces/{shown['trace']}/{end}")[0] == 200
+
+    def test_an_sae_that_calls_its_place_by_an_alias(
+        self, pack: Any, exhibits: ModuleType, mini: Any, sae: Any, sample: Any
+    ) -> None:
+        """Two recorded places of one size: the name in the SAE's file tells which of them is its own."""
+        by_alias, other = sae("mid_block.attentions.0"), sae("output_blocks.1.1")
+        nodes = pack("nodes.observe")
+        model, first = nodes.RevelioRecord.execute(mini.model, other).args
+        model, second = nodes.RevelioRecord.execute(model, by_alias).args
+        latent = {"samples": sample(model, steps=2)}
+        _, trace = nodes.RevelioCollect.execute(latent, first).args
+        _, trace = nodes.RevelioCollect.execute(latent, second, trace).args
+        for handle, place in ((by_alias, PLACE), (other, "output_blocks.1.1")):
+            done = pack("nodes.explore").RevelioExplorer.execute(trace, "7", "", "", None, handle)
+            (shown,) = done.ui["revelio_explorer"]
+            assert (done.args[0].source, shown["warnings"]) == (place, [])
+            assert exhibits.EXHIBITS.find(shown["trace"])[1] == {place: handle.dictionary}
+        assert trace.place("mid_block.attentions.0") == PLACE

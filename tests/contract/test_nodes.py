@@ -204,6 +204,31 @@ class TestWork:
         )
         assert by_itself.shape[1] > labelled.shape[1]
 
+    def test_the_second_place_of_a_trace(
+        self, nodes: dict[str, Any], mini: SimpleNamespace, sae: Any, sample: Any
+    ) -> None:
+        """What Top Features finds there, Feature Maps shows there, as in a trace of that place alone."""
+        model, first = nodes["RevelioRecord"].execute(mini.model, sae()).args
+        model, second = nodes["RevelioRecord"].execute(model, sae("output_blocks.1.1", n=48)).args
+        latent = {"samples": sample(model, steps=2)}
+        trace = nodes["RevelioCollect"].execute(latent, first).args[1]
+        both = trace.joined(nodes["RevelioCollect"].execute(latent, second).args[1])
+        alone = nodes["RevelioCollect"].execute(latent, second).args[1]
+        found = [
+            nodes["RevelioTopFeatures"].execute(run, 3, "peak", "cond", -1, where).args[0]
+            for run, where in ((both, "output_blocks.1.1"), (alone, ""))
+        ]
+        assert found[0] == found[1] and found[0].source == "output_blocks.1.1"
+        figures = [
+            nodes["RevelioFeatureMaps"].execute(run, **SEEING, features=found[0]).args[0]
+            for run in (both, alone)
+        ]
+        assert torch.equal(*figures)
+        with pytest.raises(
+            ValueError, match=r"features are of output_blocks\.1\.1.*recorded at middle_block"
+        ):
+            nodes["RevelioFeatureMaps"].execute(trace, **SEEING, features=found[0])
+
     def test_written_and_connected_features_are_steered_together(
         self, nodes: dict[str, Any], mini: SimpleNamespace, sae: Any, sample: Any, pack: Any
     ) -> None:

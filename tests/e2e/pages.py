@@ -57,6 +57,24 @@ def open_template(page: Page, name: str) -> None:
     page.wait_for_function("() => window.app.graph._nodes.some(n => n.type === 'RevelioMiniModel')")
 
 
+def wait_for_pictures(page: Page, showing: str) -> None:
+    """Wait until the nodes that the JavaScript function `showing` picks have loaded their pictures.
+
+    A node asks for them when it is drawn, and only what is in the window is drawn: so everything is brought
+    into view first, and drawn again at every look.
+    """
+    page.evaluate(FIT, 24)
+    loaded = "n => n.imgs?.length > 0 && n.imgs.every(i => i.complete && i.naturalWidth > 0)"
+    page.wait_for_function(
+        f"""() => {{
+            window.app.canvas.setDirty(true, true)
+            return window.app.graph._nodes.filter({showing}).every({loaded})
+        }}""",
+        timeout=RUN_SECONDS * 1000,
+        polling=500,
+    )
+
+
 def watch_runs(page: Page) -> None:
     """Collect in `revelioRuns` how each run ends."""
     page.evaluate(

@@ -13,7 +13,7 @@ from devtools.base import PACK_FOLDER
 from devtools.client import Client
 
 from .conftest import SCREENSHOTS
-from .pages import clear_the_view, open_template, queue, watch_runs
+from .pages import clear_the_view, open_template, queue, wait_for_pictures, watch_runs
 
 pytestmark = pytest.mark.browser
 
@@ -48,8 +48,7 @@ def test_a_template_is_opened_queued_and_finishes(quiet_page: Page, name: str) -
     queue(page)
 
     showing = "n => ['SaveImage', 'RevelioFeatureMaps'].includes(n.type) && !n.flags.collapsed"
-    loaded = "n => n.imgs?.length > 0 && n.imgs.every(i => i.complete && i.naturalWidth > 0)"
-    page.wait_for_function(f"() => window.app.graph._nodes.filter({showing}).every({loaded})", timeout=60_000)
+    wait_for_pictures(page, showing)
     clear_the_view(page)
     for area in _picture_areas(page, showing):
         assert _colours(page, area) > 64, "a node shows no picture"

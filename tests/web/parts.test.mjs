@@ -3,7 +3,7 @@ import test from 'node:test'
 import {choiceText, parseChoice, withChosen} from '../../web/explorer/choice.js'
 import {entryOf, heatColour, heatPixels, percent, written} from '../../web/explorer/colour.js'
 import {findSubjects} from '../../web/explorer/find.js'
-import {Labels, builtIn} from '../../web/explorer/labels.js'
+import {Labels, builtIn, userShelf} from '../../web/explorer/labels.js'
 import {boxBetween, cellsIn, paintedOf, paintedShare, paintedText, stroke, unpainted} from '../../web/explorer/region.js'
 import {Run, openRun} from '../../web/explorer/run.js'
 import {initialState, keptOf, trusted} from '../../web/explorer/store.js'
@@ -81,6 +81,39 @@ test('labels are kept for each dictionary', async () => {
   await later.set(3, '')
   assert.equal(later.of(PLACE, 3), 'glasses')
   assert.equal(builtIn(PLACE, 8), '')
+})
+
+test('two explorers keep each other’s names', async () => {
+  const kept = shelf(), [one, two] = [new Labels(kept), new Labels(kept)]
+  await Promise.all([one.open('abc'), two.open('abc')])
+  await Promise.all([one.set(3, 'frames'), two.set(9, 'nose')])
+  await one.set(4, 'ear')
+  const later = new Labels(kept)
+  await later.open('abc')
+  assert.deepEqual(later.own, [[3, 'frames'], [4, 'ear'], [9, 'nose']])
+})
+
+test('names that cannot be read are not overwritten', async () => {
+  const user = {status: 200, text: '{"3": "frames"}', saved: 0}
+  const labels = new Labels(userShelf({
+    getUserData: async () => new Response(user.status === 200 ? user.text : '', {status: user.status}),
+    storeUserData: async (file, text) => { user.saved++; user.text = text },
+  }))
+  for (const [status, text] of [[500, user.text], [403, user.text], [200, '{"3": "fra'], [200, '[]']]) {
+    Object.assign(user, {status, text})
+    await assert.rejects(labels.open('abc'))
+    await assert.rejects(labels.set(9, 'nose'))
+  }
+  assert.deepEqual([user.saved, labels.own], [0, []])
+  Object.assign(user, {status: 200, text: '{"3": "frames"}'})
+  await labels.open('abc')  // the same dictionary: read now that it can be
+  await labels.set(9, 'nose')
+  assert.deepEqual(labels.own, [[3, 'frames'], [9, 'nose']])
+  user.status = 404
+  await labels.open('other')
+  assert.deepEqual(labels.own, [])
+  await labels.set(1, 'hat')
+  assert.deepEqual(JSON.parse(user.text), {1: 'hat'})
 })
 
 test('search by number, concept, label and own name', async () => {

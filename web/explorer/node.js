@@ -3,6 +3,7 @@ import {choiceText, parseChoice} from './choice.js'
 import {api, app} from './comfy.js'
 import {el} from './dom.js'
 import {createFull} from './full.js'
+import {userShelf} from './labels.js'
 import {paintedOf, paintedText} from './region.js'
 import {keptOf, trusted} from './store.js'
 import {createView} from './view.js'
@@ -24,7 +25,7 @@ export function fitExplorer(node) {
   const host = el('div', {class: 'rv-host widget-expands'})
   const view = createView({
     fetch: path => api.fetchApi(path),
-    shelf: {load: loadText, save: saveText},
+    shelf: userShelf(api),
     t: translate,
     toast: (severity, detail) => app.extensionManager.toast.add({severity, summary: 'Revelio', detail, life: 5000}),
     queue: () => void app.queuePrompt(0),
@@ -135,7 +136,8 @@ function addressed(shown) {
   const key = (/** @type {unknown} */ value) => (typeof value === 'string' && /^[0-9a-f]{32}$/.test(value) ? value : '')
   const urls = (/** @type {any} */ files) => (Array.isArray(files) ? files : []).map(({filename, subfolder, type}) =>
     api.apiURL(`/view?${new URLSearchParams({filename: String(filename), subfolder: String(subfolder), type: String(type)})}`))
-  return {trace: key(shown?.trace), images: urls(shown?.images), compareTrace: key(shown?.compare_trace), compareImages: urls(shown?.compare_images)}
+  const remarks = (Array.isArray(shown?.warnings) ? shown.warnings : []).filter((/** @type {unknown} */ text) => typeof text === 'string')
+  return {trace: key(shown?.trace), images: urls(shown?.images), compareTrace: key(shown?.compare_trace), compareImages: urls(shown?.compare_images), remarks}
 }
 
 /**
@@ -151,18 +153,4 @@ function chain(node, name, more) {
     more(...given)
     return result
   }
-}
-
-/** @param {string} file */
-async function loadText(file) {
-  const answer = await api.getUserData(file)
-  return answer.ok ? answer.text() : null
-}
-
-/**
- * @param {string} file
- * @param {string} text
- */
-async function saveText(file, text) {
-  await api.storeUserData(file, text, {stringify: false, throwOnError: true, overwrite: true})
 }

@@ -137,6 +137,6 @@ function related(context, subject) {
   }
   if (!place?.neighbours) return el('div', {class: 'rv-empty'}, t('Connect the SAE to the node to see which features are alike.'))
   run?.neighbours(state.place, subject.feature).then(
-    found => put(row, ...found.map(({feature, cosine}) => chip(feature, percent(cosine)))), () => put(row, t('Nothing found.')))
+    found => put(row, ...found.map(({feature, cosine}) => chip(feature, percent(cosine)))), problem => put(row, problem instanceof Error ? problem.message : t('Nothing found.')))
   return el('div', {}, el('div', {class: 'rv-group'}, el('span', {}, t('Features that point the same way'))), row)
 }

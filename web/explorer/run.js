@@ -12,6 +12,7 @@
  * @property {Record<string, number[]>} labels
  * @property {{name: string, features: number[]}[]} concepts
  * @property {boolean} neighbours
+ * @property {string} missing  What to do about an SAE that is not in memory any more; "" where none was dropped.
  * @property {string} dictionary  Names the dictionary.
  *
  * @typedef {{key: string, total_steps: number, sigmas: number[], places: Place[]}} Info

@@ -3,7 +3,7 @@
  *
  * @typedef {import('./run.js').Run} Run
  * @typedef {import('./store.js').Subject} Subject
- * @typedef {{trace: string, images: string[], compareTrace: string, compareImages: string[]}} Shown  Keys and addresses.
+ * @typedef {{trace: string, images: string[], compareTrace: string, compareImages: string[], remarks: string[]}} Shown  Keys, addresses and what the node has to say.
  * @typedef {{connected: boolean, strength: number, fix?: () => void}} Target  The Steer Features node behind FEATURES.
  *
  * @typedef {object} Host
@@ -32,13 +32,13 @@
  */
 import {createBar} from './bar.js'
 import {withChosen} from './choice.js'
-import {el} from './dom.js'
+import {el, put} from './dom.js'
 import {onKey} from './keys.js'
 import {Labels} from './labels.js'
 import {createList} from './list.js'
 import {createNotice} from './notice.js'
 import {createPage} from './page.js'
-import {Refused, openRun} from './run.js'
+import {createPair} from './pair.js'
 import {createStage} from './stage.js'
 import {createSteps} from './steps.js'
 import {createStore} from './store.js'
@@ -54,23 +54,20 @@ const WHERE = ['place', 'role', 'item']
 /** @param {Host} host */
 export function createView(host) {
   const {t} = host
-  /** @type {Run | null} */
-  let run = null
-  /** @type {Run | null} */
-  let second = null
+  const pair = createPair(host.fetch)
   /** @type {Shown} */
-  let shown = {trace: '', images: [], compareTrace: '', compareImages: []}
+  let shown = {trace: '', images: [], compareTrace: '', compareImages: [], remarks: []}
   const store = createStore(draw), {state} = store
   const labels = new Labels(host.shelf)
 
   /** @type {Context} */
   const context = {
     store, labels, t,
-    run: () => run,
-    compared: () => second !== null,
+    run: () => pair.first,
+    compared: () => pair.second !== null,
     picture: (item, other) => {
       const pictures = other ? shown.compareImages : shown.images
-      return pictures[item] ?? pictures[0] ?? ''
+      return pictures[other ? pair.itemBeside(state.place, item) : item] ?? pictures[0] ?? ''
     },
     open: subject => store.set({subject, page: true, search: ''}),
     choose(subject) {
@@ -84,8 +81,8 @@ export function createView(host) {
     async rename(feature, label) {
       try {
         await labels.set(feature, label)
-      } catch {
-        host.toast('error', t('The name could not be saved.'))
+      } catch (problem) {
+        host.toast('error', `${t('The name could not be saved.')} ${sentenceOf(problem)}`)
       }
       store.refresh()
     },
@@ -96,10 +93,11 @@ export function createView(host) {
   const stage = createStage(context), steps = createSteps(context), list = createList(context)
   const page = createPage(context), tray = createTray(context)
   const bar = createBar(context, host.toggleFull), notice = createNotice(context)
+  const remarks = el('div', {class: 'rv-remarks', role: 'status', hidden: true})
   const body = el('div', {class: 'rv-body'},
     el('div', {class: 'rv-left'}, stage.element, steps.element),
     el('div', {class: 'rv-right'}, el('div', {class: 'rv-scroll', 'data-capture-wheel': 'true'}, list.element, page.element), tray.element))
-  const element = el('div', {class: 'rv-explorer', tabIndex: -1}, bar.element, body, notice.element)
+  const element = el('div', {class: 'rv-explorer', tabIndex: -1}, bar.element, remarks, body, notice.element)
   element.addEventListener('keydown', event => onKey(event, {context, list, stage, toggleFull: host.toggleFull}))
 
   /**
@@ -110,66 +108,81 @@ export function createView(host) {
     if (WHERE.some(name => changed.has(name)) || changed.has('all')) void bring()
     for (const part of [bar, stage, steps, list, page, tray]) part.update(changed)
     list.element.hidden = !page.element.hidden
+    if (changed.has('all') || changed.has('place')) remark([...shown.remarks, pair.first?.place(now.place)?.missing ?? ''].filter(Boolean))
     host.keep(now)
+  }
+
+  /** @param {string[]} sentences */
+  function remark(sentences) {
+    put(remarks, ...sentences.map(text => el('p', {}, text)))
+    remarks.hidden = !sentences.length
   }
 
   /** Fetch what the chosen place needs, and show it unless the user has gone on meanwhile. */
   async function bring() {
-    if (!run) return
-    const asked = run, {place, role, item} = state
-    try {
-      const beside = second?.place(place)?.roles.includes(role) ? second : null
-      const [codes, presence, besideCodes, besidePresence] = await Promise.all([
-        asked.codes(place, role, item), asked.presence(place, role, item),
-        beside?.codes(place, role, 0) ?? null, beside?.presence(place, role, 0) ?? null,
-        labels.open(asked.place(place)?.dictionary ?? ''),
-      ])
-      if (asked !== run || place !== state.place || role !== state.role || item !== state.item) return
-      store.set({codes, presence, beside: besideCodes, besidePresence, step: Math.min(state.step, codes.steps.length - 1)})
-    } catch (problem) {
-      if (problem instanceof Refused && problem.status === 404) lost()
-      else host.toast('error', problem instanceof Error ? problem.message : String(problem))
+    if (!pair.first) return
+    const {place, role, item} = state, dictionary = pair.first.place(place)?.dictionary ?? ''
+    const [seen] = await Promise.all([pair.look(place, role, item), labels.open(dictionary).catch(problem =>
+      host.toast('error', `${t('Your names of features could not be read.')} ${sentenceOf(problem)}`))])
+    if (!seen) return
+    const {problems, codes, ...more} = seen
+    tell(problems)
+    if (!pair.first || place !== state.place || role !== state.role || item !== state.item) return
+    if (codes) store.set({codes, ...more, step: Math.min(state.step, codes.steps.length - 1)})
+  }
+
+  /**
+   * Say what could not be had; without the run itself, offer to run.
+   * @param {import('./pair.js').Problem[]} problems
+   */
+  function tell(problems) {
+    for (const {second, gone, sentence} of problems) {
+      if (second) {
+        host.toast('warn', `${t('The second run cannot be shown.')} ${sentence}`)
+        if (gone) store.refresh()  // its pane goes
+      } else if (gone) notice.tell('lost')
+      else if (pair.first) host.toast('error', sentence)
+      else notice.tell('failed', sentence, () => void show(shown))
     }
   }
 
-  function lost() {
-    run = second = null
-    notice.tell(shown.trace ? 'lost' : 'new')
+  /**
+   * Show a run; where it is not on the server any more, say so and offer to run.
+   * @param {Shown} wanted
+   */
+  async function show(wanted) {
+    if (!wanted.trace) {
+      pair.close()
+      return notice.tell('new')
+    }
+    if (!pair.first) notice.tell('loading')
+    const problems = await pair.open(wanted.trace, wanted.compareTrace)
+    if (!problems) return  // another run is to be shown by now
+    shown = wanted
+    const places = pair.first?.info.places ?? []
+    const place = pair.first?.place(state.place) ?? places.find(one => one.concepts.length) ?? places[0]
+    if (!place) return problems.length ? tell(problems) : notice.tell('lost')
+    store.set({
+      place: place.name,
+      role: place.roles.includes(state.role) ? state.role : place.roles[0],
+      item: Math.min(state.item, place.items - 1),
+      // a first look is at a late step, where things can be recognised
+      step: state.codes || state.region || state.subject ? state.step : Math.round(0.7 * (place.steps.length - 1)),
+    })
+    notice.tell('')
+    tell(problems)
+    store.refresh()
   }
 
   return {
     element,
     store,
-    /**
-     * Show a run; where it is not on the server any more, say so and offer to run.
-     * @param {Shown} wanted
-     */
-    async show(wanted) {
-      shown = wanted
-      if (!shown.trace) return lost()
-      if (!run) notice.tell('loading')
-      try {
-        const opened = await openRun(shown.trace, host.fetch)
-        second = shown.compareTrace ? await openRun(shown.compareTrace, host.fetch).catch(() => null) : null
-        run = opened
-      } catch {
-        return lost()
-      }
-      const {places} = run.info
-      const place = run.place(state.place) ?? places.find(one => one.concepts.length) ?? places[0]
-      if (!place) return lost()
-      store.set({
-        place: place.name,
-        role: place.roles.includes(state.role) ? state.role : place.roles[0],
-        item: Math.min(state.item, place.items - 1),
-        // a first look is at a late step, where things can be recognised
-        step: state.codes || state.region || state.subject ? state.step : Math.round(0.7 * (place.steps.length - 1)),
-      })
-      notice.tell('')
-      store.refresh()
-    },
+    show,
     /** Say anew where the choice goes: the graph may have changed. */
     aim: () => tray.aim(),
     stop: () => steps.stop(),
   }
 }
+
+/** @param {unknown} problem */
+const sentenceOf = problem => (problem instanceof Error ? problem.message : String(problem))

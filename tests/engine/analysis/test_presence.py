@@ -9,7 +9,7 @@ from comfy_revelio import RevelioError
 from comfy_revelio.analysis.presence import concept_presence, nearest_features
 from comfy_revelio.dictionary import Codes, Concept, Dictionary
 from comfy_revelio.dictionary.concepts import one_kind
-from comfy_revelio.trace import Frame
+from comfy_revelio.trace import Frame, RunRecorder
 
 GRID = (2, 3)
 
@@ -59,6 +59,24 @@ def test_every_step_has_the_maps_of_its_kind(make_dictionary) -> None:
     maps = concept_presence([weak, strong], dictionary, 0)[0]
     assert maps[0].tolist() == [[1.0, 0.0, 0.0]] * 2
     assert torch.allclose(maps[1].square(), torch.tensor([[0.0, 0.0, 3.0]] * 2))
+
+
+def test_kinds_are_told_by_the_activations_own_size(make_dictionary) -> None:
+    """Of a dictionary that takes the mean off, two pictures may differ by nothing else."""
+    reader = torch.zeros(2, 13)
+    reader[1, :-1] = 1.0  # the second kind is that of pictures above 0
+    amount = torch.zeros(2, 2, *GRID)
+    amount[0, 0, :, 0], amount[1, 0, :, 2] = 1.0, 1.0
+    concept = Concept((4, 7), amount, torch.ones(2, 2, *GRID), reader)
+    dictionary = make_dictionary(n=10, d=12, k=10, normalise="layernorm", concepts={"glasses": concept})
+    dictionary.b_enc[:] = 1.0  # so that every feature fires somewhere
+    x = torch.randn(1, 6, 12, generator=torch.Generator().manual_seed(1))
+    recorder = RunRecorder(2, (2.0, 1.0, 0.0))
+    for step, level in enumerate((-50.0, 50.0)):
+        recorder.add("m", step, 0, 1.0, 1.0, "cond", GRID, dictionary.encode(x + level))
+    low, high = concept_presence(recorder.finish({"m": dictionary}).steps("m"), dictionary, 0)[0]
+    assert low[:, 0].any() and not low[:, 1:].any()
+    assert high[:, 2].any() and not high[:, :2].any()
 
 
 def test_maps_are_fitted_to_the_grid(make_dictionary) -> None:

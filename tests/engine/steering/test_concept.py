@@ -8,7 +8,7 @@ from torch import Tensor
 
 from comfy_revelio import RevelioError
 from comfy_revelio.dictionary import Dictionary
-from comfy_revelio.steering import ConceptFeatures, ablate, add, contrast_features, paper_delta
+from comfy_revelio.steering import ConceptFeatures, contrast_features, paper_delta
 
 
 def _mean_of_maxima(sae: Dictionary, hidden: Tensor, keep: Tensor) -> Tensor:
@@ -70,38 +70,6 @@ def test_wrong_shapes_and_empty_sides_are_named(make_dictionary) -> None:
         contrast_features(make_dictionary(), hidden, keep[:, :5], hidden, keep)
     with pytest.raises(RevelioError, match="no prompts without"):
         contrast_features(make_dictionary(), hidden, keep, hidden[:0], keep[:0])
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_ablation_takes_out_what_fires_and_nothing_else(make_dictionary, dtype: torch.dtype) -> None:
-    sae = make_dictionary()
-    hidden = _hidden(3, 5)[0].to(dtype)
-    z = sae.encode(hidden).dense()
-    result = ablate(hidden, sae, (3, 8), -2.0)
-    expected = hidden.double() - 2 * (z[..., [3, 8]].double() @ sae.W_dec[[3, 8]].double())
-    silent = (z[..., [3, 8]] == 0).all(-1)
-    assert result.dtype == dtype and torch.equal(result[silent], hidden[silent]) and bool((~silent).any())
-    assert torch.allclose(result.double(), expected, atol=1e-5 if dtype == torch.float32 else 2e-2)
-
-
-def test_addition_at_measured_strength_on_the_tokens_to_keep(make_dictionary) -> None:
-    sae = make_dictionary()
-    hidden, keep = _hidden(3, 5)
-    concept = ConceptFeatures((3, 8), (1.0, 1.0), (2.0, 0.5), (0.0, 0.0))
-    step = 0.5 * (2.0 * sae.W_dec[3].double() + 0.5 * sae.W_dec[8].double())
-    assert torch.allclose(add(hidden, sae, concept, 0.5).double(), hidden.double() + step, atol=1e-5)
-    result = add(hidden, sae, concept, 0.5, keep)
-    assert torch.equal(result[~keep], hidden[~keep])
-    assert torch.allclose(result[keep].double(), hidden[keep].double() + step, atol=1e-5)
-
-
-def test_nothing_to_do_returns_the_same_object(make_dictionary) -> None:
-    sae = make_dictionary()
-    hidden, keep = _hidden(3, 5)
-    concept = ConceptFeatures((3,), (1.0,), (2.0,), (0.0,))
-    assert ablate(hidden, sae, (3,), 0.0) is hidden and ablate(hidden, sae, (), -1.0) is hidden
-    assert add(hidden, sae, concept, 0.0, keep) is hidden
-    assert add(hidden, sae, concept.first(0), 1.0, keep) is hidden
 
 
 def test_the_papers_formula_exactly(make_dictionary) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from comfy_revelio import RevelioError
-from comfy_revelio.steering import Selection, parse_selection
+from comfy_revelio.dictionary import Codes, Concept
+from comfy_revelio.steering import Intervention, Selection, features_in_trace, parse_selection
+from comfy_revelio.trace import DictionaryNote, Frame, Trace
 
 LABELS = {"glasses": [3, 1], "Red Hair": [7], "ratio 2:1": [9]}
 
@@ -66,6 +69,36 @@ def test_a_name_means_the_concept_before_the_label(make_dictionary, concept) -> 
         parse_selection("hat", sae, sae.concepts)
 
 
+class TestNamesForLater:
+    """What was chosen without the dictionary at hand is looked up by whoever has it."""
+
+    def test_they_are_looked_up_once(self, make_dictionary, concept) -> None:
+        sae = make_dictionary(labels=LABELS, concepts={"glasses": concept})
+        text = "12, Glasses:-2, ratio 2:1:0.5, 9:3"
+        later = parse_selection(text, make_dictionary(labels=LABELS), look_up=False)
+        assert later.named == (("Glasses", -2.0), ("ratio 2:1", 0.5)) and not later.empty
+        found = later.resolved(sae, sae.concepts)
+        assert found.concepts == ((concept, -2.0),) and not found.named
+        assert dict(zip(found.features, found.weights, strict=True)) == {9: 3.0, 12: 1.0}
+        assert later.resolved(sae).shown == [3, 1, 9, 12]  # where no concepts are known, labels
+        assert found.resolved(sae) is found
+        with pytest.raises(RevelioError, match="Unknown feature 'hat'"):
+            Selection((), named=(("hat", 1.0),)).resolved(sae)
+
+    def test_they_keep_their_weights_until_then(self, make_dictionary, concept) -> None:
+        assert Selection((), named=(("glasses", 0.0),)).empty
+        with pytest.raises(RevelioError, match="finite"):
+            Selection((), named=(("glasses", float("inf")),))
+        mixed = Selection((3,), named=(("glasses", -2.0),), source="a")
+        assert Selection((4,), named=(("glasses", 1.0),)).with_others(mixed).named == (("glasses", 1.0),)
+        (up, _), (down, strength) = mixed.by_sign(1.5)
+        assert (up.features, up.named) == ((3,), ())
+        assert (down.features, down.named, strength) == ((), (("glasses", 2.0),), -1.5)
+        sae = make_dictionary(labels=LABELS, concepts={"glasses": concept})
+        assert Intervention(sae, down, strength).selection.concepts == ((concept, 2.0),)
+        assert Intervention(sae, down, strength, mode="scale").selection.features == (3, 1)
+
+
 def test_impossible_selections_are_refused(concept) -> None:
     for features, weights in [((1, 1), ()), ((1, 2), (1.0,)), ((1,), (float("nan"),))]:
         with pytest.raises(RevelioError):
@@ -107,3 +140,31 @@ class TestSigns:
         assert dict(zip(both.features, both.weights, strict=True)) == {4: 2.0, 9: 6.0, 3: 1.0}
         assert (both.source, both.concepts) == ("middle_block.1", ((concept, -1.0),))
         assert written.with_others(None) is written
+
+
+class TestLookingAtATrace:
+    """A trace of two places: what is looked at is of the place that the features come from."""
+
+    @pytest.fixture
+    def trace(self) -> Trace:
+        codes = Codes(torch.zeros(1, 6, 2, dtype=torch.int64), torch.zeros(1, 6, 2), 40)
+        frames = tuple(Frame(name, 0, 0, 1.0, 1.0, "cond", (2, 3), codes) for name in ("a", "b"))
+        return Trace(frames, {"a": DictionaryNote(40, 2, LABELS), "b": DictionaryNote(40, 2)}, 1, (1.0, 0.0))
+
+    def test_the_place_of_the_features(self, trace) -> None:
+        assert features_in_trace(trace, "12, 5", Selection((5, 6), source="b")) == ("b", [12, 5, 6])
+        assert features_in_trace(trace, "glasses, 5", Selection((6, 3))) == ("a", [3, 1, 5, 6])
+        assert features_in_trace(trace, "") == ("a", [])
+        with pytest.raises(RevelioError, match="has no labels"):  # those of a are not those of b
+            features_in_trace(trace, "glasses", Selection((5,), source="b"))
+
+    def test_a_place_that_was_not_recorded(self, trace) -> None:
+        with pytest.raises(RevelioError, match=r"features are of c, but this trace was recorded at a, b"):
+            features_in_trace(trace, "3", Selection((5,), source="c"))
+        with pytest.raises(RevelioError, match="trace is empty"):
+            features_in_trace(Trace((), {}, 1, (1.0, 0.0)), "3", Selection((5,), source="c"))
+
+    def test_concepts_are_seen_by_what_carries_them(self, trace, concept) -> None:
+        other = Concept((9, 4), concept.amount[:, :2], concept.share[:, :2], concept.reader)
+        chosen = Selection((1,), source="b", concepts=((concept, -2.0), (other, 1.0)))
+        assert features_in_trace(trace, "", chosen) == ("b", [1, 4, 9, 0, 17])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from typing import Any
 
@@ -177,6 +178,22 @@ def test_concepts_follow_the_grid_and_want_their_place(make_dictionary, concept)
     for wrong in ({"mode": "add"}, {"mode": "scale"}, {"place": "everywhere"}):
         with pytest.raises(RevelioError, match="mode push and place usual"):
             Intervention(sae, selection, 1.0, **wrong)
+
+
+def test_the_maps_of_a_concept_go_with_the_intervention(make_dictionary, concept) -> None:
+    """They are large and lie on the GPU; only those of the last sizes of pictures are kept."""
+
+    def kept() -> set[torch.Size]:
+        gc.collect()
+        sizes = {(2, height * 11, 3) for height in (7, 8, 9)}  # of nothing else here
+        return {t.shape for t in gc.get_objects() if type(t) is Tensor and tuple(t.shape) in sizes}
+
+    intervention = Intervention(make_dictionary(), Selection((), concepts=((concept, 1.0),)), 1.0)
+    for height in (7, 8, 9):
+        delta(torch.zeros(1, height * 11, 12), intervention, TokenContext(grid=(height, 11)))
+    assert kept() == {(2, 88, 3), (2, 99, 3)}
+    del intervention
+    assert kept() == set()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -142,3 +142,13 @@ def test_cells_of_a_mask() -> None:
     dot = torch.zeros(1, 64, 64)
     dot[:, 0, 0] = 1.0
     assert cells_of(dot, (2, 2)).tolist() == [True, False, False, False]
+
+
+def test_quantiles_of_many_cells_and_features(sae: Any, mask: Tensor) -> None:
+    """torch.quantile refuses more than 2**24 values."""
+    transfer = Transfer(sae, "place", record(sae, 1), mask, spread="quantile")
+    values = torch.rand(4096, 4100, generator=torch.Generator().manual_seed(3))
+    found = transfer._summary(values)
+    assert found.shape == (4100,)
+    for feature in (0, 1023, 1024, 4099):
+        assert float(found[feature]) == pytest.approx(float(values[:, feature].quantile(0.95)), abs=1e-6)

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from comfy_revelio import RevelioError, Trace
+from comfy_revelio.trace import RunRecorder
 
 
 def _assert_same(one: Trace, two: Trace) -> None:
@@ -23,6 +24,9 @@ def _assert_same(one: Trace, two: Trace) -> None:
         assert a.codes.indices.dtype == b.codes.indices.dtype == torch.int64
         assert torch.equal(a.codes.indices, b.codes.indices)
         assert torch.equal(a.codes.values.view(torch.int32), b.codes.values.view(torch.int32))
+        for name in ("scale", "shift"):
+            kept, read = getattr(a.codes, name), getattr(b.codes, name)
+            assert (kept is None and read is None) or torch.equal(kept, read)
     assert list(one.dictionaries) == list(two.dictionaries)
     for a, b in zip(one.dictionaries.values(), two.dictionaries.values(), strict=True):
         assert (a.n_features, a.k, a.labels) == (b.n_features, b.k, b.labels)
@@ -40,6 +44,25 @@ def test_even_a_run_gone_wrong_can_be_kept(trace: Trace, tmp_path: Path) -> None
     values[0, 0], values[0, 1] = float("nan"), float("inf")
     trace.save(tmp_path / "run.safetensors")
     _assert_same(trace, Trace.load(tmp_path / "run.safetensors"))
+
+
+@pytest.mark.parametrize("normalise", ["layernorm", "rms"])
+def test_activations_come_back_in_their_own_size(make_dictionary, tmp_path: Path, normalise: str) -> None:
+    """Of a dictionary that normalises, what was recorded decodes to what was seen, after reading too."""
+    sae = make_dictionary(k=40, normalise=normalise)
+    recorder, x = RunRecorder(1, (1.0, 0.0)), 30 * torch.randn(2, 6, 12) + 100
+    recorder.add("m", 0, 0, 1.0, 1.0, "cond", (2, 3), sae.encode(x))
+    recorder.add("m", 0, 0, 1.0, 1.0, "uncond", (2, 3), sae.encode(-x))
+    trace = recorder.finish({"m": sae})
+    trace.save(tmp_path / "run.safetensors")
+    read = Trace.load(tmp_path / "run.safetensors")
+    _assert_same(trace, read)
+    for run in (trace, read):
+        assert torch.equal(sae.decode(run.frames[0].codes), sae(x))
+        assert torch.equal(sae.decode(run.frames[1].codes[1]), sae(-x)[1])
+    assert (
+        trace.nbytes == read.nbytes == 2 * (2 * 6 * 40 * 12 + 2 * 6 * (8 if normalise == "layernorm" else 4))
+    )
 
 
 def test_the_words_of_a_prompt_come_back(trace: Trace, tmp_path: Path) -> None:
@@ -111,6 +134,11 @@ FAULTS = {
     "indices of floats": _tensor("frame.0.indices", lambda t: t.float()),
     "values of halves": _tensor("frame.0.values", lambda t: t.half()),
     "values cut": _tensor("frame.0.values", lambda t: t[:1].clone()),
+    "a shift alone": lambda tensors, table: tensors.__setitem__("frame.0.shift", torch.zeros(2, 14)),
+    "scales of halves": lambda tensors, table: tensors.__setitem__(
+        "frame.0.scale", torch.ones(2, 15, dtype=torch.float16)
+    ),
+    "aliases of numbers": _note("aliases", [1]),
     "means cut": _tensor("note.0.mean_active", lambda t: t[:7].clone()),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -110,6 +112,70 @@ def test_an_empty_trace_says_so() -> None:
 def test_a_trace_cannot_be_changed(trace: Trace) -> None:
     with pytest.raises(AttributeError):
         trace.frames = ()  # type: ignore[misc]
+
+
+def test_joining_keeps_the_words_of_a_prompt(make_dictionary) -> None:
+    def of_layer(name: str, words: tuple[str, ...]) -> Trace:
+        recorder, sae = RunRecorder(1, ()), make_dictionary()
+        recorder.add(name, 0, 0, 0.0, 0.0, "cond", (1, 3), sae.encode(torch.randn(1, 3, 12)))
+        return replace(recorder.finish({name: sae}), words=words)
+
+    both = of_layer("layers.2", ("a", "red", "hat")).joined(of_layer("layers.5", ("a", "red", "hat")))
+    assert (both.hook_points, both.words) == (("layers.2", "layers.5"), ("a", "red", "hat"))
+    with pytest.raises(RevelioError, match="different prompts"):
+        both.joined(of_layer("layers.7", ("a", "blue", "hat")))
+
+
+class TestPlaces:
+    """Which recorded place a name or a dictionary means."""
+
+    @pytest.fixture
+    def same_size(self, make_dictionary) -> Trace:
+        """Three places, one size: one that has another name, and one recorded elsewhere than its SAE says."""
+        used = {
+            MIDDLE: make_dictionary(hook_point="mid_block.attentions.0"),
+            UP: make_dictionary(hook_point=UP),
+        }
+        used["layers.3"] = make_dictionary(hook_point="layers.2")
+        recorder = RunRecorder(1, (1.0, 0.0))
+        for name, dictionary in used.items():
+            recorder.add(name, 0, 0, 1.0, 999.0, "cond", (2, 3), dictionary.encode(torch.randn(1, 6, 12)))
+        return recorder.finish(used, {MIDDLE: ("mid_block.attentions.0",), UP: ("up_blocks.0.attentions.1",)})
+
+    @pytest.mark.parametrize(
+        ("said", "places"),
+        [
+            (MIDDLE, [MIDDLE]),
+            ("mid_block.attentions.0", [MIDDLE]),
+            ("up_blocks.0.attentions.1", [UP]),
+            ("layers.2", ["layers.3"]),
+            ("layers.3", []),
+            ("layers.9", []),
+            ("", []),
+        ],
+    )
+    def test_of_a_dictionary(self, same_size, make_dictionary, tmp_path, said, places) -> None:
+        same_size.save(tmp_path / "trace.safetensors")
+        for trace in (same_size, Trace.load(tmp_path / "trace.safetensors")):
+            assert trace.places_of(make_dictionary(hook_point=said)) == places
+            for size in ({"n": 41}, {"d": 13}, {"k": 4}):
+                assert trace.places_of(make_dictionary(hook_point=said, **size)) == []
+
+    def test_of_a_trace_that_notes_no_names(self, make_dictionary) -> None:
+        from comfy_revelio.trace import DictionaryNote, Frame
+
+        codes = make_dictionary().encode(torch.randn(1, 6, 12))
+        frames = tuple(Frame(name, 0, 0, 1.0, 1.0, "cond", (2, 3), codes) for name in (MIDDLE, UP))
+        one = Trace(frames[:1], {MIDDLE: DictionaryNote(40, 5)}, 1, (1.0, 0.0))
+        two = Trace(frames, {MIDDLE: DictionaryNote(40, 5), UP: DictionaryNote(40, 5)}, 1, (1.0, 0.0))
+        assert one.places_of(make_dictionary(hook_point="mid_block.attentions.0")) == [MIDDLE]
+        assert two.places_of(make_dictionary(hook_point="mid_block.attentions.0")) == []
+        assert two.places_of(make_dictionary(hook_point=UP)) == [UP]
+
+    def test_of_a_name(self, same_size) -> None:
+        assert [same_size.place(name) for name in ("", UP, "mid_block.attentions.0")] == [MIDDLE, UP, MIDDLE]
+        with pytest.raises(RevelioError, match=r"'layers\.2' was not recorded; recorded are: middle_block"):
+            same_size.place("layers.2")
 
 
 def test_a_video_has_frames(dictionaries, tmp_path) -> None:
