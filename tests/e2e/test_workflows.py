@@ -211,7 +211,7 @@ def test_a_row_of_strengths(finished: Callable[[str], Finished], judge: Judge) -
     """Glasses go the further the strength falls, and come the further it rises; 0 is what was asked for."""
     rows = {tag: judge.label(_cells(finished(SWEEP), f"10_{tag}", 5)) for tag in ("down", "up")}
     seen = {tag: [rate(row[i : i + 1], GLASSES, also=True) for i in range(5)] for tag, row in rows.items()}
-    assert seen["down"][0] == 0.0 and seen["down"][-1] == 1.0  # from strength -4 to 0
+    assert seen["down"][0] == 0.0 and seen["down"][-1] == 1.0  # from strength -1.5 to 0
     assert seen["up"][0] == 0.0 and seen["up"][-1] == 1.0  # from strength 0 to 2
     for row in seen.values():
         assert row == sorted(row)
