@@ -49,3 +49,29 @@ test('concepts that are here, and no traces of others', () => {
   const everywhere = rankConcepts(presence, Uint8Array.of(1, 1, 1, 1), 0, 4)
   assert.deepEqual(everywhere.map(({name}) => name), ['glasses', 'pink skin'])
 })
+
+/** Concepts on 2 by 2 cells at one step, in thousandths of their usual amount. */
+const present = concepts => {
+  const names = Object.keys(concepts), maps = Int16Array.from(Object.values(concepts).flat())
+  const scale = new Float32Array(names.length).fill(0.001)
+  return openPresence(safetensors({maps, scale}, {maps: [names.length, 1, 2, 2]}), names)
+}
+const ALL = Uint8Array.of(1, 1, 1, 1)
+const told = (presence, inside, count = 4) => rankConcepts(presence, inside, 0, count).map(({name, like}) => [name, ...like])
+
+test('of one kind there is only what can be told', () => {
+  const presence = present({
+    'red hair': [700, 100, 0, 0], 'blue hair': [800, 100, 0, 0], hat: [750, 0, 0, 0], 'green hair': [500, 0, 0, 0], 'Black Hair': [650, 0, 0, 0],
+  })
+  for (const inside of [ALL, FIRST]) {
+    const found = Object.fromEntries(told(presence, inside).map(([name, ...like]) => [name, like.sort()]))
+    assert.deepEqual(found, {'blue hair': ['Black Hair', 'red hair'], hat: []})
+  }
+  const clear = present({'blue hair': [900, 0, 0, 0], 'red hair': [700, 0, 0, 0]})
+  assert.deepEqual(told(clear, ALL), [['blue hair']])
+})
+
+test('of one kind at two places there are both', () => {
+  const presence = present({'red hat': [900, 0, 0, 100], 'blue hat': [100, 0, 0, 600], sunglasses: [0, 500, 0, 0], glasses: [0, 450, 0, 0]})
+  assert.deepEqual(told(presence, ALL), [['red hat'], ['blue hat'], ['sunglasses'], ['glasses']])
+})

@@ -17,7 +17,7 @@ const WATCHED = ['all', 'codes', 'presence', 'region', 'step', 'everyStep', 'sub
 /**
  * @typedef {import('./store.js').Subject} Subject
  * @typedef {import('./view.js').Context} Context
- * @typedef {{subject: Subject, share: number, note: string}} Line
+ * @typedef {{subject: Subject, share: number, note: string, like?: string[]}} Line  like: concepts that it may as well be.
  */
 
 /** @param {Context} context */
@@ -71,7 +71,7 @@ function active({store, t}) {
     groups.push({
       title: state.region ? t('Concepts here') : t('Concepts in the picture'),
       aside: t('what people have words for'),
-      lines: ranked.map(({name, here, only}) => line({kind: 'concept', name}, here / most, only)),
+      lines: ranked.map(({name, here, only, like}) => ({...line({kind: 'concept', name}, here / most, only), like})),
     })
   }
   if (state.codes) {
@@ -112,7 +112,7 @@ function found({store, labels, t}, place) {
  * @param {Line} line
  * @param {Uint32Array} pixels
  */
-function card(context, {subject, share, note}, pixels) {
+function card(context, {subject, share, note, like = []}, pixels) {
   const {store, labels, t} = context, {state} = store
   const place = context.run()?.place(state.place)
   const canvas = el('canvas', {class: 'rv-thumb', 'aria-hidden': 'true'})
@@ -127,7 +127,8 @@ function card(context, {subject, share, note}, pixels) {
       el('span', {class: 'rv-card-text'},
         el('span', {class: 'rv-card-title'}, title, own && el('span', {class: 'rv-label'}, own)),
         el('span', {class: 'rv-meter'}, el('span', {style: {width: `${100 * share}%`}})),
-        note && el('span', {class: 'rv-note'}, note))),
+        note && el('span', {class: 'rv-note'}, note),
+        like.length > 0 && el('span', {class: 'rv-note rv-like'}, `${t('or')} ${like.join(', ')}: ${t('this place hardly tells them apart')}`))),
     el('button', {
       type: 'button', class: 'rv-button rv-steer', disabled: chosen, title: t('Choose it for steering'),
       onclick: () => context.choose(subject),

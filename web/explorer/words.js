@@ -32,6 +32,8 @@ const CHINESE = {
   'Features in the picture': '图像中的特征',
   'the model’s own parts': '模型自己的部件',
   'only here': '仅在此处',
+  'or': '或',
+  'this place hardly tells them apart': '这个位置几乎分不清它们',
   'Found': '找到',
   'Show where it is, and more about it': '显示它在哪里，以及更多信息',
   'Choose it for steering': '选来引导',
