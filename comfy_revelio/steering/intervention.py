@@ -86,8 +86,8 @@ class Intervention:
             raise RevelioError(f"The strength must be a finite number, not {self.strength}.")
         checked_percents(self.start_percent, self.end_percent)
         as_itself = (self.mode, self.place, self.unit) == ("push", "usual", "mean")
-        known = self.dictionary.concepts if as_itself else None
-        object.__setattr__(self, "selection", self.selection.resolved(self.dictionary, known))
+        concepts = self.dictionary.concepts if as_itself else None
+        object.__setattr__(self, "selection", self.selection.resolved(self.dictionary, concepts))
         self.dictionary.feature_index(self.selection.features)
         self._check_mode()
         if self.selection.concepts and not as_itself:

@@ -112,8 +112,7 @@ def _to_cpu(frames: list[Frame]) -> tuple[Frame, ...]:
         scales, shifts = (
             _stacked([getattr(codes, name) for codes in together]) for name in ("scale", "shift")
         )
-        for number, *parts in zip(numbers, indices, values, scales, shifts, strict=True):
-            i, v, scale, shift = parts
+        for number, i, v, scale, shift in zip(numbers, indices, values, scales, shifts, strict=True):
             codes = Codes(i, v, frames[number].codes.n_features, scale, shift)
             moved[number] = replace(frames[number], codes=codes)
     return tuple(moved[number] for number in range(len(frames)))
