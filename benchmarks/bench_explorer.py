@@ -134,7 +134,10 @@ def _measure(url: str, changes: int) -> dict[str, Any]:
         page.goto(f"{url}/benchmarks/explorer.html")
         page.wait_for_function("() => window.view")
         key = "0" * 32
-        page.evaluate("key => view.show({trace: key, images: [], compareTrace: '', compareImages: []})", key)
+        page.evaluate(
+            "key => view.show({trace: key, images: [], compareTrace: '', compareImages: [], remarks: []})",
+            key,
+        )
         page.wait_for_function("() => view.store.state.codes && view.store.state.presence")
         devtools = page.context.new_cdp_session(page)
         times: dict[str, list[float]] = {"step": [], "feature": [], "feature with its page": []}

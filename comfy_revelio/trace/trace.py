@@ -61,7 +61,7 @@ class Trace:
             )
         if not name:
             return self.hook_points[0]
-        called = [place for place, note in self.dictionaries.items() if name in note.aliases]
+        called = [place for place in self.hook_points if name in self.dictionaries[place].aliases]
         if name not in self.hook_points and len(called) == 1:
             return called[0]
         self._check_hook_point(name)
