@@ -121,9 +121,11 @@ def _draw_axes(canvas: Canvas, at: tuple[int, int], plot: _Plot, run: Timeline, 
 
 
 def _draw_curves(canvas: Canvas, at: tuple[int, int], plot: _Plot) -> dict[int, float]:
-    """The curves of the second run below those of the first; returns where the first run's end."""
+    """The curves of the second run below those of the first; returns at which height a feature's name stands:
+    at the end, farther from 0, of its curves."""
     pad = 8
-    ends = {}
+    zero = plot.top / (plot.top - plot.bottom) * _PLOT[1]
+    ends: dict[int, float] = {}
     with canvas.smooth((at[0] - pad, at[1] - pad), (_PLOT[0] + 2 * pad, _PLOT[1] + 2 * pad)) as pen:
         for place, dashed, points in plot.curves:
             moved = [(x + pad, y + pad) for x, y in points]
@@ -131,8 +133,7 @@ def _draw_curves(canvas: Canvas, at: tuple[int, int], plot: _Plot) -> dict[int, 
             pen.line(moved, colour, 2.4, dash=(7.0, 5.0) if dashed else None)
             for x, y in _marked(moved):
                 _mark(pen, place, (x, y), colour, hollow=dashed)
-            if not dashed:
-                ends[place] = points[-1][1]
+            ends[place] = max(ends.get(place, zero), points[-1][1], key=lambda y: abs(y - zero))
     return ends
 
 

@@ -71,8 +71,9 @@ class Reading:
     def most_changed(self, second: Reading, count: int = 8) -> list[int]:
         """The features whose maps differ most from those of a second run, the most changed first.
 
-        Measure: the sum over all steps and places of |second - first|. Features that differ nowhere are left
-        out. Only codes are added up, never a table of all features and places.
+        Measure: the largest |second - first| at any place, on average over the steps, so that a change in one
+        part of the picture counts for more than a slight one all over it. Features that differ nowhere are
+        left out. Only codes are added up, never a table of all features and places.
         """
         change = torch.zeros(self.note.n_features)
         for first, other in zip(self.steps, second.steps, strict=True):
@@ -84,7 +85,8 @@ class Reading:
                 values.append(sign * codes.values.float().cpu().flatten())
             found, where = torch.cat(keys).unique(return_inverse=True)
             sums = torch.zeros(len(found)).scatter_add_(0, where, torch.cat(values))
-            change.scatter_add_(0, found % self.note.n_features, sums.abs())
+            most = torch.zeros_like(change)
+            change += most.scatter_reduce_(0, found % self.note.n_features, sums.abs(), "amax")
         order = change.argsort(descending=True, stable=True)[: max(0, count)]
         return [feature for feature in order.tolist() if change[feature] > 0]
 
