@@ -184,7 +184,7 @@ class RevelioFeatureMaps(io.ComfyNode):
             columns=columns,
             opacity=opacity,
         )
-        size = None if picture is None else tuple(picture.shape[:2])
+        size = None if picture is None else (picture.shape[0], picture.shape[1])
         masks = feature_masks(reading, chosen, size=size, second=second)
         return io.NodeOutput(pictures, masks, ui=ui.PreviewImage(pictures, cls=cls))
 
