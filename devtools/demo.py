@@ -26,6 +26,9 @@ TOTAL_MINUTES = 15.0
 EVALUATION_MINUTES = (2.0, 6.0)
 """Least and most time given to the evaluation, which takes as large a sample as fits."""
 
+MOVING = (".mp4", ".webm", ".webp")
+"""What is kept as it is and not laid beside others."""
+
 EVALUATED = ("mini_model", "judge", "saes", "steering")
 """What the evaluation adds to the report."""
 
@@ -76,8 +79,13 @@ def run_workflow(client: Client, workflow: Path, output: Path) -> dict[str, Any]
     error = _blame(result.error) if result.error else ""
     files = []
     for node_id, pictures in _saved(result.images).items():
-        file = output / f"{picture_name(pictures[0].filename)}.png"
-        beside([picture.data for picture in pictures]).save(file)
+        name, kind = picture_name(pictures[0].filename), Path(pictures[0].filename).suffix
+        if kind in MOVING:
+            file = output / f"{name}{kind}"
+            file.write_bytes(pictures[0].data)
+        else:
+            file = output / f"{name}.png"
+            beside([picture.data for picture in pictures]).save(file)
         files.append(file.name)
         title = graph[node_id].get("_meta", {}).get("title") or graph[node_id]["class_type"]
         print(f"  {_shown_path(file)}: {title}", flush=True)

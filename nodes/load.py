@@ -21,9 +21,11 @@ class RevelioMiniModel(io.ComfyNode):
             "draws 128 x 128 portraits (16 x 16 latents) in seconds, also without a GPU, and works with "
             "every native node. No download.",
             outputs=[
-                io.Model.Output("model", display_name="MODEL"),
-                io.Clip.Output("clip", display_name="CLIP"),
-                io.Vae.Output("vae", display_name="VAE"),
+                io.Model.Output("model", display_name="MODEL", tooltip="For a sampler, or Record Features."),
+                io.Clip.Output(
+                    "clip", display_name="CLIP", tooltip="For CLIP Text Encode, or Steer Concept."
+                ),
+                io.Vae.Output("vae", display_name="VAE", tooltip="For VAE Decode."),
             ],
         )
 

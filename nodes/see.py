@@ -6,9 +6,18 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from .readings import (
+    FEATURES_TOOLTIP,
+    FRAME_TOOLTIP,
+    ITEM_TOOLTIP,
+    MOST_ROWS,
+    NUMBERS_TOOLTIP,
+    most_distinct,
+    reading_of,
+)
 from .sockets import ROLE_TOOLTIP, ROLES, Features, TraceSocket
 
-MOST_ROWS = 32
+VIEWS = ["per step", "overlay", "side by side", "mean", "difference"]
 
 
 class RevelioTopFeatures(io.ComfyNode):
@@ -71,29 +80,23 @@ class RevelioFeatureMaps(io.ComfyNode):
             node_id="RevelioFeatureMaps",
             display_name="Feature Maps (Revelio)",
             category="Revelio/See",
-            description="One picture that shows where features were active: a row for each feature, a "
-            "column for each denoising step, heat over the finished image, with labels and a colour scale. "
-            "Choose features by number, or connect Top Features; with neither it shows the most distinct "
-            "ones.",
+            description="Shows where features were active, as heat over the finished image: at each "
+            "denoising step, as a picture per feature to share, beside the image, on average, or as the "
+            "difference of two runs. Choose features by number, or connect Top Features; with neither it "
+            "shows the most distinct ones. The maps also come out as masks.",
             inputs=[
                 TraceSocket.Input("trace", tooltip="From Collect Features."),
-                io.String.Input(
-                    "feature_numbers",
-                    default="",
-                    tooltip="Features to show, by number or label, separated by commas: 1203, 77, glasses. "
-                    "Shown before the connected ones.",
-                ),
+                io.String.Input("feature_numbers", default="", tooltip=NUMBERS_TOOLTIP),
                 io.Int.Input(
                     "columns",
                     default=8,
                     min=1,
                     max=64,
-                    tooltip="How many steps to show, spread evenly, first and last too.",
+                    tooltip="How many steps to show, spread evenly, first and last too. For the views per "
+                    "step and difference.",
                 ),
                 io.Combo.Input("role", options=ROLES, default="cond", tooltip=ROLE_TOOLTIP),
-                io.Int.Input(
-                    "item", default=0, min=0, max=4095, tooltip="Which picture of the batch, counted from 0."
-                ),
+                io.Int.Input("item", default=0, min=0, max=4095, tooltip=ITEM_TOOLTIP),
                 io.Float.Input(
                     "opacity",
                     default=0.9,
@@ -105,14 +108,43 @@ class RevelioFeatureMaps(io.ComfyNode):
                 io.Image.Input(
                     "image", optional=True, tooltip="The finished picture, to lie under the heat."
                 ),
-                Features.Input(
-                    "features",
+                Features.Input("features", optional=True, tooltip=FEATURES_TOOLTIP),
+                io.Combo.Input(
+                    "view",
+                    options=VIEWS,
+                    default="per step",
                     optional=True,
-                    tooltip="Features from Top Features, or features and concepts from Explorer. Of several "
-                    "recorded places, theirs is shown.",
+                    tooltip="per step: one figure, a column for each step. overlay: a picture for each "
+                    "feature, as large as the image, with the mean of all steps. side by side: the image "
+                    "beside that mean. mean: the means of all features on one scale. difference: what "
+                    "compare_trace has more (orange) or less (blue).",
+                ),
+                TraceSocket.Input(
+                    "compare_trace",
+                    optional=True,
+                    tooltip="A second run, for the view difference: recorded at the same place, in the same "
+                    "size and number of steps.",
+                ),
+                io.Image.Input(
+                    "compare_image",
+                    optional=True,
+                    tooltip="The picture of the second run, shown beside the first in the view difference.",
+                ),
+                io.Int.Input("frame", default=-1, min=-1, max=9999, optional=True, tooltip=FRAME_TOOLTIP),
+            ],
+            outputs=[
+                io.Image.Output(
+                    "maps",
+                    display_name="IMAGE",
+                    tooltip="The figure; in the view overlay, a picture for each feature.",
+                ),
+                io.Mask.Output(
+                    "masks",
+                    display_name="MASK",
+                    tooltip="A mask for each feature, as large as the image: the mean of all steps, white "
+                    "where it is highest. In the view difference, where the two runs differ.",
                 ),
             ],
-            outputs=[io.Image.Output("maps", display_name="IMAGE", tooltip="The figure.")],
             is_output_node=True,
         )
 
@@ -127,39 +159,34 @@ class RevelioFeatureMaps(io.ComfyNode):
         opacity: float,
         image: Any = None,
         features: Any = None,
+        view: str = "per step",
+        compare_trace: Any = None,
+        compare_image: Any = None,
+        frame: int = -1,
     ) -> io.NodeOutput:
-        from ..comfy_revelio.render import feature_maps
-        from ..comfy_revelio.steering import features_in_trace
+        from ..comfy_revelio.render import feature_masks, feature_pictures
+        from ..comfy_revelio.render.pictures import picture_of
 
-        hook_point, chosen = features_in_trace(trace, feature_numbers, features)
-        if not chosen:
-            chosen = [
-                score.feature for score in trace.top_features(hook_point, item=item, role=role, by="distinct")
-            ]
-        figure = feature_maps(
-            trace,
-            chosen[:MOST_ROWS],
-            hook_point=hook_point,
-            image=_picture(image, item),
+        reading, chosen = reading_of(trace, feature_numbers, features, role, item, frame)
+        second = None
+        if view == "difference" and compare_trace is not None:
+            second = reading.of_second(compare_trace)
+            chosen = chosen or reading.most_changed(second)
+        chosen = (chosen or most_distinct(reading))[:MOST_ROWS]
+        picture = picture_of(image, reading)
+        pictures = feature_pictures(
+            reading,
+            chosen,
+            view,
+            image=picture,
+            second=second,
+            second_image=None if second is None else picture_of(compare_image, second),
             columns=columns,
-            role=role,
-            item=item,
             opacity=opacity,
-        )[None]
-        return io.NodeOutput(figure, ui=ui.PreviewImage(figure, cls=cls))
-
-
-def _picture(image: Any, item: int) -> Any:
-    """The picture of one batch item; a single picture serves every item."""
-    from ..comfy_revelio.errors import RevelioError
-
-    if image is None or len(image) == 1:
-        return None if image is None else image[0]
-    if item >= len(image):
-        raise RevelioError(
-            f"There is no image {item} in the connected batch; choose an item from 0 to {len(image) - 1}."
         )
-    return image[item]
+        size = None if picture is None else (picture.shape[0], picture.shape[1])
+        masks = feature_masks(reading, chosen, size=size, second=second)
+        return io.NodeOutput(pictures, masks, ui=ui.PreviewImage(pictures, cls=cls))
 
 
 NODES: list[Any] = [RevelioTopFeatures, RevelioFeatureMaps]

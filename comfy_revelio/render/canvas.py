@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +26,13 @@ class Canvas:
         self._sheet = Image.new("RGB", size, BACKGROUND)
         self._draw = ImageDraw.Draw(self._sheet)
 
+    @property
+    def width(self) -> int:
+        return self._sheet.width
+
     def picture(self, pixels: Tensor, at: tuple[int, int], *, framed: bool = False) -> None:
         """Paste [H, W, 3] in 0..1 with its top left corner at a point."""
-        self._sheet.paste(_to_pillow(pixels), at)
+        self._sheet.paste(to_pillow(pixels), at)
         if framed:
             height, width = pixels.shape[:2]
             box = (at[0] - 1, at[1] - 1, at[0] + width, at[1] + height)
@@ -48,14 +57,90 @@ class Canvas:
         if len(points) > 1:
             self._draw.line(points, fill=colour, width=width, joint="curve")
 
+    @contextmanager
+    def smooth(self, at: tuple[int, int], size: tuple[int, int]) -> Iterator[Pen]:
+        """A pen for a part of the sheet, which draws without jagged edges over what is there."""
+        left, top = at
+        box = (left, top, left + size[0], top + size[1])
+        large = self._sheet.crop(box).resize(
+            (size[0] * Pen.FINE, size[1] * Pen.FINE), Image.Resampling.NEAREST
+        )
+        yield Pen(ImageDraw.Draw(large))
+        self._sheet.paste(large.resize(size, Image.Resampling.BOX), at)
+
+    def copy(self) -> Canvas:
+        """A second sheet with the same on it."""
+        other = Canvas(self._sheet.size)
+        other._sheet.paste(self._sheet)
+        return other
+
     def pixels(self) -> Tensor:
         """The finished sheet: [H, W, 3] float32 in 0..1."""
         return torch.from_numpy(np.array(self._sheet, dtype=np.float32)) / 255
 
 
+class Pen:
+    """Lines and marks at fractions of pixels. Points are (x, y) from the corner of the part it draws in."""
+
+    FINE = 4  # times as fine as the sheet
+
+    def __init__(self, draw: ImageDraw.ImageDraw):
+        self._draw = draw
+
+    def line(
+        self,
+        points: list[tuple[float, float]],
+        colour: RGB,
+        width: float,
+        *,
+        dash: tuple[float, float] | None = None,
+    ) -> None:
+        """A line through points; dash: lengths of stroke and gap in pixels, running on over the corners."""
+        thick = round(width * self.FINE)
+        for part in [points] if dash is None else _dashes(points, *dash):
+            if len(part) > 1:
+                fine = [(x * self.FINE, y * self.FINE) for x, y in part]
+                self._draw.line(fine, fill=colour, width=thick, joint="curve")
+
+    def disc(self, at: tuple[float, float], radius: float, colour: RGB, *, hollow: bool = False) -> None:
+        self._draw.ellipse(self._box(at, radius), **_fill(colour, hollow, self.FINE))
+
+    def square(self, at: tuple[float, float], radius: float, colour: RGB, *, hollow: bool = False) -> None:
+        self._draw.rectangle(self._box(at, radius), **_fill(colour, hollow, self.FINE))
+
+    def _box(self, at: tuple[float, float], radius: float) -> tuple[float, float, float, float]:
+        x, y, r = at[0] * self.FINE, at[1] * self.FINE, radius * self.FINE
+        return (x - r, y - r, x + r, y + r)
+
+
+def _fill(colour: RGB, hollow: bool, fine: int) -> dict[str, Any]:
+    return {"fill": BACKGROUND if hollow else colour, "outline": colour, "width": round(1.6 * fine)}
+
+
+def _dashes(points: list[tuple[float, float]], stroke: float, gap: float) -> list[list[tuple[float, float]]]:
+    """The pieces of a line that are drawn when it is dashed."""
+    parts: list[list[tuple[float, float]]] = [points[:1]]
+    left, drawn = stroke, True
+    for (x0, y0), (x1, y1) in pairwise(points):
+        length, done = math.hypot(x1 - x0, y1 - y0), 0.0
+        while length - done > left:
+            done += left
+            point = (x0 + (x1 - x0) * done / length, y0 + (y1 - y0) * done / length)
+            if drawn:
+                parts[-1].append(point)
+            else:
+                parts.append([point])
+            drawn = not drawn
+            left = stroke if drawn else gap
+        left -= length - done
+        if drawn:
+            parts[-1].append((x1, y1))
+    return parts
+
+
 def save_jpeg(pixels: Tensor, path: str | os.PathLike[str]) -> None:
     """Write [H, W, 3] in 0..1 as a JPEG; OSError when that fails."""
-    _to_pillow(pixels).save(path, quality=88)
+    to_pillow(pixels).save(path, quality=88)
 
 
 def checked_image(image: Tensor, what: str = "image") -> Tensor:
@@ -69,5 +154,6 @@ def checked_image(image: Tensor, what: str = "image") -> Tensor:
     return torch.nan_to_num(image[..., :3].detach().float().cpu()).clamp(0.0, 1.0)
 
 
-def _to_pillow(pixels: Tensor) -> Image.Image:
+def to_pillow(pixels: Tensor) -> Image.Image:
+    """[H, W, 3] in 0..1 as a picture of 8 bits."""
     return Image.fromarray((pixels.clamp(0.0, 1.0) * 255).round().to(torch.uint8).contiguous().numpy())

@@ -35,6 +35,28 @@ _COLD = (
     (0.827, (130, 208, 228)),
     (1.000, (206, 240, 244)),
 )
+# More of something than elsewhere. With _COLD for less it stays readable for colour-blind people, which the
+# violet end of _HEAT beside blue would not.
+_MORE = (
+    (0.000, (104, 46, 10)),
+    (0.211, (158, 74, 16)),
+    (0.423, (206, 104, 26)),
+    (0.631, (240, 144, 56)),
+    (0.827, (252, 190, 116)),
+    (1.000, (255, 230, 188)),
+)
+
+# For curves, after Okabe and Ito (2008), "Color Universal Design", made lighter for the dark sheet.
+CURVES: tuple[RGB, ...] = (
+    (0xE6, 0x9F, 0x00),
+    (0x56, 0xB4, 0xE9),
+    (0xF4, 0xF4, 0xF4),
+    (0xE8, 0x5D, 0x1A),
+    (0x00, 0xB0, 0x84),
+    (0xD8, 0x8A, 0xB8),
+    (0xF0, 0xE4, 0x42),
+    (0x5B, 0x7F, 0xF0),
+)
 
 
 def heat_colour(values: Tensor) -> Tensor:
@@ -45,6 +67,12 @@ def heat_colour(values: Tensor) -> Tensor:
     """
     values = torch.nan_to_num(values.float(), nan=0.0).clamp(-1.0, 1.0)
     return torch.where((values < 0)[..., None], _ramp(-values, _COLD), _ramp(values, _HEAT))
+
+
+def difference_colour(values: Tensor) -> Tensor:
+    """Colours of differences in -1..1: blue for less, orange for more, darker towards 0; as `heat_colour`."""
+    values = torch.nan_to_num(values.float(), nan=0.0).clamp(-1.0, 1.0)
+    return torch.where((values < 0)[..., None], _ramp(-values, _COLD), _ramp(values, _MORE))
 
 
 def _ramp(values: Tensor, anchors: tuple[tuple[float, RGB], ...]) -> Tensor:

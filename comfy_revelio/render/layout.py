@@ -85,10 +85,13 @@ def plan(
     )
 
 
-def cell_size(grid: tuple[int, ...], picture: tuple[int, int] | None) -> tuple[int, int]:
-    """Height and width of a cell: the recorded grid's aspect, at the picture's own size where that fits."""
+def cell_size(
+    grid: tuple[int, ...], picture: tuple[int, int] | None, most: int = _LONGEST
+) -> tuple[int, int]:
+    """Height and width of a cell: the recorded grid's aspect, at a whole multiple of the picture's own size
+    where that fits into `most` pixels and is no less than 128."""
     height, width = grid[-2:]
     natural = max(picture) if picture else 0
-    longest = natural if _NATURAL <= natural <= _LONGEST else _LONGEST
+    longest = natural * (most // natural) if _NATURAL <= natural <= most else most
     scale = longest / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))

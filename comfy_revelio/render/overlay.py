@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from .colours import heat_colour
+
+Colouring = Callable[[Tensor], Tensor]
+"""Values [...] in -1..1 to colours [..., 3]."""
 
 _LUMA = (0.2126, 0.7152, 0.0722)
 _KEPT_COLOUR = 0.15  # share of the picture's own colour left in the backdrop
@@ -38,12 +43,12 @@ def backdrop(image: Tensor) -> Tensor:
     return _DARK + (_LIGHT - _DARK) * torch.lerp(grey.expand_as(image), image, _KEPT_COLOUR)
 
 
-def overlay(behind: Tensor, values: Tensor, opacity: float) -> Tensor:
-    """Heat over a backdrop: clear where the value is 0, `opacity` where it is 1.
+def overlay(behind: Tensor, values: Tensor, opacity: float, colouring: Colouring = heat_colour) -> Tensor:
+    """Heat over a backdrop: clear where the value is 0, `opacity` where it is 1 or -1.
 
     behind: [H, W, 3] or anything that broadcasts; values: [..., H, W] in -1..1. Returns [..., H, W, 3].
     """
     alpha = (opacity * values.abs().clamp(max=1.0) ** _ALPHA_CURVE)[..., None]
     light = ((behind.mean(-1, keepdim=True) - _DARK) / (_LIGHT - _DARK)).clamp(0.0, 1.0)
-    shaded = heat_colour(values) * torch.lerp(torch.ones_like(light), light, _SHADE)
+    shaded = colouring(values) * torch.lerp(torch.ones_like(light), light, _SHADE)
     return torch.lerp(behind.expand_as(shaded), shaded, alpha)

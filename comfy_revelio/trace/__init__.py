@@ -2,7 +2,8 @@
 
 from .frame import DictionaryNote, Frame
 from .ranking import FeatureScore
+from .reading import Reading
 from .recorder import RunRecorder
 from .trace import Trace
 
-__all__ = ["DictionaryNote", "FeatureScore", "Frame", "RunRecorder", "Trace"]
+__all__ = ["DictionaryNote", "FeatureScore", "Frame", "Reading", "RunRecorder", "Trace"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 NODES = {
@@ -25,6 +27,8 @@ NODES = {
     "RevelioRecordText": "Revelio/Observe",
     "RevelioTopFeatures": "Revelio/See",
     "RevelioFeatureMaps": "Revelio/See",
+    "RevelioFeatureTimeline": "Revelio/See",
+    "RevelioFeatureAnimation": "Revelio/See",
     "RevelioExplorer": "Revelio/See",
     "RevelioSteerFeatures": "Revelio/Steer",
     "RevelioSteerConcept": "Revelio/Steer",
@@ -36,6 +40,13 @@ NODES = {
     "RevelioTrainSAE": "Revelio/Learn",
     "RevelioConceptVector": "Revelio/Learn",
 }
+
+
+PAGES = ROOT / "web" / "docs"
+
+
+def translations(language: str) -> dict[str, Any]:
+    return json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="session")
@@ -54,36 +65,75 @@ class TestSchemas:
         schema = nodes[node_id].GET_SCHEMA()
         assert len(schema.description) > 40
         assert "Revelio" in schema.display_name
-        assert all(item.tooltip for item in schema.inputs or [])
+        for item in [*(schema.inputs or []), *schema.outputs]:
+            assert item.tooltip and item.tooltip.strip().endswith("."), item.id
         nodes[node_id].GET_NODE_INFO_V1()
 
     @pytest.mark.parametrize("node_id", NODES)
     def test_help_page(self, nodes: dict[str, Any], node_id: str) -> None:
-        page = (ROOT / "web" / "docs" / f"{node_id}.md").read_text(encoding="utf-8")
-        for item in nodes[node_id].GET_SCHEMA().inputs or []:
+        """Titled like the node, with every input, the common mistake, and pictures that lie beside it."""
+        schema = nodes[node_id].GET_SCHEMA()
+        page = (PAGES / f"{node_id}.md").read_text(encoding="utf-8")
+        assert page.startswith(f"# {schema.display_name}\n")
+        assert len(page) > 500
+        assert "\n## Common mistake" in page
+        for item in schema.inputs or []:
             assert f"**{item.id}**" in page, item.id
+        pictures = re.findall(r"!\[([^\]]*)\]\(([^)]*)\)", page)
+        assert pictures, "the page has no picture"
+        for words, name in pictures:
+            assert words, f"{name} has no words for those who cannot see it"
+            assert Path(name).name == name, f"{name} is not beside the page"
+            with Image.open(PAGES / name) as picture:
+                picture.load()
+                assert min(picture.size) >= 60 and max(picture.size) >= 240
+
+    def test_no_page_and_no_picture_is_left_over(self) -> None:
+        pages = {file.stem: file.read_text(encoding="utf-8") for file in PAGES.glob("*.md")}
+        assert set(pages) == set(NODES)
+        for file in PAGES.iterdir():
+            assert file.suffix == ".md" or any(f"({file.name})" in page for page in pages.values()), file.name
 
     @pytest.mark.parametrize("language", ["en", "zh"])
+    @pytest.mark.parametrize("node_id", NODES)
     def test_translations_name_the_real_inputs_and_outputs(
-        self, nodes: dict[str, Any], language: str
+        self, nodes: dict[str, Any], language: str, node_id: str
     ) -> None:
-        texts = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
-        assert set(texts) == set(NODES)
-        for node_id, entry in texts.items():
-            schema = nodes[node_id].GET_SCHEMA()
-            assert entry["display_name"]
-            assert entry["description"]
-            assert set(entry.get("inputs", {})) == {item.id for item in schema.inputs or []}
-            assert set(entry.get("outputs", {})) == {str(number) for number in range(len(schema.outputs))}
+        entry, schema = translations(language)[node_id], nodes[node_id].GET_SCHEMA()
+        assert entry["display_name"].strip() and entry["description"].strip()
+        inputs, outputs = entry.get("inputs", {}), entry.get("outputs", {})
+        assert set(inputs) == {item.id for item in schema.inputs or []}
+        assert set(outputs) == {str(number) for number in range(len(schema.outputs))}
+        for name, texts in [*inputs.items(), *outputs.items()]:
+            assert texts["name"].strip() and texts["tooltip"].strip(), name
 
-    def test_english_texts_are_those_of_the_nodes(self, nodes: dict[str, Any]) -> None:
-        texts = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
-        for node_id, entry in texts.items():
-            schema = nodes[node_id].GET_SCHEMA()
-            assert entry["display_name"] == schema.display_name
-            assert entry["description"] == schema.description
-            for item in schema.inputs or []:
-                assert entry["inputs"][item.id]["tooltip"] == item.tooltip
+    @pytest.mark.parametrize("language", ["en", "zh"])
+    def test_every_node_of_the_pack_is_translated_and_no_other(self, language: str) -> None:
+        assert set(translations(language)) == set(NODES)
+
+    @pytest.mark.parametrize("node_id", NODES)
+    def test_chinese_is_not_english(self, node_id: str) -> None:
+        english, chinese = translations("en")[node_id], translations("zh")[node_id]
+        assert chinese["description"] != english["description"]
+        for kind in ("inputs", "outputs"):
+            for name, texts in chinese.get(kind, {}).items():
+                assert texts["tooltip"] != english[kind][name]["tooltip"], name
+
+    @pytest.mark.parametrize("node_id", NODES)
+    def test_english_texts_are_those_of_the_nodes(self, nodes: dict[str, Any], node_id: str) -> None:
+        entry, schema = translations("en")[node_id], nodes[node_id].GET_SCHEMA()
+        assert entry["display_name"] == schema.display_name
+        assert entry["description"] == schema.description
+        for item in schema.inputs or []:
+            assert entry["inputs"][item.id]["tooltip"] == item.tooltip
+        for number, item in enumerate(schema.outputs):
+            assert entry["outputs"][str(number)]["tooltip"] == item.tooltip
+
+    def test_the_readme_names_every_node(self, nodes: dict[str, Any]) -> None:
+        table = (ROOT / "README.md").read_text(encoding="utf-8")
+        for node in nodes.values():
+            name = node.GET_SCHEMA().display_name.removesuffix(" (Revelio)")
+            assert f"**{name}**" in table, name
 
 
 class TestStart:
@@ -190,17 +240,18 @@ class TestWork:
         features, table = nodes["RevelioTopFeatures"].execute(trace, 5, "distinct", "cond", -1).args
         assert len(features.features) == 5
         assert str(features.features[0]) in table
-        (figure,) = (
+        figure, masks = (
             nodes["RevelioFeatureMaps"]
             .execute(trace, **SEEING, image=torch.rand(1, 64, 96, 3), features=features)
             .args
         )
+        assert masks.shape == (5, 64, 96)
         assert figure.ndim == 4
         assert figure.shape[3] == 3
         assert 0 <= float(figure.min()) <= float(figure.max()) <= 1
-        (by_itself,) = nodes["RevelioFeatureMaps"].execute(trace, **SEEING).args
-        (labelled,) = (
-            nodes["RevelioFeatureMaps"].execute(trace, **{**SEEING, "feature_numbers": "Glasses, 1"}).args
+        by_itself, labelled = (
+            nodes["RevelioFeatureMaps"].execute(trace, **{**SEEING, "feature_numbers": names}).args[0]
+            for names in ("", "Glasses, 1")
         )
         assert by_itself.shape[1] > labelled.shape[1]
 
@@ -228,6 +279,48 @@ class TestWork:
             ValueError, match=r"features are of output_blocks\.1\.1.*recorded at middle_block"
         ):
             nodes["RevelioFeatureMaps"].execute(trace, **SEEING, features=found[0])
+
+    def test_the_difference_of_two_runs(
+        self, nodes: dict[str, Any], mini: SimpleNamespace, sae: Any, sample: Any, prompts: Any
+    ) -> None:
+        model, recorder = nodes["RevelioRecord"].execute(mini.model, sae()).args
+        traces = [
+            nodes["RevelioCollect"].execute({"samples": sample(model, **run)}, recorder).args[1]
+            for run in ({}, {"positive": prompts("an orange hat")}, {"size": (8, 12)}, {"steps": 2})
+        ]
+        maps = nodes["RevelioFeatureMaps"]
+        figure, masks = maps.execute(traces[0], **SEEING, view="difference", compare_trace=traces[1]).args
+        assert figure.shape[0] == 1 and 1 <= len(masks) <= 8 and masks.max() == 1
+        for second, words in ((traces[2], "4 x 4 and 4 x 6"), (traces[3], "4 and 2"), (None, "two runs")):
+            with pytest.raises(ValueError, match=words) as problem:
+                maps.execute(traces[0], **SEEING, view="difference", compare_trace=second)
+            assert_one_sentence(problem)
+
+    def test_over_time(
+        self, nodes: dict[str, Any], mini: SimpleNamespace, sae: Any, sample: Any, tmp_path: Path
+    ) -> None:
+        model, recorder = nodes["RevelioRecord"].execute(mini.model, sae()).args
+        _, trace = nodes["RevelioCollect"].execute({"samples": sample(model, size=(8, 12))}, recorder).args
+        timeline = nodes["RevelioFeatureTimeline"]
+        figure, numbers = timeline.execute(trace, "glasses", "share", "uncond", 0, compare_trace=trace).args
+        assert figure.ndim == 4 and figure.shape[3] == 3
+        assert len(numbers.splitlines()) == 1 + 2 * 2 * 4
+
+        played = nodes["RevelioFeatureAnimation"].execute(
+            trace, "glasses", 4.0, 1.0, True, "cond", 0, 0.9, image=torch.rand(1, 64, 96, 3)
+        )
+        video, frames = played.args
+        assert frames.shape[0] == 4 + 4 and frames.shape[1] % 2 == frames.shape[2] % 2 == 0
+        assert torch.equal(frames[3], frames[7])
+        assert video.get_components().frame_rate == 4
+        video.save_to(str(tmp_path / "film.mp4"))
+        assert (tmp_path / "film.mp4").stat().st_size > 1000
+        import folder_paths
+
+        (shown,) = played.ui["images"]
+        file = Path(folder_paths.get_temp_directory()) / shown["subfolder"] / shown["filename"]
+        with Image.open(file) as moving:
+            assert moving.n_frames == 4 and played.ui["animated"] == (True,)
 
     def test_written_and_connected_features_are_steered_together(
         self, nodes: dict[str, Any], mini: SimpleNamespace, sae: Any, sample: Any, pack: Any

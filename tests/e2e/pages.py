@@ -5,8 +5,10 @@ from __future__ import annotations
 from playwright.sync_api import Page, expect
 
 from devtools.base import PACK_FOLDER
+from devtools.places import ROOT
 
 RUN_SECONDS = 240
+WORKFLOWS = len(list((ROOT / "workflows").glob("*.json")))
 READY = "() => Boolean(window.app?.graph && window.LiteGraph?.registered_node_types?.KSampler)"
 
 FIT = """(margin) => {
@@ -51,7 +53,7 @@ def open_template(page: Page, name: str) -> None:
     page.get_by_role("button", name="Templates").first.click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_text(PACK_FOLDER, exact=True).click()
-    expect(dialog.locator("[data-testid^=template-workflow-]")).to_have_count(5, timeout=30_000)
+    expect(dialog.locator("[data-testid^=template-workflow-]")).to_have_count(WORKFLOWS, timeout=30_000)
     dialog.get_by_test_id(f"template-workflow-{name}").click()
     expect(dialog).to_have_count(0, timeout=30_000)
     page.wait_for_function("() => window.app.graph._nodes.some(n => n.type === 'RevelioMiniModel')")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import math
@@ -25,9 +26,10 @@ from devtools.demo import named_models, picture_name
 
 SEE, FEATURE, CONCEPT = "01_see_features", "02_steer_a_feature", "03_steer_a_concept"
 TRAIN, EXPLORE = "04_train_your_own_sae", "05_explore_and_steer"
+TIME, COMPARE = "07_features_over_time", "08_compare_two_prompts"
 SWEEP, LOOK = "10_sweep_a_strength", "11_look_at_a_picture"
 OTHER_MODELS = ["12_train_on_sd15", "13_train_on_sdxl"]
-ALL = [SEE, FEATURE, CONCEPT, TRAIN, EXPLORE, SWEEP, LOOK, *OTHER_MODELS]
+ALL = [SEE, FEATURE, CONCEPT, TRAIN, EXPLORE, TIME, COMPARE, SWEEP, LOOK, *OTHER_MODELS]
 GLASSES = CONCEPTS[0]
 PROMPTED = {"style": "flat cartoon", "background": "green", "hair": "blue", "mood": "smile"}
 """What all the workflows' prompts ask for besides the concept that is steered."""
@@ -92,7 +94,8 @@ def test_it_runs_to_the_end(finished: Callable[[str], Finished], name: str) -> N
     result = workflow.result
     assert result.events[-1].type in ("execution_success", "executing")
     assert any(event.type == "execution_success" for event in result.events)
-    showing = {"SaveImage", "RevelioFeatureMaps", "PreviewAny"}
+    showing = {"SaveImage", "SaveVideo", "PreviewAny"}
+    showing |= {"RevelioFeatureMaps", "RevelioFeatureTimeline", "RevelioFeatureAnimation"}
     for number, entry in workflow.graph.items():
         if entry["class_type"] in showing:
             assert result.outputs.get(number), f"node {number} ({entry['class_type']}) showed nothing"
@@ -246,6 +249,43 @@ def test_it_trains_and_steers_on_another_model(finished: Callable[[str], Finishe
     assert any("explained variance" in text for text in workflow.texts("PreviewAny"))
     without, steered = (workflow.saved(f"{name}_{kind}") for kind in ("without", "steered"))
     assert not torch.equal(without, steered)
+
+
+def test_features_over_time_as_curves_film_and_pictures(finished: Callable[[str], Finished]) -> None:
+    workflow = finished(TIME)
+    (curves,) = workflow.saved("07_timeline")
+    assert curves.unique().numel() > 100
+    numbers = next(text for text in workflow.texts("PreviewAny") if text.startswith("run,"))
+    lines = list(csv.DictReader(io.StringIO(numbers)))
+    features = _inputs_of(workflow.graph, "RevelioTopFeatures")["count"]
+    assert len(lines) == features * 20 and len({line["feature"] for line in lines}) == features
+    assert {line["step"] for line in lines} == {str(step) for step in range(1, 21)}
+    assert all(0 <= float(line["share"]) <= 1 for line in lines)
+    assert any(float(line["mean"]) > 0 for line in lines)
+    overlays = workflow.saved("07_overlay")
+    assert overlays.shape == (features, 512, 512, 3)
+    for picture in overlays:
+        assert (picture.amax(-1) - picture.amin(-1) > 0.2).any(), "an overlay without heat"
+
+    film = next(p for p in workflow.result.images if p.type == "temp" and p.filename.endswith(".webp"))
+    with Image.open(io.BytesIO(film.data)) as moving:
+        assert moving.n_frames == 20
+        assert "07_animation" in moving.getexif()[0x0110]  # the workflow is in it
+    video = next(p for p in workflow.result.images if p.filename.endswith(".mp4"))
+    assert picture_name(video.filename) == "07_animation" and len(video.data) > 5_000
+
+
+def test_two_prompts_compared(finished: Callable[[str], Finished], judge: Judge) -> None:
+    """The word is in the second picture alone, and colours of both directions are in the figure."""
+    workflow = finished(COMPARE)
+    first, second = (judge.label(workflow.saved(f"08_{name}")) for name in ("first", "second"))
+    assert rate(first, GLASSES, also=False) == 0.0 and rate(second, GLASSES, also=False) == 1.0
+    (figure,) = workflow.saved("08_difference")
+    warm, cold = figure[..., 0] - figure[..., 2], figure[..., 2] - figure[..., 0]
+    maps = (slice(130, None), slice(-6 * 134 - 110, -110))  # the steps, without pictures, labels and scale
+    assert (warm[maps] > 0.3).sum() > 200 and (cold[maps] > 0.3).sum() > 200
+    (curves,) = workflow.saved("08_timeline")
+    assert curves.unique().numel() > 100
 
 
 ROWS = ("down_without", "down_steered", "up_without", "up_steered")

@@ -5,10 +5,11 @@ import torch
 
 from comfy_revelio.errors import RevelioError
 from comfy_revelio.render import feature_maps
-from comfy_revelio.render.feature_maps import evenly_spread, place_name
+from comfy_revelio.render.feature_maps import evenly_spread
 from comfy_revelio.render.layout import cell_size, plan
 from comfy_revelio.render.lettering import font, width
-from comfy_revelio.render.scale import _ticks, draw_scale
+from comfy_revelio.render.scale import draw_scale, ticks
+from comfy_revelio.render.words import place_name
 from comfy_revelio.steering import Selection
 
 HOOK_POINT = "middle_block.1"
@@ -154,9 +155,9 @@ def test_places_have_names_for_people():
 
 @pytest.mark.parametrize(("bottom", "top"), [(0, 10.03), (0, 0.0203), (-4.2, 4.2), (0, 1e-9), (0, 123456)])
 def test_ticks_hold_both_ends_and_few_round_values(bottom, top):
-    ticks = _ticks(bottom, top)
-    assert ticks[:2] == [top, bottom]
-    assert all(bottom <= tick <= top * 1.0001 for tick in ticks) and 4 <= len(ticks) <= 9
+    values = ticks(bottom, top)
+    assert values[:2] == [top, bottom]
+    assert all(bottom <= value <= top * 1.0001 for value in values) and 4 <= len(values) <= 9
 
 
 def test_the_scale_says_what_its_top_is():

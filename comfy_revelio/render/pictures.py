@@ -1,0 +1,32 @@
+"""Which of the connected pictures belongs to what was recorded."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..errors import RevelioError
+from ..trace import Reading
+
+
+def picture_of(images: Tensor | None, reading: Reading) -> Tensor | None:
+    """The picture [H, W, 3] of the reading's batch item among images [n, H, W, 3]; None for none.
+
+    A single picture serves every item. Of a video, whose images are its frames, it is the frame that lies at
+    the same share of its length as the recorded one, or the middle one.
+    Raises RevelioError when the batch has no such picture.
+    """
+    if images is None or len(images) == 1:
+        return None if images is None else images[0]
+    count = reading.trace.video_frames(reading.hook_point)
+    if count > 1:
+        videos = reading.trace.batch_size
+        each = len(images) // videos if len(images) % videos == 0 else len(images)
+        where = 0.5 if reading.frame is None else reading.frame / (count - 1)
+        first = reading.item * each if each < len(images) else 0
+        return images[first + min(each - 1, round(where * (each - 1)))]
+    if reading.item >= len(images):
+        raise RevelioError(
+            f"There is no image {reading.item} in the connected batch; choose an item from 0 to "
+            f"{len(images) - 1}."
+        )
+    return images[reading.item]

@@ -1,0 +1,183 @@
+"""Over time: how active features are from step to step, as curves and as moving pictures."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+from comfy_api.latest import InputImpl, Types, io, ui
+
+from .readings import (
+    FEATURES_TOOLTIP,
+    FRAME_TOOLTIP,
+    ITEM_TOOLTIP,
+    MOST_ROWS,
+    NUMBERS_TOOLTIP,
+    most_distinct,
+    reading_of,
+)
+from .sockets import ROLE_TOOLTIP, ROLES, Features, TraceSocket
+
+
+class RevelioFeatureTimeline(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RevelioFeatureTimeline",
+            display_name="Feature Timeline (Revelio)",
+            category="Revelio/See",
+            description="Curves of how active features are at each denoising step, from noise to the "
+            "finished picture, so that you see when the model decides on something. A second run is drawn "
+            "dashed. The numbers come out as text for a spreadsheet.",
+            inputs=[
+                TraceSocket.Input("trace", tooltip="From Collect Features."),
+                io.String.Input("feature_numbers", default="", tooltip=NUMBERS_TOOLTIP),
+                io.Combo.Input(
+                    "measure",
+                    options=["mean", "peak", "share"],
+                    default="mean",
+                    tooltip="mean: activation on average over the picture. peak: the highest anywhere in it. "
+                    "share: on how much of the picture the feature fires.",
+                ),
+                io.Combo.Input("role", options=ROLES, default="cond", tooltip=ROLE_TOOLTIP),
+                io.Int.Input("item", default=0, min=0, max=4095, tooltip=ITEM_TOOLTIP),
+                Features.Input("features", optional=True, tooltip=FEATURES_TOOLTIP),
+                TraceSocket.Input(
+                    "compare_trace",
+                    optional=True,
+                    tooltip="A second run recorded at the same place, drawn dashed: with other words in the "
+                    "prompt, or steered.",
+                ),
+                io.Int.Input("frame", default=-1, min=-1, max=9999, optional=True, tooltip=FRAME_TOOLTIP),
+            ],
+            outputs=[
+                io.Image.Output("curves", display_name="IMAGE", tooltip="The figure."),
+                io.String.Output(
+                    "numbers",
+                    display_name="csv",
+                    tooltip="All numbers as comma-separated values: run, feature, label, step, sigma, mean, "
+                    "peak, share.",
+                ),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        trace: Any,
+        feature_numbers: str,
+        measure: str,
+        role: str,
+        item: int,
+        features: Any = None,
+        compare_trace: Any = None,
+        frame: int = -1,
+    ) -> io.NodeOutput:
+        from ..comfy_revelio.render import feature_timeline
+        from ..comfy_revelio.trace.timeline import as_csv, timeline
+
+        reading, chosen = reading_of(trace, feature_numbers, features, role, item, frame)
+        chosen = (chosen or most_distinct(reading, 6))[:MOST_ROWS]
+        runs = [timeline(reading, chosen)]
+        if compare_trace is not None:
+            runs.append(timeline(reading.of_second(compare_trace, same_maps=False), chosen))
+        figure = feature_timeline(reading, runs, measure)[None]
+        return io.NodeOutput(figure, as_csv(runs), ui=ui.PreviewImage(figure, cls=cls))
+
+
+class RevelioFeatureAnimation(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RevelioFeatureAnimation",
+            display_name="Feature Animation (Revelio)",
+            category="Revelio/See",
+            description="Shows as a moving picture where features are active from the first denoising step "
+            "to the last, as heat over the finished image. It plays in the node, and comes out as a video "
+            "and as frames.",
+            inputs=[
+                TraceSocket.Input("trace", tooltip="From Collect Features."),
+                io.String.Input("feature_numbers", default="", tooltip=NUMBERS_TOOLTIP + " Up to 6."),
+                io.Float.Input(
+                    "fps",
+                    default=6.0,
+                    min=0.5,
+                    max=30.0,
+                    step=0.5,
+                    tooltip="How many steps are shown a second.",
+                ),
+                io.Float.Input(
+                    "hold",
+                    default=1.5,
+                    min=0.0,
+                    max=5.0,
+                    step=0.1,
+                    tooltip="How many seconds longer the last step stays.",
+                ),
+                io.Boolean.Input(
+                    "loop",
+                    default=True,
+                    tooltip="Whether the animated picture begins again at its end. The video plays once.",
+                ),
+                io.Combo.Input("role", options=ROLES, default="cond", tooltip=ROLE_TOOLTIP),
+                io.Int.Input("item", default=0, min=0, max=4095, tooltip=ITEM_TOOLTIP),
+                io.Float.Input(
+                    "opacity",
+                    default=0.9,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="How much the hottest heat covers the image.",
+                ),
+                io.Image.Input(
+                    "image", optional=True, tooltip="The finished picture, to lie under the heat."
+                ),
+                Features.Input("features", optional=True, tooltip=FEATURES_TOOLTIP + " Up to 6."),
+                io.Int.Input("frame", default=-1, min=-1, max=9999, optional=True, tooltip=FRAME_TOOLTIP),
+            ],
+            outputs=[
+                io.Video.Output("video", display_name="VIDEO", tooltip="For Save Video."),
+                io.Image.Output(
+                    "frames",
+                    display_name="IMAGE",
+                    tooltip="A picture for each step, and the last one again for as long as it stays.",
+                ),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        trace: Any,
+        feature_numbers: str,
+        fps: float,
+        hold: float,
+        loop: bool,
+        role: str,
+        item: int,
+        opacity: float,
+        image: Any = None,
+        features: Any = None,
+        frame: int = -1,
+    ) -> io.NodeOutput:
+        from ..comfy_revelio.host.animation import show_webp
+        from ..comfy_revelio.render import feature_animation
+        from ..comfy_revelio.render.animation import held
+        from ..comfy_revelio.render.pictures import picture_of
+
+        reading, chosen = reading_of(trace, feature_numbers, features, role, item, frame)
+        steps = feature_animation(
+            reading, chosen or most_distinct(reading, 1), image=picture_of(image, reading), opacity=opacity
+        )
+        frames = held(steps, fps, hold)
+        video = InputImpl.VideoFromComponents(
+            Types.VideoComponents(images=frames, audio=None, frame_rate=Fraction(fps).limit_denominator(1000))
+        )
+        graph = {} if cls.hidden is None else {"prompt": cls.hidden.prompt, "more": cls.hidden.extra_pnginfo}
+        shown = show_webp(steps, fps=fps, hold=hold, loop=loop, **graph)
+        return io.NodeOutput(video, frames, ui={"images": [shown], "animated": (True,)})
+
+
+NODES: list[Any] = [RevelioFeatureTimeline, RevelioFeatureAnimation]
