@@ -167,7 +167,7 @@ def vector_of_prompts(
         )
     plain = hookpoints.resolve(network_of(model.model), hook_point).name
     bar = comfy.utils.ProgressBar(len(with_it) + len(without))
-    settings = {"steps": steps, "cfg": cfg, "height": height, "width": width}
+    settings: dict[str, Any] = {"steps": steps, "cfg": cfg, "height": height, "width": width}
     sides: list[Tensor] = []
     for prompts in (with_it, without):
 

@@ -55,7 +55,7 @@ def fake() -> Iterator[tuple[Fake, str]]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield told, f"http://127.0.0.1:{server.server_address[1]}/v1"
     told.wait.set()
     server.shutdown()
