@@ -82,11 +82,12 @@ class RevelioFindFeatures(io.ComfyNode):
         from ..comfy_revelio.render.effects import effect_table, found_table
         from ..comfy_revelio.steering import Selection
 
+        asked = trace.place(hook_point.strip()) if hook_point.strip() else ""
         findings = find_features(trace, trace_without, mask=mask, role=role)
-        best = findings.best(count, hook_point.strip())
-        place = best[0].hook_point if best else hook_point.strip()
+        best = findings.best(count, asked)
+        place = best[0].hook_point if best else asked
         chosen = findings.best(count, place) if best else []
-        table = found_table(findings.best(max(count, 8), hook_point.strip()), findings.total_steps)
+        table = found_table(findings.best(max(count, 8), asked), findings.total_steps)
         figure = effect_table(findings, compared=_compared(trace, trace_without, mask))[None]
         selection = Selection(tuple(one.feature for one in chosen), source=place)
         return io.NodeOutput(selection, figure, table, ui=ui.PreviewImage(figure, cls=cls))
@@ -136,7 +137,8 @@ class RevelioSelectFeatures(io.ComfyNode):
         dictionary = sae.dictionary
         source = selected.source if selected is not None and selected.source else ""
         written = parse_selection(features, dictionary, dictionary.concepts)
-        joined = replace(written, source=source).with_others(selected)
+        connected = None if selected is None else selected.resolved(dictionary, dictionary.concepts)
+        joined = replace(written, source=source).with_others(connected)
         return io.NodeOutput(joined, selection_table(joined, dictionary))
 
 

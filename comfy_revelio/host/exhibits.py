@@ -127,9 +127,7 @@ EXHIBITS = Exhibits()
 """Those of this server. Bounded, and only of runs whose Explorer node was there to show them."""
 
 
-def describe(
-    key: str, trace: Trace, dictionaries: Known, indexes: Mapping[str, IndexHead]
-) -> dict[str, Any]:
+def describe(key: str, trace: Trace, dictionaries: Known, indexes: Mapping[str, IndexHead]) -> dict[str, Any]:
     """What a page needs to know before it asks for codes; all names and sizes, no tensors.
 
     missing: what to do about a dictionary that has been dropped; "" where none has.

@@ -47,4 +47,6 @@ def _joined(parts: list[Codes]) -> Codes:
         for part in parts
     ]
     indices, values = (torch.cat(column) for column in zip(*padded, strict=True))
-    return Codes(indices, values, parts[0].n_features)
+    scales, shifts = ([getattr(part, name) for part in parts] for name in ("scale", "shift"))
+    joined = (None if tensors[0] is None else torch.cat(tensors) for tensors in (scales, shifts))
+    return Codes(indices, values, parts[0].n_features, *joined)

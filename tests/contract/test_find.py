@@ -180,7 +180,7 @@ def test_bad_input_is_one_sentence(
     node = find.RevelioFindFeatures
     for given, message in (
         ({}, "nothing to compare with"),
-        ({"trace_without": traces[1], "hook_point": "up"}, "was not compared"),
+        ({"trace_without": traces[1], "hook_point": "up"}, "was not recorded"),
         ({"trace_without": traces[1], "role": "cond2"}, "role 'cond2'"),
         ({"mask": torch.ones(1, 8, 8)}, "same all over"),
     ):

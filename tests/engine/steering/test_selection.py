@@ -152,6 +152,7 @@ class TestSigns:
             here.with_others(there)
         assert here.with_others(Selection((), source="b")).features == (3,)
 
+
 class TestLookingAtATrace:
     """A trace of two places: what is looked at is of the place that the features come from."""
 
