@@ -20,7 +20,8 @@ class RevelioFindFeatures(io.ComfyNode):
             category="Revelio/Find",
             description="Which features stand for something: those that tell runs with it from runs without "
             "it, or the inside of a mask from the outside. Looks at every recorded place and step at once, "
-            "and shows where and when in the model the concept is clearest, which is where to steer it.",
+            "and shows where and when in the model the concept is clearest, which is where to begin "
+            "steering.",
             inputs=[
                 TraceSocket.Input(
                     "trace",
