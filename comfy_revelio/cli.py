@@ -1,4 +1,4 @@
-"""The command line: `python -m comfy_revelio` with inspect, convert, harvest, train and evaluate."""
+"""The command line: `python -m comfy_revelio` with inspect, convert, harvest, train, label and evaluate."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .cli_label import add_label
 from .errors import RevelioError
 
 
@@ -103,6 +104,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--json", action="store_true", help="print the figures as JSON")
     train.set_defaults(run=_train)
 
+    add_label(commands, _count, _host)
+
     evaluate = commands.add_parser("evaluate", help="measure a model and its dictionaries")
     subjects = evaluate.add_subparsers(required=True, metavar="SUBJECT")
     mini = subjects.add_parser("mini", help="the bundled model, its judge, its SAEs and steering with them")
@@ -151,7 +154,7 @@ def _minutes(text: str) -> float:
 def _inspect(arguments: argparse.Namespace) -> None:
     from .dictionary import peek
 
-    _print(peek(arguments.file), as_json=arguments.json)
+    print_table(peek(arguments.file), as_json=arguments.json)
 
 
 def _convert(arguments: argparse.Namespace) -> None:
@@ -169,10 +172,11 @@ def _convert(arguments: argparse.Namespace) -> None:
             arguments.source, hook_point=arguments.hook_point, captured=arguments.captured
         )
     save_dictionary(dictionary, arguments.out, dtype=torch.float32 if arguments.float32 else torch.float16)
-    _print(peek(arguments.out), as_json=arguments.json)
+    print_table(peek(arguments.out), as_json=arguments.json)
 
 
-def _print(config: dict[str, Any], *, as_json: bool) -> None:
+def print_table(config: dict[str, Any], *, as_json: bool) -> None:
+    """A table of a command, as lines or as JSON."""
     if as_json:
         print(json.dumps(config, indent=2))
         return
@@ -189,7 +193,9 @@ def _harvest(arguments: argparse.Namespace) -> None:
     from .training.harvest import Wanted, harvest, items_of_images, items_of_prompts
 
     items = (
-        items_of_images(arguments.images) if arguments.images else items_of_prompts(_lines(arguments.prompts))
+        items_of_images(arguments.images)
+        if arguments.images
+        else items_of_prompts(lines_of_file(arguments.prompts))
     )
     host = _host(arguments)
     wanted = Wanted(
@@ -219,7 +225,7 @@ def _harvest(arguments: argparse.Namespace) -> None:
         }
         for name, shards in found.items()
     }
-    _print(table, as_json=arguments.json)
+    print_table(table, as_json=arguments.json)
 
 
 def _host(arguments: argparse.Namespace) -> Any:
@@ -244,13 +250,14 @@ def _host(arguments: argparse.Namespace) -> Any:
     return ComfyHost(*load_checkpoint(arguments.checkpoint), arguments.checkpoint.stem, drawing)
 
 
-def _lines(file: Path) -> list[str]:
+def lines_of_file(file: Path) -> list[str]:
+    """The lines of a text file that are not empty."""
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as problem:
         raise RevelioError(f"{file} cannot be read as text ({problem}).") from None
     if not (prompts := [line for line in lines if line]):
-        raise RevelioError(f"{file} holds no prompts; write one a line.")
+        raise RevelioError(f"{file} is empty; write something, one a line.")
     return prompts
 
 
@@ -298,7 +305,7 @@ def _train(arguments: argparse.Namespace) -> None:
         checkpoint_every=arguments.checkpoint_every,
     )
     if figures:
-        _print(_rounded(figures), as_json=arguments.json)
+        print_table(_rounded(figures), as_json=arguments.json)
 
 
 def _named(pairs: Sequence[str]) -> dict[str, Any]:
@@ -329,7 +336,7 @@ def _evaluate_reconstruction(arguments: argparse.Namespace) -> None:
         )
     view = shards.split(held_out=0.0)[0] if arguments.all else shards.split()[1]
     rows = view.all(limit=arguments.rows)
-    _print(_rounded(figures_on(dictionary, rows.x, rows.timestep)), as_json=arguments.json)
+    print_table(_rounded(figures_on(dictionary, rows.x, rows.timestep)), as_json=arguments.json)
 
 
 def _evaluate_steering(arguments: argparse.Namespace) -> None:

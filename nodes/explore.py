@@ -100,9 +100,12 @@ class RevelioExplorer(io.ComfyNode):
         dictionaries = _known(sae, trace)
         selection = _selection(trace, chosen, hook_point, dictionaries)
         mask = painted_mask(painted, None if image is None else tuple(image.shape[1:3]))
-        other = None if compare_trace is None else EXHIBITS.show(compare_trace, _known(sae, compare_trace))
+        other = None
+        if compare_trace is not None:
+            beside = _known(sae, compare_trace)
+            other = EXHIBITS.show(compare_trace, beside, _indexes(sae, beside))
         shown = {
-            "trace": EXHIBITS.show(trace, dictionaries),
+            "trace": EXHIBITS.show(trace, dictionaries, _indexes(sae, dictionaries)),
             "images": _pictures(image),
             "compare_trace": other,
             "compare_images": _pictures(compare_image),
@@ -127,6 +130,11 @@ def _of_another(sae: SAEHandle, trace: Trace) -> str:
         f"{dictionary.n_features} features, but this run was recorded at {recorded}; connect the SAE that "
         "Record Features used."
     )
+
+
+def _indexes(sae: Any, places: dict[str, Dictionary]) -> dict[str, Any]:
+    """The feature index of the SAE, at the places where it was recorded."""
+    return {} if sae is None or sae.index is None else dict.fromkeys(places, sae.index)
 
 
 def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[str, Dictionary]) -> Any:

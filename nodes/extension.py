@@ -7,7 +7,19 @@ from pathlib import Path
 from comfy_api.latest import ComfyExtension, io
 
 from ..comfy_revelio.host import routes, sae_files
-from . import compare, conditioning, explore, learn, load, observe, over_time, see, steer, transfer
+from . import (
+    compare,
+    conditioning,
+    explore,
+    find,
+    learn,
+    load,
+    observe,
+    over_time,
+    see,
+    steer,
+    transfer,
+)
 
 BUNDLED_WEIGHTS = Path(__file__).resolve().parent.parent / "sae_weights"
 
@@ -20,5 +32,8 @@ class RevelioExtension(ComfyExtension):
         routes.register()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        families = (load, observe, see, over_time, explore, steer, conditioning, transfer, compare, learn)
+        families = (
+            *(load, observe, see, over_time, explore, steer),
+            *(conditioning, transfer, compare, find, learn),
+        )
         return [node for family in families for node in family.NODES]

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .sockets import ActivationsSocket, Sae
+from .sockets import ActivationsSocket, Sae, sampling_inputs
 
 _HOOK_POINT_TOOLTIP = "Where in the model: a name such as middle_block.1 or mid_block.attentions.0."
 _PROMPTS_TOOLTIP = "Prompts to draw, one a line, each in turn. The more varied, the better the SAE."
@@ -16,20 +16,6 @@ def _choices(name: str) -> list[str]:
     import comfy.samplers
 
     return list(getattr(comfy.samplers.KSampler, name))
-
-
-def _sampling(steps: int = 20, cfg: float = 3.0) -> list[Any]:
-    """The inputs that say how pictures are drawn."""
-    return [
-        io.Int.Input(
-            "width", default=128, min=16, max=8192, step=8, tooltip="Width of the pictures in pixels."
-        ),
-        io.Int.Input(
-            "height", default=128, min=16, max=8192, step=8, tooltip="Height of the pictures in pixels."
-        ),
-        io.Int.Input("steps", default=steps, min=1, max=1000, tooltip="Denoising steps of each picture."),
-        io.Float.Input("cfg", default=cfg, min=0.0, max=100.0, step=0.1, tooltip="As in KSampler."),
-    ]
 
 
 class RevelioHarvest(io.ComfyNode):
@@ -54,7 +40,7 @@ class RevelioHarvest(io.ComfyNode):
                     "pictures", default=96, min=1, max=1_000_000, tooltip="How many pictures to draw in all."
                 ),
                 io.Int.Input("seed", default=0, min=0, max=2**53, tooltip="Seed of the first picture."),
-                *_sampling(),
+                *sampling_inputs(),
                 io.Combo.Input(
                     "sampler_name", options=_choices("SAMPLERS"), default="euler", tooltip="As in KSampler."
                 ),
@@ -188,7 +174,7 @@ class RevelioConceptVector(io.ComfyNode):
                     tooltip="The same prompts without it, one a line, in the same order: seeds are shared.",
                 ),
                 io.Int.Input("seed", default=0, min=0, max=2**53, tooltip="Seed of the first prompt."),
-                *_sampling(),
+                *sampling_inputs(),
             ],
             outputs=[
                 Sae.Output(

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from .sockets import HOOK_POINT_TOOLTIP, Recorder, Sae, TraceSocket
+from .sockets import HOOK_POINT_TOOLTIP, Recorder, Sae, TraceSocket, sampling_inputs
 
 
 class RevelioRecord(io.ComfyNode):
@@ -191,4 +191,72 @@ class RevelioRecordText(io.ComfyNode):
         return io.NodeOutput(table, trace, ui=ui.PreviewText(table))
 
 
-NODES: list[Any] = [RevelioRecord, RevelioCollect, RevelioRecordImage, RevelioRecordText]
+class RevelioRecordPrompts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RevelioRecordPrompts",
+            display_name="Record Prompts (Revelio)",
+            category="Revelio/Observe",
+            description="Draws a picture of every prompt of a list and writes down which SAE features fire "
+            "in all of them, as one trace. Two of these, with a concept in the prompts and without it, are "
+            "what Find Features compares.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model to watch. It is not changed."),
+                io.Clip.Input("clip", tooltip="Its text encoder."),
+                Sae.Input("sae", tooltip="The SAE whose features are written down."),
+                io.String.Input(
+                    "prompts",
+                    multiline=True,
+                    default="",
+                    tooltip="One prompt a line; a picture is drawn of each. 4 to 16 say more than one.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**53,
+                    tooltip="Seed of the first prompt; the next ones follow. Lists with the same seed share "
+                    "their seeds line by line.",
+                ),
+                *sampling_inputs(),
+                Sae.Input(
+                    "sae_2", optional=True, tooltip="An SAE of another place, recorded in the same runs."
+                ),
+                Sae.Input("sae_3", optional=True, tooltip="An SAE of a third place."),
+            ],
+            outputs=[
+                TraceSocket.Output("trace", display_name="TRACE", tooltip="For Find Features."),
+                io.Latent.Output(
+                    "latent", display_name="LATENT", tooltip="The pictures, for VAE Decode: look at them."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        sae: Any,
+        prompts: str,
+        seed: int,
+        sae_2: Any = None,
+        sae_3: Any = None,
+        **settings: Any,
+    ) -> io.NodeOutput:
+        from ..comfy_revelio.host.record_prompts import record_prompts
+        from ..comfy_revelio.steering.prompts import lines_of
+
+        saes = [one for one in (sae, sae_2, sae_3) if one is not None]
+        trace, latents = record_prompts(model, clip, saes, lines_of(prompts), seed=seed, **settings)
+        return io.NodeOutput(trace, {"samples": latents})
+
+
+NODES: list[Any] = [
+    RevelioRecord,
+    RevelioCollect,
+    RevelioRecordImage,
+    RevelioRecordText,
+    RevelioRecordPrompts,
+]

@@ -1,6 +1,11 @@
-"""The pack's own socket types. Their names are part of saved workflows and never change."""
+"""What several families of nodes share: the pack's own socket types, and inputs that mean the same.
+
+The names of socket types are part of saved workflows and never change.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 from comfy_api.latest import io
 
@@ -18,3 +23,17 @@ HOOK_POINT_TOOLTIP = (
     "Where in the model: a name such as middle_block.1 or mid_block.attentions.0. Empty = the place the SAE "
     "was trained for."
 )
+
+
+def sampling_inputs(steps: int = 20, cfg: float = 3.0) -> list[Any]:
+    """The inputs that say how pictures are drawn."""
+    return [
+        io.Int.Input(
+            "width", default=128, min=16, max=8192, step=8, tooltip="Width of the pictures in pixels."
+        ),
+        io.Int.Input(
+            "height", default=128, min=16, max=8192, step=8, tooltip="Height of the pictures in pixels."
+        ),
+        io.Int.Input("steps", default=steps, min=1, max=1000, tooltip="Denoising steps of each picture."),
+        io.Float.Input("cfg", default=cfg, min=0.0, max=100.0, step=0.1, tooltip="As in KSampler."),
+    ]

@@ -1,168 +1,249 @@
-"""Finding the features of a concept by contrast: generations with it against without it.
+"""Which features tell what is wanted from the rest: run from run, or inside a mask from outside.
 
-For each generation, each feature's maximum over all tokens (and steps); m+ and m- are the means of
-that over the generations with and without the concept. Features are ranked by m+ - m- among those
-whose score = (m+ - m-) / (m+ + m- + eps) is high enough. Runs of any number: what is kept is
-one sum per feature and, if asked for, one map per feature.
+The effect size of a feature, at one place of the model and one step, is
+
+    d = (m+ - m-) / (s + s0)
+
+m+ and m-: the means of its value with and without what is wanted; s: its pooled standard deviation on the two
+sides, as in Cohen's d; s0: how much a feature of that place varies at all, the root mean square, over the
+features that fire there, of their standard deviation over both sides together. s0 is the constant of
+Significance Analysis of Microarrays (Tusher, Tibshirani and Chu, 2001): without it features that hardly fire
+would win, having no deviation, and one picture on each side could not be compared. d has no unit, so places
+and steps can be compared with each other.
+
+Between runs the value of a picture is the feature's maximum over its tokens, as in the pilot that this was
+tried on; within a picture each token counts by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ..dictionary import Codes
 from ..errors import RevelioError
-from ..steering.concept import rank_contrast
-from ..trace import Trace
+from ..steering.intervention import checked_mask
+from ..trace import DictionaryNote, Frame, Trace
+
+_TINY = 1e-12
+
+
+class Spread:
+    """Mean and spread of every feature over samples that come a few at a time: some sums for each feature."""
+
+    def __init__(self, n_features: int) -> None:
+        self.weight = 0.0
+        """Samples so far; those with a weight count as so much of one."""
+        self._sums = torch.zeros(n_features, dtype=torch.float64)
+        self._squares = torch.zeros(n_features, dtype=torch.float64)
+
+    def add(self, values: Tensor) -> None:
+        """Samples [m, n_features] of weight 1."""
+        values = values.double().cpu()
+        self.weight += len(values)
+        self._sums += values.sum(0)
+        self._squares += values.square().sum(0)
+
+    def add_tokens(self, codes: Codes, weights: Tensor) -> None:
+        """Every token of codes [..., k] as a sample of its weight [...] from 0 to 1."""
+        values, weights = codes.values.double().cpu(), weights.double().cpu()
+        where = codes.indices.cpu().flatten()
+        weighted = weights[..., None] * values
+        self.weight += float(weights.sum())
+        self._sums.index_add_(0, where, weighted.flatten())
+        self._squares.index_add_(0, where, (weighted * values).flatten())
+
+    @property
+    def mean(self) -> Tensor:
+        """float64 [n_features]; 0 without samples."""
+        return self._sums / max(self.weight, _TINY)
+
+    @property
+    def scatter(self) -> Tensor:
+        """Sum of the squared distances from the mean, float64 [n_features]."""
+        return (self._squares - self.weight * self.mean.square()).clamp(min=0)
+
+    def without(self, part: Spread) -> Spread:
+        """The samples that are here and not in `part`, all of whose samples are here too."""
+        rest = Spread(len(self._sums))
+        rest.weight = self.weight - part.weight
+        rest._sums, rest._squares = self._sums - part._sums, self._squares - part._squares
+        return rest
+
+
+def effect_size(with_it: Spread, without: Spread) -> Tensor:
+    """d of every feature as above: float32 [n_features]; 0 for features that never fire."""
+    count = with_it.weight + without.weight
+    difference = with_it.mean - without.mean
+    within = with_it.scatter + without.scatter
+    between = difference.square() * with_it.weight * without.weight / max(count, _TINY)
+    total = (within + between) / max(count - 1, _TINY)
+    pooled = within / (count - 2) if count > 2 else torch.zeros_like(within)
+    fires = (with_it._squares + without._squares) > 0
+    typical = total[fires].mean().sqrt() if fires.any() else total.new_zeros(())
+    return (difference / (pooled.sqrt() + typical).clamp(min=_TINY)).float()
 
 
 @dataclass(frozen=True)
-class ContrastedFeature:
-    """One feature told apart by a contrast. score: -1..1."""
+class FoundFeature:
+    """A feature where and when it tells the two sides apart best.
 
+    step: of the schedule, from 0. mean_with, mean_without: means of its values on the two sides at that step.
+    """
+
+    hook_point: str
     feature: int
-    score: float
+    label: str
+    effect: float
+    step: int
     mean_with: float
     mean_without: float
 
-    @property
-    def difference(self) -> float:
-        return self.mean_with - self.mean_without
+
+@dataclass(frozen=True, eq=False)
+class Effects:
+    """Of one hook point, at each of its steps: effect sizes and the means on both sides, [steps, n]."""
+
+    steps: tuple[int, ...]
+    effect: Tensor
+    mean_with: Tensor
+    mean_without: Tensor
 
 
-class FeaturePeaks:
-    """Running means, over generations, of each feature's maximum over tokens, and its mean map.
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What tells two sides apart, over all hook points and steps. total_steps: of the schedule."""
 
-    grid: (height, width) to also keep mean maps [n, height, width] on; None for no maps.
-    """
+    places: Mapping[str, Effects]
+    total_steps: int
+    notes: Mapping[str, DictionaryNote]
+    """What is known of the dictionary of each hook point."""
 
-    def __init__(
-        self, n_features: int, *, grid: tuple[int, int] | None = None, device: str | torch.device = "cpu"
-    ) -> None:
-        self.n_features = n_features
-        self.grid = grid
-        self.items = 0
-        self._peaks = torch.zeros(n_features, dtype=torch.float32, device=device)
-        self._maps = None if grid is None else torch.zeros(n_features, grid[0] * grid[1], device=device)
-        self._layers = 0
+    def best(self, count: int, hook_point: str = "") -> list[FoundFeature]:
+        """The `count` features with the highest effect sizes, each once at its best step.
 
-    def add(self, codes: Codes | Iterable[Codes]) -> None:
-        """Count generations: codes [items, ..., tokens, k], or one such for each step of theirs.
-
-        All steps of a generation must come in one call: its maximum is taken over them.
+        Of all hook points, or of one. Features that are not higher on the first side are left out.
         """
-        steps = [codes] if isinstance(codes, Codes) else list(codes)
-        if not steps:
-            return
-        best: Tensor | None = None
-        for step in steps:
-            self._check(step)
-            peaks = step.peaks().to(self._peaks.device)
-            best = peaks if best is None else torch.maximum(best, peaks)
-            self._add_to_maps(step)
-        assert best is not None
-        self._peaks += best.sum(0)
-        self.items += len(best)
-
-    def add_trace(self, trace: Trace, hook_point: str, role: str = "cond") -> None:
-        """Count the batch items of a trace, over all its recorded steps."""
-        self.add([frame.codes for frame in trace.steps(hook_point, role)])
-
-    def mean_peak(self) -> Tensor:
-        """Mean over generations of each feature's maximum: float32 [n]."""
-        if not self.items:
-            raise RevelioError("There are no generations to compare; give at least one on each side.")
-        return self._peaks / self.items
-
-    def mean_map(self) -> Tensor:
-        """Mean value of each feature in each cell: float32 [n, height, width]."""
-        if self._maps is None or self.grid is None:
-            raise RevelioError("No maps were kept; give the grid when the counting starts.")
-        return (self._maps / max(1, self._layers)).reshape(-1, *self.grid)
-
-    def _check(self, codes: Codes) -> None:
-        if codes.n_features != self.n_features:
+        if hook_point and hook_point not in self.places:
             raise RevelioError(
-                f"These codes are of a dictionary with {codes.n_features} features, not {self.n_features}."
+                f"Hook point {hook_point!r} was not compared; choose one of {', '.join(self.places)}."
             )
-        if len(codes.shape) < 2:
-            raise RevelioError(
-                f"Codes to compare must be [items, tokens, k], not {list(codes.indices.shape)}."
-            )
+        found = []
+        for name in [hook_point] if hook_point else self.places:
+            here = self.places[name]
+            peaks, at = here.effect.max(dim=0)
+            top = peaks.argsort(descending=True, stable=True)[: max(0, count)]
+            for feature in top[peaks[top] > 0].tolist():
+                row = int(at[feature])
+                found.append(
+                    FoundFeature(
+                        name,
+                        feature,
+                        self.notes[name].label(feature),
+                        float(peaks[feature]),
+                        here.steps[row],
+                        float(here.mean_with[row, feature]),
+                        float(here.mean_without[row, feature]),
+                    )
+                )
+        return sorted(found, key=lambda one: -one.effect)[:count]
 
-    def _add_to_maps(self, codes: Codes) -> None:
-        if self._maps is None:
-            return
-        cells, device = self._maps.shape[1], self._maps.device
-        if codes.shape[-1] != cells:
-            raise RevelioError(f"Codes of {codes.shape[-1]} tokens do not lie on the grid {self.grid}.")
-        cell = torch.arange(cells, device=device)[:, None]
-        where = (codes.indices.to(device) * cells + cell).flatten()
-        self._maps.view(-1).index_add_(0, where, codes.values.to(device).flatten())
-        self._layers += codes.shape[:-1].numel()
 
+def find_features(
+    with_it: Trace, without: Trace | None = None, *, mask: Tensor | None = None, role: str = "cond"
+) -> Findings:
+    """Effect sizes of all features at every hook point and step that was recorded.
 
-def contrast(
-    with_concept: FeaturePeaks | Codes | Trace | Iterable[Codes | Trace],
-    without_concept: FeaturePeaks | Codes | Trace | Iterable[Codes | Trace],
-    *,
-    hook_point: str = "",
-    role: str = "cond",
-    count: int = 16,
-    min_score: float = 0.0,
-) -> list[ContrastedFeature]:
-    """The features that tell generations with a concept from those without, strongest first.
-
-    Each side is running means already taken, or codes [items, ..., tokens, k], or traces, or any
-    number of these; they are gone through once. hook_point and role choose what is read of traces.
+    With two traces: the pictures of the first against those of the second, of which there may be another
+    number; a mask then says where in both to look. With one trace: inside the mask against outside it.
+    mask: [height, width] or [pictures, height, width] in 0..1 of any size, fitted to the tokens by area.
+    Raises RevelioError when there is nothing to compare with, or the traces have nothing in common.
     """
-    return rank(
-        _gathered(with_concept, hook_point, role),
-        _gathered(without_concept, hook_point, role),
-        count=count,
-        min_score=min_score,
-    )
-
-
-def rank(
-    with_concept: FeaturePeaks, without_concept: FeaturePeaks, *, count: int = 16, min_score: float = 0.0
-) -> list[ContrastedFeature]:
-    """At most `count` features by m+ - m-, among those with m+ > m- and score > min_score."""
-    if with_concept.n_features != without_concept.n_features:
-        raise RevelioError("The two sides come from different dictionaries; record both with the same one.")
-    found = rank_contrast(
-        with_concept.mean_peak().cpu(), without_concept.mean_peak().cpu(), count=count, min_score=min_score
-    )
-    columns = (found.features, found.scores, found.mean_with, found.mean_without)
-    return [ContrastedFeature(*row) for row in zip(*columns, strict=True)]
-
-
-def _gathered(
-    side: FeaturePeaks | Codes | Trace | Iterable[Codes | Trace], hook_point: str, role: str
-) -> FeaturePeaks:
-    if isinstance(side, FeaturePeaks):
-        return side
-    peaks: FeaturePeaks | None = None
-    for part in [side] if isinstance(side, Codes | Trace) else side:
-        if isinstance(part, Trace):
-            frames = part.steps(hook_point or _only_hook_point(part), role)
-            steps = [frame.codes for frame in frames]
-        else:
-            steps = [part]
-        peaks = peaks or FeaturePeaks(steps[0].n_features)
-        peaks.add(steps)
-    if peaks is None:
-        raise RevelioError("There are no generations to compare; give at least one on each side.")
-    return peaks
-
-
-def _only_hook_point(trace: Trace) -> str:
-    if len(trace.hook_points) != 1:
+    if mask is not None:
+        mask = checked_mask(mask)
+    if without is None and mask is None:
         raise RevelioError(
-            f"Say which hook point to compare: {', '.join(trace.hook_points) or 'none recorded'}."
+            "There is nothing to compare with: connect a second trace without the concept, or a mask that "
+            "shows where the concept is in this one."
         )
-    return trace.hook_points[0]
+    names = _common_places(with_it, without)
+    places = {name: _effects(name, with_it, without, mask, role) for name in names}
+    return Findings(places, with_it.total_steps, with_it.dictionaries)
+
+
+def _common_places(with_it: Trace, without: Trace | None) -> list[str]:
+    """The hook points that both recorded, with one dictionary and one schedule."""
+    if without is None:
+        names = list(with_it.hook_points)
+    else:
+        names = [name for name in with_it.hook_points if name in without.hook_points]
+        if with_it.total_steps != without.total_steps:
+            raise RevelioError(
+                f"The two runs have {with_it.total_steps} and {without.total_steps} steps; give both "
+                "samplers the same number, so that step can be compared with step."
+            )
+    if not names:
+        raise RevelioError(
+            "The two traces have no hook point in common; record both with the same SAEs."
+            if without is not None and with_it.frames and without.frames
+            else "A trace is empty: its sampler made no step with the recorded model; sample at least one."
+        )
+    for name in names:
+        sizes = {trace.dictionaries[name].n_features for trace in (with_it, without) if trace is not None}
+        if len(sizes) > 1:
+            raise RevelioError(
+                f"The two traces recorded {name} with different SAEs; record both with the same one."
+            )
+    return names
+
+
+def _effects(name: str, with_it: Trace, without: Trace | None, mask: Tensor | None, role: str) -> Effects:
+    ours = {frame.step: frame for frame in with_it.steps(name, role)}
+    theirs = None if without is None else {frame.step: frame for frame in without.steps(name, role)}
+    steps = tuple(step for step in ours if theirs is None or step in theirs)
+    if not steps:
+        raise RevelioError(f"The two runs recorded no step of {name} in common; record the same steps.")
+    rows = []
+    for step in steps:
+        n = ours[step].codes.n_features
+        high, low = Spread(n), Spread(n)
+        if theirs is None:
+            assert mask is not None
+            _add_sides(high, low, ours[step], mask)
+        else:
+            high.add(_peaks(ours[step], mask))
+            low.add(_peaks(theirs[step], mask))
+        rows.append((effect_size(high, low), high.mean.float(), low.mean.float()))
+    return Effects(steps, *(torch.stack(column) for column in zip(*rows, strict=True)))
+
+
+def _peaks(frame: Frame, mask: Tensor | None) -> Tensor:
+    """Each feature's maximum over the tokens of each picture, inside the mask: [items, n]."""
+    codes = frame.codes
+    if mask is not None:
+        inside = _on_tokens(mask, frame)
+        codes = Codes(codes.indices, codes.values * inside[..., None], codes.n_features)
+    return codes.peaks()
+
+
+def _add_sides(inside: Spread, outside: Spread, frame: Frame, mask: Tensor) -> None:
+    weights = _on_tokens(mask, frame)
+    for side, share in ((inside, weights), (outside, 1 - weights)):
+        if float(share.sum()) < _TINY:
+            raise RevelioError(
+                "The mask is the same all over the picture; paint the part that shows the concept white and "
+                "leave the rest black."
+            )
+        side.add_tokens(frame.codes, share)
+
+
+def _on_tokens(mask: Tensor, frame: Frame) -> Tensor:
+    """The mask of each picture, averaged over the area of each token: float32 [items, tokens]."""
+    items, tokens = frame.codes.shape
+    on_grid = functional.interpolate(mask[:, None].cpu(), size=frame.grid[-2:], mode="area").flatten(1)
+    chosen = on_grid[[number % len(mask) for number in range(items)]]
+    return chosen.repeat(1, tokens // chosen.shape[1])  # of a video, in every frame

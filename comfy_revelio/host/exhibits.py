@@ -16,6 +16,7 @@ import folder_paths
 import torch
 
 from .. import tensor_file
+from ..analysis.index import IndexHead, read_examples
 from ..analysis.presence import concept_presence, nearest_features
 from ..dictionary import Dictionary
 from ..errors import RevelioError
@@ -50,6 +51,8 @@ class Exhibit:
     dictionaries: Mapping[str, ReferenceType[Dictionary]]
     trace: Trace | None = field(repr=False)
     """None while it lies in the temp folder."""
+    indexes: Mapping[str, IndexHead] = field(default_factory=dict)
+    """Feature indexes by hook point."""
 
 
 class Exhibits:
@@ -59,16 +62,22 @@ class Exhibits:
         self._known: OrderedDict[str, Exhibit] = OrderedDict()
         self._lock = threading.Lock()
 
-    def show(self, trace: Trace, dictionaries: Mapping[str, Dictionary]) -> str:
+    def show(
+        self,
+        trace: Trace,
+        dictionaries: Mapping[str, Dictionary],
+        indexes: Mapping[str, IndexHead] | None = None,
+    ) -> str:
         """The key under which pages can ask about the trace; the same as before for the same objects."""
         references = {name: ref(dictionary) for name, dictionary in dictionaries.items()}
         with self._lock:
+            asked = (references, dict(indexes or {}))
             for key, known in self._known.items():
-                if known.trace is trace and known.dictionaries == references:
+                if known.trace is trace and (known.dictionaries, known.indexes) == asked:
                     self._known.move_to_end(key)
                     return key
             key = secrets.token_hex(16)
-            self._known[key] = Exhibit(key, references, trace)
+            self._known[key] = Exhibit(key, asked[0], trace, asked[1])
             self._make_room()
             return key
 
@@ -87,6 +96,11 @@ class Exhibits:
             trace = known.trace
             assert trace is not None
             return trace, {name: reference() for name, reference in known.dictionaries.items()}
+
+    def indexes(self, key: str) -> Mapping[str, IndexHead]:
+        """The feature indexes of what is shown under a key; KeyError when nothing is."""
+        with self._lock:
+            return self._known[key].indexes
 
     def _make_room(self) -> None:
         """The oldest traces go to the temp folder, and the oldest of those away; the newest always stays."""
@@ -113,7 +127,7 @@ EXHIBITS = Exhibits()
 """Those of this server. Bounded, and only of runs whose Explorer node was there to show them."""
 
 
-def describe(key: str, trace: Trace, dictionaries: Known) -> dict[str, Any]:
+def describe(key: str, trace: Trace, dictionaries: Known, indexes: Mapping[str, IndexHead]) -> dict[str, Any]:
     """What a page needs to know before it asks for codes; all names and sizes, no tensors.
 
     missing: what to do about a dictionary that has been dropped; "" where none has.
@@ -139,6 +153,7 @@ def describe(key: str, trace: Trace, dictionaries: Known) -> dict[str, Any]:
                 ],
                 "neighbours": dictionary is not None,
                 "missing": GONE if name in dictionaries and dictionary is None else "",
+                "examples": name in indexes,
                 "dictionary": _identity(trace, name),
             }
         )
@@ -177,6 +192,19 @@ def neighbours(dictionary: Dictionary | None, feature: int) -> list[dict[str, fl
     if dictionary is None:
         return []
     return [{"feature": n, "cosine": round(c, 4)} for n, c in nearest_features(dictionary, feature)]
+
+
+def examples(index: IndexHead, feature: int) -> bytes:
+    """What a feature fires on most, as a safetensors file: crops uint8 [m, side, side, 3], value float32 [m].
+
+    What the index calls the feature is in the metadata: label, by, and score where there is one.
+    """
+    found = read_examples(index, feature)
+    metadata = {}
+    if (label := index.labels.get(feature)) is not None:
+        metadata = {"label": label.text, "by": label.by}
+        metadata |= {} if label.score is None else {"score": f"{label.score:g}"}
+    return tensor_file.to_bytes({"crops": found.crops, "value": found.value}, metadata)
 
 
 def _check_item(trace: Trace, item: int) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import hookpoints
+from ..errors import RevelioError
 from ..training.harvest import Drawing, Item, Taken, Wanted, read_image
 from .generate import Conditioning, encode, encoded_batches, sample
 from .harvest import listen
@@ -39,11 +40,13 @@ class ComfyHost:
         self.drawing = drawing
         self.sampling: dict[str, Any] = {"sampler": sampler, "scheduler": scheduler}
         self.settings = {"host": "comfyui", **drawing.told(), **self.sampling}
+        self._drawn: dict[int, Tensor] = {}
 
     def hook_point(self, name: str) -> str:
         return hookpoints.resolve(network_of(self.model.model), name).name
 
     def run(self, items: Sequence[Item], wanted: Wanted) -> Iterator[Taken]:
+        self._drawn = {}
         prompts = [item.prompt for item in items]
         for rows, positive in encoded_batches(self.clip, prompts, len(items)):
             yield from self._run(items[rows], positive, wanted)
@@ -56,10 +59,20 @@ class ComfyHost:
         if items[0].image is None:
             negative = encode(self.clip, [""])
             seeds = [item.seed for item in items]
-            sample(tapped, positive, negative, seeds, **asdict(self.drawing), **self.sampling)
+            drawn = sample(tapped, positive, negative, seeds, **asdict(self.drawing), **self.sampling)
+            self._drawn |= {item.number: latent for item, latent in zip(items, drawn, strict=True)}
         else:
             self._look_at(tapped, items, positive, wanted.timesteps)
         return kept
+
+    def pictures(self, items: Sequence[Item]) -> list[Tensor]:
+        """The pictures [H, W, 3] in 0..1 of the items that were run last: drawn, or as they were read."""
+        if items[0].image is not None:
+            return [read_image(item, self.drawing) for item in items]
+        latents = torch.stack([self._drawn[item.number] for item in items])
+        if latents.ndim != 4:
+            raise RevelioError("This model makes videos, and only pictures can be shown here.")
+        return list(self.vae.decode(latents).float().cpu())
 
     def _listen(self, model: Any, name: str, wanted: Wanted, items: Sequence[Item], kept: list[Taken]) -> Any:
         from_images = items[0].image is not None

@@ -27,9 +27,9 @@ from ..training.harvest import Drawing, Wanted, harvest, items_of_prompts
 from ..training.run import train_on_shards
 from . import harvest as in_memory
 from . import sae_files
-from .generate import encode, encoded_batches, sample
 from .harvest_host import ComfyHost
 from .model_taps import network_of
+from .record_prompts import in_parts
 from .sae_files import SAEHandle
 
 FOLDER = "revelio_activations"
@@ -167,25 +167,13 @@ def vector_of_prompts(
         )
     plain = hookpoints.resolve(network_of(model.model), hook_point).name
     bar = comfy.utils.ProgressBar(len(with_it) + len(without))
-    negative = encode(clip, [""])
+    settings: dict[str, Any] = {"steps": steps, "cfg": cfg, "height": height, "width": width}
     sides: list[Tensor] = []
     for prompts in (with_it, without):
 
         def generate(tapped: Any, prompts: Sequence[str] = prompts) -> None:
-            for rows, positive in encoded_batches(clip, prompts, 8):
-                comfy.model_management.throw_exception_if_processing_interrupted()
-                seeds = range(seed + rows.start, seed + rows.stop)
-                sample(
-                    tapped,
-                    positive,
-                    negative,
-                    seeds,
-                    steps=steps,
-                    cfg=cfg,
-                    height=height,
-                    width=width,
-                )
-                bar.update(len(seeds))
+            for latents in in_parts(tapped, clip, prompts, seed, **settings):
+                bar.update(len(latents))
 
         maps = in_memory.harvest(model, [plain], generate)[plain]
         sides.append(maps.flatten(0, -2).float())

@@ -4,9 +4,11 @@
     GET /revelio/traces/{key}/codes?hook_point=&role=&item=             codes by feature, as safetensors
     GET /revelio/traces/{key}/concepts?hook_point=&role=&item=          maps of concepts, as safetensors
     GET /revelio/traces/{key}/neighbours?hook_point=&feature=           nearest features, as JSON
+    GET /revelio/traces/{key}/examples?hook_point=&feature=             what it fires on, as safetensors
 
 A key is 32 hexadecimal digits that the server made itself; all else is checked against what the trace holds.
-No request carries a path, and none makes the server read a file but the trace's own in the temp folder.
+No request carries a path, and none makes the server read a file but the trace's own in the temp folder and
+the feature index that Load SAE has found beside the SAE of the run.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ def add_to(routes: web.RouteTableDef) -> None:
         ("/codes", _codes),
         ("/concepts", _concepts),
         ("/neighbours", _neighbours),
+        ("/examples", _examples),
     ):
         routes.get(base + end)(_guarded(answer))
 
@@ -91,7 +94,8 @@ def _checked_query(request: web.Request) -> dict[str, str]:
 
 def _description(key: str, query: dict[str, str]) -> web.Response:
     _only(query)
-    return web.json_response(exhibits.describe(key, *_shown(key)))
+    trace, dictionaries = _shown(key)
+    return web.json_response(exhibits.describe(key, trace, dictionaries, exhibits.EXHIBITS.indexes(key)))
 
 
 def _codes(key: str, query: dict[str, str]) -> web.Response:
@@ -111,11 +115,21 @@ def _concepts(key: str, query: dict[str, str]) -> web.Response:
 def _neighbours(key: str, query: dict[str, str]) -> web.Response:
     _only(query, "hook_point", "feature")
     trace, dictionaries = _shown(key)
-    place, feature = _place(trace, query), _number(query, "feature")
-    if feature >= trace.dictionaries[place].n_features:
-        raise _Refused(404, f"There is no feature {feature} at {place}.")
+    place = _place(trace, query)
+    feature = _feature(trace, place, query)
     found = exhibits.neighbours(_dictionary(dictionaries, place), feature)
     return web.json_response({"neighbours": found}, headers=_FOREVER)
+
+
+def _examples(key: str, query: dict[str, str]) -> web.Response:
+    _only(query, "hook_point", "feature")
+    trace, _ = _shown(key)
+    place = _place(trace, query)
+    feature = _feature(trace, place, query)
+    index = exhibits.EXHIBITS.indexes(key).get(place)
+    if index is None:
+        raise _Refused(404, f"There is no feature index for {place}.")
+    return _bytes(exhibits.examples(index, feature))
 
 
 def _shown(key: str) -> Any:
@@ -146,6 +160,13 @@ def _place(trace: Any, query: dict[str, str]) -> str:
     if "role" in query and query["role"] not in trace.roles(name):
         raise _Refused(404, "This role was not recorded.")
     return name
+
+
+def _feature(trace: Any, place: str, query: dict[str, str]) -> int:
+    feature = _number(query, "feature")
+    if feature >= trace.dictionaries[place].n_features:
+        raise _Refused(404, f"There is no feature {feature} at {place}.")
+    return feature
 
 
 def _number(query: dict[str, str], name: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,12 +14,15 @@ import folder_paths
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP
 
+from ..analysis.index import IndexHead, beside, identity, read_head
+from ..analysis.index.form import labels_by_name
 from ..dictionary.dictionary import Dictionary
 from ..dictionary.formats import load_dictionary, probe
 from ..errors import RevelioError
 
 FOLDER = "sae"
 EXTENSIONS = {".safetensors", ".pt", ".pth", ".gz"}
+_bundled: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +32,8 @@ class SAEHandle:
     dictionary: Dictionary
     patcher: ModelPatcher
     name: str
+    index: IndexHead | None = None
+    """The feature index that lies beside the file."""
 
     @property
     def title(self) -> str:
@@ -44,6 +50,8 @@ def register_folder(bundled: Path) -> None:
     What another pack has registered under the same name stays.
     """
     roots, extensions = folder_paths.folder_names_and_paths.get(FOLDER, ([], set()))
+    global _bundled
+    _bundled = bundled
     known: list[str] = list(roots)
     for root in (os.path.join(folder_paths.models_dir, FOLDER), str(bundled)):
         if root not in known:
@@ -80,21 +88,43 @@ def check(name: str) -> str | None:
 
 
 def fingerprint(name: str) -> str:
-    """Changes when the file does: its size and modification time."""
+    """Changes when the file or its index does: size and modification time."""
     try:
-        stat = path_of(name).stat()
+        stats = [path.stat() for path in (path_of(name), index_of(name)) if path is not None]
     except (RevelioError, OSError):
         return "missing"
-    return f"{stat.st_size}:{stat.st_mtime_ns}"
+    return " ".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats)
 
 
 def load(name: str, hook_point: str = "", captured: str = "") -> SAEHandle:
-    """Load the SAE file called `name`; hook_point and captured override what it says when not empty."""
+    """Load the SAE file called `name`; hook_point and captured override what it says when not empty.
+
+    Labels of its feature index come in addition to its own.
+    """
     dictionary = load_dictionary(path_of(name), hook_point=hook_point.strip(), captured=captured)
-    return handle(dictionary, name)
+    index = _index_for(dictionary, name)
+    if index is not None:
+        own = {label.lower() for label in dictionary.labels}
+        found = labels_by_name(index.labels)
+        dictionary.labels |= {label: list(f) for label, f in found.items() if label.lower() not in own}
+    return handle(dictionary, name, index)
 
 
-def handle(dictionary: Dictionary, name: str) -> SAEHandle:
+def index_of(name: str) -> Path | None:
+    """The index of the SAE file called `name`, in any of the folders; None when there is none."""
+    found = folder_paths.get_full_path(FOLDER, beside(name).as_posix()) if name else None
+    return None if found is None else Path(found)
+
+
+def index_target(name: str) -> Path:
+    """Where the index of an SAE file is to be written: beside it; of the pack's own, in models/sae."""
+    path = path_of(name)
+    if _bundled is not None and _bundled.resolve() in path.resolve().parents:
+        return Path(folder_paths.get_folder_paths(FOLDER)[0]) / beside(name)
+    return beside(path)
+
+
+def handle(dictionary: Dictionary, name: str, index: IndexHead | None = None) -> SAEHandle:
     """Wrap a dictionary so that it loads and offloads with the models that use it."""
     dictionary.requires_grad_(False).eval()
     patcher = ModelPatcher(
@@ -104,7 +134,22 @@ def handle(dictionary: Dictionary, name: str) -> SAEHandle:
     )
     # ComfyUI moves parameters of leaf modules; an SAE keeps its weights as buffers, so it moves as a whole.
     patcher.add_callback_with_key(CallbacksMP.ON_LOAD, "revelio", _move_whole)
-    return SAEHandle(dictionary, patcher, name)
+    return SAEHandle(dictionary, patcher, name, index)
+
+
+def _index_for(dictionary: Dictionary, name: str) -> IndexHead | None:
+    """The head of the index of a loaded file; a broken or outdated one is not used, which the log says."""
+    path = index_of(name)
+    if path is None:
+        return None
+    try:
+        head = read_head(path)
+        if head.dictionary == identity(dictionary):
+            return head
+        logging.warning("Revelio: %s belongs to another SAE than %s; make the index again.", path, name)
+    except RevelioError as problem:
+        logging.warning("Revelio: %s", problem)
+    return None
 
 
 def _move_whole(patcher: ModelPatcher, device: Any = None, *_: Any) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..dictionary import Dictionary
+    from ..steering import Selection
     from ..trace import FeatureScore
 
 _HEADER = ("feature", "label", "peak", "mean", "share of tokens")
@@ -26,6 +28,20 @@ def feature_table(scores: Sequence[FeatureScore]) -> str:
     return table(
         [_HEADER[c] for c in kept], [[row[c] for c in kept] for row in rows], numbers_from=len(kept) - 3
     )
+
+
+def selection_table(selection: Selection, dictionary: Dictionary) -> str:
+    """What is selected, and with which weights: the features, then the concepts."""
+    known = {id(concept): name for name, concept in dictionary.concepts.items()}
+    pairs = zip(selection.features, selection.weights, strict=True)
+    rows = [(f"#{feature}", dictionary.label_of(feature) or "-", f"{weight:g}") for feature, weight in pairs]
+    rows += [
+        ("concept", known.get(id(concept), f"{len(concept.features)} features"), f"{weight:g}")
+        for concept, weight in selection.concepts
+    ]
+    if not rows:
+        return "Nothing is selected."
+    return table(("feature", "label", "weight"), rows, numbers_from=2)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers_from: int) -> str:

@@ -16,6 +16,8 @@ from ..errors import RevelioError
 if TYPE_CHECKING:
     from ..trace import Trace
 
+_MOST_LISTED = 40
+
 
 class Vocabulary(Protocol):
     """What can be chosen from: a dictionary, or what a trace remembers of one."""
@@ -70,6 +72,8 @@ class Selection:
         """Both together; what both name has the weight that it has here. Other features keep their source."""
         if others is None:
             return self
+        if self.features and others.features and self.source and others.source:
+            others.check_source(self.source)
         features = dict(zip(others.features, others.weights, strict=True))
         features |= dict(zip(self.features, self.weights, strict=True))
         concepts = dict(others.concepts) | dict(self.concepts)
@@ -133,12 +137,13 @@ def parse_selection(
     *,
     look_up: bool = True,
 ) -> Selection:
-    """Read features as a user writes them: "1203", "1203, 77:0.5", "glasses", "glasses:2, 31".
+    """Read features as a user writes them: "1203", "1203, 77:0.5", "#1203 = -1", "glasses:2, 31".
 
-    A name is one of the concepts, else a label of the dictionary, whatever its case; a label stands for all
-    features under it. ":number" gives a weight. Where something is named twice, the later weight holds.
-    Empty text is an empty selection. look_up: False leaves the names to whoever steers, as `named`, for only
-    the dictionary itself knows its concepts. Raises RevelioError for unknown names and features out of range.
+    Between them stand commas, semicolons or line ends. A name is one of the concepts, else a label of the
+    dictionary, whatever its case; a label stands for all features under it. ":number" or "= number" gives a
+    weight. Where something is named twice, the later weight holds. Empty text is an empty selection.
+    look_up: False leaves the names to whoever steers, as `named`, for only the dictionary itself knows its
+    concepts. Raises RevelioError for unknown names and features out of range.
     """
     concepts = concepts or {}
     names = list(dict.fromkeys((*concepts, *dictionary.labels)))
@@ -150,9 +155,10 @@ def parse_selection(
         if not part:
             continue
         name, weight = _split_weight(part, names)
-        if re.fullmatch(r"[+-]?\d+", name):
-            check_feature(int(name), dictionary.n_features)
-            chosen[int(name)] = weight
+        if re.fullmatch(r"[+-]?\d+|#\d+", name):
+            number = int(name.removeprefix("#"))
+            check_feature(number, dictionary.n_features)
+            chosen[number] = weight
             continue
         if not look_up:
             named[name] = weight
@@ -192,16 +198,16 @@ def features_in_trace(trace: Trace, text: str, connected: Selection | None = Non
 
 
 def _split_weight(part: str, names: Sequence[str]) -> tuple[str, float]:
-    name, colon, number = part.rpartition(":")
-    if not colon or part.lower() in (known.lower() for known in names):
+    found = re.fullmatch(r"(.*?)\s*[:=]([^:=]*)", part)
+    if found is None or part.lower() in (known.lower() for known in names):
         return part, 1.0
     try:
-        weight = float(number)
+        weight = float(found[2])
     except ValueError:
         weight = math.nan
     if not math.isfinite(weight):
-        raise RevelioError(f"The weight in {part!r} must be a number, as in 1203:0.5.")
-    return name.strip(), weight
+        raise RevelioError(f"The weight in {part!r} must be a number, as in 1203:0.5 or 1203 = 0.5.")
+    return found[1].strip(), weight
 
 
 def _find(name: str, names: Sequence[str], n_features: int) -> str:
@@ -210,5 +216,11 @@ def _find(name: str, names: Sequence[str], n_features: int) -> str:
             return known
     raise RevelioError(
         f"Unknown feature {name!r}: give numbers from 0 to {n_features - 1}"
-        + (f" or one of the labels {', '.join(names)}." if names else "; this dictionary has no labels.")
+        + (f" or one of the labels {_listed(names)}." if names else "; this dictionary has no labels.")
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first names; an index may bring hundreds."""
+    more = len(names) - _MOST_LISTED
+    return ", ".join(names[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -100,6 +100,13 @@ class ShardSet:
         out = (_hash(items, _SPLIT_KEY) >> np.uint64(11)) * 2.0**-53 < held_out
         return RowView(self, begins[~out], counts[~out]), RowView(self, begins[out], counts[out])
 
+    def rows_of_items(self) -> dict[int, int]:
+        """How many rows each item has."""
+        begins, items = self._runs
+        numbers, place = np.unique(items, return_inverse=True)
+        rows = np.bincount(place, weights=np.diff(begins, append=self.n_rows)).astype(np.int64)
+        return dict(zip(numbers.tolist(), rows.tolist(), strict=True))
+
     def _room(self, n: int) -> _Planes:
         """Memory for n rows."""
         return {name: np.empty((n, width), np.uint8) for name, width in self._widths.items()}

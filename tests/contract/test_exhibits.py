@@ -52,6 +52,23 @@ def make_trace(pack: Callable[[str], ModuleType], sae: Callable[..., Any]) -> Ca
     return make
 
 
+@pytest.fixture
+def index(pack: Callable[[str], ModuleType], sae: Callable[..., Any], tmp_path: Path) -> Any:
+    """The head of an index in which feature 7 has two examples of 8 by 8 pixels, and a label."""
+    package = pack("comfy_revelio.analysis.index")
+    starts = torch.zeros(97, dtype=torch.int64)
+    starts[8:] = 2
+    crops = torch.tensor([1, 2], dtype=torch.uint8)[:, None, None, None].expand(2, 8, 8, 3)
+    dictionary = package.identity(sae().dictionary)
+    made = package.FeatureIndex(
+        PLACE, dictionary, (4, 6), 9, "made up", starts, torch.tensor([3.0, 2.0]),
+        torch.tensor([4, 5]), torch.zeros(2, dtype=torch.int32), torch.ones(2),
+        *(torch.zeros(96) for _ in range(3)), crops, {7: package.Label("round glasses", 2.5, "captions")},
+    )  # fmt: skip
+    package.write_index(made, tmp_path / "a.index.safetensors")
+    return package.read_head(tmp_path / "a.index.safetensors")
+
+
 def _concept(pack: Callable[[str], ModuleType]) -> Any:
     generator = torch.Generator().manual_seed(3)
     maps = torch.rand(1, 3, 4, 6, generator=generator)
@@ -115,6 +132,37 @@ class TestAnswers:
         (expected,) = presence(trace.steps(PLACE), dictionaries[PLACE], 1)
         assert torch.allclose(packed["maps"][0] * packed["scale"][0], expected, atol=1e-3)
 
+    def test_examples_of_one_feature(
+        self, ask: Ask, exhibits: ModuleType, make_trace: Any, index: Any
+    ) -> None:
+        key = exhibits.EXHIBITS.show(*make_trace(), {PLACE: index})
+        assert json.loads(ask(f"/revelio/traces/{key}")[1])["places"][0]["examples"] is True
+        status, body = ask(f"/revelio/traces/{key}/examples?hook_point={PLACE}&feature=7")
+        assert status == 200 and len(body) < 2000  # this feature's crops and nothing else
+        found = load(body)
+        assert set(found) == {"crops", "value"}
+        assert found["value"].tolist() == [3.0, 2.0]
+        assert found["crops"].shape == (2, 8, 8, 3) and int(found["crops"][1].min()) == 2
+        assert b'"label":"round glasses"' in body and b'"score":"2.5"' in body
+        status, body = ask(f"/revelio/traces/{key}/examples?hook_point={PLACE}&feature=8")
+        assert status == 200 and len(load(body)["crops"]) == 0 and b"label" not in body
+
+    def test_without_an_index_there_are_none(self, ask: Ask, exhibits: ModuleType, make_trace: Any) -> None:
+        key = exhibits.EXHIBITS.show(*make_trace())
+        assert json.loads(ask(f"/revelio/traces/{key}")[1])["places"][0]["examples"] is False
+        status, body = ask(f"/revelio/traces/{key}/examples?hook_point={PLACE}&feature=7")
+        assert status == 404 and b"no feature index" in body
+
+    def test_an_index_that_is_gone_or_broken_is_told(
+        self, ask: Ask, exhibits: ModuleType, make_trace: Any, index: Any
+    ) -> None:
+        key = exhibits.EXHIBITS.show(*make_trace(), {PLACE: index})
+        path = f"/revelio/traces/{key}/examples?hook_point={PLACE}&feature=7"
+        index.path.write_bytes(index.path.read_bytes()[:200])
+        assert ask(path)[0] == 400
+        index.path.unlink()
+        assert ask(path)[0] == 400
+
     def test_neighbours(self, ask: Ask, exhibits: ModuleType, make_trace: Any) -> None:
         trace, dictionaries = make_trace()
         path = f"neighbours?hook_point={PLACE}&feature=7"
@@ -142,6 +190,17 @@ REFUSED = {
     "an item that is no number": (f"/revelio/traces/{{key}}/codes?hook_point={PLACE}&role=cond&item=-1", 400),
     "an item too high": (f"/revelio/traces/{{key}}/concepts?hook_point={PLACE}&role=cond&item=2", 400),
     "a feature too high": (f"/revelio/traces/{{key}}/neighbours?hook_point={PLACE}&feature=96", 404),
+    "examples of a feature too high": (
+        f"/revelio/traces/{{key}}/examples?hook_point={PLACE}&feature=96",
+        404,
+    ),
+    "examples of a path": ("/revelio/traces/{key}/examples?hook_point=../../x&feature=1", 404),
+    "examples with a file": (
+        f"/revelio/traces/{{key}}/examples?hook_point={PLACE}&feature=1&file=/etc/passwd",
+        400,
+    ),
+    "examples of no feature": (f"/revelio/traces/{{key}}/examples?hook_point={PLACE}", 400),
+    "examples of a word": (f"/revelio/traces/{{key}}/examples?hook_point={PLACE}&feature=..%2Fx", 400),
     "a number too long": (f"/revelio/traces/{{key}}/neighbours?hook_point={PLACE}&feature=1{'0' * 20}", 400),
     "a question too long": (f"/revelio/traces/{{key}}/codes?hook_point={'x' * 600}&role=cond&item=0", 414),
     "a description with a question": ("/revelio/traces/{key}?x=1", 400),

@@ -2,7 +2,7 @@
 
 /** A safetensors file of typed arrays. */
 export function safetensors(tensors, shapes = {}, metadata = {}) {
-  const kinds = {Int16Array: 'I16', Int32Array: 'I32', Float32Array: 'F32'}
+  const kinds = {Uint8Array: 'U8', Int16Array: 'I16', Int32Array: 'I32', Float32Array: 'F32'}
   const names = Object.keys(tensors).sort((a, b) => tensors[b].BYTES_PER_ELEMENT - tensors[a].BYTES_PER_ELEMENT)
   const header = {__metadata__: metadata}
   let end = 0

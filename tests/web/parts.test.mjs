@@ -6,6 +6,7 @@ import {findSubjects} from '../../web/explorer/find.js'
 import {Labels, builtIn, userShelf} from '../../web/explorer/labels.js'
 import {boxBetween, cellsIn, paintedOf, paintedShare, paintedText, stroke, unpainted} from '../../web/explorer/region.js'
 import {Run, openRun} from '../../web/explorer/run.js'
+import {openExamples} from '../../web/explorer/examples.js'
 import {initialState, keptOf, trusted} from '../../web/explorer/store.js'
 import {codesFile, safetensors} from './made.mjs'
 
@@ -136,13 +137,25 @@ test('what a stranger’s workflow holds is checked', () => {
   assert.deepEqual(trusted(null), {})
 })
 
+const examplesFile = () =>
+  safetensors({crops: Uint8Array.from({length: 2 * 2 * 2 * 3}, (_, at) => at), value: new Float32Array([2, 0.5])}, {crops: [2, 2, 2, 3]}, {label: 'hat', by: 'captions', score: '3.1'})
+
+test('crops of an index become pixels', () => {
+  const found = openExamples(examplesFile())
+  assert.deepEqual([found.side, found.values, found.label, found.by, found.score], [2, [2, 0.5], 'hat', 'captions', '3.1'])
+  assert.deepEqual([...found.crops[1]], [12, 13, 14, 255, 15, 16, 17, 255, 18, 19, 20, 255, 21, 22, 23, 255])
+  const none = openExamples(safetensors({crops: new Uint8Array(), value: new Float32Array(2)}, {crops: [2, 0, 0, 3]}))
+  assert.deepEqual([none.crops, none.label], [[], ''])
+})
+
 test('a run is fetched part by part, once, and a refusal is told', async () => {
   const asked = []
-  const info = {key: 'k', total_steps: 1, sigmas: [1, 0], places: [{...PLACE, name: 'output_blocks.10.1'}, {...PLACE, name: 'output_blocks.2.1'}, {...PLACE, neighbours: true}]}
+  const info = {key: 'k', total_steps: 1, sigmas: [1, 0], places: [{...PLACE, name: 'output_blocks.10.1'}, {...PLACE, name: 'output_blocks.2.1'}, {...PLACE, neighbours: true, examples: true}]}
   const answers = {
     '/revelio/traces/k': JSON.stringify(info),
     '/revelio/traces/k/codes?hook_point=middle_block.1&role=cond&item=0': codesFile([[[1], [0]]], 1, 2),
     '/revelio/traces/k/concepts?hook_point=middle_block.1&role=cond&item=0': safetensors({maps: new Int16Array(4), scale: new Float32Array(2)}, {maps: [2, 1, 1, 2]}),
+    '/revelio/traces/k/examples?hook_point=middle_block.1&feature=3': examplesFile(),
     '/revelio/traces/k/neighbours?hook_point=middle_block.1&feature=3': '{"neighbours":[{"feature":9,"cosine":0.5}]}',
   }
   const fetch = async path => { asked.push(path); return path in answers ? new Response(answers[path]) : new Response('{"error":"Gone."}', {status: 404}) }
@@ -155,6 +168,8 @@ test('a run is fetched part by part, once, and a refusal is told', async () => {
   assert.equal(asked.length, 2)
   assert.deepEqual((await run.presence('middle_block.1', 'cond', 0)).names, ['sunglasses', 'glasses'])
   assert.deepEqual(await run.neighbours('middle_block.1', 3), [{feature: 9, cosine: 0.5}])
+  assert.equal((await run.examples('middle_block.1', 3))?.label, 'hat')
+  assert.equal(await run.examples('output_blocks.2.1', 3), null)
   await assert.rejects(run.codes('middle_block.1', 'uncond', 0), /Gone/)
   await assert.rejects(openRun('gone', fetch), error => error.status === 404)
   assert.ok(run instanceof Run)

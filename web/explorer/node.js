@@ -106,14 +106,19 @@ function hide(node, name) {
 }
 
 /**
- * The Steer Features node that FEATURES leads to, and its strength.
+ * The Steer Features node that FEATURES leads to, also through Select Features, and its strength.
  * @param {Node} node
+ * @param {number} [depth]
  * @returns {import('./view.js').Target}
  */
-function steeredNode(node) {
+function steeredNode(node, depth = 0) {
   for (const id of node.outputs?.[0]?.links ?? []) {
     const link = node.graph?.links.get(id)
     const target = link && node.graph?.getNodeById(link.target_id)
+    if (target && target.type === 'RevelioSelectFeatures' && depth < 8) {
+      const further = steeredNode(target, depth + 1)
+      if (further.connected) return further
+    }
     const strength = target && target.type === 'RevelioSteerFeatures' && input(target, 'strength')
     if (strength) {
       const fix = () => {

@@ -2,6 +2,7 @@
 import {heatPixels, percent, written} from './colour.js'
 import {curveOf, peakOf} from './codes.js'
 import {drawCurve} from './curve.js'
+import {exampleCrops} from './examples.js'
 import {el, icon, put} from './dom.js'
 import {drawStrip} from './heat.js'
 import {mapsOf, meansOf, nameOf} from './subject.js'
@@ -79,7 +80,26 @@ function build(context, element, subject, strip, curve) {
     el('div', {class: 'rv-facts'}, ...facts(context, subject)),
     el('div', {class: 'rv-group'}, el('span', {}, t('At every step'))), strip,
     el('div', {class: 'rv-group'}, el('span', {}, t('Mean over the picture, step by step'))), curve,
+    subject.kind === 'feature' && examples(context, subject.feature),
     related(context, subject))
+}
+
+/**
+ * What the feature fires on most, where there is a feature index.
+ * @param {Context} context
+ * @param {number} feature
+ */
+function examples({run, store, t}, feature) {
+  const place = store.state.place
+  if (!run()?.place(place)?.examples) return null
+  const called = el('span', {class: 'rv-quiet'}), row = el('div', {class: 'rv-examples'})
+  run()?.examples(place, feature).then(found => {
+    if (!found) return
+    put(row, ...(found.crops.length ? exampleCrops(found, t) : [t('Nothing found.')]))
+    if (found.label) put(called, `“${found.label}”`)
+    called.title = found.score && `${t('score')} ${found.score} (${found.by})`
+  }, () => put(row, t('Nothing found.')))
+  return el('div', {}, el('div', {class: 'rv-group'}, el('span', {}, t('What it fires on most')), called), row)
 }
 
 /**

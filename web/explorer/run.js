@@ -13,6 +13,7 @@
  * @property {{name: string, features: number[]}[]} concepts
  * @property {boolean} neighbours
  * @property {string} missing  What to do about an SAE that is not in memory any more; "" where none was dropped.
+ * @property {boolean} examples  Whether there is a feature index.
  * @property {string} dictionary  Names the dictionary.
  *
  * @typedef {{key: string, total_steps: number, sigmas: number[], places: Place[]}} Info
@@ -20,6 +21,7 @@
  * @typedef {{feature: number, cosine: number}} Neighbour
  */
 import {openCodes} from './codes.js'
+import {openExamples} from './examples.js'
 import {openPresence} from './presence.js'
 
 /** Memory for codes; what was looked at longest ago goes first. */
@@ -100,6 +102,16 @@ export class Run {
     if (!this.place(place)?.neighbours) return []
     const answer = await answered(this._fetch(`${this._path}/neighbours?${query({hook_point: place, feature})}`))
     return (await answer.json()).neighbours
+  }
+
+  /**
+   * What a feature fires on most; null where there is no feature index.
+   * @param {string} place
+   * @param {number} feature
+   * @returns {Promise<import('./examples.js').Examples | null>}
+   */
+  async examples(place, feature) {
+    return this.place(place)?.examples ? this._get('examples', {hook_point: place, feature}, openExamples) : null
   }
 
   /**

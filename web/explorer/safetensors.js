@@ -1,11 +1,11 @@
 /**
  * The few bytes of format that the server answers in: a length, a JSON header, tensors one after another.
  *
- * @typedef {Int16Array | Int32Array | Float32Array} Numbers
+ * @typedef {Uint8Array | Int16Array | Int32Array | Float32Array} Numbers
  * @typedef {{metadata: Record<string, string>, tensors: Record<string, Numbers>, shapes: Record<string, number[]>}} File
  */
 
-const KINDS = /** @type {const} */ ({I16: Int16Array, I32: Int32Array, F32: Float32Array})
+const KINDS = /** @type {const} */ ({U8: Uint8Array, I16: Int16Array, I32: Int32Array, F32: Float32Array})
 
 /**
  * The tensors of a file as views of its own memory, without a copy.

@@ -49,6 +49,8 @@ const CHINESE = {
   'Give it a name': '给它起个名字',
   'Name of this feature': '这个特征的名字',
   'Name': '名字',
+  'What it fires on most': '它最强烈响应的内容',
+  'score': '得分',
   'strongest at': '最强于',
   'fires on': '激活范围',
   'of the picture': '的图像',

@@ -24,6 +24,8 @@ LABELS = {"glasses": [3, 1], "Red Hair": [7], "ratio 2:1": [9]}
         ("ratio 2:1", (9,), (1.0,), "ratio 2:1"),
         ("ratio 2:1:3", (9,), (3.0,), "ratio 2:1"),
         ("glasses, 3:0.25", (3, 1), (0.25, 1.0), "glasses"),
+        ("12 = -1\n#7=0.5", (12, 7), (-1.0, 0.5), ""),
+        ("glasses = 2\nratio 2:1 = 3", (3, 1, 9), (2.0, 2.0, 3.0), "glasses, ratio 2:1"),
         ("", (), (), ""),
         (" , ,", (), (), ""),
     ],
@@ -39,6 +41,9 @@ def test_what_people_write(make_dictionary, text, features, weights, label) -> N
         ("-1", "0 to 39"),
         ("3, 99999999999999999999", "0 to 39"),
         ("3:x", "weight"),
+        ("3 = ", "weight"),
+        ("#-3", "Unknown feature"),
+        ("#40", "0 to 39"),
         ("3:nan", "weight"),
         ("3:inf", "weight"),
         ("hat", r"hat.*glasses, Red Hair"),
@@ -140,6 +145,12 @@ class TestSigns:
         assert dict(zip(both.features, both.weights, strict=True)) == {4: 2.0, 9: 6.0, 3: 1.0}
         assert (both.source, both.concepts) == ("middle_block.1", ((concept, -1.0),))
         assert written.with_others(None) is written
+
+    def test_features_of_two_places_do_not_join(self) -> None:
+        here, there = Selection((3,), source="a"), Selection((4,), source="b")
+        with pytest.raises(RevelioError, match="found at b, but this SAE reads a"):
+            here.with_others(there)
+        assert here.with_others(Selection((), source="b")).features == (3,)
 
 
 class TestLookingAtATrace:

@@ -1,0 +1,19 @@
+"""The feature index: what each feature of a dictionary fires on, and what that is called, beside its file."""
+
+from .builder import IndexBuilder
+from .files import Examples, IndexHead, beside, read_examples, read_head, read_index, write_index
+from .form import FeatureIndex, Label, identity
+
+__all__ = [
+    "Examples",
+    "FeatureIndex",
+    "IndexBuilder",
+    "IndexHead",
+    "Label",
+    "beside",
+    "identity",
+    "read_examples",
+    "read_head",
+    "read_index",
+    "write_index",
+]

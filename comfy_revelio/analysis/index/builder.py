@@ -1,0 +1,163 @@
+"""Building a feature index while activations go by, picture after picture, in bounded memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ...dictionary import Codes, Dictionary
+from ...errors import RevelioError
+from ..contrast import Spread, effect_size
+from ..words import FEWEST, phrases
+from .crops import cropped
+from .files import LARGEST_CROP, MOST_EXAMPLES
+from .form import LONGEST_LABEL, FeatureIndex, Label, identity
+
+MOST_BYTES = 4 * 1024**3
+"""What the crops may take in memory."""
+MIN_EFFECT = 1.0
+"""Effect size from which a word is a label."""
+_WORDS_BYTES = 256 * 1024**2
+
+
+class IndexBuilder:
+    """Shown rows with `see` and, when all rows of a picture were seen, told so with `close`.
+
+    captions: by picture, as far as there are any; from them come the labels. top: examples kept of each
+    feature, every one from another picture. crop: side of the crops in pixels; 0 for none.
+    """
+
+    def __init__(
+        self,
+        dictionary: Dictionary,
+        captions: Mapping[int, str],
+        grid: tuple[int, int] | None,
+        *,
+        top: int = 8,
+        crop: int = 48,
+    ) -> None:
+        n = dictionary.n_features
+        if not 1 <= top <= MOST_EXAMPLES or not 0 <= crop <= LARGEST_CROP:
+            raise RevelioError(
+                f"An index keeps 1 to {MOST_EXAMPLES} examples of a feature, with crops of at most "
+                f"{LARGEST_CROP} pixels a side, not {top} with {crop}."
+            )
+        if (size := n * top * crop * crop * 3) > MOST_BYTES:
+            raise RevelioError(
+                f"{top} crops of {crop} pixels for each of {n} features would take {size / 2**30:.1f} GiB; "
+                f"take fewer or smaller ones, to stay below {MOST_BYTES / 2**30:.0f}."
+            )
+        self.dictionary, self.grid, self.items = dictionary, grid, 0
+        self._value = torch.zeros(n, top)
+        self._item = torch.zeros(n, top, dtype=torch.int64)
+        self._token = torch.zeros(n, top, dtype=torch.int32)
+        self._time = torch.zeros(n, top)
+        self._crops = torch.zeros(n, top, crop, crop, 3, dtype=torch.uint8) if crop and grid else None
+        self._fired, self._sum = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.float64)
+        self._tokens = 0
+        self._open: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._said = {number: phrases(text) for number, text in captions.items()}
+        self._everything = Spread(n)
+        self._words = {word: Spread(n) for word in _vocabulary(self._said, n)}
+
+    @torch.no_grad()
+    def see(self, item: int, timestep: float, rows: Tensor) -> None:
+        """Activations [T, d_model] of all tokens of a picture at a timestep, any number of times."""
+        device = self.dictionary.W_enc.device
+        codes = self.dictionary.encode(rows.to(device), timestep=timestep).to("cpu")
+        fires = codes.values > 0
+        fired = codes.indices[fires]
+        self._fired += torch.bincount(fired, minlength=len(self._fired))
+        self._sum.index_add_(0, fired, codes.values[fires].double())
+        self._tokens += len(rows)
+        peak, token = _strongest(codes)
+        if (known := self._open.get(item)) is None:
+            time = torch.full_like(peak, timestep)
+        else:
+            higher = peak > known[0]
+            peak, token = torch.where(higher, peak, known[0]), torch.where(higher, token, known[1])
+            time = torch.where(higher, timestep, known[2])
+        self._open[item] = (peak, token, time)
+
+    def close(self, item: int, picture: Tensor | None = None) -> None:
+        """All rows of a picture were seen; picture: [H, W, 3] in 0..1, for the crops."""
+        if item not in self._open:
+            return
+        peak, token, time = self._open.pop(item)
+        self.items += 1
+        if item in self._said:
+            self._everything.add(peak[None])
+            for word in self._said[item] & self._words.keys():
+                self._words[word].add(peak[None])
+        lowest, slot = self._value.min(dim=1)
+        features = (peak > lowest).nonzero()[:, 0]
+        slot = slot[features]
+        for kept, here in ((self._value, peak), (self._token, token), (self._time, time)):
+            kept[features, slot] = here[features].to(kept.dtype)
+        self._item[features, slot] = item
+        if self._crops is not None and picture is not None:
+            assert self.grid is not None
+            tokens, which = token[features].unique(return_inverse=True)
+            crops = cropped(picture, tokens, self.grid, self._crops.shape[2])
+            self._crops[features, slot] = crops[which]
+
+    def finish(self, source: str) -> FeatureIndex:
+        """The index of all pictures so far. source: what they were, in a few words."""
+        if not self.items:
+            raise RevelioError("There are no pictures to make an index of; give at least one.")
+        order = self._value.argsort(dim=1, descending=True, stable=True)
+        value = self._value.gather(1, order)
+        kept = value > 0
+        rows = torch.arange(len(order))[:, None].expand_as(order)[kept]
+        slots = order[kept]
+        counts = kept.sum(1)
+        return FeatureIndex(
+            self.dictionary.hook_point,
+            identity(self.dictionary),
+            self.grid,
+            self.items,
+            source,
+            torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
+            value[kept],
+            self._item[rows, slots],
+            self._token[rows, slots],
+            self._time[rows, slots],
+            (self._sum / self._fired.clamp(min=1)).float(),
+            value[:, 0].contiguous(),
+            (self._fired / max(1, self._tokens)).float(),
+            None if self._crops is None else self._crops[rows, slots],
+            self._labels(),
+        )
+
+    def _labels(self) -> dict[int, Label]:
+        """For each feature the word whose pictures it tells best from the others, if it is clear enough."""
+        best = torch.full((self.dictionary.n_features,), MIN_EFFECT)
+        names: dict[int, str] = {}
+        for word, spread in self._words.items():
+            effect = effect_size(spread, self._everything.without(spread))
+            for feature in (effect > best).nonzero()[:, 0].tolist():
+                names[feature], best[feature] = word, effect[feature]
+        return {
+            f: Label(word[:LONGEST_LABEL], round(float(best[f]), 3), "captions") for f, word in names.items()
+        }
+
+
+def _strongest(codes: Codes) -> tuple[Tensor, Tensor]:
+    """Each feature's highest value over tokens [T, k], and the token that has it: [n] both."""
+    peak = codes[None].peaks()[0]
+    where = torch.arange(len(codes.values))[:, None].expand_as(codes.values)
+    best = (codes.values == peak[codes.indices]) & (codes.values > 0)
+    token = torch.zeros(codes.n_features, dtype=torch.int64)
+    token[codes.indices[best]] = where[best]
+    return peak, token
+
+
+def _vocabulary(said: Mapping[int, set[str]], n: int) -> list[str]:
+    """Words that some pictures' captions say and others do not, the commonest first, as fit into memory."""
+    counts = Counter(word for words in said.values() for word in sorted(words))
+    fit = max(1, _WORDS_BYTES // (16 * n))
+    fair = [word for word, count in counts.most_common() if FEWEST <= count <= len(said) - FEWEST]
+    return fair[:fit]

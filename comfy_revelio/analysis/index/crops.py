@@ -1,0 +1,35 @@
+"""Small square pictures of what a token saw."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_SHARE = 3 / 8  # of the picture's shorter side: a token and what is around it
+_FEWEST_TOKENS = 3
+
+
+def cropped(picture: Tensor, tokens: Tensor, grid: tuple[int, int], side: int) -> Tensor:
+    """The surroundings of tokens, uint8 [m, side, side, 3].
+
+    picture: [H, W, 3] in 0..1. tokens: int64 [m], row * width + column on the grid (height, width). At the
+    picture's edge the square is moved inwards.
+    """
+    height, width = picture.shape[:2]
+    token_h, token_w = height / grid[0], width / grid[1]
+    window = max(_SHARE * min(height, width), _FEWEST_TOKENS * max(token_h, token_w))
+    window = max(1, min(round(window), height, width))
+    planes = picture.permute(2, 0, 1).float().clamp(0, 1)
+    crops = []
+    for token in tokens.tolist():
+        middle = (token // grid[1] + 0.5) * token_h, (token % grid[1] + 0.5) * token_w
+        y, x = (
+            min(max(0, round(at - window / 2)), size - window)
+            for at, size in zip(middle, (height, width), strict=True)
+        )
+        crops.append(planes[:, y : y + window, x : x + window])
+    if not crops:
+        return torch.zeros(0, side, side, 3, dtype=torch.uint8)
+    scaled = functional.interpolate(torch.stack(crops), size=(side, side), mode="bilinear", antialias=True)
+    return (scaled.permute(0, 2, 3, 1).clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
