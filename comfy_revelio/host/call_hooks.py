@@ -157,7 +157,8 @@ def _visit(
         part = slice(chunk * rows, (chunk + 1) * rows)
         activation = output[part] if before is None else output[part].float() - before[part].float()
         evaluation = run.next_evaluation(tap_id, role, step)
-        call = ModelCall(role, step, evaluation, sigma, timestep, percent, where.grid, tuple(range(rows)))
+        items = tuple(range(rows))
+        call = ModelCall(role, step, evaluation, sigma, timestep, percent, where.grid, items, run.asked)
         change = callback(where.tokens(activation), call, run)
         if change is None:
             continue

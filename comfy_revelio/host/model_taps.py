@@ -8,6 +8,7 @@ network carries a hook only while the tapped clone itself is running, and no oth
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher, create_model_options_clone
@@ -56,6 +57,11 @@ def tap(
     def around_run(executor: Any, *args: Any, **kwargs: Any) -> Any:
         return _sample_as_run(executor, args, kwargs, on_start, on_end)
 
+    def around_prediction(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        run = executor.class_obj.model_options.get("transformer_options", {}).get(RUN)
+        with run.prediction() if run is not None else nullcontext():
+            return executor(*args, **kwargs)
+
     def around_call(executor: Any, *args: Any, **kwargs: Any) -> Any:
         options = _transformer_options(args, kwargs)
         if options is None:
@@ -66,6 +72,7 @@ def tap(
 
     clone = model.clone()
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, around_run)
+    clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, around_prediction)
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, around_call)
     if weights is not None:
         carry(clone, weights)

@@ -58,6 +58,7 @@ class Recorder:
             call.role,
             call.grid,
             codes,
+            call.asked,
         )
 
     def end(self, run: Run, samples: Tensor | None, denoised: Tensor | None) -> None:

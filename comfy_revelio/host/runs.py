@@ -8,13 +8,13 @@ the conditionings' identities; never from row order, and never by counting calls
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-# Relative distance below which a sigma counts as a point of the schedule (float32 round trips through
-# exp(log(sigma)) in some samplers move it by about 1e-6).
-SAME_SIGMA = 1e-4
+from ..trace.look_ahead import SAME_SIGMA
+
 PERCENT_BISECTIONS = 24
 
 Conditionings = Mapping[str, Sequence[Mapping[str, Any]] | None]
@@ -30,6 +30,7 @@ class ModelCall:
     percent: progress in 0..1 as ComfyUI's own start and end percents measure it.
     grid: (height, width) of the token grid, or (frames, height, width) of a video; (1, tokens) of text.
     items: latent batch item of each row.
+    asked: how many times the sampler had asked for a prediction before; None outside a sampler.
     """
 
     role: str
@@ -40,6 +41,7 @@ class ModelCall:
     percent: float
     grid: tuple[int, ...]
     items: tuple[int, ...]
+    asked: int | None = None
 
 
 @dataclass(eq=False)
@@ -56,6 +58,8 @@ class Run:
     _evaluations: dict[tuple[object, str, int], int] = field(default_factory=dict)
     _percents: dict[float, float] = field(default_factory=dict)
     _timesteps: dict[float, float] = field(default_factory=dict)
+    _asked: int = -1
+    _asking: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Run:
@@ -86,6 +90,26 @@ class Run:
                 return {0: "cond", 1: "uncond"}.get(kind, f"cond{kind}")
             base = bases[0] if len(bases) == 1 else self._bases.get(kind, "uncond" if kind == 1 else "cond")
             return self._roles[base][uuid]
+
+    @property
+    def asked(self) -> int | None:
+        """How many times the sampler had asked for a prediction before this one; None outside of one."""
+        return self._asked if self._asking else None
+
+    @contextmanager
+    def prediction(self) -> Iterator[None]:
+        """The time in which the sampler waits for one prediction, which may take many model calls.
+
+        Every tap of the model opens it; only the outermost counts.
+        """
+        if self._asking:
+            yield
+            return
+        self._asked, self._asking = self._asked + 1, True
+        try:
+            yield
+        finally:
+            self._asking = False
 
     def next_evaluation(self, tap: object, role: str, step: int) -> int:
         """Number of earlier evaluations that `tap` saw of `role` at `step`."""

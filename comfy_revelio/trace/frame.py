@@ -20,9 +20,9 @@ class Frame:
     """The codes of all tokens of one hook point in one model call.
 
     step: index in the schedule, from 0. evaluation: nth call of the model at this step, 0 first
-    (second-order samplers call it more than once). sigma: the call's own noise level; timestep:
-    the model's. role: "cond", "uncond", "cond2"... grid: (height, width), or (frames, height, width)
-    of a video. codes: [B, H*W, k] or [B, F*H*W, k].
+    (second-order samplers call it more than once, Heun's at the sigma of the step that follows).
+    sigma: the call's own noise level; timestep: the model's. role: "cond", "uncond", "cond2"...
+    grid: (height, width), or (frames, height, width) of a video. codes: [B, H*W, k] or [B, F*H*W, k].
     """
 
     hook_point: str

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..dictionary import Codes, Dictionary
 from ..errors import RevelioError
 from .frame import DictionaryNote, Frame
+from .look_ahead import look_ahead
 from .trace import Trace
 
 MAX_BYTES = 4 * 1024**3
@@ -31,6 +32,7 @@ class RunRecorder:
         self.sigmas = tuple(float(sigma) for sigma in sigmas)
         self.max_bytes = max_bytes
         self._frames: list[Frame] = []
+        self._asked: list[int | None] = []
         self._bytes = 0
         self._lock = threading.Lock()
 
@@ -44,8 +46,13 @@ class RunRecorder:
         role: str,
         grid: tuple[int, ...],
         codes: Codes,
+        asked: int | None = None,
     ) -> None:
-        """Keep the codes of one model call, on a grid as in `Frame`. Safe to call from several threads."""
+        """Keep the codes of one model call, on a grid as in `Frame`. Safe to call from several threads.
+
+        asked: how many times the sampler had asked for a prediction before, where that is known; then
+        `finish` gives an evaluation that looked ahead to the step that asked for it.
+        """
         if len(codes.shape) != 2 or len(grid) not in (2, 3) or codes.shape[1] != math.prod(grid):
             sides = " by ".join(str(side) for side in grid)
             raise RevelioError(f"Codes of shape {list(codes.shape)} do not lie on a grid of {sides}.")
@@ -73,6 +80,7 @@ class RunRecorder:
                 )
             self._bytes += size
             self._frames.append(frame)
+            self._asked.append(asked)
 
     def finish(
         self,
@@ -84,7 +92,8 @@ class RunRecorder:
         dictionaries: by hook point. aliases: other names of the hook points, by which they are found too.
         """
         with self._lock:
-            frames, self._frames, self._bytes = self._frames, [], 0
+            frames = _with_steps(self._frames, self._asked, self.sigmas)
+            self._frames, self._asked, self._bytes = [], [], 0
         notes = {
             name: DictionaryNote.of(known, (aliases or {}).get(name, ()))
             if isinstance(known, Dictionary)
@@ -95,6 +104,24 @@ class RunRecorder:
             if name not in notes:
                 raise RevelioError(f"Codes of {name} were recorded, but its dictionary was not named.")
         return Trace(_to_cpu(frames), notes, self.total_steps, self.sigmas)
+
+
+def _with_steps(frames: list[Frame], asked: list[int | None], sigmas: tuple[float, ...]) -> list[Frame]:
+    """Frames of evaluations that looked ahead, given to the step that they belong to."""
+    numbers = sorted({number for number in asked if number is not None})
+    noise = {number: frame.sigma for number, frame in zip(asked, frames, strict=True)}
+    moved = look_ahead([noise[number] for number in numbers], sigmas)
+    if not moved:
+        return frames
+    steps = {numbers[position]: step for position, step in moved.items()}
+    counts: dict[tuple[str, str, int], int] = {}
+    result = []
+    for number, frame in zip(asked, frames, strict=True):
+        step = frame.step if number is None else steps.get(number, frame.step)
+        key = (frame.hook_point, frame.role, step)
+        result.append(replace(frame, step=step, evaluation=counts.get(key, 0)))
+        counts[key] = counts.get(key, 0) + 1
+    return result
 
 
 def _to_cpu(frames: list[Frame]) -> tuple[Frame, ...]:

@@ -45,9 +45,11 @@ SUBJECTS = {
     "hidream": Subject("single_stream_blocks.0", (8, 6)),
     "wan": Subject("blocks.1", (2, 8, 6)),
 }
+# Those of two stages evaluate twice in all steps but the last.
+SAMPLERS = {"euler": 1, "dpm_2": 2, "dpmpp_2m_sde": 1, "uni_pc": 1, "lcm": 1, "heun": 2}
 FACTORS: dict[str, tuple[Any, ...]] = {
     "name": tuple(SUBJECTS),
-    "sampler": ("euler", "dpm_2", "dpmpp_2m_sde", "uni_pc", "lcm", "heun"),
+    "sampler": tuple(SAMPLERS),
     "cfg": (1.0, 7.0),
     "prompts": ("equal", "unequal", "weighted", "long", "none"),
     "batch": (1, 3),
@@ -98,8 +100,12 @@ def test_the_cases_bring_every_pair_together() -> None:
 
 @dataclass(frozen=True)
 class Expected:
-    """What the oracle saw of one conditioning in one evaluation: tokens [B, T, C] on their grid."""
+    """What the oracle saw of one conditioning in one evaluation: tokens [B, T, C] on their grid.
 
+    number: of the evaluation in the run.
+    """
+
+    number: int
     role: str
     sigma: float
     grid: tuple[int, ...]
@@ -114,6 +120,7 @@ class Oracle:
         self.network = model.model.diffusion_model
         self.module = self.network.get_submodule(subject.point)
         self.seen: list[Expected] = []
+        self.evaluations = 0
         self._shape: tuple[int, ...] = ()
         self._output: Any = None
 
@@ -133,6 +140,7 @@ class Oracle:
         finally:
             for handle in handles:
                 handle.remove()
+        self.evaluations += 1
         return executor(model, conds, x, timestep, options)
 
     def _alone(self, model: Any, entry: Any, x: Tensor, timestep: Tensor, options: Any, role: str) -> None:
@@ -152,7 +160,7 @@ class Oracle:
             image = int(torch.tensor(grid).prod())
             first = self.subject.first(output.shape[1], image)
             tokens = output[:, first : first + image]
-        self.seen.append(Expected(role, float(timestep[0]), grid, tokens.clone()))
+        self.seen.append(Expected(self.evaluations, role, float(timestep[0]), grid, tokens.clone()))
 
     def _entered(self, _module: nn.Module, args: Any) -> None:
         self._shape = tuple(args[0].shape)
@@ -192,11 +200,6 @@ def sample(
         model, noise, STEPS, case["cfg"], case["sampler"], scheduler, *conds, latent,
         disable_pbar=True, seed=3, **options,
     )  # fmt: skip
-
-
-def step_of(sigma: float, schedule: list[float]) -> int:
-    """The last step that begins at this noise or above it."""
-    return max(i for i, start in enumerate(schedule[:-1]) if i == 0 or sigma <= start * (1 + 1e-3))
 
 
 def hook_counts(network: nn.Module) -> list[int]:
@@ -246,13 +249,8 @@ def mirror(pack: Any, hook_point: Any) -> Any:
 
 def check(trace: Any, seen: list[Expected], case: dict[str, Any]) -> None:
     """Every frame is one conditioning of one evaluation, and none is missing."""
-    evaluations: dict[tuple[str, int], int] = {}
-    want: dict[tuple[str, int, int], Expected] = {}
-    for expected in seen:
-        step = step_of(expected.sigma, list(trace.sigmas))
-        number = evaluations.get((expected.role, step), 0)
-        evaluations[expected.role, step] = number + 1
-        want[expected.role, step, number] = expected
+    stages = SAMPLERS[case["sampler"]]
+    want = {(one.role, *divmod(one.number, stages)): one for one in seen}
     roles = {"plain": {"cond"}, "area": {"cond", "cond2"}, "several": {"cond", "cond2", "cond3"}}
     negative = {"uncond", "uncond2"} if case["conditioning"] == "area" else {"uncond"}
     wanted_roles = roles[case["conditioning"]] | (negative if case["cfg"] > 1 else set())

@@ -190,6 +190,21 @@ class TestSteps:
             (0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (3, 0),
         ]  # fmt: skip
 
+    @pytest.mark.parametrize("sampler", ["heun", "heunpp2"])
+    def test_what_looks_ahead_belongs_to_the_step_that_asked(
+        self, mini: SimpleNamespace, sae: Any, sample: Any, record: Any, sampler: str
+    ) -> None:
+        """Heun's corrector is evaluated at the sigma where the next step begins."""
+        model, recorder = record(mini.model, sae())
+        trace = recorder.trace_of(sample(model, sampler=sampler, steps=4, cfg=1.0))
+        own = [frame for frame in trace.frames if frame.evaluation == 0]
+        assert [frame.step for frame in own] == [0, 1, 2, 3]
+        for frame in trace.frames:
+            ahead = frame.step + frame.evaluation
+            assert frame.sigma == pytest.approx(trace.sigmas[ahead], rel=1e-4)
+        counts = [sum(frame.step == step for frame in trace.frames) for step in range(4)]
+        assert counts == ([2, 2, 2, 1] if sampler == "heun" else [3, 3, 2, 1])
+
     def test_part_of_a_schedule(self, mini: SimpleNamespace, sae: Any, sample: Any, record: Any) -> None:
         model, recorder = record(mini.model, sae())
         trace = recorder.trace_of(sample(model, steps=4, denoise=0.5))
