@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train",
         help="train a dictionary on harvested activations; after a kill, the same command goes on",
-        description="For several processes: accelerate launch -m comfy_revelio train ...",
+        description="For several processes: accelerate launch --multi_gpu -m comfy_revelio train ...",
     )
     train.add_argument("data", type=Path, help="folder of activations")
     train.add_argument("out", type=Path, help="the .safetensors file to write")

@@ -146,6 +146,9 @@ sys.path.insert(0, {tests!r})
 from test_presets import SMALL, planted
 from comfy_revelio.dictionary import save_dictionary
 from comfy_revelio.training import preset, train
+from comfy_revelio.training.processes import join
+place, _ = join("cpu")
+print(place.rank, "of", place.world, flush=True)
 d = train(planted(4000), preset("topk", 24, **SMALL))
 import os
 if os.environ.get("RANK", "0") == "0":
@@ -159,9 +162,14 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     out = tmp_path / "two.safetensors"
     script = tmp_path / "two.py"
     script.write_text(TWO.format(root=str(ROOT), tests=str(Path(__file__).parent), out=str(out)))
-    command = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-               "--mixed_precision", "no", "--dynamo_backend", "no", str(script)]  # fmt: skip
+    # with --cpu accelerate starts one process, whatever the number
+    command = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+               "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+               str(script)]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, *command], check=True, env=environment, timeout=300, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, *command], check=True, env=environment, timeout=300, capture_output=True, text=True
+    )
+    assert sorted(line for line in done.stdout.splitlines() if " of " in line) == ["0 of 2", "1 of 2"]
     together = measure(load_dictionary(out), held_out)
     assert together["explained_variance"] == pytest.approx(alone["explained_variance"], abs=0.01)
