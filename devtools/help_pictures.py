@@ -90,6 +90,11 @@ def rest() -> dict[str, Any]:
         "10": node("RevelioTransferFeatures", model=["1", 0], sae=["8", 0], source=["5", 0],
                    source_mask=["9", 0], strength=1.0, count=80, method="adaptive", spread="place",
                    start_percent=0.0, end_percent=1.0),
+        "13": node("RevelioSelectFeatures", sae=["8", 0], features="1203 = -1\nglasses = -2"),
+        "14": node("RevelioRecordPrompts", model=["1", 0], clip=["1", 1], sae=["8", 0],
+                   prompts="a portrait with glasses\na portrait with a hat"),
+        "15": node("RevelioLabelFeatures", model=["1", 0], clip=["1", 1], vae=["1", 2], sae=["8", 0],
+                   prompts="a portrait with glasses\na portrait with a hat", pictures=8, steps=2),
         "11": node("RevelioConceptVector", model=["1", 0], clip=["1", 1], hook_point="middle_block.1",
                    concept="glasses"),
     }  # fmt: skip

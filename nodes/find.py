@@ -28,6 +28,16 @@ class RevelioFindFeatures(io.ComfyNode):
                     tooltip="The run with the concept, from Collect Features or Record Prompts. Recorded at "
                     "several places it tells which one is best.",
                 ),
+                io.Int.Input(
+                    "count", default=4, min=1, max=MOST_FEATURES, tooltip="How many features to give out."
+                ),
+                io.String.Input(
+                    "hook_point",
+                    default="",
+                    tooltip="Place of the model whose features go out, as the figure names it. Empty = the "
+                    "one where the concept is clearest.",
+                ),
+                io.Combo.Input("role", options=ROLES, default="cond", tooltip=ROLE_TOOLTIP),
                 TraceSocket.Input(
                     "trace_without",
                     optional=True,
@@ -40,16 +50,6 @@ class RevelioFindFeatures(io.ComfyNode):
                     tooltip="Where the concept is in the picture, white. With one trace its inside is "
                     "compared with its outside; with two it says where to look.",
                 ),
-                io.Int.Input(
-                    "count", default=4, min=1, max=MOST_FEATURES, tooltip="How many features to give out."
-                ),
-                io.String.Input(
-                    "hook_point",
-                    default="",
-                    tooltip="Place of the model whose features go out, as the figure names it. Empty = the "
-                    "one where the concept is clearest.",
-                ),
-                io.Combo.Input("role", options=ROLES, default="cond", tooltip=ROLE_TOOLTIP),
             ],
             outputs=[
                 Features.Output(

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from .canvas import Canvas
 from .colours import ACCENT, BACKGROUND, QUIET_TEXT, TEXT, heat_colour
-from .feature_maps import evenly_spread, place_name
+from .feature_maps import evenly_spread
 from .lettering import Font, fitted, font, line_height, number, width, wrapped
 from .table import table
+from .words import place_name
 
 if TYPE_CHECKING:
     from ..analysis.contrast import Findings, FoundFeature
