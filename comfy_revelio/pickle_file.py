@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Stub", "read_pickle"]
 
-_MAX_BYTES = 2 * 1024**3
-_MAX_UNPACKED_BYTES = 512 * 1024**2
+_MAX_BYTES = 4 * 1024**3  # 65,536 features 4,096 wide are a little more than 2 GB
+_MAX_UNPACKED_BYTES = 512 * 1024**2  # or four times the packed size: weights hardly shrink
 _CHUNK = 1024**2
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -46,8 +46,9 @@ def read_pickle(
 
     Nothing in the file is run. Tensors come back on the CPU, parameters as plain tensors, and
     objects of the classes named in `stubs` ("training.config.SDSAERunnerConfig") as Stub. Any
-    other class or function is refused. `max_bytes` bounds the file, unpacked: unless given, 2 GB,
-    and 512 MB for gzip. Raises RevelioError, and nothing else, for a file that is not read.
+    other class or function is refused. `max_bytes` bounds the file, unpacked: unless given, 4 GB,
+    and for gzip 512 MB or four times the packed size.
+    Raises RevelioError, and nothing else, for a file that is not read.
     """
     path = Path(path)
     try:
@@ -78,7 +79,8 @@ def _read(file: io.BufferedIOBase, stubs: frozenset[str], max_bytes: int | None)
         raise Refused("is empty; get the file again.")
     file.seek(0)
     if file.read(2) == b"\x1f\x8b":
-        file = _unpacked(file, size, _MAX_UNPACKED_BYTES if max_bytes is None else max_bytes)
+        usual = max(_MAX_UNPACKED_BYTES, 4 * size)
+        file = _unpacked(file, size, usual if max_bytes is None else max_bytes)
         size = file.seek(0, io.SEEK_END)
     elif size > (_MAX_BYTES if max_bytes is None else max_bytes):
         raise Refused(f"is {size} bytes long, more than is read of a pickle; use a .safetensors file.")
@@ -90,7 +92,7 @@ def _read(file: io.BufferedIOBase, stubs: frozenset[str], max_bytes: int | None)
 
 def _unpacked(file: io.BufferedIOBase, size: int, max_bytes: int) -> io.BytesIO:
     """The content of a gzip file of `size` bytes; stops as soon as it is larger than tensors can be."""
-    limit = min(4 * 1024**3, 200 * size + 1024**2, max_bytes)
+    limit = min(_MAX_BYTES, 200 * size + 1024**2, max_bytes)
     too_large = Refused(f"unpacks to more than {limit} bytes, which is not read; use a .safetensors file.")
     if size > limit:
         raise too_large

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from io import BufferedIOBase
 from typing import Any
 
+from . import pickle_numbers
+
 MAX_TEXT_BYTES = 16 * 1024 * 1024
 _MAX_ITEMS = 1_000_000  # opcodes in a file, and values in what they describe
 _MAX_DEPTH = 64
@@ -50,6 +52,7 @@ _CALLS = frozenset({
     "torch.Size", "torch.device",
     "torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter",
     "torch.storage._load_from_bytes",
+    pickle_numbers.TYPE, *pickle_numbers.SCALARS,
 })  # fmt: skip
 _OBJECT = frozenset({"builtins.object", "__builtin__.object"})
 _NO_BYTES = frozenset({"builtins.bytes", "__builtin__.bytes"})  # called by protocol 2 for b""
@@ -274,6 +277,11 @@ class Machine:
             return OrderedDict()
         if name in _NO_BYTES and not arguments:
             return b""
+        if name == pickle_numbers.TYPE or name in pickle_numbers.SCALARS:
+            make = pickle_numbers.number_type if name == pickle_numbers.TYPE else pickle_numbers.number
+            if (made := make(*arguments)) is None:
+                raise broken("it holds a value of NumPy's that is no plain number")
+            return made
         if name == "torch.Size":
             return _size(*arguments)
         if name == "torch.device":
@@ -299,6 +307,8 @@ class Machine:
         """Attributes: of a Stub, or the one that torch gives to a state dict."""
         if type(target) is OrderedDict and type(state) is dict and len(state) == 1 and "_metadata" in state:
             vars(target).update(state)
+            return
+        if type(target) is pickle_numbers.NumberType and pickle_numbers.is_usual(state):
             return
         parts = state if type(state) is tuple and len(state) == 2 else (state,)
         for part in parts:

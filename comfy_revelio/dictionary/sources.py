@@ -26,6 +26,7 @@ WEIGHT_NAMES = (
     "state_dict.pth",
     "ae.pt",
     "sae_best.pt",
+    "sae_final.pt",
 )
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".pkl.gz")
 _BESIDE = ("mean.pt", "std.pt", "sparsity.safetensors")  # statistics that lie beside some layouts

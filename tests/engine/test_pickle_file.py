@@ -19,9 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from comfy_revelio import pickle_file
 from comfy_revelio.errors import RevelioError
 from comfy_revelio.pickle_file import Stub, read_pickle
 
@@ -472,6 +474,44 @@ def test_an_expanded_tensor_and_other_kinds_of_tensors_are_refused(tmp_path: Pat
     _refuse(tmp_path, _save_zip(torch.nn.Linear(2, 2)), match=r"torch\.nn\.modules\.linear\.Linear")
 
 
+NUMBERS = [np.float64(0.1), np.float32(-2.5), np.float16(3), np.int64(-(2**40)), np.int32(7), np.bool_(True)]
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_single_numbers_of_numpy_are_plain_numbers(tmp_path: Path, old: bool) -> None:
+    """The rate of a schedule in a training log is one; both names that NumPy has had for it are known."""
+    data = pickle.dumps({"log": NUMBERS}, protocol=2)
+    name = b"numpy.core.multiarray" if old else b"numpy._core.multiarray"
+    data = re.sub(rb"numpy\._?core\.multiarray", name, data)
+    found = _read(tmp_path, data)["log"]
+    assert found == [number.item() for number in NUMBERS]
+    assert [type(value) for value in found] == [float, float, float, int, int, bool]
+    assert _read(tmp_path, _save_zip({"log": NUMBERS}))["log"] == found
+
+
+def test_other_things_of_numpy_are_refused(tmp_path: Path) -> None:
+    kind = np.dtype("f8")
+    scalar = type(np.float64(0)).__reduce__(np.float64(0))[0]
+    for bad in (
+        np.zeros(3),
+        np.array(["a"])[0],
+        np.complex64(1),
+        np.dtype(">f8"),
+        np.datetime64("2020-01-01"),
+        kind,
+        _Call(scalar, kind, b"short"),
+        _Call(scalar, kind, b""),
+        _Call(scalar, kind),
+        _Call(scalar, "f8", b"12345678"),
+        _Call(scalar, np.dtype("O"), b"12345678"),
+        _Call(scalar, np.dtype([("a", "f8")]), b"12345678"),
+        _Call(np.dtype, "S1000000000"),
+        _Call(np.dtype, ("f8", (10**9,))),
+    ):
+        for protocol in (2, 4):
+            _refuse(tmp_path, pickle.dumps({"a": bad}, protocol))
+
+
 def test_gzip_bombs_are_refused_early(tmp_path: Path) -> None:
     zeros = gzip.compress(b"\x80\x04B" + struct.pack("<I", 20_000_000) + bytes(20_000_000) + b".")
     _refuse(tmp_path, zeros, match="unpacks to more than")
@@ -487,9 +527,18 @@ def test_gzip_bombs_are_refused_early(tmp_path: Path) -> None:
     _refuse(tmp_path, b"\x1f\x8b\x08\x08" + b"\0" * 6 + b"n" * 3_000_000, match="cut")  # an endless name
 
 
+def test_a_large_gzip_of_weights_is_read_where_a_bomb_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights hardly shrink: 81,920 features 1,280 wide unpack to 840 MB from nearly as much."""
+    monkeypatch.setattr(pickle_file, "_MAX_UNPACKED_BYTES", 100_000)
+    assert _read(tmp_path, _save_gzip({"a": torch.randn(100_000)}))["a"].shape == (100_000,)
+    _refuse(tmp_path, _save_gzip({"a": torch.zeros(100_000)}), match="unpacks to more than 100000 bytes")
+
+
 def test_files_that_are_too_long_are_not_read(tmp_path: Path) -> None:
     path = _file(tmp_path, b"\x80\x02N.")
-    os.truncate(path, 3 * 1024**3)
+    os.truncate(path, 5 * 1024**3)
     with pytest.raises(RevelioError, match="bytes long"):
         read_pickle(path)
     _refuse(tmp_path, _save_zip({}), match="bytes long", max_bytes=100)

@@ -1,7 +1,8 @@
-"""SAEs of a feed-forward block of FLUX.1-dev, as `sae_best.pt`."""
+"""SAEs of a feed-forward block of FLUX.1-dev, as `sae_best.pt`, `sae_final.pt` or `sae_epoch_N.pt`."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from ..dictionary import Dictionary
@@ -26,17 +27,24 @@ def _read(source: Source, content: Content) -> Dictionary:
         {"pre_bias": "d", "encoder.weight": "nd", "encoder.bias": "n", "decoder.weight": "dn"},
     )
     agree(source, t["encoder.weight"], d_in=settings.get("input_dim"), n=settings.get("hidden_dim"))
-    use_topk = settings.get("use_topk", True)
+    n = len(t["encoder.bias"])
+    use_topk = settings.get("use_topk", False)
     return Dictionary(
         t["encoder.weight"],
         t["encoder.bias"],
         t["decoder.weight"].T.contiguous(),
         t["pre_bias"],
         t["pre_bias"],
-        k=whole(source, settings, "topk_k") if use_topk else len(t["encoder.bias"]),
+        k=min(whole(source, settings, "topk_k"), n) if use_topk else n,
         activation="topk_relu" if use_topk else "relu",
-        hook_point=source.hook_point,
+        hook_point=source.hook_point or _hook_point(settings.get("layer")),
     )
+
+
+def _hook_point(layer: object) -> str:
+    """The config's "layer5" is the feed-forward part of the picture's stream in that double block."""
+    match = re.fullmatch(r"layer(\d{1,3})", layer) if isinstance(layer, str) else None
+    return f"transformer_blocks.{match[1]}.ff" if match else ""
 
 
 LAYOUT = Layout(lambda _: "flux-ff", _matches, _read)

@@ -14,14 +14,18 @@ def _matches(content: Content, config: Content) -> bool:
 
 
 def _read(source: Source, content: Content) -> Dictionary:
-    """Atoms xs, weights by gradient pursuit, x^ from ys; the tables are padded beyond dictionary_size."""
+    """Atoms xs, weights by gradient pursuit, x^ from ys; the tables are padded beyond dictionary_size.
+
+    Their script trains on x / std_x and keeps std_x in the checkpoint, where its class leaves it alone; here
+    the division belongs to the dictionary, and reconstructions are in the units of x.
+    """
     config = source.config
     t = take(
         source,
         content,
         {"xs": "nd", "ys": "nd"},
         {"mean_x": "d", "mean_y": "d", "std_x": "d", "std_y": "d", "weight": "dd"},
-        finite=("mean_x", "mean_y"),  # the padding and unused tensors were never written
+        finite=("mean_x", "mean_y", "std_x", "std_y"),  # the padding and unused tensors were never written
     )
     if config.get("skip_connection"):
         raise source.refuse("it has a skip connection, and what that adds is no sum of features.")
@@ -34,16 +38,24 @@ def _read(source: Source, content: Content) -> Dictionary:
         if not bool(table.isfinite().all()):
             raise source.refuse(f"{name} holds numbers that are not finite.")
     agree(source, xs, d_in=config.get("d_model"), n=None)
-    nothing = torch.zeros(d)
+    nothing, ones = torch.zeros(d), torch.ones(d)
     centred = bool(config.get("subtract_mean", False))
+    std_x, std_y = t.get("std_x", ones), t.get("std_y", ones)
+    if not bool((std_x > 0).all() and (std_y > 0).all()):
+        raise source.refuse("its std_x or std_y is not above 0 everywhere.")
+    scaled = not torch.equal(std_x, ones)
+    if torch.equal(std_y, ones) and torch.equal(xs, ys):
+        std_y = std_x  # the script sets only std_x: the target was the input
     return Dictionary(
         xs,
         torch.zeros(n),
-        ys,
+        ys * std_y,
         t.get("mean_x", nothing) if centred else nothing,
-        t.get("mean_y", nothing) if centred else nothing,
+        t.get("mean_y", nothing) * std_y if centred else nothing,
         k=min(whole(source, config, "target_l0"), n),
         activation="pursuit",
+        whitening=torch.diag(1 / std_x) if scaled else None,
+        whitening_bias=nothing if scaled else None,
         hook_point=source.hook_point,
     )
 

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from comfy_revelio.dictionary import load_dictionary, peek, probe
@@ -316,31 +317,35 @@ def openai(folder: Path, *, kind: str, tied: bool = False) -> Written:
     return Written(path, formula, "openai")
 
 
-def flux_ff(folder: Path, *, use_topk: bool, normalised: bool = False) -> Written:
+def flux_ff(folder: Path, *, use_topk: bool, normalised: bool = False, final: bool = False) -> Written:
     w = weights()
-    config = {"input_dim": D, "hidden_dim": N, "use_topk": use_topk, "topk_k": K, "l1_coeff": 0.0}
-    config["normalize_data"] = normalised
+    config = {"layer": "layer15", "input_dim": D, "hidden_dim": N, "use_topk": use_topk, "l1_coeff": 0.0,
+              "topk_k": K if use_topk else None, "normalize_data": normalised}  # fmt: skip
     state = {
         "pre_bias": w["bias"],
         "encoder.weight": w["enc"],
         "encoder.bias": w["enc_bias"],
         "decoder.weight": w["dec"],
     }
-    path = folder / "sae_best.pt"
-    torch.save({"epoch": 7, "model_state_dict": OrderedDict(state), "config": config}, path)
+    path = folder / ("sae_final.pt" if final else "sae_best.pt")
+    content = {"model_state_dict": OrderedDict(state), "config": config}
+    # the schedule multiplies by a cosine of NumPy's, so that the log holds one of its numbers
+    log = {"training_log": [{"epoch": 1, "lr": np.float64(1e-3)}], "final_metrics": {"avg_l0": 3.5}}
+    torch.save({"epoch": 7, **content} if not final else {**content, **log}, path)
 
     def formula(x: Tensor) -> tuple[Tensor, Tensor]:
         h = ((x - w["bias"].double()) @ w["enc"].double().T + w["enc_bias"].double()).relu()
         z = kept(h, K) if use_topk else h
         return z, z @ w["dec"].double().T + w["bias"].double()
 
-    return Written(path, formula, "flux-ff")
+    return Written(path, formula, "flux-ff", "transformer_blocks.15.ff")
 
 
-def itda(folder: Path, *, subtract_mean: bool) -> Written:
+def itda(folder: Path, *, subtract_mean: bool, scaled: bool = False, transcoder: bool = False) -> Written:
     xs = randn(64, D, seed=1)
     xs /= xs.norm(dim=1, keepdim=True)
-    ys = xs.clone()
+    ys = randn(64, D, seed=5) if transcoder else xs.clone()
+    std = randn(D, seed=6).exp() if scaled else torch.ones(D)
     xs[N:], ys[N:] = float("nan"), float("nan")  # the table is padded with memory that nobody wrote
     mean = randn(D, seed=4)
     config = {
@@ -350,14 +355,14 @@ def itda(folder: Path, *, subtract_mean: bool) -> Written:
         "normalize": False, "max_add": None, "dictionary_size": N, "steps": 12,
     }  # fmt: skip
     (folder / "cfg.json").write_text(json.dumps(config))
-    state = {"xs": xs, "ys": ys, "mean_x": mean, "mean_y": mean.clone(), "std_x": torch.ones(D)}
+    state = {"xs": xs, "ys": ys, "mean_x": mean, "mean_y": mean.clone(), "std_x": std}
     save_file({**state, "std_y": torch.ones(D), "weight": torch.full((D, D), torch.nan)},
               folder / "sae.safetensors")  # fmt: skip
 
     def formula(x: Tensor) -> tuple[Tensor, Tensor]:
         atoms = xs[:N].double()
         b = mean.double() * subtract_mean
-        signal = x - b
+        signal = x / std.double() - b  # their script divides, not their class
         z = torch.zeros(len(x), N).double()
         for _ in range(K):
             residual = signal - z @ atoms
@@ -368,7 +373,7 @@ def itda(folder: Path, *, subtract_mean: bool) -> Written:
             c = gradient @ atoms
             step = (c * residual).sum(1) / (c * c).sum(1).clamp(min=1e-3)
             z = (z + step[:, None] * gradient).relu()
-        return z, z @ ys[:N].double() + b
+        return z, (z @ ys[:N].double() + b) * (1 if transcoder else std.double())
 
     return Written(folder, formula, "itda")
 
@@ -421,8 +426,12 @@ LAYOUTS: dict[str, Callable[[Path], Written]] = {
     "openai relu, tied": lambda f: openai(f, kind="ReLU", tied=True),
     "flux ff topk": lambda f: flux_ff(f, use_topk=True),
     "flux ff relu": lambda f: flux_ff(f, use_topk=False),
+    "flux ff, last checkpoint": lambda f: flux_ff(f, use_topk=True, final=True),
     "itda": lambda f: itda(f, subtract_mean=False),
     "itda, centred": lambda f: itda(f, subtract_mean=True),
+    "itda, scaled": lambda f: itda(f, subtract_mean=False, scaled=True),
+    "itda, scaled and centred": lambda f: itda(f, subtract_mean=True, scaled=True),
+    "itda, transcoder": lambda f: itda(f, subtract_mean=True, scaled=True, transcoder=True),
 }  # fmt: skip
 
 INPUTS: dict[str, Callable[[], Tensor]] = {
@@ -542,6 +551,26 @@ def test_what_is_off_is_refused_in_a_sentence(tmp_path: Path, fault: str) -> Non
 def test_activations_that_nobody_can_make_again_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RevelioError, match="trained on standardised activations"):
         load_dictionary(flux_ff(tmp_path, use_topk=True, normalised=True).path)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, torch.nan])
+def test_a_scale_that_nothing_can_be_divided_by_is_refused(tmp_path: Path, value: float) -> None:
+    itda(tmp_path, subtract_mean=False)
+    tensors = load_file(tmp_path / "sae.safetensors")
+    tensors["std_x"][3] = value
+    save_file(tensors, tmp_path / "sae.safetensors")
+    with pytest.raises(RevelioError, match="std_x"):
+        load_dictionary(tmp_path)
+
+
+def test_the_best_of_a_training_run_is_taken_from_its_folder(tmp_path: Path) -> None:
+    """As their script leaves it: sae_best.pt, sae_final.pt and files that are no weights."""
+    flux_ff(tmp_path, use_topk=True, final=True)
+    assert peek(tmp_path)["k"] == K
+    probe(tmp_path)
+    flux_ff(tmp_path, use_topk=False)
+    (tmp_path / "config.json").write_text(json.dumps({"input_dim": D}))
+    assert peek(tmp_path)["activation"] == "relu"
 
 
 def test_folders_without_one_or_with_too_many(tmp_path: Path) -> None:
