@@ -134,10 +134,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
+    return int(text)
 
 
 def _count_or_zero(text: str) -> int:
@@ -168,6 +167,8 @@ def _convert(arguments: argparse.Namespace) -> None:
         dictionary.hook_point = arguments.hook_point or dictionary.hook_point
         dictionary.captured = arguments.captured or dictionary.captured
     else:
+        if arguments.k is not None:
+            raise RevelioError("--k is for Orbax checkpoints; every other layout says its own k.")
         dictionary = load_dictionary(
             arguments.source, hook_point=arguments.hook_point, captured=arguments.captured
         )
@@ -289,6 +290,8 @@ def _train(arguments: argparse.Namespace) -> None:
     given = ("n_features", "k", "steps", "batch", "learning_rate", "seed", "device", "amp")
     options = {name: value for name in given if (value := getattr(arguments, name)) is not None}
     if arguments.expansion is not None:
+        if not 0 < arguments.expansion < float("inf"):
+            raise RevelioError(f"The expansion must be a number above 0, not {arguments.expansion}.")
         options.setdefault("n_features", max(1, round(arguments.expansion * width)))
     config = preset(arguments.preset, width, **_named(arguments.option), **options)
 

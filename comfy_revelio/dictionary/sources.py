@@ -18,6 +18,7 @@ from torch import Tensor
 from .. import tensor_file
 from ..errors import RevelioError
 from ..pickle_file import Stub, read_pickle
+from .fae import is_orbax
 
 CONFIG_NAMES = ("cfg.json", "config.json")
 WEIGHT_NAMES = (
@@ -122,6 +123,11 @@ def _weights_in(folder: Path) -> Path:
     if len(files) == 1:
         return files[0]
     known = ", ".join(WEIGHT_NAMES)
+    if is_orbax(folder):
+        raise RevelioError(
+            f"The folder {folder} is an Orbax checkpoint; make a file of it first: "
+            "python -m comfy_revelio convert FOLDER OUT.safetensors."
+        )
     if not files:
         raise RevelioError(f"There is no dictionary in the folder {folder}; it would hold one of {known}.")
     raise RevelioError(

@@ -33,10 +33,17 @@ def use_comfyui() -> None:
 
 
 def load_checkpoint(path: Path) -> tuple[Any, Any, Any]:
-    """MODEL, CLIP and VAE of a checkpoint, after `use_comfyui`; RevelioError when there is no such file."""
+    """MODEL, CLIP and VAE of a checkpoint, after `use_comfyui`; RevelioError when there is no such
+    file, or ComfyUI finds no whole checkpoint in it."""
     import comfy.sd
 
     if not path.is_file():
         raise RevelioError(f"There is no checkpoint {path}; check the name.")
-    model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path))
+    try:
+        model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path))
+    except Exception as problem:  # ComfyUI raises whatever its readers trip over
+        reason = str(problem).partition("\n")[0] or type(problem).__name__
+        raise RevelioError(f"ComfyUI cannot load {path} as a checkpoint ({reason}).") from None
+    if model is None or clip is None or vae is None:
+        raise RevelioError(f"{path} is no whole checkpoint: it needs a model, its text encoder and its VAE.")
     return model, clip, vae

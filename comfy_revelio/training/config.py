@@ -84,6 +84,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Raise RevelioError for what cannot be meant."""
+        for field in fields(self):
+            _check_type(field.name, getattr(self, field.name), type(field.default))
         for name in ("n_features", "k", "steps", "batch", "report_every"):
             if getattr(self, name) < 1:
                 raise RevelioError(
@@ -120,6 +122,24 @@ class TrainConfig:
             "constant": 1.0,
         }[self.schedule]
         return self.learning_rate * min(1.0, rise, fall)
+
+
+def _check_type(name: str, value: Any, kind: type) -> None:
+    """RevelioError unless the value is of the kind that the setting has by default."""
+    number = type(value) in (int, float) and math.isfinite(value)
+    sound, what = {
+        bool: (type(value) is bool, "true or false"),
+        int: (type(value) is int, "a whole number"),
+        float: (number, "a number"),
+        str: (type(value) is str, "a word"),
+        tuple: (_is_pair(value), "two numbers, as in [0.9, 0.999]"),
+    }[kind]
+    if not sound:
+        raise RevelioError(f"To train a dictionary {name} must be {what}, not {value!r}.")
+
+
+def _is_pair(value: Any) -> bool:
+    return type(value) is tuple and len(value) == 2 and all(type(part) in (int, float) for part in value)
 
 
 @dataclass(frozen=True)

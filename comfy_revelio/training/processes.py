@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import RevelioError
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -48,4 +50,11 @@ def join(device: str) -> tuple[Processes, torch.device]:
 
         state = PartialState(cpu=device == "cpu")
         return Processes(state.process_index, state.num_processes), state.device
-    return Processes(), torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return Processes(), _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _usable(name: str) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise RevelioError(f"There is no device {name!r} that torch can use here; try cpu.") from None

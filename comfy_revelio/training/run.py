@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..dictionary import Dictionary, FeatureStats, save_dictionary
+from ..errors import RevelioError
 from .config import TrainConfig
 from .metrics import error_by_timestep, feature_stats, measure
 from .processes import join
@@ -41,6 +42,10 @@ def train_on_shards(
     """
     shards = ShardSet(data)
     seen, held_out = shards.split()
+    if not held_out.n_rows:  # said now, not when all the work is done
+        raise RevelioError(
+            f"Of only {shards.n_items} items, none is held out to measure the dictionary on; harvest more."
+        )
     state = out.with_name(f"{out.name}.training")
     dictionary = train(seen, config, progress, checkpoint=state, checkpoint_every=checkpoint_every)
     processes, _ = join(config.device)

@@ -77,6 +77,13 @@ def test_train_with_every_recipe_flag_wrong(harvested: Path, tmp_path: Path, cap
         (["--preset", "best"], "no preset 'best'"),
         (["--option", "speed=3"], "no option speed"),
         (["--option", "speed"], "NAME=VALUE"),
+        (["--option", "warmup=long"], "warmup must be a whole number, not 'long'"),
+        (["--option", "betas=0.9"], "betas must be two numbers"),
+        (["--option", "unit_decoder=1"], "unit_decoder must be true or false"),
+        (["--option", "ema=NaN"], "ema must be a number, not nan"),
+        (["--expansion", "-1"], "expansion must be a number above 0"),
+        (["--device", "cuda:77"], "no device 'cuda:77'"),
+        (["--device", "abacus"], "no device 'abacus'"),
         (["--k", "99", "--n-features", "48"], "k must be from 1"),
     ):
         assert main(["train", str(harvested), out, *extra]) == 2
@@ -85,6 +92,23 @@ def test_train_with_every_recipe_flag_wrong(harvested: Path, tmp_path: Path, cap
     assert "ends in .safetensors" in capsys.readouterr().err
     assert main(["train", str(tmp_path / "nothing"), out]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(SystemExit) as stop:
+        main(["train", str(harvested), out, "--k", "few"])
+    assert stop.value.code == 2
+    assert "must be a whole number from 1, not 'few'" in capsys.readouterr().err
+
+
+def test_too_few_items_are_told_before_the_work(tmp_path: Path, capsys) -> None:
+    """Without a held-out item there would be no figures, and a trained dictionary would be lost."""
+    source = Source("tiny", "middle_block.1", "output", D, GRID, {})
+    with ShardWriter(tmp_path / "rows", source, dtype=torch.float32) as writer:
+        writer.add(0, 100.0, torch.randn(15, D))
+        writer.finish_item(0)
+    out = tmp_path / "sae.safetensors"
+    assert main(["train", str(tmp_path / "rows"), str(out), "--batch", "4", "--k", "4"]) == 2
+    told = capsys.readouterr().err
+    assert "Of only 1 items, none is held out" in told and told.count("\n") == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["rows"]
 
 
 def test_convert_reads_foreign_layouts(tmp_path: Path, capsys, make_dictionary) -> None:
@@ -107,6 +131,12 @@ def test_convert_reads_foreign_layouts(tmp_path: Path, capsys, make_dictionary) 
     assert "source_format: sparsify" in capsys.readouterr().out
     assert main(["convert", str(tmp_path / "nothing"), str(out)]) == 2
     assert "There is no file" in capsys.readouterr().err
+    assert main(["convert", str(folder), str(out), "--k", "3"]) == 2
+    assert "--k is for Orbax checkpoints" in capsys.readouterr().err
+    (tmp_path / "10").mkdir()
+    (tmp_path / "10" / "_METADATA").write_text("{}")
+    assert main(["inspect", str(tmp_path / "10")]) == 2
+    assert "is an Orbax checkpoint" in capsys.readouterr().err
 
 
 def test_widths_must_agree(harvested: Path, tmp_path: Path, capsys, make_dictionary) -> None:
