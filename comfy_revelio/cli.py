@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -193,6 +194,11 @@ def _harvest(arguments: argparse.Namespace) -> None:
     from .training import ShardSet
     from .training.harvest import Wanted, harvest, items_of_images, items_of_prompts
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RevelioError(
+            "A harvest is one process; start it without accelerate, or once for each part of the items, each "
+            "into a folder of its own."
+        )
     items = (
         items_of_images(arguments.images)
         if arguments.images

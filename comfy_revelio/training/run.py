@@ -50,6 +50,7 @@ def train_on_shards(
     dictionary = train(seen, config, progress, checkpoint=state, checkpoint_every=checkpoint_every)
     processes, _ = join(config.device)
     if not processes.first:
+        processes.wait()  # accelerate ends all processes as soon as one ends badly
         return {}
     dictionary.hook_point, dictionary.captured = shards.source.hook_point, shards.source.captured
     dictionary.model_family = family or shards.source.model
@@ -61,6 +62,7 @@ def train_on_shards(
     if finish is not None:
         finish(dictionary, data)
     save_dictionary(dictionary, out)
+    processes.wait()
     return figures
 
 

@@ -148,11 +148,14 @@ from comfy_revelio.dictionary import save_dictionary
 from comfy_revelio.training import preset, train
 from comfy_revelio.training.processes import join
 place, _ = join("cpu")
-print(place.rank, "of", place.world, flush=True)
+sys.stdout.write(f"{{place.rank}} of {{place.world}}\\n")  # at once: print writes the end of its line apart
+sys.stdout.flush()
 d = train(planted(4000), preset("topk", 24, **SMALL))
 import os
 if os.environ.get("RANK", "0") == "0":
     save_dictionary(d, {out!r}, dtype=torch.float32)
+sys.stdout.flush()
+os._exit(0)  # as python -m comfy_revelio does
 """
 
 
