@@ -13,6 +13,7 @@ from .readings import (
     ITEM_TOOLTIP,
     MOST_ROWS,
     NUMBERS_TOOLTIP,
+    heat_inputs,
     most_distinct,
     reading_of,
 )
@@ -122,17 +123,7 @@ class RevelioFeatureAnimation(io.ComfyNode):
                 ),
                 io.Combo.Input("role", options=ROLES, default="cond", tooltip=ROLE_TOOLTIP),
                 io.Int.Input("item", default=0, min=0, max=4095, tooltip=ITEM_TOOLTIP),
-                io.Float.Input(
-                    "opacity",
-                    default=0.9,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="How much the hottest heat covers the image.",
-                ),
-                io.Image.Input(
-                    "image", optional=True, tooltip="The finished picture, to lie under the heat."
-                ),
+                *heat_inputs(),
                 Features.Input("features", optional=True, tooltip=FEATURES_TOOLTIP + " Up to 6."),
                 io.Int.Input("frame", default=-1, min=-1, max=9999, optional=True, tooltip=FRAME_TOOLTIP),
             ],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from comfy_api.latest import io
+
 if TYPE_CHECKING:
     from ..comfy_revelio.trace import Reading
 
@@ -21,6 +23,21 @@ FRAME_TOOLTIP = (
     "For videos: which recorded frame, counted from 0; -1 = each place at its strongest frame. Ignored for "
     "pictures."
 )
+
+
+def heat_inputs() -> list[Any]:
+    """How heat lies over which picture."""
+    return [
+        io.Float.Input(
+            "opacity",
+            default=0.9,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            tooltip="How much the hottest heat covers the image.",
+        ),
+        io.Image.Input("image", optional=True, tooltip="The finished picture, to lie under the heat."),
+    ]
 
 
 def reading_of(

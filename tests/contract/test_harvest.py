@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +20,7 @@ PROMPTS = [
     "a doodle of a person with glasses",
     "an ink sketch, red background",
 ]
+WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 HOOKS = ("middle_block.1", "output_blocks.3.1")
 
 
@@ -182,3 +184,35 @@ def test_any_model_is_harvested_with_all_that_it_is_told(
     for one, other in zip(together, alone, strict=True):
         assert torch.allclose(one.rows, other.rows, rtol=1e-3, atol=1e-3 * float(other.rows.abs().max()))
     assert not torch.allclose(together[0].rows, together[1].rows, rtol=1e-2)
+
+
+FULL_SIZE: dict[str, dict[str, Any]] = {
+    "12_train_on_sd15": {"model_channels": 320, "channel_mult": [1, 2, 4, 4], "context_dim": 768,
+        "num_heads": 8, "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+        "transformer_depth_output": [1] * 9 + [0] * 3, "transformer_depth_middle": 1},
+    "13_train_on_sdxl": {"model_channels": 320, "channel_mult": [1, 2, 4], "context_dim": 2048,
+        "num_head_channels": 64, "use_linear_in_transformer": True, "num_classes": "sequential",
+        "adm_in_channels": 2816, "transformer_depth": [0, 0, 2, 2, 10, 10],
+        "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10], "transformer_depth_middle": 10},
+}  # fmt: skip
+"""The UNets of the models that workflows name, in full size but without weights."""
+
+
+@pytest.mark.parametrize("name", FULL_SIZE)
+def test_the_workflows_for_other_models_name_a_place_with_attention(
+    pack: Callable[[str], ModuleType], name: str
+) -> None:
+    import comfy.ops
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+    settings = FULL_SIZE[name]
+    network = UNetModel(
+        image_size=32, in_channels=4, out_channels=4, use_spatial_transformer=True,
+        num_res_blocks=[2] * len(settings["channel_mult"]), device="meta",
+        operations=comfy.ops.disable_weight_init, **settings,
+    )  # fmt: skip
+    graph = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+    (harvest,) = (node for node in graph["nodes"] if node["type"] == "RevelioHarvest")
+    place = pack("comfy_revelio.hookpoints").resolve(network, harvest["widgets_values"][1])
+    block = network.get_submodule(place.name)
+    assert type(block).__name__ == "SpatialTransformer" and block.in_channels == 1280
