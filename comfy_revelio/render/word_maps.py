@@ -69,11 +69,13 @@ def word_maps(
     rows = [places_of(said, word) for word in words]
     chosen = frames if named else showing(frames)
     heat = word_heat(mean_shares(chosen, item), rows)
-    notes = [f"up to {peak:.1%} of the attention" for peak in _peaks(chosen, item, rows)]
+    notes = [f"up to {peak:.1%}" for peak in _peaks(chosen, item, rows)]
     title = f"Word maps · {_whose(trace, role, item)}"
     if view == "whole run":
         own = [WordRow(w, n, h[None]) for w, n, h in zip(words, notes, heat, strict=True)]
-        figure = word_overlays(own, image=image, opacity=opacity, title=title)
+        figure = word_overlays(
+            own, image=image, opacity=opacity, title=f"{title} · most attention of any place"
+        )
     else:
         parts = _by_step(chosen) if view == "by step" else _by_layer(frames)
         parts = [parts[index] for index in evenly_spread(len(parts), columns)]
@@ -82,7 +84,10 @@ def word_maps(
             [spread(word_heat(mean_shares(part, item), rows), height, width) for _, part in parts], 1
         )
         own = [WordRow(w, n, m) for w, n, m in zip(words, notes, each, strict=True)]
-        reading = "Each map is scaled to its own peak: it says where a word was looked up, not how much."
+        reading = (
+            "Each map is scaled to its own peak: it says where a word was looked up. The percentage is the "
+            "most attention that any place paid to it."
+        )
         figure = word_table_figure(
             own, [head for head, _ in parts], image=image, opacity=opacity, title=title, notes=[reading]
         )
