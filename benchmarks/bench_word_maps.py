@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 
-from comfy_revelio.analysis.word_maps import mean_shares, showing, spread, word_heat
+from comfy_revelio.analysis.word_maps import mean_shares, scaled, showing, spread, word_heat
 from comfy_revelio.host.standalone import use_comfyui
 from comfy_revelio.mini.attributes import HIDDEN, labels_for, seed_text, value_name
 from comfy_revelio.mini.captions import caption
@@ -28,7 +29,7 @@ from devtools.places import ROOT
 
 DOCUMENT = ROOT / "docs" / "word-maps.md"
 TIMESTEPS = "950, 850, 750, 650, 550, 450, 350, 250, 150, 50"
-THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6)
+THRESHOLDS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6)
 WORDS = {
     "glasses": ("glasses", "eyeglasses", "spectacles", "sunglasses", "shades"),
     "hat": ("hat", "headwear"),
@@ -49,11 +50,18 @@ class Case:
     trace: WordTrace
     places: list[int]
 
+    @property
+    def filled(self) -> Tensor:
+        """The part with what it encloses, such as the lenses of glasses; of a background nothing more."""
+        if self.part == "background":
+            return self.truth
+        return torch.from_numpy(binary_fill_holes(self.truth.numpy()))
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--choose", type=int, default=40, help="pictures that choose the threshold")
-    parser.add_argument("--measure", type=int, default=80, help="pictures that are measured")
+    parser.add_argument("--choose", type=int, default=24, help="pictures that choose the threshold")
+    parser.add_argument("--measure", type=int, default=48, help="pictures that are measured")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/word-maps.md")
     options = parser.parse_args()
     use_comfyui()
@@ -101,10 +109,18 @@ def places_of_part(words: Sequence[str], part: str) -> list[int]:
     return found
 
 
-def heat_of(case: Case, frames: Sequence[WordFrame]) -> Tensor:
-    """The map of a case's words over the pixels of the picture: [H, W] in 0..1."""
-    heat = word_heat(mean_shares(frames, 0), [case.places])
-    return spread(heat, *case.truth.shape)[0]
+Heat = Callable[[Case], Tensor]
+
+
+def heat_of(take: Callable[[WordTrace], Sequence[WordFrame]]) -> Heat:
+    """The map of a case's words over the pixels of the picture, [H, W], with what `take` takes of its run."""
+    return lambda case: spread(word_heat(take(case.trace), 0, [case.places]), *case.truth.shape)[0]
+
+
+def plain_heat(case: Case) -> Tensor:
+    """As DAAM has it: the mean over everything."""
+    shares = mean_shares(case.trace.select("cond"), 0)[case.places].sum(0)
+    return spread(scaled(shares[None]), *case.truth.shape)[0]
 
 
 def iou(found: Tensor, truth: Tensor) -> float:
@@ -126,27 +142,25 @@ def mean(values: dict[str, float]) -> float:
 
 
 class Seen:
-    """The maps of some cases, with what `take` takes of each run."""
+    """The maps of some cases."""
 
-    def __init__(self, cases: Sequence[Case], take: Callable[[WordTrace], Sequence[WordFrame]]) -> None:
+    def __init__(self, cases: Sequence[Case], heat: Heat) -> None:
         self._cases = cases
-        self._heats = [heat_of(case, take(case.trace)) for case in cases]
+        self._heats = [heat(case) for case in cases]
 
-    def scores(self, threshold: float) -> dict[str, float]:
-        """Mean IoU of each part, of masks above this share of the peak."""
-        found = [
-            iou(heat > threshold * heat.max(), case.truth)
+    def scores(self, threshold: float, *, filled: bool = False) -> list[float]:
+        """IoU of each case, of masks above this share of the peak. filled: with the part's own holes."""
+        return [
+            iou(heat > threshold * heat.max(), case.filled if filled else case.truth)
             for heat, case in zip(self._heats, self._cases, strict=True)
         ]
-        return by_part([case.part for case in self._cases], found)
+
+    def by_part(self, threshold: float, *, filled: bool = False) -> dict[str, float]:
+        return by_part([case.part for case in self._cases], self.scores(threshold, filled=filled))
 
     def best(self) -> float:
         """The threshold with the highest mean over parts."""
-        return max(THRESHOLDS, key=lambda threshold: mean(self.scores(threshold)))
-
-
-def everything(trace: WordTrace) -> list[WordFrame]:
-    return trace.select("cond")
+        return max(THRESHOLDS, key=lambda threshold: mean(self.by_part(threshold)))
 
 
 def chosen_layers(trace: WordTrace) -> list[WordFrame]:
@@ -175,17 +189,27 @@ def prior(chosen: Sequence[Case], measured: Sequence[Case]) -> dict[str, float]:
 
 def blocks_of(chosen: Sequence[Case], measured: Sequence[Case], pictures: int) -> dict[str, str]:
     """The blocks of the page: parts, layers, steps."""
-    limit, plain_limit = Seen(chosen, chosen_layers).best(), Seen(chosen, everything).best()
-    own = Seen(measured, chosen_layers).scores(limit)
-    plain = Seen(measured, everything).scores(plain_limit)
-    usual = prior(chosen, measured)
-    counts = {part: sum(case.part == part for case in measured) for part in own}
-    rows = [[p, str(counts[p]), f"{own[p]:.2f}", f"{plain[p]:.2f}", f"{usual[p]:.2f}"] for p in own]
-    rows.append(["**mean**", "", f"**{mean(own):.2f}**", f"{mean(plain):.2f}", f"{mean(usual):.2f}"])
+    limit, plain_limit = Seen(chosen, heat_of(chosen_layers)).best(), Seen(chosen, plain_heat).best()
+    found, plain = Seen(measured, heat_of(chosen_layers)), Seen(measured, plain_heat)
+    own, filled = found.by_part(limit), found.by_part(limit, filled=True)
+    columns = [own, filled, plain.by_part(plain_limit), prior(chosen, measured)]
+    names = [case.part for case in measured]
+    rows = [[p, str(names.count(p)), *(f"{column[p]:.2f}" for column in columns)] for p in own]
+    rows.append(["**mean over parts**", "", *(f"**{mean(column):.2f}**" for column in columns)])
+    every = [
+        float(np.mean(scores))
+        for scores in (
+            found.scores(limit),
+            found.scores(limit, filled=True),
+            plain.scores(plain_limit),
+            [columns[3][name] for name in names],
+        )
+    ]
+    rows.append(["**mean over cases**", str(len(names)), *(f"**{value:.2f}**" for value in every)])
+    head = ["part", "cases", "IoU", "IoU, with its holes", "IoU, as DAAM", "IoU, usual place"]
     parts = (
-        f"{pictures} pictures, mask above {limit:g} of the peak (all layers: above {plain_limit:g}), which "
-        "was chosen on other pictures.\n\n"
-        + table(["part", "cases", "IoU", "IoU, all layers alike", "IoU, usual place"], rows)
+        f"{pictures} pictures, masks above {limit:g} of the peak (as DAAM: above {plain_limit:g}), which was "
+        "chosen on other pictures.\n\n" + table(head, rows)
     )
     layers = measured[0].trace.layers
     steps = sorted({frame.step for frame in measured[0].trace.frames})
@@ -210,7 +234,8 @@ def _table(
     """IoU of each part with only a layer or only a step, each with the threshold that suits it best."""
     rows = []
     for name, take in takes.items():
-        found = Seen(measured, take).scores(Seen(chosen, take).best())
+        heat = heat_of(take)
+        found = Seen(measured, heat).by_part(Seen(chosen, heat).best())
         rows.append([name, *(f"{value:.2f}" for value in found.values()), f"{mean(found):.2f}"])
     return table([what, *PARTS, "mean"], rows)
 

@@ -123,7 +123,7 @@ def _hear_projections(
 
         return note
 
-    def hear(layer: str, attention: nn.Module) -> list[Any]:
+    def hear(layer: str, attention: Any) -> list[Any]:
         queries: list[Tensor] = []
 
         def query(_module: nn.Module, _args: Any, output: Tensor) -> None:

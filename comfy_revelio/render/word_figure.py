@@ -68,7 +68,9 @@ def word_table_figure(
     """
     _check(rows, opacity)
     picture = None if image is None else checked_image(image)
-    cell = cell_size(tuple(rows[0].maps.shape[1:]), None if picture is None else tuple(picture.shape[:2]))
+    cell = cell_size(
+        tuple(rows[0].maps.shape[1:]), None if picture is None else (picture.shape[0], picture.shape[1])
+    )
     shown = [("the picture", ""), *heads] if picture is not None else list(heads)
     names = [width(row.word, _WORD) for row in rows] + [width(row.note, NOTE) for row in rows]
     layout = plan(

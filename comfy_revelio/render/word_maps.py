@@ -68,7 +68,7 @@ def word_maps(
     words = [part.strip() for part in show.split(",") if part.strip()] or list(content_words(said))
     rows = [places_of(said, word) for word in words]
     chosen = frames if named else showing(frames)
-    heat = word_heat(mean_shares(chosen, item), rows)
+    heat = word_heat(chosen, item, rows)
     notes = [f"up to {peak:.1%}" for peak in _peaks(chosen, item, rows)]
     title = f"Word maps · {_whose(trace, role, item)}"
     if view == "whole run":
@@ -80,9 +80,7 @@ def word_maps(
         parts = _by_step(chosen) if view == "by step" else _by_layer(frames)
         parts = [parts[index] for index in evenly_spread(len(parts), columns)]
         height, width = heat.shape[1:]
-        each = torch.stack(
-            [spread(word_heat(mean_shares(part, item), rows), height, width) for _, part in parts], 1
-        )
+        each = torch.stack([spread(word_heat(part, item, rows), height, width) for _, part in parts], 1)
         own = [WordRow(w, n, m) for w, n, m in zip(words, notes, each, strict=True)]
         reading = (
             "Each map is scaled to its own peak: it says where a word was looked up. The percentage is the "

@@ -56,9 +56,20 @@ def test_the_later_half_of_the_layers_shows() -> None:
 
 
 def test_heat_goes_from_0_to_1() -> None:
-    shares = torch.tensor([[[0.1, 0.2]], [[0.1, 0.4]], [[0.3, 0.3]]])
-    heat = word_heat(shares, [[0], [0, 1], [2]])
+    shares = torch.tensor([[[0.125, 0.25], [0.125, 0.5], [0.25, 0.25]]])
+    heat = word_heat([frame("a", shares, (1, 2))], 0, [[0], [0, 1], [2]])
     assert torch.allclose(heat, torch.tensor([[[0.0, 1.0]], [[0.0, 1.0]], [[0.0, 0.0]]]))
+
+
+def test_a_layer_counts_by_its_contrast() -> None:
+    """0.25 and 0.75 by 1/2, deviation over mean; one that is the same everywhere not at all."""
+    sharp, flat = torch.tensor([[[0.25, 0.75]]]), torch.tensor([[[0.5]]])
+    blurred = torch.tensor([[[0.5, 0.25]]])  # contrast 0.125 / 0.375
+    frames = [frame("a", sharp, (1, 2)), frame("b", flat, (1, 1)), frame("c", blurred, (1, 2))]
+    both = 0.5 * sharp[0] + 1 / 3 * blurred[0]
+    assert torch.allclose(
+        word_heat(frames, 0, [[0]]), ((both - both.min()) / (both.max() - both.min()))[None]
+    )
 
 
 def test_masks() -> None:
