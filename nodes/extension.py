@@ -19,6 +19,7 @@ from . import (
     see,
     steer,
     transfer,
+    words,
 )
 
 BUNDLED_WEIGHTS = Path(__file__).resolve().parent.parent / "sae_weights"
@@ -33,7 +34,7 @@ class RevelioExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         families = (
-            *(load, observe, see, over_time, explore, steer),
+            *(load, observe, see, words, over_time, explore, steer),
             *(conditioning, transfer, compare, find, learn),
         )
         return [node for family in families for node in family.NODES]

@@ -13,6 +13,7 @@ Sae = io.Custom("REVELIO_SAE")
 Recorder = io.Custom("REVELIO_RECORDER")
 TraceSocket = io.Custom("REVELIO_TRACE")
 Features = io.Custom("REVELIO_FEATURES")
+WordsSocket = io.Custom("REVELIO_WORDS")
 ActivationsSocket = io.Custom("REVELIO_ACTIVATIONS")
 
 ROLES = ["cond", "uncond", "cond2"]

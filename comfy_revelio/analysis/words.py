@@ -19,7 +19,7 @@ _SUMS_BYTES = 256 * 1024 * 1024
 """What the sums of the words of one pass may take."""
 _LONGEST = 3
 """Words of a phrase between commas that still counts as one label."""
-_DULL = frozenset(
+FUNCTION_WORDS = frozenset(
     (
         *(
             "a",
@@ -39,9 +39,10 @@ _DULL = frozenset(
             "without",
         ),
         *("no", "is", "are", "his", "her", "its", "their", "this", "that"),
-        *("style", "portrait", "picture", "person", "photo", "image"),
     )
 )
+"""Words that name nothing that could be seen."""
+_DULL = FUNCTION_WORDS | {"style", "portrait", "picture", "person", "photo", "image"}
 
 
 def phrases(prompt: str) -> set[str]:

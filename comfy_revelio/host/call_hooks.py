@@ -49,7 +49,7 @@ def hooked(
     seen: dict[str, int] = {}
 
     def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        first = _input(hook_point, args, kwargs)
+        first = input_of(hook_point, args, kwargs)
         inputs[:] = [] if first is None else [first.detach().clone()]  # a block may add to its input in place
 
     def after(_module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
@@ -80,7 +80,7 @@ def hooked(
     handles = []
     try:
         for path in hook_point.layout.witnesses:
-            if (other := _part_of(network, path)) is not None:
+            if (other := part_of(network, path)) is not None:
                 handles.append(other.register_forward_hook(torch.compiler.disable(witness(path))))
         if captured == "diff":
             handles.append(module.register_forward_pre_hook(torch.compiler.disable(before), with_kwargs=True))
@@ -91,7 +91,7 @@ def hooked(
             handle.remove()
 
 
-def _input(hook_point: HookPoint, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+def input_of(hook_point: HookPoint, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
     """The input that the hook point's output continues, or the module's first tensor."""
     keyword, position = hook_point.input
     named = kwargs.get(keyword, args[position] if position < len(args) else None)
@@ -100,7 +100,7 @@ def _input(hook_point: HookPoint, args: tuple[Any, ...], kwargs: dict[str, Any])
     return next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
 
 
-def _part_of(network: nn.Module, path: str) -> nn.Module | None:
+def part_of(network: nn.Module, path: str) -> nn.Module | None:
     try:
         return network.get_submodule(path)
     except AttributeError:  # a part that only some models of a family have
@@ -138,7 +138,7 @@ def _visit(
     output: a map or a sequence whose rows are chunks * B. `before`: the module's input when the tap reads the
     difference; the change is added to the output all the same. place: finds the tokens in it.
     """
-    run = options.get(RUN) or _loose_run(options)
+    run = options.get(RUN) or loose_run(options)
     roles = roles_of_chunks(options, run)
     rows = output.shape[0] // len(roles)
     if rows * len(roles) != output.shape[0]:
@@ -168,7 +168,7 @@ def _visit(
     return result
 
 
-def _loose_run(options: Mapping[str, Any]) -> Run:
+def loose_run(options: Mapping[str, Any]) -> Run:
     """A run for a model that is called outside a guider: the schedule is whatever the options hold."""
     sigmas = options.get("sample_sigmas")
     return Run(() if sigmas is None else tuple(sigmas.flatten().tolist()))

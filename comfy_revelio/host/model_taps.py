@@ -22,7 +22,17 @@ from ..hookpoints.text import is_layer
 from .call_hooks import RUN, TokenCallback, hooked, network_of, no_difference
 from .runs import Run
 
-__all__ = ["RUN", "TokenCallback", "carry", "network_of", "resolve", "tap"]
+__all__ = [
+    "KEY",
+    "RUN",
+    "TokenCallback",
+    "carry",
+    "network_of",
+    "resolve",
+    "sample_as_run",
+    "tap",
+    "transformer_options",
+]
 
 KEY = "revelio"
 NAMED = 6  # hook points that a message lists
@@ -55,7 +65,7 @@ def tap(
     tap_id = object()
 
     def around_run(executor: Any, *args: Any, **kwargs: Any) -> Any:
-        return _sample_as_run(executor, args, kwargs, on_start, on_end)
+        return sample_as_run(executor, args, kwargs, on_start, on_end)
 
     def around_prediction(executor: Any, *args: Any, **kwargs: Any) -> Any:
         run = executor.class_obj.model_options.get("transformer_options", {}).get(RUN)
@@ -63,7 +73,7 @@ def tap(
             return executor(*args, **kwargs)
 
     def around_call(executor: Any, *args: Any, **kwargs: Any) -> Any:
-        options = _transformer_options(args, kwargs)
+        options = transformer_options(args, kwargs)
         if options is None:
             return executor(*args, **kwargs)
         latent = kwargs["x"] if "x" in kwargs else args[0]
@@ -116,7 +126,7 @@ def _fitting(network: nn.Module, width: int) -> str:
     return ", ".join(names[:NAMED]) + (" ..." if len(names) > NAMED else "") if names else "none"
 
 
-def _sample_as_run(
+def sample_as_run(
     executor: Any,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -165,7 +175,8 @@ def _with_listener(
     return (*args[:5], callback, *args[6:]), kwargs
 
 
-def _transformer_options(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any] | None:
+def transformer_options(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any] | None:
+    """The options of one call of `apply_model`, or None for a call without any."""
     options = kwargs.get("transformer_options")
     if options is not None:
         return options

@@ -49,11 +49,7 @@ def record_image(
     dictionary = sae.dictionary
     times = parse_timesteps(timesteps)
     point = resolve(model, hook_point.strip() or dictionary.hook_point, dictionary.d_model, sae.title)
-    latent = comfy.sample.fix_empty_latent_channels(model, vae.encode(image[..., :3]))
-    _check_latent(model, latent)
-    sampling = model.get_model_object("model_sampling")
-    sigmas = torch.tensor([*(sigma_at(time, sampling) for time in times), 0.0])
-    recorder = RunRecorder(len(times), sigmas.tolist())
+    recorder = RunRecorder(len(times), sigmas_of(model, times).tolist())
     pooled = (dictionary.pooling if pooling == "auto" else pooling) == "spatial_mean"
 
     def see(tokens: Tensor, call: ModelCall, _run: Run) -> None:
@@ -67,12 +63,31 @@ def record_image(
         )
 
     tapped = tap(model, point, see, captured=dictionary.captured, weights=sae.patcher)
-    guider = comfy.samplers.CFGGuider(tapped)
+    look_at_image(tapped, vae, image, positive, times, seed)
+    return recorder.finish({point.name: dictionary}, {point.name: point.aliases})
+
+
+def sigmas_of(model: Any, times: list[float]) -> Tensor:
+    """The noise levels of timesteps, with the end of a schedule behind them: [timesteps + 1]."""
+    sampling = model.get_model_object("model_sampling")
+    return torch.tensor([*(sigma_at(time, sampling) for time in times), 0.0])
+
+
+def look_at_image(
+    model: Any, vae: Any, image: Tensor, positive: list[Any], times: list[float], seed: int
+) -> Tensor:
+    """Show `image` [B, H, W, 3], noised to each timestep, to the model with a prompt; gives back its latents.
+
+    Raises RevelioError for a VAE that is not the model's.
+    """
+    latent = comfy.sample.fix_empty_latent_channels(model, vae.encode(image[..., :3]))
+    _check_latent(model, latent)
+    guider = comfy.samplers.CFGGuider(model)
     guider.inner_set_conds({"positive": positive})
     guider.set_cfg(1.0)
     noise = comfy.sample.prepare_noise(latent, seed)
-    guider.sample(noise, latent, OneForwardEach(), sigmas, disable_pbar=True, seed=seed)
-    return recorder.finish({point.name: dictionary}, {point.name: point.aliases})
+    sigmas = sigmas_of(model, times)
+    return guider.sample(noise, latent, OneForwardEach(), sigmas, disable_pbar=True, seed=seed)
 
 
 class OneForwardEach(comfy.samplers.Sampler):

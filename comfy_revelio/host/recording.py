@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from collections import OrderedDict
 from weakref import WeakKeyDictionary
 
-import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..errors import RevelioError
 from ..hookpoints import HookPoint
 from ..trace import RunRecorder, Trace
+from .kept_runs import KeptRuns
 from .model_taps import resolve, tap
 from .runs import ModelCall, Run
 from .sae_files import SAEHandle
-
-KEPT_RUNS = 8
-KEPT_BYTES = 4 * 1024**3
 
 
 class Recorder:
@@ -33,8 +27,7 @@ class Recorder:
         self._sae = sae
         self._hook_point = hook_point
         self._open: WeakKeyDictionary[Run, RunRecorder] = WeakKeyDictionary()
-        self._traces: OrderedDict[str, Trace] = OrderedDict()
-        self._names: dict[str, str] = {}
+        self._kept: KeptRuns[Trace] = KeptRuns()
         self._lock = threading.Lock()
 
     def start(self, run: Run) -> None:
@@ -67,41 +60,13 @@ class Recorder:
             recorder = self._open.pop(run, None)
         if recorder is None or samples is None:
             return
-        trace = recorder.finish(
-            {self._hook_point.name: self._sae.dictionary}, {self._hook_point.name: self._hook_point.aliases}
-        )
-        key = _fingerprint(samples)
-        with self._lock:
-            self._traces.pop(key, None)
-            self._traces[key] = trace
-            self._names[key] = key
-            if denoised is not None:
-                self._names[_fingerprint(denoised)] = key
-            while len(self._traces) > 1 and self._too_much():
-                self._traces.popitem(last=False)
-            self._names = {name: key for name, key in self._names.items() if key in self._traces}
+        point = self._hook_point
+        trace = recorder.finish({point.name: self._sae.dictionary}, {point.name: point.aliases})
+        self._kept.keep(trace, samples, denoised)
 
     def trace_of(self, samples: Tensor) -> Trace:
         """The trace of the run that returned `samples` (or whose denoised estimate they are)."""
-        with self._lock:
-            key = self._names.get(_fingerprint(samples))
-            if key is not None:
-                return self._traces[key]
-            count = len(self._traces)
-        if count == 0:
-            raise RevelioError(
-                "Nothing was recorded yet: connect the Record node's model to the sampler whose latent "
-                "comes in here."
-            )
-        raise RevelioError(
-            "This latent does not come straight from a sampler that used the recorded model "
-            f"(the last {KEPT_RUNS} runs are kept, fewer if they are large); connect that sampler's "
-            "latent output to Collect directly."
-        )
-
-    def _too_much(self) -> bool:
-        size = sum(trace.nbytes for trace in self._traces.values())
-        return len(self._traces) > KEPT_RUNS or size > KEPT_BYTES
+        return self._kept.of(samples)
 
 
 def record(model: ModelPatcher, sae: SAEHandle, hook_point: str = "") -> tuple[ModelPatcher, Recorder]:
@@ -119,11 +84,3 @@ def record(model: ModelPatcher, sae: SAEHandle, hook_point: str = "") -> tuple[M
         weights=sae.patcher,
     )
     return clone, recorder
-
-
-def _fingerprint(samples: Tensor) -> str:
-    """Names a latent by its values, wherever and in whichever precision of float it is kept."""
-    values = samples.detach().to(device="cpu", dtype=torch.float32).contiguous()
-    digest = hashlib.sha256(repr(tuple(values.shape)).encode())
-    digest.update(values.numpy().tobytes())
-    return digest.hexdigest()

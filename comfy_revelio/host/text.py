@@ -88,6 +88,23 @@ def kept_positions(clip: Any, prompt: str, layer: TextLayer) -> Tensor:
     return _content(sections, special, max(len(section) for section in sections))
 
 
+def tokens_of(clip: Any, prompt: str, encoder: str) -> tuple[list[list[str]], Tensor]:
+    """A prompt as an encoder gets it: each section's tokens as the vocabulary spells them, and which of them
+    are the prompt's own: bool [sections, T]. A textual inversion is "(embedding)"."""
+    names = getattr(getattr(clip.tokenizer, encoder, None), "inv_vocab", {})
+    sections = _sections_for(clip.tokenize(prompt), encoder)
+    special = getattr(clip.cond_stage_model, encoder).special_tokens
+    keep = _content(sections, special, max((len(section) for section in sections), default=0))
+    spelled = [
+        [
+            str(names.get(int(token), "")) if isinstance(token, Integral) else "(embedding)"
+            for token, *_ in section
+        ]
+        for section in sections
+    ]
+    return spelled, keep
+
+
 def _word(token: Any, names: dict[int, str]) -> str:
     if not isinstance(token, Integral):
         return "(embedding)"

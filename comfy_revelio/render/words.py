@@ -16,7 +16,7 @@ _PLACES = (
     (r"single_(?:stream_)?(?:blocks|layers)\.(\d+)\.txt", "single block {}, text"),
     (r"(?:transformer_blocks|blocks|layers)\.(\d+)", "block {}"),
 )
-_ROLES = {"cond": "positive prompt", "uncond": "negative prompt"}
+ROLE_NAMES = {"cond": "positive prompt", "uncond": "negative prompt"}
 
 
 def place_name(hook_point: str) -> str:
@@ -34,7 +34,7 @@ def feature_name(feature: int, label: str) -> str:
 
 def facts(reading: Reading) -> list[str]:
     """What was read, for the line under a title: the prompt half, the picture, the frame."""
-    kind = _ROLES.get(reading.role.rstrip("0123456789"), "")
+    kind = ROLE_NAMES.get(reading.role.rstrip("0123456789"), "")
     said = [f"{kind} ({reading.role})" if kind else reading.role]
     if reading.trace.batch_size > 1:
         said.append(f"image {reading.item + 1} of {reading.trace.batch_size}")

@@ -5,5 +5,16 @@ from .ranking import FeatureScore
 from .reading import Reading
 from .recorder import RunRecorder
 from .trace import Trace
+from .word_trace import WordFrame, WordRecorder, WordTrace
 
-__all__ = ["DictionaryNote", "FeatureScore", "Frame", "Reading", "RunRecorder", "Trace"]
+__all__ = [
+    "DictionaryNote",
+    "FeatureScore",
+    "Frame",
+    "Reading",
+    "RunRecorder",
+    "Trace",
+    "WordFrame",
+    "WordRecorder",
+    "WordTrace",
+]

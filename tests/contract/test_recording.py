@@ -251,16 +251,16 @@ class TestRuns:
     def test_large_runs_are_let_go_sooner(
         self, mini: SimpleNamespace, sae: Any, sample: Any, pack: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        recording = pack("comfy_revelio.host.recording")
-        model, recorder = recording.record(mini.model, sae())
+        kept_runs = pack("comfy_revelio.host.kept_runs")
+        model, recorder = pack("comfy_revelio.host.recording").record(mini.model, sae())
         size = recorder.trace_of(sample(model, steps=1)).nbytes
         assert size == 2 * 16 * 8 * 12  # roles, tokens, k, and bytes of a code
-        monkeypatch.setattr(recording, "KEPT_BYTES", 2 * size)
+        monkeypatch.setattr(kept_runs, "KEPT_BYTES", 2 * size)
         samples = [sample(model, seed=seed, steps=1) for seed in range(3)]
         recorder.trace_of(samples[1])
         with pytest.raises(ValueError, match="last 8 runs"):
             recorder.trace_of(samples[0])
-        monkeypatch.setattr(recording, "KEPT_BYTES", 1)
+        monkeypatch.setattr(kept_runs, "KEPT_BYTES", 1)
         recorder.trace_of(sample(model, seed=9, steps=1))  # the last one always stays
 
     def test_a_latent_from_elsewhere(self, mini: SimpleNamespace, sae: Any, sample: Any, record: Any) -> None:
@@ -308,10 +308,10 @@ class TestRuns:
             sample(model, callback=stop)
         management.interrupt_current_processing(False)
         assert not recorder._open
-        assert not recorder._traces
+        assert not recorder._kept._traces
         assert torch.equal(sample(mini.model), plain)
         assert torch.equal(sample(model), plain)
-        assert len(recorder._traces) == 1
+        assert len(recorder._kept._traces) == 1
 
     def test_an_error_inside_the_network(
         self, mini: SimpleNamespace, sae: Any, sample: Any, record: Any

@@ -26,10 +26,10 @@ from devtools.demo import named_models, picture_name
 
 SEE, FEATURE, CONCEPT = "01_see_features", "02_steer_a_feature", "03_steer_a_concept"
 TRAIN, EXPLORE = "04_train_your_own_sae", "05_explore_and_steer"
-TIME, COMPARE = "07_features_over_time", "08_compare_two_prompts"
+WORDS, TIME, COMPARE = "06_word_maps", "07_features_over_time", "08_compare_two_prompts"
 SWEEP, LOOK = "10_sweep_a_strength", "11_look_at_a_picture"
 OTHER_MODELS = ["12_train_on_sd15", "13_train_on_sdxl"]
-ALL = [SEE, FEATURE, CONCEPT, TRAIN, EXPLORE, TIME, COMPARE, SWEEP, LOOK, *OTHER_MODELS]
+ALL = [SEE, FEATURE, CONCEPT, TRAIN, EXPLORE, WORDS, TIME, COMPARE, SWEEP, LOOK, *OTHER_MODELS]
 GLASSES = CONCEPTS[0]
 PROMPTED = {"style": "flat cartoon", "background": "green", "hair": "blue", "mood": "smile"}
 """What all the workflows' prompts ask for besides the concept that is steered."""
@@ -198,6 +198,25 @@ def test_the_sae_trained_on_the_spot_steers(finished: Callable[[str], Finished],
     for name in ("style", "background", "mood"):
         right = after[:, list(ATTRIBUTES).index(name)] == index_of(name, PROMPTED[name])
         assert right.sum() >= 3, f"{name} was lost"
+
+
+def test_words_are_looked_up_where_their_things_are(
+    finished: Callable[[str], Finished], judge: Judge
+) -> None:
+    """Masks of glasses, hair and background: in the face, above it, and around everything."""
+    workflow = finished(WORDS)
+    (picture,) = workflow.saved("06_picture")
+    assert rate(judge.label(picture[None]), GLASSES, also=False) == 1.0
+    glasses, hair, background = workflow.saved("06_mask").mean(-1) > 0.5
+    assert background[:8, :8].all() and background[:8, -8:].all()  # both upper corners
+    assert not background[56:72, 56:72].any() and background.float().mean() > 0.2
+    assert 0.005 < glasses.float().mean() < 0.2 and 0.02 < hair.float().mean() < 0.5
+    rows = torch.arange(128.0)[:, None]
+    centres = [(mask * rows).sum() / mask.sum() for mask in (hair, glasses)]
+    assert centres[0] < centres[1] < 90
+    (table,) = workflow.texts("PreviewAny")
+    for word in ("glasses", "hair", "background", "smiling"):
+        assert f"| {word} " in table
 
 
 def test_nothing_chosen_in_the_explorer_changes_nothing(

@@ -1,0 +1,244 @@
+"""How well word maps find the parts that words name, on the bundled model: the tables of docs/word-maps.md.
+
+Avatars that the model has never seen are drawn, noised to ten timesteps and shown to the model with a caption
+that names their parts; each word's map is compared with the pixels that the part has in the drawing. The
+first pictures choose the threshold, the others are measured. `--write` puts the tables into the document:
+`python3 dev.py run -- python -m benchmarks.bench_word_maps --write`, some minutes on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.ndimage import binary_fill_holes
+from torch import Tensor
+
+from comfy_revelio.analysis.word_maps import mean_shares, scaled, showing, spread, word_heat
+from comfy_revelio.host.standalone import use_comfyui
+from comfy_revelio.mini.attributes import HIDDEN, labels_for, seed_text, value_name
+from comfy_revelio.mini.captions import caption
+from comfy_revelio.mini.render import PARTS, masks, render
+from comfy_revelio.trace import WordFrame, WordTrace
+from devtools.figures import fill, table
+from devtools.places import ROOT
+
+DOCUMENT = ROOT / "docs" / "word-maps.md"
+TIMESTEPS = "950, 850, 750, 650, 550, 450, 350, 250, 150, 50"
+THRESHOLDS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6)
+WORDS = {
+    "glasses": ("glasses", "eyeglasses", "spectacles", "sunglasses", "shades"),
+    "hat": ("hat", "headwear"),
+    "beard": ("beard", "bearded"),
+    "hair": ("hair", "haired"),
+    "background": ("background", "backdrop", "wall"),
+}
+SMALLEST = 0.002
+"""Share of the picture below which a part is too small to be looked for."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A part that the caption names: its pixels bool [H, W], what was recorded, and where its words stand."""
+
+    part: str
+    truth: Tensor
+    trace: WordTrace
+    places: list[int]
+
+    @property
+    def filled(self) -> Tensor:
+        """The part with what it encloses, such as the lenses of glasses; of a background nothing more."""
+        if self.part == "background":
+            return self.truth
+        return torch.from_numpy(binary_fill_holes(self.truth.numpy()))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--choose", type=int, default=24, help="pictures that choose the threshold")
+    parser.add_argument("--measure", type=int, default=48, help="pictures that are measured")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/word-maps.md")
+    options = parser.parse_args()
+    use_comfyui()
+    chosen = list(cases(range(options.choose)))
+    measured = list(cases(range(options.choose, options.choose + options.measure)))
+    blocks = blocks_of(chosen, measured, options.measure)
+    print("\n\n".join(blocks.values()))
+    if options.write:
+        DOCUMENT.write_text(fill(DOCUMENT.read_text(encoding="utf-8"), blocks), encoding="utf-8")
+    return 0
+
+
+@torch.no_grad()
+def cases(numbers: Sequence[int]) -> Iterator[Case]:
+    """The named parts of these avatars, noised and read by the bundled model."""
+    from comfy_revelio.host.mini_model import load_mini
+    from comfy_revelio.host.word_recording import read_image
+
+    model, clip, vae = load_mini()
+    labels = [labels_for("check", number, split="any") for number in numbers]
+    drawn = render(labels, [seed_text("check", number) for number in numbers])
+    images = torch.from_numpy(drawn.copy()).float() / 255
+    for number, label, image in zip(numbers, labels, images, strict=True):
+        said = caption(label, np.random.default_rng([77, number]))
+        trace = read_image(model, clip, vae, image[None], said.text, TIMESTEPS, seed=number)
+        words = trace.words["cond"]
+        for part in PARTS:
+            index = label[part]
+            if part not in said.mentioned or index == HIDDEN or value_name(part, index) == "none":
+                continue
+            truth = torch.from_numpy(masks(label, seed_text("check", number), part))
+            places = places_of_part(words, part)
+            if places and truth.float().mean() > SMALLEST:
+                yield Case(part, truth, trace, places)
+        print(f"{number}: {said.text}", file=sys.stderr, flush=True)
+
+
+def places_of_part(words: Sequence[str], part: str) -> list[int]:
+    """Where the words of a part stand; the hair of "facial hair" is a beard."""
+    found = []
+    for place, word in enumerate(words):
+        facial = word == "hair" and place > 0 and words[place - 1] == "facial"
+        if (part == "beard") if facial else word in WORDS[part]:
+            found.append(place)
+    return found
+
+
+Heat = Callable[[Case], Tensor]
+
+
+def heat_of(take: Callable[[WordTrace], Sequence[WordFrame]]) -> Heat:
+    """The map of a case's words over the pixels of the picture, [H, W], with what `take` takes of its run."""
+    return lambda case: spread(word_heat(take(case.trace), 0, [case.places]), *case.truth.shape)[0]
+
+
+def plain_heat(case: Case) -> Tensor:
+    """As DAAM has it: the mean over everything."""
+    shares = mean_shares(case.trace.select("cond"), 0)[case.places].sum(0)
+    return spread(scaled(shares[None]), *case.truth.shape)[0]
+
+
+def iou(found: Tensor, truth: Tensor) -> float:
+    """Intersection over union of two bool masks."""
+    return float((found & truth).sum() / (found | truth).sum().clamp(min=1))
+
+
+def by_part(parts: Sequence[str], values: Sequence[float]) -> dict[str, float]:
+    """The mean over the cases of each part, in the order of PARTS."""
+    return {
+        part: float(np.mean([value for own, value in zip(parts, values, strict=True) if own == part]))
+        for part in PARTS
+        if part in parts
+    }
+
+
+def mean(values: dict[str, float]) -> float:
+    return float(np.mean(list(values.values())))
+
+
+class Seen:
+    """The maps of some cases."""
+
+    def __init__(self, cases: Sequence[Case], heat: Heat) -> None:
+        self._cases = cases
+        self._heats = [heat(case) for case in cases]
+
+    def scores(self, threshold: float, *, filled: bool = False) -> list[float]:
+        """IoU of each case, of masks above this share of the peak. filled: with the part's own holes."""
+        return [
+            iou(heat > threshold * heat.max(), case.filled if filled else case.truth)
+            for heat, case in zip(self._heats, self._cases, strict=True)
+        ]
+
+    def by_part(self, threshold: float, *, filled: bool = False) -> dict[str, float]:
+        return by_part([case.part for case in self._cases], self.scores(threshold, filled=filled))
+
+    def best(self) -> float:
+        """The threshold with the highest mean over parts."""
+        return max(THRESHOLDS, key=lambda threshold: mean(self.by_part(threshold)))
+
+
+def chosen_layers(trace: WordTrace) -> list[WordFrame]:
+    return showing(trace.select("cond"))
+
+
+def one_layer(layer: str) -> Callable[[WordTrace], list[WordFrame]]:
+    return lambda trace: trace.select("cond", layers=[layer])
+
+
+def one_step(step: int) -> Callable[[WordTrace], list[WordFrame]]:
+    return lambda trace: showing(trace.select("cond", step=step))
+
+
+def prior(chosen: Sequence[Case], measured: Sequence[Case]) -> dict[str, float]:
+    """IoU of the place where a part usually is, the same for every picture: what looking at no map gives."""
+    found = {}
+    for part in PARTS:
+        usual = torch.stack([case.truth.float() for case in chosen if case.part == part]).mean(0)
+        mine = [case for case in measured if case.part == part]
+        seen = [case for case in chosen if case.part == part]
+        limit = max(THRESHOLDS, key=lambda t: np.mean([iou(usual > t, case.truth) for case in seen]))
+        found[part] = float(np.mean([iou(usual > limit, case.truth) for case in mine]))
+    return found
+
+
+def blocks_of(chosen: Sequence[Case], measured: Sequence[Case], pictures: int) -> dict[str, str]:
+    """The blocks of the page: parts, layers, steps."""
+    limit, plain_limit = Seen(chosen, heat_of(chosen_layers)).best(), Seen(chosen, plain_heat).best()
+    found, plain = Seen(measured, heat_of(chosen_layers)), Seen(measured, plain_heat)
+    own, filled = found.by_part(limit), found.by_part(limit, filled=True)
+    columns = [own, filled, plain.by_part(plain_limit), prior(chosen, measured)]
+    names = [case.part for case in measured]
+    rows = [[p, str(names.count(p)), *(f"{column[p]:.2f}" for column in columns)] for p in own]
+    rows.append(["**mean over parts**", "", *(f"**{mean(column):.2f}**" for column in columns)])
+    every = [
+        float(np.mean(scores))
+        for scores in (
+            found.scores(limit),
+            found.scores(limit, filled=True),
+            plain.scores(plain_limit),
+            [columns[3][name] for name in names],
+        )
+    ]
+    rows.append(["**mean over cases**", str(len(names)), *(f"**{value:.2f}**" for value in every)])
+    head = ["part", "cases", "IoU", "IoU, with its holes", "IoU, as DAAM", "IoU, usual place"]
+    parts = (
+        f"{pictures} pictures, masks above {limit:g} of the peak (as DAAM: above {plain_limit:g}), which was "
+        "chosen on other pictures.\n\n" + table(head, rows)
+    )
+    layers = measured[0].trace.layers
+    steps = sorted({frame.step for frame in measured[0].trace.frames})
+    return {
+        "parts": parts,
+        "layers": _table(chosen, measured, {f"`{name}`": one_layer(name) for name in layers}, "layer"),
+        "steps": _table(
+            chosen,
+            measured,
+            {time.strip(): one_step(step) for step, time in zip(steps, TIMESTEPS.split(","), strict=True)},
+            "timestep",
+        ),
+    }
+
+
+def _table(
+    chosen: Sequence[Case],
+    measured: Sequence[Case],
+    takes: dict[str, Callable[[WordTrace], Sequence[WordFrame]]],
+    what: str,
+) -> str:
+    """IoU of each part with only a layer or only a step, each with the threshold that suits it best."""
+    rows = []
+    for name, take in takes.items():
+        heat = heat_of(take)
+        found = Seen(measured, heat).by_part(Seen(chosen, heat).best())
+        rows.append([name, *(f"{value:.2f}" for value in found.values()), f"{mean(found):.2f}"])
+    return table([what, *PARTS, "mean"], rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

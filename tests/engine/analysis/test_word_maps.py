@@ -1,0 +1,86 @@
+"""Word maps from notes made to measure: which words, which layers, which scale."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from comfy_revelio import RevelioError
+from comfy_revelio.analysis.word_maps import (
+    above,
+    content_words,
+    mean_shares,
+    places_of,
+    showing,
+    spread,
+    word_heat,
+)
+from comfy_revelio.trace import WordFrame
+
+WORDS = ("a", "red", "hat", "and", "a", "green", "hat")
+
+
+def frame(layer: str, shares: torch.Tensor, grid: tuple[int, ...] = (2, 3), step: int = 0) -> WordFrame:
+    return WordFrame(layer, step, 0, 1.0, "cond", grid, shares.half())
+
+
+def test_words() -> None:
+    assert content_words(WORDS) == ("red", "hat", "green")
+    assert places_of(WORDS, "hat") == [2, 6]
+    assert places_of(WORDS, " Green  Hat ") == [5, 6]
+    for wanted in ("glasses", "hat red", ""):
+        with pytest.raises(RevelioError, match="it says red, hat, green"):
+            places_of(WORDS, wanted)
+
+
+def test_frames_of_one_grid_are_averaged_and_coarser_ones_spread() -> None:
+    ramp = torch.arange(6.0).repeat(2, 2, 1) / 8
+    frames = [frame("a", ramp), frame("b", 3 * ramp), frame("c", torch.full((2, 2, 1), 0.5), (1, 1))]
+    found = mean_shares(frames, 1)
+    assert found.shape == (2, 2, 3)
+    assert torch.allclose(found, (4 * ramp[0] + 0.5).unflatten(1, (2, 3)) / 3, atol=1e-3)
+    with pytest.raises(RevelioError, match="no picture 2 in this run; choose 0 to 1"):
+        mean_shares(frames, 2)
+
+
+def test_a_video_is_averaged_over_its_frames() -> None:
+    shares = torch.cat([torch.zeros(1, 1, 6), torch.ones(1, 1, 6)], dim=2)
+    assert torch.allclose(mean_shares([frame("a", shares, (2, 2, 3))], 0), torch.full((1, 2, 3), 0.5))
+
+
+def test_the_later_half_of_the_layers_shows() -> None:
+    frames = [frame(layer, torch.zeros(1, 1, 6), step=step) for step in (0, 1) for layer in "abcde"]
+    assert [(one.layer, one.step) for one in showing(frames)] == [(n, s) for s in (0, 1) for n in "cde"]
+    alone = [frame("a", torch.zeros(1, 1, 6))]
+    assert showing(alone) == alone
+
+
+def test_heat_goes_from_0_to_1() -> None:
+    shares = torch.tensor([[[0.125, 0.25], [0.125, 0.5], [0.25, 0.25]]])
+    heat = word_heat([frame("a", shares, (1, 2))], 0, [[0], [0, 1], [2]])
+    assert torch.allclose(heat, torch.tensor([[[0.0, 1.0]], [[0.0, 1.0]], [[0.0, 0.0]]]))
+
+
+def test_a_layer_counts_by_its_contrast() -> None:
+    """0.25 and 0.75 by 1/2, deviation over mean; one that is the same everywhere not at all."""
+    sharp, flat = torch.tensor([[[0.25, 0.75]]]), torch.tensor([[[0.5]]])
+    blurred = torch.tensor([[[0.5, 0.25]]])  # contrast 0.125 / 0.375
+    frames = [frame("a", sharp, (1, 2)), frame("b", flat, (1, 1)), frame("c", blurred, (1, 2))]
+    both = 0.5 * sharp[0] + 1 / 3 * blurred[0]
+    assert torch.allclose(
+        word_heat(frames, 0, [[0]]), ((both - both.min()) / (both.max() - both.min()))[None]
+    )
+
+
+def test_masks() -> None:
+    maps = torch.tensor([[[0.2, 0.5, 1.0]], [[0.2, 0.11, 0.09]]])
+    assert above(maps, 0.5).tolist() == [[[0.0, 0.0, 1.0]], [[1.0, 1.0, 0.0]]]
+
+
+def test_spreading_never_goes_below_0() -> None:
+    dot = torch.zeros(1, 8, 6)
+    dot[0, 3, 2] = 1.0
+    spread_out = spread(dot, 64, 48)
+    assert spread_out.shape == (1, 64, 48) and spread_out.min() == 0
+    peak = spread_out[0].flatten().argmax()
+    assert 24 <= peak // 48 < 32 and 16 <= peak % 48 < 24
