@@ -35,7 +35,13 @@ def blocks_of(report: dict[str, Any]) -> dict[str, str]:
             for way, title in (("removal", "Taking it out"), ("addition", "Putting it in"))
         )
     rows = [
-        [f"`{row['hook_point']}`", f"{row['inside']:.4f}", f"{row['outside']:.4f}", f"{row['ratio']:.2f}"]
+        [
+            f"`{row['hook_point']}`{more}",
+            f"{row[f'{prefix}inside']:.4f}",
+            f"{row[f'{prefix}outside']:.4f}",
+            f"{row[f'{prefix}ratio']:.2f}",
+        ]
+        for prefix, more in (("", ""), ("held ", ", noise mask too"))
         for row in report["masks"]
     ]
     blocks["masks"] = _lines(["hook point", "change inside", "change outside", "outside / inside"], rows)

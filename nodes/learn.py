@@ -8,7 +8,9 @@ from comfy_api.latest import io
 
 from .sockets import ActivationsSocket, Sae, sampling_inputs
 
-_HOOK_POINT_TOOLTIP = "Where in the model: a name such as middle_block.1 or mid_block.attentions.0."
+_HOOK_POINT_TOOLTIP = (
+    "Where in the model: a name such as middle_block.1 or mid_block.attentions.0; ? lists all."
+)
 _PROMPTS_TOOLTIP = "Prompts to draw, one a line, each in turn. The more varied, the better the SAE."
 
 

@@ -21,8 +21,8 @@ ROLE_TOOLTIP = (
     "Whose features: cond = the positive prompt, uncond = the negative prompt, cond2 = a second positive one."
 )
 HOOK_POINT_TOOLTIP = (
-    "Where in the model: a name such as middle_block.1 or mid_block.attentions.0. Empty = the place the SAE "
-    "was trained for."
+    "Where in the model: a name such as middle_block.1 or mid_block.attentions.0; ? lists all. Empty = the "
+    "place the SAE was trained for."
 )
 
 

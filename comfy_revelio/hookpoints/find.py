@@ -42,10 +42,12 @@ def resolve_point(diffusion_model: Module, name: str) -> HookPoint:
     """The hook point called `name`: its name, its title, an alias ("unet." or "transformer." allowed before
     it), or the path of any module that the model calls, also one inside a block that an alias names.
 
-    Raises RevelioError with the nearest valid names when there is none.
+    Raises RevelioError with the nearest valid names when there is none, and with all of them for "?".
     """
     wanted = _PREFIX.sub("", name.strip())
     points = _points(diffusion_model)
+    if wanted == "?":
+        raise RevelioError(_all_of(list_points(diffusion_model)))
     spellings = [wanted, *(pattern.sub(ending, wanted) for pattern, ending in _STREAMS)]
     for spelling in spellings:
         if found := _named(points, spelling):
@@ -159,8 +161,15 @@ def _is_container(path: str, module: Module) -> bool:
     return type(module).__name__ == "ModuleList" or (parts[0] in _CONTAINERS and len(parts) <= depth)
 
 
+def _all_of(points: list[HookPoint]) -> str:
+    """What a model has, for people: titles first, in the order in which they are computed."""
+    lines = (f"{point.title} = {point.name}" for point in points)
+    return "\n".join(["The hook points of this model; write a title or a name:", *lines])
+
+
 def _unknown(name: str, points: list[HookPoint], wanted: str) -> RevelioError:
     names = [spelling for point in points for spelling in (point.name, *point.aliases)]
     near = difflib.get_close_matches(wanted, names, n=4, cutoff=0.5) or [point.name for point in points[:4]]
     hint = f"nearest are {', '.join(near)}" if near else "give the path of a module of this model"
+    hint += "; ? lists all" if points else ""
     return RevelioError(f"Unknown hook point {name!r}; {hint}.")

@@ -79,10 +79,13 @@ def sample(
     scheduler: str = "normal",
     height: int = 128,
     width: int = 128,
+    latents: torch.Tensor | None = None,
+    noise_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Latents [n, C, h, w]; row i is what KSampler makes of seed i and row i of the conditionings.
 
-    positive: of n rows; negative: of 1 or n. height, width: in pixels.
+    positive: of n rows; negative: of 1 or n. height, width: in pixels. latents [n, C, h, w] stay as they are
+    where noise_mask [1, H, W] is 0, as after Set Latent Noise Mask.
     """
     empty = empty_latent(model, height, width)
     noise = torch.cat([comfy.sample.prepare_noise(empty, seed) for seed in seeds])
@@ -95,7 +98,8 @@ def sample(
         scheduler,
         positive,
         negative,
-        torch.zeros_like(noise),
+        torch.zeros_like(noise) if latents is None else latents,
+        noise_mask=noise_mask,
         disable_pbar=True,
         seed=int(seeds[0]),
     )

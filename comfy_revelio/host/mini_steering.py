@@ -13,13 +13,14 @@ from ..errors import RevelioError
 from ..mini.evaluate import CONCEPTS, Prompt, others, prompts_naming, prompts_without, rate
 from ..render import grid
 from ..steering import Intervention, Selection, parse_selection
-from .generate import pictures
+from .generate import encode, encoded_batches, pictures, sample
 from .mini_evaluation import ADDITION, REMOVAL, SAMPLING, Studio, bundled_saes, open_studio
 from .sae_files import SAEHandle
 from .steering import steer
 
 POINT = "output_blocks.4.1"
 CONCEPT = CONCEPTS[0]
+BATCH = 32
 SHOWN = 2
 """Prompts of each direction that are shown as pictures."""
 
@@ -107,7 +108,10 @@ def _masks(
     plain: Tensor,
     say: Callable[[str], None],
 ) -> tuple[list[dict[str, Any]], list[tuple[Tensor, str]]]:
-    """Labelled features added in the left half of the picture only: how much changes inside and outside."""
+    """Labelled features added in the left half of the picture only: how much changes inside and outside.
+
+    "held": the same where the sampler keeps the unsteered picture outside the mask.
+    """
     mask = torch.zeros(1, *plain.shape[1:3])
     mask[:, :, : plain.shape[2] // 2] = 1.0
     rows = []
@@ -116,13 +120,33 @@ def _masks(
         if point.startswith("layers."):
             continue
         setting = Setting("masks", point, ADDITION, 2.0, False, {"mode": "add", "mask": mask})
-        images = _draw(studio, _steered(studio, handle, setting), prompts)
-        change = (images - plain).abs().mean(-1)
-        inside, outside = (float(change[:, (mask[0] == side)].mean()) for side in (1.0, 0.0))
-        rows.append({"hook_point": point, "inside": inside, "outside": outside, "ratio": outside / inside})
+        model = _steered(studio, handle, setting)
+        images = _draw(studio, model, prompts)
+        row: dict[str, Any] = {"hook_point": point}
+        for prefix, drawn in (("", images), ("held ", _held(studio, model, prompts, mask))):
+            change = (drawn - plain).abs().mean(-1)
+            inside, outside = (float(change[:, (mask[0] == side)].mean()) for side in (1.0, 0.0))
+            row |= {
+                f"{prefix}inside": inside,
+                f"{prefix}outside": outside,
+                f"{prefix}ratio": outside / inside,
+            }
+            say(f"mask at {point}, {prefix or 'alone '}{inside:.4f} inside, {outside:.4f} outside")
+        rows.append(row)
         shown += [(image, point) for image in images[:SHOWN]]
-        say(f"mask at {point}: {inside:.4f} inside, {outside:.4f} outside")
     return rows, shown
+
+
+def _held(studio: Studio, model: Any, prompts: Sequence[Prompt], mask: Tensor) -> Tensor:
+    """Pictures of a model that draws inside the mask only, over those of the unsteered one."""
+    clip, seeds = studio.plain.clip, [prompt.seed for prompt in prompts]
+    negative = encode(clip, [""])
+    images = []
+    for part, positive in encoded_batches(clip, [prompt.text for prompt in prompts], BATCH):
+        kept = sample(studio.plain.model, positive, negative, seeds[part], **SAMPLING)
+        drawn = sample(model, positive, negative, seeds[part], latents=kept, noise_mask=mask, **SAMPLING)
+        images.append(studio.vae.decode(drawn).float().cpu())
+    return torch.cat(images)
 
 
 def _steered(studio: Studio, handle: SAEHandle, setting: Setting) -> Any:

@@ -217,6 +217,12 @@ ARCHITECTURES: dict[str, Architecture] = {
             "input_blocks.1.0": Spot((16, 8)),
         },
     ),
+    "sd2": Architecture(
+        "SD20",
+        unet([2, 4, 4], [1, 1, 0], 1, use_linear_in_transformer=True),
+        (4, 12, 8),
+        {"middle_block.1": Spot((3, 2)), "output_blocks.4.1": Spot((6, 4))},
+    ),
     "sdxl": Architecture(
         "SDXL",
         unet_xl([1, 2, 4], [0, 2, 3], 3),

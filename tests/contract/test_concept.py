@@ -50,9 +50,17 @@ def encode(clip: Any, prompt: str) -> Tensor:
 
 
 def steer(
-    concept: Any, clip: Any, sae: Any, phrase: str, strength: float, method: str = "contrast", **more: str
+    concept: Any,
+    clip: Any,
+    sae: Any,
+    phrase: str,
+    strength: float,
+    method: str = "contrast",
+    negative: str = "auto",
+    **more: str,
 ) -> Any:
-    return concept.steer_concept(clip, sae, concept.ConceptPrompts(phrase, **more), strength, method)
+    prompts = concept.ConceptPrompts(phrase, **more)
+    return concept.steer_concept(clip, sae, prompts, strength, method, negative=negative)
 
 
 class TestContrast:
@@ -148,6 +156,37 @@ class TestPaper:
         results = [encode(clip, "(glasses:1.2)") for clip in (positive, negative, mini.clip)]
         assert torch.equal(results[2], before)
         assert not torch.equal(results[0], results[1])
+
+
+class TestWeights:
+    """CLIPTextEncode with (words:1.3): it scales what sets the steered prompt apart from the empty one."""
+
+    @pytest.mark.parametrize("method", ["contrast", "paper"])
+    @pytest.mark.parametrize("extra", ["", ", a portrait with a long beard" * 16], ids=["short", "long"])
+    def test_weights(
+        self, mini: SimpleNamespace, concept: Any, word_sae: Any, method: str, extra: str
+    ) -> None:
+        positive, negative, _ = steer(
+            concept, mini.clip, word_sae, "glasses", -1.0, method, negative="mirrored"
+        )
+        weighted, plain = f"a (hat:0.6) and (glasses:1.3){extra}", f"a hat and glasses{extra}"
+        weights = torch.tensor(
+            [[weight for _, weight in section] for section in mini.clip.tokenize(weighted)["l"]]
+        )
+        assert weights.unique().tolist() == pytest.approx([0.6, 1.0, 1.3])
+        empty = through_the_node(mini.clip, "").repeat(1, len(weights), 1)
+        for clip in (positive, negative):
+            steered = through_the_node(clip, plain)
+            expected = empty + weights.reshape(1, -1, 1) * (steered - empty)
+            found = through_the_node(clip, weighted)
+            assert torch.allclose(found, expected, atol=1e-4)
+            assert not torch.allclose(found, through_the_node(mini.clip, weighted), atol=1e-3)
+
+
+def through_the_node(clip: Any, prompt: str) -> Tensor:
+    from nodes import CLIPTextEncode
+
+    return CLIPTextEncode().encode(clip, prompt)[0][0][0]
 
 
 class TestPrompts:

@@ -3,6 +3,7 @@
 The cases are generated so that every two values of different factors meet in one of them. An oracle stands
 at the sampler's side: for each evaluation it runs each conditioning alone through the same network, and
 notes what a plain hook sees. The trace must say the same, under the right role and step, on the right grid.
+Every case also steers with strength 0, fails inside the network, and is interrupted.
 """
 
 from __future__ import annotations
@@ -10,43 +11,53 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .architectures import ARCHITECTURES, Architecture
+from .architectures import ARCHITECTURES, TEXT, Architecture, randomize
+from .oracle import Expected, Oracle, Subject, compare, hook_counts, mirror
 
 STEPS = 3
 
 
-@dataclass(frozen=True)
-class Subject:
-    """An architecture in the matrix. latent: (frames,) height, width. element: of the module's tuple.
-    first: where the picture's tokens begin in a sequence of so many, of which so many are the picture's.
-    """
-
-    point: str
-    latent: tuple[int, ...]
-    patch: int = 2
-    element: int | None = None
-    first: Callable[[int, int], int] = lambda total, image: 0
+def behind(total: int, image: int) -> int:
+    """Where the picture begins that stands behind the prompt."""
+    return total - image
 
 
 SUBJECTS = {
     "sd1": Subject("middle_block.1", (16, 8), patch=8),
+    "sd2": Subject("output_blocks.4.1", (16, 8)),
     "sdxl": Subject("output_blocks.0.1", (16, 8), patch=4),
     "sd3": Subject("joint_blocks.1", (8, 6), element=1),
-    "flux": Subject("single_blocks.1", (8, 6), first=lambda total, image: total - image),
+    "flux": Subject("single_blocks.1", (8, 6), first=behind),
+    "flux2": Subject("single_blocks.1", (4, 3), patch=1, first=behind),
+    "chroma": Subject("single_blocks.1", (8, 6), first=behind),
+    "qwen-image": Subject("transformer_blocks.1", (1, 8, 6), element=1),
+    "lumina2": Subject("layers.1", (8, 6), first=behind),
     "z-image": Subject("layers.1", (8, 6), first=lambda total, image: total - -(-image // 8) * 8),
-    "auraflow": Subject("single_layers.1", (8, 6), first=lambda total, image: total - image),
+    "auraflow": Subject("single_layers.1", (8, 6), first=behind),
+    "pixart": Subject("blocks.1", (40, 32)),
+    "hunyuandit": Subject("blocks.3", (8, 6)),
     "hidream": Subject("single_stream_blocks.0", (8, 6)),
     "wan": Subject("blocks.1", (2, 8, 6)),
+    "hunyuan video": Subject("double_blocks.1", (2, 8, 6), element=0),
 }
-# Those of two stages evaluate twice in all steps but the last.
-SAMPLERS = {"euler": 1, "dpm_2": 2, "dpmpp_2m_sde": 1, "uni_pc": 1, "lcm": 1, "heun": 2}
+# Those of two stages evaluate twice in all steps but the last. The last three have own formulas for flows.
+SAMPLERS = {
+    "euler": 1,
+    "dpm_2": 2,
+    "dpmpp_2m_sde": 1,
+    "uni_pc": 1,
+    "lcm": 1,
+    "heun": 2,
+    "euler_ancestral": 1,
+    "dpmpp_2s_ancestral": 2,
+    "res_multistep": 1,
+}
 FACTORS: dict[str, tuple[Any, ...]] = {
     "name": tuple(SUBJECTS),
     "sampler": tuple(SAMPLERS),
@@ -54,7 +65,6 @@ FACTORS: dict[str, tuple[Any, ...]] = {
     "prompts": ("equal", "unequal", "weighted", "long", "none"),
     "batch": (1, 3),
     "conditioning": ("plain", "area", "several"),
-    "broken_by": ("exception", "interrupt"),
 }
 
 
@@ -98,85 +108,37 @@ def test_the_cases_bring_every_pair_together() -> None:
         assert met == set(itertools.product(FACTORS[a], FACTORS[b]))
 
 
-@dataclass(frozen=True)
-class Expected:
-    """What the oracle saw of one conditioning in one evaluation: tokens [B, T, C] on their grid.
+@pytest.fixture(scope="module")
+def clip(comfyui: Any) -> Any:
+    """A small CLIP, for prompts with weights."""
+    import comfy.sd
+    import comfy.sd1_clip
+    from comfy.supported_models_base import ClipTarget
 
-    number: of the evaluation in the run.
-    """
-
-    number: int
-    role: str
-    sigma: float
-    grid: tuple[int, ...]
-    tokens: Tensor
-
-
-class Oracle:
-    """Runs each conditioning of each evaluation alone, before the sampler runs them together."""
-
-    def __init__(self, model: Any, subject: Subject) -> None:
-        self.subject = subject
-        self.network = model.model.diffusion_model
-        self.module = self.network.get_submodule(subject.point)
-        self.seen: list[Expected] = []
-        self.evaluations = 0
-        self._shape: tuple[int, ...] = ()
-        self._output: Any = None
-
-    def __call__(
-        self, executor: Any, model: Any, conds: Any, x: Tensor, timestep: Tensor, options: Any
-    ) -> Any:
-        """A CALC_COND_BATCH wrapper; `conds` are the positive and the negative conditionings."""
-        handles = [
-            self.network.register_forward_pre_hook(self._entered),
-            self.module.register_forward_hook(self._heard),
-        ]
-        try:
-            for base, entries in zip(("cond", "uncond"), conds, strict=True):
-                for number, entry in enumerate(entries or (), start=1):
-                    role = base if number == 1 else f"{base}{number}"
-                    self._alone(model, entry, x, timestep, options, role)
-        finally:
-            for handle in handles:
-                handle.remove()
-        self.evaluations += 1
-        return executor(model, conds, x, timestep, options)
-
-    def _alone(self, model: Any, entry: Any, x: Tensor, timestep: Tensor, options: Any, role: str) -> None:
-        import comfy.samplers
-
-        sigmas = options["transformer_options"]["sample_sigmas"]
-        bare = {"transformer_options": {"sample_sigmas": sigmas}}
-        comfy.samplers.calc_cond_batch(model, [[entry]], x, timestep, bare)
-        output = self._output if self.subject.element is None else self._output[self.subject.element]
-        patch = self.subject.patch
-        grid = tuple(side // patch for side in self._shape[-2:])
-        if len(self._shape) == 5:
-            grid = (self._shape[2], *grid)
-        if output.ndim == 4:
-            tokens = output.flatten(2).transpose(1, 2)
-        else:
-            image = int(torch.tensor(grid).prod())
-            first = self.subject.first(output.shape[1], image)
-            tokens = output[:, first : first + image]
-        self.seen.append(Expected(self.evaluations, role, float(timestep[0]), grid, tokens.clone()))
-
-    def _entered(self, _module: nn.Module, args: Any) -> None:
-        self._shape = tuple(args[0].shape)
-
-    def _heard(self, _module: nn.Module, _args: Any, output: Any) -> None:
-        self._output = output
+    small = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": TEXT, "intermediate_size": 48}
+    target = ClipTarget(comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel)
+    made = comfy.sd.CLIP(target, model_options={"clip_l_model_config": small, "dtype": torch.float32})
+    randomize(made.cond_stage_model, seed=1)
+    return made
 
 
-def conditionings(architecture: Architecture, subject: Subject, case: dict[str, Any]) -> tuple[Any, Any]:
+def conditionings(
+    architecture: Architecture, subject: Subject, case: dict[str, Any], clip: Any
+) -> tuple[Any, Any]:
     """Positive and negative of a case, as ComfyUI's nodes make them."""
     lengths = {"unequal": (7, 11), "long": (21, 7)}.get(case["prompts"], (7, 7))
     positive, negative = architecture.prompt(1, lengths[0]), architecture.prompt(2, lengths[1])
     if case["prompts"] == "none":  # ConditioningZeroOut
         negative[0][0] = torch.zeros_like(negative[0][0])
         negative[0][1]["pooled_output"] = torch.zeros_like(negative[0][1]["pooled_output"])
-    if case["prompts"] == "weighted":  # ConditioningSetAreaStrength
+    if case["prompts"] == "weighted":  # CLIPTextEncode, and ConditioningSetAreaStrength
+        from nodes import CLIPTextEncode
+
+        for prompt, words in (
+            (positive, "a (hat:1.3) and (round:0.7) glasses"),
+            (negative, "(blue:1.4) sky"),
+        ):
+            prompt[0][0] = CLIPTextEncode().encode(clip, words)[0][0][0][:, : lengths[0]]
         positive[0][1]["strength"] = 1.3
     if case["conditioning"] == "area":  # the lower half, beside a prompt for the whole
         *frames, height, width = subject.latent
@@ -194,7 +156,7 @@ def sample(
 ) -> Tensor:
     import comfy.sample
 
-    scheduler = "karras" if case["name"] in ("sd1", "sdxl") else "simple"
+    scheduler = "karras" if case["name"] in ("sd1", "sd2", "sdxl") else "simple"
     noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(5))
     return comfy.sample.sample(
         model, noise, STEPS, case["cfg"], case["sampler"], scheduler, *conds, latent,
@@ -202,12 +164,8 @@ def sample(
     )  # fmt: skip
 
 
-def hook_counts(network: nn.Module) -> list[int]:
-    return [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in network.modules()]
-
-
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(str(value) for value in case.values()))
-def test_recording(pack: Any, built: Callable[[str], Any], case: dict[str, Any]) -> None:
+def test_recording(pack: Any, built: Callable[[str], Any], clip: Any, case: dict[str, Any]) -> None:
     from comfy.patcher_extension import WrappersMP
 
     architecture, subject = ARCHITECTURES[case["name"]], SUBJECTS[case["name"]]
@@ -217,34 +175,28 @@ def test_recording(pack: Any, built: Callable[[str], Any], case: dict[str, Any])
     latent = torch.zeros(case["batch"], architecture.latent[0], *subject.latent)
     sae = mirror(pack, pack("comfy_revelio.hookpoints").resolve(network, subject.point))
 
+    def run(model: Any, **options: Any) -> Tensor:
+        return sample(model, latent, case, conditionings(architecture, subject, case, clip), **options)
+
     oracle = Oracle(model, subject)
     recorded, recorder = pack("comfy_revelio.host.recording").record(model, sae)
     watched = recorded.clone()
     watched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "oracle", oracle)
-    samples = sample(watched, latent, case, conditionings(architecture, subject, case))
+    samples = run(watched)
     check(recorder.trace_of(samples), oracle.seen, case)
     assert hook_counts(network) == before
 
-    plain = sample(model, latent, case, conditionings(architecture, subject, case))
+    plain = run(model)
     assert torch.equal(samples, plain)
     steering = pack("comfy_revelio.steering")
     nothing = steering.Intervention(sae.dictionary, steering.Selection((1, 2)), strength=0.0, mode="scale")
     steered = pack("comfy_revelio.host.steering").steer(model, nothing, sae)
-    assert torch.equal(sample(steered, latent, case, conditionings(architecture, subject, case)), plain)
+    assert torch.equal(run(steered), plain)
 
-    break_off(recorded, latent, case, conditionings(architecture, subject, case))
+    fail_inside(recorded, subject, run)
     assert hook_counts(network) == before
-
-
-def mirror(pack: Any, hook_point: Any) -> Any:
-    """An SAE whose codes are the activations themselves: a feature for either sign of each number."""
-    width = hook_point.width
-    both = torch.cat([torch.eye(width), -torch.eye(width)])
-    zeros = torch.zeros(width)
-    dictionary = pack("comfy_revelio.dictionary").Dictionary(
-        both, torch.zeros(2 * width), both.clone(), zeros, zeros.clone(), k=width, hook_point=hook_point.name
-    )
-    return pack("comfy_revelio.host.sae_files").handle(dictionary, "mirror.safetensors")
+    interrupt(recorded, run)
+    assert hook_counts(network) == before
 
 
 def check(trace: Any, seen: list[Expected], case: dict[str, Any]) -> None:
@@ -256,40 +208,34 @@ def check(trace: Any, seen: list[Expected], case: dict[str, Any]) -> None:
     wanted_roles = roles[case["conditioning"]] | (negative if case["cfg"] > 1 else set())
     assert set(trace.roles(trace.hook_points[0])) == wanted_roles
     assert {step for _, step, _ in want} == set(range(STEPS)) and trace.total_steps == STEPS
-    frames = {(frame.role, frame.step, frame.evaluation): frame for frame in trace.frames}
-    assert len(frames) == len(trace.frames) and frames.keys() == want.keys()
-    for key, expected in want.items():
-        frame = frames[key]
-        assert frame.grid == expected.grid
-        assert frame.sigma == pytest.approx(expected.sigma, rel=1e-5)
-        dense = frame.codes.dense()
-        width = dense.shape[-1] // 2
-        found = dense[..., :width] - dense[..., width:]
-        assert found.shape == expected.tokens.shape
-        assert (found - expected.tokens).abs().max() <= 1e-4 * expected.tokens.abs().max(), key
+    compare(trace, want)
 
 
-def break_off(model: Any, latent: Tensor, case: dict[str, Any], conds: tuple[Any, Any]) -> None:
-    """A run that fails inside the network, or is interrupted after its first step."""
-    import comfy.model_management as management
-
-    network = model.model.diffusion_model
+def fail_inside(model: Any, subject: Subject, run: Callable[..., Tensor]) -> None:
+    """The tapped module fails the second time it is called."""
+    calls: list[None] = []
 
     def fail(*_: Any) -> None:
-        raise RuntimeError("inside")
+        calls.append(None)
+        if len(calls) == 2:
+            raise RuntimeError("inside")
 
-    def interrupt(*_: Any) -> None:
+    handle = model.model.diffusion_model.get_submodule(subject.point).register_forward_hook(fail)
+    try:
+        with pytest.raises(RuntimeError, match="inside"):
+            run(model)
+    finally:
+        handle.remove()
+
+
+def interrupt(model: Any, run: Callable[..., Tensor]) -> None:
+    """As the user's Interrupt does it, after the first step."""
+    import comfy.model_management as management
+
+    def stop(*_: Any) -> None:
         management.interrupt_current_processing()
         management.throw_exception_if_processing_interrupted()
 
-    if case["broken_by"] == "interrupt":
-        with pytest.raises(management.InterruptProcessingException):
-            sample(model, latent, case, conds, callback=interrupt)
-        management.interrupt_current_processing(False)
-        return
-    handle = network.register_forward_hook(fail)
-    try:
-        with pytest.raises(RuntimeError, match="inside"):
-            sample(model, latent, case, conds)
-    finally:
-        handle.remove()
+    with pytest.raises(management.InterruptProcessingException):
+        run(model, callback=stop)
+    management.interrupt_current_processing(False)

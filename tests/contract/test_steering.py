@@ -318,56 +318,6 @@ def test_a_ramp_follows_the_schedule(
     assert sizes == pytest.approx([full * share for share in shares], abs=0.01 * full)
 
 
-def lora(model: Any) -> Any:
-    import comfy.sd
-
-    generator = torch.Generator().manual_seed(1)
-    key = "diffusion_model.output_blocks.4.1.transformer_blocks.0.attn2.to_q"
-    width = model.model.diffusion_model.output_blocks[4][1].transformer_blocks[0].attn2.to_q.weight.shape
-    weights = {
-        f"{key}.lora_up.weight": torch.randn(width[0], 4, generator=generator),
-        f"{key}.lora_down.weight": torch.randn(4, width[1], generator=generator),
-    }
-    return comfy.sd.load_lora_for_models(model, None, weights, 1.0, 0.0)[0]
-
-
-def freeu(model: Any) -> Any:
-    from comfy_extras.nodes_freelunch import FreeU_V2
-
-    return _patched(FreeU_V2, model, b1=1.3, b2=1.4, s1=0.9, s2=0.2)
-
-
-def perturbed_attention(model: Any) -> Any:
-    from comfy_extras.nodes_pag import PerturbedAttentionGuidance
-
-    return _patched(PerturbedAttentionGuidance, model, scale=3.0)
-
-
-def attention_patch(model: Any) -> Any:
-    """As IP-Adapter-like nodes do it: they change what cross-attention sees."""
-    clone = model.clone()
-    clone.set_model_attn2_patch(lambda q, k, v, options: (q, k * 1.1, v))
-    return clone
-
-
-def _patched(node: Any, model: Any, **values: Any) -> Any:
-    if hasattr(node, "execute"):
-        return node.execute(model, **values)[0]
-    return getattr(node(), node.FUNCTION)(model, **values)[0]
-
-
-@pytest.mark.parametrize("other", [lora, freeu, perturbed_attention, attention_patch])
-def test_other_patches_in_any_order(mini: SimpleNamespace, sample: Any, steer: Any, other: Any) -> None:
-    """Steering before or after another node is the same, both count, and the model stays as it was."""
-    plain = sample(mini.model, steps=2)
-    first, second = steer(other(mini.model)), other(steer(mini.model))
-    one, two = sample(first, steps=2), sample(second, steps=2)
-    assert torch.allclose(one, two, atol=1e-4)
-    assert not torch.allclose(one, sample(steer(mini.model), steps=2), atol=1e-4)
-    assert not torch.allclose(one, sample(other(mini.model), steps=2), atol=1e-4)
-    assert torch.equal(sample(mini.model, steps=2), plain)
-
-
 def test_steering_nodes_in_any_order(mini: SimpleNamespace, sample: Any, steer: Any, sae: Any) -> None:
     """At two places and twice at one: additions commute."""
     upper = sae("output_blocks.4.1", width=96)

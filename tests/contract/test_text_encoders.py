@@ -137,6 +137,68 @@ def test_reading_and_steering(
     assert hooks_on(clip.cond_stage_model) == 0
 
 
+@pytest.mark.parametrize("place", [PLACES[0], PLACES[1], PLACES[2]], ids=lambda place: place[3])
+def test_weights_are_measured_from_the_unsteered_empty_prompt(clips: Any, text: Any, place: Any) -> None:
+    """out = empty + weight * (steered - empty), so two weights tell where it starts.
+
+    ComfyUI gives no weights to language models.
+    """
+    family, name, width, _, _ = place
+    clip = clips(family)
+    found = text.resolve_layer(clip, name, width, "the SAE")
+    steered = text.steer_text(clip, found, lambda states, kept: states + 3.0)
+    starts, ends = [], []
+    for one in (clip, steered):
+        plain, more = (
+            one.encode_from_tokens(one.tokenize(prompt))
+            for prompt in ("round glasses", "(round glasses:1.5)")
+        )
+        assert not torch.allclose(plain, more, atol=1e-3)
+        starts.append(plain - (more - plain) / 0.5)
+        ends.append(more)
+    words = slice(1, 3) if family == "sd3" else slice(0, 2)  # T5 has no token for the start
+    assert torch.allclose(starts[0][:, words], starts[1][:, words], atol=1e-3)
+    assert not torch.allclose(ends[0][:, words], ends[1][:, words], atol=1e-2)
+
+
+@pytest.mark.parametrize("method", ["contrast", "paper"])
+@pytest.mark.parametrize(
+    ("family", "name", "width"), [("flux", "t5xxl.block.1", 40), ("z-image", "layers.1", 32)]
+)
+def test_a_concept_in_t5_and_in_a_language_model(
+    clips: Any, text: Any, pack: Any, family: str, name: str, width: int, method: str
+) -> None:
+    """The whole way, with an SAE of one feature that fires where prompts have the word."""
+    clip = clips(family)
+    layer = text.resolve_layer(clip, name, width, "the SAE")
+    (with_it, kept), (without, others) = (
+        text.text_hidden(clip, [word], layer) for word in ("glasses", "hat")
+    )
+    word, other = with_it[0, kept[0]][-1], without[0, others[0]][-1]
+    if family == "z-image":  # the template ends alike; the words stand ahead of its end
+        word, other = with_it[0, 3], without[0, 3]
+    direction = nn.functional.normalize(word - other, dim=0)
+    threshold = (word + other) @ direction / 2
+    zeros = torch.zeros(width)
+    dictionary = pack("comfy_revelio.dictionary").Dictionary(
+        direction[None], -threshold[None], direction[None], zeros, zeros, k=1, hook_point=name
+    )
+    sae = pack("comfy_revelio.host.sae_files").handle(dictionary, "one.safetensors")
+    concept = pack("comfy_revelio.host.concept")
+    prompts = concept.ConceptPrompts("glasses", *(("glasses", "hat") if method == "contrast" else ()))
+    plain = encode(clip, "round glasses")
+    steered, _, _ = concept.steer_concept(clip, sae, prompts, 2.0, method, tokens="content")
+    (before, keep), (after, _) = (text.text_hidden(one, ["round glasses"], layer) for one in (clip, steered))
+    moved = after - before
+    places = (moved != 0).any(-1)
+    assert places.any() and not places[~keep].any()
+    assert method == "paper" or torch.equal(places, keep)
+    assert torch.allclose(moved, (moved @ direction)[..., None] * direction, atol=1e-3)
+    assert not torch.equal(encode(steered, "round glasses"), plain)
+    assert torch.equal(encode(clip, "round glasses"), plain)
+    assert hooks_on(clip.cond_stage_model) == 0
+
+
 def test_the_right_encoder_is_asked_for(clips: Any, text: Any) -> None:
     with pytest.raises(ValueError, match=r"reads the text encoder t5xxl, but this CLIP has clip_l, clip_g"):
         text.resolve_layer(clips("sdxl"), "t5xxl.block.1", 40, "the SAE")

@@ -16,7 +16,13 @@ REPORT = {
     "sampler": "euler",
     "cfg": 3.0,
     "plain": {"removal": {"rate": 1.0, "others": 0.95}, "addition": {"rate": 0.0, "others": 0.9}},
-    "masks": [{"hook_point": "middle_block.1", "inside": 0.02, "outside": 0.005, "ratio": 0.25}],
+    "masks": [
+        {
+            "hook_point": "middle_block.1",
+            **{"inside": 0.02, "outside": 0.005, "ratio": 0.25},
+            **{"held inside": 0.01, "held outside": 0.001, "held ratio": 0.1},
+        }
+    ],
 } | {
     group: [ROW | {"direction": "removal"}, ROW | {"direction": "addition", "name": "add", "rate": 0.5}]
     for group in ("modes", "roles", "schedules")
@@ -31,6 +37,7 @@ def test_every_block_of_the_page_is_filled_with_the_numbers() -> None:
     assert "| push | -2 | 25% | 2.0 | 0.031 |" in blocks["modes"]
     assert "| add | -2 | 50% | -3.0 | 0.031 |" in blocks["schedules"]
     assert "| `middle_block.1` | 0.0200 | 0.0050 | 0.25 |" in blocks["masks"]
+    assert "| `middle_block.1`, noise mask too | 0.0100 | 0.0010 | 0.10 |" in blocks["masks"]
     assert "100% of the first and in 0% of the second" in blocks["sample"]
 
 

@@ -147,6 +147,16 @@ def test_a_wrong_name_brings_the_nearest(sd1: UNet) -> None:
             hookpoints.resolve(sd1, name)
 
 
+def test_a_question_mark_brings_all(sd1: UNet) -> None:
+    """By title and name, in the order in which they are computed, and each can be written as it stands."""
+    with pytest.raises(RevelioError) as raised:
+        hookpoints.resolve(sd1, " ? ")
+    lines = str(raised.value).splitlines()[1:]
+    points = hookpoints.list(sd1)
+    assert lines == [f"{point.title} = {point.name}" for point in points]
+    assert [hookpoints.resolve(sd1, line.split(" = ")[0]) for line in lines] == points
+
+
 def test_a_unet_without_a_middle_or_without_attention_there(sd1: UNet) -> None:
     """KOALA and SSD-1B are distilled that far."""
     sd1.middle_block = nn.Sequential(sd1.middle_block[0])
