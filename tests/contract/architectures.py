@@ -219,7 +219,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "sd2": Architecture(
         "SD20",
-        unet([2, 4, 4], [1, 1, 0], 1, use_linear_in_transformer=True),
+        unet([1, 2, 4], [1, 1, 0], 1, use_linear_in_transformer=True, model_channels=64),
         (4, 12, 8),
         {"middle_block.1": Spot((3, 2)), "output_blocks.4.1": Spot((6, 4))},
     ),
