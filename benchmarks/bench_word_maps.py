@@ -2,7 +2,7 @@
 
 Avatars that the model has never seen are drawn, noised to ten timesteps and shown to the model with a caption
 that names their parts; each word's map is compared with the pixels that the part has in the drawing. The
-first pictures choose the threshold, the others are measured. `--write` puts the tables into the document:
+first pictures choose the thresholds, the others are measured. `--write` puts the tables into the document:
 `python3 dev.py run -- python -m benchmarks.bench_word_maps --write`, some minutes on one core.
 """
 
@@ -18,18 +18,20 @@ import torch
 from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 
+from comfy_revelio.analysis.edges import follow_edges
 from comfy_revelio.analysis.word_maps import mean_shares, scaled, showing, spread, word_heat
 from comfy_revelio.host.standalone import use_comfyui
 from comfy_revelio.mini.attributes import HIDDEN, labels_for, seed_text, value_name
 from comfy_revelio.mini.captions import caption
 from comfy_revelio.mini.render import PARTS, masks, render
+from comfy_revelio.render.word_maps import BLUR
 from comfy_revelio.trace import WordFrame, WordTrace
 from devtools.figures import fill, table
 from devtools.places import ROOT
 
 DOCUMENT = ROOT / "docs" / "word-maps.md"
 TIMESTEPS = "950, 850, 750, 650, 550, 450, 350, 250, 150, 50"
-THRESHOLDS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6)
+THRESHOLDS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
 WORDS = {
     "glasses": ("glasses", "eyeglasses", "spectacles", "sunglasses", "shades"),
     "hat": ("hat", "headwear"),
@@ -43,10 +45,12 @@ SMALLEST = 0.002
 
 @dataclass(frozen=True)
 class Case:
-    """A part that the caption names: its pixels bool [H, W], what was recorded, and where its words stand."""
+    """A part that the caption names: its pixels bool [H, W] in the picture [H, W, 3], what was recorded, and
+    where its words stand."""
 
     part: str
     truth: Tensor
+    picture: Tensor
     trace: WordTrace
     places: list[int]
 
@@ -60,8 +64,8 @@ class Case:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--choose", type=int, default=24, help="pictures that choose the threshold")
-    parser.add_argument("--measure", type=int, default=48, help="pictures that are measured")
+    parser.add_argument("--choose", type=int, default=72, help="pictures that choose the thresholds")
+    parser.add_argument("--measure", type=int, default=80, help="pictures that are measured")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/word-maps.md")
     options = parser.parse_args()
     use_comfyui()
@@ -95,7 +99,7 @@ def cases(numbers: Sequence[int]) -> Iterator[Case]:
             truth = torch.from_numpy(masks(label, seed_text("check", number), part))
             places = places_of_part(words, part)
             if places and truth.float().mean() > SMALLEST:
-                yield Case(part, truth, trace, places)
+                yield Case(part, truth, image, trace, places)
         print(f"{number}: {said.text}", file=sys.stderr, flush=True)
 
 
@@ -115,6 +119,13 @@ Heat = Callable[[Case], Tensor]
 def heat_of(take: Callable[[WordTrace], Sequence[WordFrame]]) -> Heat:
     """The map of a case's words over the pixels of the picture, [H, W], with what `take` takes of its run."""
     return lambda case: spread(word_heat(take(case.trace), 0, [case.places]), *case.truth.shape)[0]
+
+
+def edge_heat(case: Case) -> Tensor:
+    """As Word Maps draws it where a picture is connected: brought to the picture's edges."""
+    heat = heat_of(chosen_layers)(case)[None]
+    grid = max(frame.grid[-1] for frame in chosen_layers(case.trace))
+    return follow_edges(heat, case.picture, BLUR * case.truth.shape[1] / grid)[0]
 
 
 def plain_heat(case: Case) -> Tensor:
@@ -189,32 +200,36 @@ def prior(chosen: Sequence[Case], measured: Sequence[Case]) -> dict[str, float]:
 
 def blocks_of(chosen: Sequence[Case], measured: Sequence[Case], pictures: int) -> dict[str, str]:
     """The blocks of the page: parts, layers, steps."""
-    limit, plain_limit = Seen(chosen, heat_of(chosen_layers)).best(), Seen(chosen, plain_heat).best()
-    found, plain = Seen(measured, heat_of(chosen_layers)), Seen(measured, plain_heat)
-    own, filled = found.by_part(limit), found.by_part(limit, filled=True)
-    columns = [own, filled, plain.by_part(plain_limit), prior(chosen, measured)]
+    ways = (edge_heat, heat_of(chosen_layers), plain_heat)
+    limits = [Seen(chosen, way).best() for way in ways]
+    edges, cells, daam = (Seen(measured, way) for way in ways)
     names = [case.part for case in measured]
-    rows = [[p, str(names.count(p)), *(f"{column[p]:.2f}" for column in columns)] for p in own]
-    rows.append(["**mean over parts**", "", *(f"**{mean(column):.2f}**" for column in columns)])
-    every = [
-        float(np.mean(scores))
-        for scores in (
-            found.scores(limit),
-            found.scores(limit, filled=True),
-            plain.scores(plain_limit),
-            [columns[3][name] for name in names],
-        )
+    usual = prior(chosen, measured)
+    columns = {
+        "IoU": edges.scores(limits[0]),
+        "IoU, with its holes": edges.scores(limits[0], filled=True),
+        "IoU, no edges": cells.scores(limits[1]),
+        "IoU, as DAAM": daam.scores(limits[2]),
+        "IoU, usual place": [usual[name] for name in names],
+    }
+    parts = [by_part(names, scores) for scores in columns.values()]
+    rows = [
+        [part, str(names.count(part)), *(f"{own[part]:.2f}" for own in parts)]
+        for part in PARTS
+        if part in names
     ]
+    rows.append(["**mean over parts**", "", *(f"**{mean(own):.2f}**" for own in parts)])
+    every = [float(np.mean(scores)) for scores in columns.values()]
     rows.append(["**mean over cases**", str(len(names)), *(f"**{value:.2f}**" for value in every)])
-    head = ["part", "cases", "IoU", "IoU, with its holes", "IoU, as DAAM", "IoU, usual place"]
-    parts = (
-        f"{pictures} pictures, masks above {limit:g} of the peak (as DAAM: above {plain_limit:g}), which was "
-        "chosen on other pictures.\n\n" + table(head, rows)
+    told = (
+        f"{pictures} pictures, masks above {limits[0]:g} of the peak (no edges: {limits[1]:g}; as DAAM: "
+        f"{limits[2]:g}), which was chosen on {len({id(case.trace) for case in chosen})} other pictures.\n\n"
+        + table(["part", "cases", *columns], rows)
     )
     layers = measured[0].trace.layers
     steps = sorted({frame.step for frame in measured[0].trace.frames})
     return {
-        "parts": parts,
+        "parts": told,
         "layers": _table(chosen, measured, {f"`{name}`": one_layer(name) for name in layers}, "layer"),
         "steps": _table(
             chosen,

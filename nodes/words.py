@@ -128,6 +128,12 @@ class RevelioWordMaps(io.ComfyNode):
                     tooltip="0: soft masks, as the heat. Above: masks of 0 and 1, 1 where the heat is above "
                     "this share of its peak.",
                 ),
+                io.Boolean.Input(
+                    "edges",
+                    default=True,
+                    tooltip="With a picture connected: masks and heat of the whole run keep to its edges. "
+                    "Off: the plain attention, in the coarse cells of the model.",
+                ),
                 io.Image.Input(
                     "image", optional=True, tooltip="The finished picture, to lie under the heat."
                 ),
@@ -160,6 +166,7 @@ class RevelioWordMaps(io.ComfyNode):
         item: int,
         opacity: float,
         threshold: float,
+        edges: bool,
         image: Any = None,
     ) -> io.NodeOutput:
         from ..comfy_revelio.host.word_recording import pixel_size
@@ -177,6 +184,7 @@ class RevelioWordMaps(io.ComfyNode):
             item=item,
             opacity=opacity,
             threshold=threshold,
+            edges=edges,
             image=_picture(image, item),
             size=pixel_size(latent["samples"], image),
         )

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..analysis.edges import follow_edges
 from ..analysis.word_maps import (
     above,
     content_words,
@@ -19,12 +20,16 @@ from ..analysis.word_maps import (
 )
 from ..errors import RevelioError
 from ..trace import WordFrame, WordTrace
+from .canvas import checked_image
 from .feature_maps import evenly_spread
+from .overlay import resized
 from .table import table
 from .word_figure import WordRow, word_overlays, word_table_figure
 from .words import ROLE_NAMES, place_name
 
 VIEWS = ("whole run", "by step", "by layer")
+BLUR = 1.5
+"""How far a map on a coarse grid is blurred, in cells."""
 
 
 class WordMaps(NamedTuple):
@@ -47,6 +52,7 @@ def word_maps(
     item: int = 0,
     opacity: float = 0.9,
     threshold: float = 0.0,
+    edges: bool = True,
     image: Tensor | None = None,
     size: tuple[int, int],
 ) -> WordMaps:
@@ -55,8 +61,8 @@ def word_maps(
     show: words or phrases separated by commas, empty for all that name something. step, layers (names
     separated by commas): what to take; no layers are those that show places best. columns: most steps or
     layers in the figure. threshold: 0 for soft masks, else the share of the peak above which a mask is 1.
-    image: [H, W, 3] in 0..1. size: height and width of the masks. Raises RevelioError for what the run does
-    not hold and for settings out of range.
+    edges: masks, and the heat of the whole run, follow the edges of `image`, [H, W, 3] in 0..1. size: height
+    and width of the masks. Raises RevelioError for what the run does not hold and for settings out of range.
     """
     if view not in VIEWS:
         raise RevelioError(f"Unknown view {view!r}; choose one of {', '.join(VIEWS)}.")
@@ -69,10 +75,15 @@ def word_maps(
     rows = [places_of(said, word) for word in words]
     chosen = frames if named else showing(frames)
     heat = word_heat(chosen, item, rows)
+    masks = spread(heat, *size).clamp(max=1.0)
+    if edges and image is not None:
+        cell = max(side / count for side, count in zip(size, heat.shape[1:], strict=True))
+        masks = follow_edges(masks, resized(checked_image(image), *size), BLUR * cell)
     notes = [f"up to {peak:.1%}" for peak in _peaks(chosen, item, rows)]
     title = f"Word maps · {_whose(trace, role, item)}"
     if view == "whole run":
-        own = [WordRow(w, n, h[None]) for w, n, h in zip(words, notes, heat, strict=True)]
+        shown = masks if edges and image is not None else heat
+        own = [WordRow(w, n, h[None]) for w, n, h in zip(words, notes, shown, strict=True)]
         figure = word_overlays(
             own, image=image, opacity=opacity, title=f"{title} · most attention of any place"
         )
@@ -89,10 +100,8 @@ def word_maps(
         figure = word_table_figure(
             own, [head for head, _ in parts], image=image, opacity=opacity, title=title, notes=[reading]
         )
-    masks = spread(heat, *size).clamp(max=1.0)
-    if threshold > 0:
-        masks = above(masks, threshold)
-    return WordMaps(figure, masks, _table(words, chosen, item, rows, heat))
+    told = _table(words, chosen, item, rows, masks)
+    return WordMaps(figure, above(masks, threshold) if threshold > 0 else masks, told)
 
 
 def _whose(trace: WordTrace, role: str, item: int) -> str:
@@ -129,12 +138,12 @@ def _table(
     frames: Sequence[WordFrame],
     item: int,
     rows: Sequence[Sequence[int]],
-    heat: Tensor,
+    masks: Tensor,
 ) -> str:
     """Each word with the attention it got and how much of the picture its mask covers."""
     shares = mean_shares(frames, item)
     lines = []
-    for word, row, own in zip(words, rows, heat, strict=True):
+    for word, row, own in zip(words, rows, masks, strict=True):
         got = shares[list(row)].sum(0)
         covered = above(own[None], 0.5).mean()
         lines.append((word, f"{got.max():.1%}", f"{got.mean():.1%}", f"{covered:.0%}"))

@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 TEXT = 24  # width of the text states
 POOLED = 16
-NEWER: dict[str, Any] = {"txt_ids_dims": [], "vec_in_dim": None, "meanflow_sum": False, "use_x0": False}
+NEWER: dict[str, Any] = {
+    "txt_ids_dims": [],
+    "vec_in_dim": None,
+    "meanflow_sum": False,
+    "use_x0": False,
+    "use_sequential_txt_ids": False,
+}
 
 
 @dataclass(frozen=True)

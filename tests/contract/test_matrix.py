@@ -40,7 +40,9 @@ SUBJECTS = {
     "lumina2": Subject("layers.1", (8, 6), first=behind),
     "z-image": Subject("layers.1", (8, 6), first=lambda total, image: total - -(-image // 8) * 8),
     "auraflow": Subject("single_layers.1", (8, 6), first=behind),
-    "pixart": Subject("blocks.1", (72, 48)),  # ComfyUI divides by zero where an area is much smaller than half
+    "pixart": Subject(
+        "blocks.1", (72, 48)
+    ),  # ComfyUI divides by zero where an area is much smaller than half
     "hunyuandit": Subject("blocks.3", (8, 6)),
     "hidream": Subject("single_stream_blocks.0", (8, 6)),
     "wan": Subject("blocks.1", (2, 8, 6)),

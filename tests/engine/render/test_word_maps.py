@@ -31,7 +31,7 @@ def made(trace: WordTrace, show: str = "", **settings: Any) -> WordMaps:
 
 
 def test_the_whole_run(trace: WordTrace) -> None:
-    found = made(trace, image=IMAGE)
+    found = made(trace, image=IMAGE, edges=False)
     assert found.masks.shape == (2, 48, 96)
     assert found.masks[0, 4, 4] > 0.9 and found.masks[0, 40:, 80:].max() < 0.1
     assert found.masks[1, 44, 92] > 0.9 and found.masks.min() >= 0 and found.masks.max() <= 1
@@ -39,6 +39,18 @@ def test_the_whole_run(trace: WordTrace) -> None:
     assert found.figure.ndim == 3 and found.figure.shape[2] == 3
     more = made(trace, "hat", image=IMAGE)
     assert more.figure.shape[1] < found.figure.shape[1] and len(more.masks) == 1
+
+
+def test_masks_keep_to_the_edges_of_the_picture(trace: WordTrace) -> None:
+    """The picture of a bright corner that is larger than a cell."""
+    picture = torch.zeros(48, 96, 3)
+    picture[:22, :20] = 1.0
+    corner = picture[..., 0].bool()
+    plain = made(trace, "hat", image=picture, edges=False, threshold=0.5).masks[0].bool()
+    edged = made(trace, "hat", image=picture, threshold=0.5).masks[0].bool()
+    assert torch.equal(edged, corner) and not torch.equal(plain, corner)
+    alone = made(trace, "hat", threshold=0.5).masks[0].bool()
+    assert torch.equal(alone, plain), "without a picture there are no edges"
 
 
 def test_the_other_picture(trace: WordTrace) -> None:
