@@ -94,15 +94,15 @@ def place(
     layout: Layout,
     latent: Sequence[int] | None = None,
     seen: Mapping[str, int] | None = None,
-    declared: tuple[int, int] | None = None,
+    map_size: Sequence[int] = (),
 ) -> Place:
     """Where the tokens of `layout` lie in this activation.
 
     latent: shape of the model's input, [B, C, H, W] or [B, C, F, H, W], if known. seen: tokens
     that each of the layout's witnesses put out in this call (0 for one that did not run), and "ahead", the
     tokens of text ahead of the picture where the model tells.
-    declared: (height, width) as the model itself says it. A sequence of image tokens that cannot
-    be laid on the latents' grid lies in one row. Raises RevelioError for other shapes.
+    map_size: (height, width) of the map that a sequence was made of, where that is known. A sequence of
+    image tokens that cannot be laid on the latents' grid lies in one row. Raises RevelioError for other shapes.
     """
     if activation.ndim in (4, 5):
         return Place(_without_single_frame(tuple(activation.shape[2:])))
@@ -112,8 +112,8 @@ def place(
             "nor tokens [B, T, C]; choose another hook point."
         )
     total = activation.shape[1]
-    if declared is not None and math.prod(declared) == total:
-        return Place(declared)
+    if map_size and math.prod(map_size) == total:
+        return Place(tuple(map_size))
     found = _on_latents(layout, total, latent, seen or {})
     return found or Place((1, total))
 

@@ -47,6 +47,10 @@ def hooked(
     module = hookpoints.module_of(network, hook_point)
     inputs: list[Tensor] = []
     seen: dict[str, int] = {}
+    map_size: list[int] = []  # inside a transformer of a UNet, which lays its map out as a sequence
+
+    def around(_module: nn.Module, args: tuple[Any, ...]) -> None:
+        map_size[:] = args[0].shape[2:]
 
     def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         first = input_of(hook_point, args, kwargs)
@@ -62,8 +66,7 @@ def hooked(
         _check_activation(own, taken, captured, hook_point)
 
         def place(activation: Tensor) -> Place:
-            declared = _declared_grid(activation, options) if hook_point.stage == "unet" else None
-            return hookpoints.place(activation, hook_point.layout, latent, seen, declared)
+            return hookpoints.place(activation, hook_point.layout, latent, seen, map_size)
 
         changed = _visit(own, taken, base_model, callback, options, place, tap_id)
         if changed is None or not several:
@@ -82,6 +85,9 @@ def hooked(
         for path in hook_point.layout.witnesses:
             if (other := part_of(network, path)) is not None:
                 handles.append(other.register_forward_hook(torch.compiler.disable(witness(path))))
+        owner, _, inside = hook_point.module_path.rpartition(".transformer_blocks.")
+        if inside and hook_point.stage == "unet" and (other := part_of(network, owner)) is not None:
+            handles.append(other.register_forward_pre_hook(torch.compiler.disable(around)))
         if captured == "diff":
             handles.append(module.register_forward_pre_hook(torch.compiler.disable(before), with_kwargs=True))
         handles.append(module.register_forward_hook(torch.compiler.disable(after), with_kwargs=True))
@@ -172,12 +178,3 @@ def loose_run(options: Mapping[str, Any]) -> Run:
     """A run for a model that is called outside a guider: the schedule is whatever the options hold."""
     sigmas = options.get("sample_sigmas")
     return Run(() if sigmas is None else tuple(sigmas.flatten().tolist()))
-
-
-def _declared_grid(activation: Tensor, options: Mapping[str, Any]) -> tuple[int, int] | None:
-    """(height, width) of a sequence's tokens, from what the UNet says about the block that is running."""
-    shape = options.get("activations_shape")
-    if activation.ndim != 3 or shape is None or len(shape) < 4:
-        return None
-    height, width = int(shape[-2]), int(shape[-1])
-    return (height, width) if height * width == activation.shape[1] else None

@@ -169,7 +169,7 @@ class TestWeights:
         positive, negative, _ = steer(
             concept, mini.clip, word_sae, "glasses", -1.0, method, negative="mirrored"
         )
-        weighted, plain = f"a (hat:0.6) and (glasses:1.3){extra}", f"a hat and glasses{extra}"
+        weighted, plain = f"(glasses:1.3) and a (hat:0.6){extra}", f"glasses and a hat{extra}"
         weights = torch.tensor(
             [[weight for _, weight in section] for section in mini.clip.tokenize(weighted)["l"]]
         )

@@ -60,7 +60,7 @@ def new_executor(core: Any) -> Any:
         server = SimpleNamespace(client_id="test", last_node_id=None, messages=[])
         server.send_sync = lambda event, data, sid=None: server.messages.append((event, data))
         executor = execution.PromptExecutor(
-            server, cache_type=execution.CacheType.CLASSIC, cache_args={"ram": 0, "lru": 0}
+            server, cache_type=execution.CacheType.CLASSIC, cache_args={"ram": 0, "ram_inactive": 0, "lru": 0}
         )
 
         def run(graph: Graph) -> SimpleNamespace:

@@ -125,7 +125,8 @@ def test_context_windows_of_a_video(built: Callable[[str], Any], pack: Any, reco
     from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 
     architecture, model = ARCHITECTURES["wan"], built("wan")
-    newer = {"freenoise": False}  # an input that older versions of ComfyUI do not have
+    # Inputs that older versions of ComfyUI do not have. The last puts a frame of its own ahead of windows.
+    newer = {"freenoise": False, "causal_window_fix": False}
     known = inspect.signature(ContextWindowsManualNode.execute).parameters
     windowed = ContextWindowsManualNode.execute(
         model, 3, 1, "standard_static", 1, False, "pyramid", dim=2,

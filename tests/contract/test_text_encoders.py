@@ -161,6 +161,11 @@ def test_weights_are_measured_from_the_unsteered_empty_prompt(clips: Any, text: 
     assert not torch.allclose(ends[0][:, words], ends[1][:, words], atol=1e-2)
 
 
+def _onto(rest: Tensor, rows: Tensor) -> Tensor:
+    """What of the rows lies in the span of `rest`."""
+    return torch.linalg.lstsq(rest.T.double(), rows.T.double(), driver="gelsd").solution.T.float() @ rest
+
+
 @pytest.mark.parametrize("method", ["contrast", "paper"])
 @pytest.mark.parametrize(
     ("family", "name", "width"), [("flux", "t5xxl.block.1", 40), ("z-image", "layers.1", 32)]
@@ -174,11 +179,10 @@ def test_a_concept_in_t5_and_in_a_language_model(
     (with_it, kept), (without, others) = (
         text.text_hidden(clip, [word], layer) for word in ("glasses", "hat")
     )
-    word, other = with_it[0, kept[0]][-1], without[0, others[0]][-1]
-    if family == "z-image":  # the template ends alike; the words stand ahead of its end
-        word, other = with_it[0, 3], without[0, 3]
-    direction = nn.functional.normalize(word - other, dim=0)
-    threshold = (word + other) @ direction / 2
+    rest = without[0, others[0]]
+    alike = nn.functional.normalize(with_it[0, kept[0]] - _onto(rest, with_it[0, kept[0]]), dim=1)
+    firing = (with_it[0, kept[0]] * alike).sum(1)
+    direction, threshold = alike[firing.argmax()], firing.max() / 2
     zeros = torch.zeros(width)
     dictionary = pack("comfy_revelio.dictionary").Dictionary(
         direction[None], -threshold[None], direction[None], zeros, zeros, k=1, hook_point=name

@@ -104,7 +104,7 @@ def test_what_does_not_fit_lies_in_one_row() -> None:
     ]:
         assert place(tokens(10), layout, latent) == Place((1, 10))
     assert place(tokens(9), Layout(patch=PATCH, exact=True), LATENT).grid == (3, 3)
-    assert place(tokens(10), Layout(), LATENT, declared=(2, 5)).grid == (2, 5)
+    assert place(tokens(10), Layout(), LATENT, map_size=(2, 5)).grid == (2, 5)
     with pytest.raises(RevelioError, match="neither"):
         place(torch.zeros(3, 4), Layout())
 
