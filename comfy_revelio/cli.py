@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     harvest = commands.add_parser(
         "harvest",
         help="run a model and keep its activations; after a kill, the same command goes on",
+        description="For several processes: accelerate launch --multi_gpu -m comfy_revelio harvest ...",
     )
     harvest.add_argument("out", type=Path, help="folder; each hook point gets one in it")
     harvest.add_argument("--hook-point", action="append", required=True, help="once for each")
@@ -192,13 +192,11 @@ def _harvest(arguments: argparse.Namespace) -> None:
     import torch
 
     from .training import ShardSet
-    from .training.harvest import Wanted, harvest, items_of_images, items_of_prompts
+    from .training.harvest import Wanted, items_of_images, items_of_prompts
+    from .training.processes import join
+    from .training.shard_join import harvest_together
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RevelioError(
-            "A harvest is one process; start it without accelerate, or once for each part of the items, each "
-            "into a folder of its own."
-        )
+    processes, _ = join("" if torch.cuda.is_available() else "cpu")  # first: it chooses the GPU
     items = (
         items_of_images(arguments.images)
         if arguments.images
@@ -211,17 +209,20 @@ def _harvest(arguments: argparse.Namespace) -> None:
         tuple(range(0, arguments.steps, arguments.every)) if arguments.every > 1 else (),
         _numbers(arguments.timesteps),
     )
-    folders = harvest(
+    folders = harvest_together(
         host,
         items,
         arguments.out,
         wanted,
+        processes,
         batch=arguments.batch,
         dtype=getattr(torch, arguments.dtype),
         checkpoint_every=arguments.checkpoint_every,
         budget_bytes=None if arguments.budget_gb is None else int(arguments.budget_gb * 2**30),
         progress=lambda done, all_: print(f"{done}/{all_} items", file=sys.stderr, flush=True),
     )
+    if not processes.first:
+        return
     found = {name: ShardSet(folder) for name, folder in folders.items()}
     table = {
         name: {

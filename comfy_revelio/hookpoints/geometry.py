@@ -102,7 +102,8 @@ def place(
     that each of the layout's witnesses put out in this call (0 for one that did not run), and "ahead", the
     tokens of text ahead of the picture where the model tells.
     map_size: (height, width) of the map that a sequence was made of, where that is known. A sequence of
-    image tokens that cannot be laid on the latents' grid lies in one row. Raises RevelioError for other shapes.
+    image tokens that cannot be laid on the latents' grid lies in one row. Raises RevelioError for other
+    shapes.
     """
     if activation.ndim in (4, 5):
         return Place(_without_single_frame(tuple(activation.shape[2:])))

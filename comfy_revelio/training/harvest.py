@@ -110,14 +110,11 @@ def harvest(
     more. budget_bytes: of all folders together; when it is reached, BudgetReached is raised and what is on
     disk is whole. Raises RevelioError for unknown hook points, and for folders of another model or settings.
     """
-    names = tuple(dict.fromkeys(host.hook_point(name) for name in wanted.hook_points))
-    wanted = Wanted(names, wanted.captured, wanted.steps, wanted.timesteps)
-    folders = {name: out / name for name in names}
+    folders, left = undone(host, items, out, wanted)
+    wanted = replace(wanted, hook_points=tuple(folders))
     extra = {**host.settings, **_told(wanted, items)}
-    done = [_done(folder, host.name, wanted.captured, extra) for folder in folders.values()]
-    left = [item for item in items if not all(item.number in have for have in done)]
-    _write_prompts(out, items)
-    share = None if budget_bytes is None else budget_bytes // max(1, len(names))
+    write_prompts(out, items)
+    share = None if budget_bytes is None else budget_bytes // max(1, len(folders))
     with ExitStack() as stack:
         writers: dict[str, ShardWriter] = {}
         for start in range(0, len(left), batch):
@@ -151,6 +148,20 @@ def harvest(
     if progress is not None:
         progress(len(items), len(items))
     return folders
+
+
+def undone(
+    host: Host, items: Sequence[Item], out: Path, wanted: Wanted
+) -> tuple[dict[str, Path], list[Item]]:
+    """The folder of each hook point by its plain name, and the items that some of them lacks.
+
+    Raises RevelioError for unknown hook points, and for folders of another model or settings.
+    """
+    names = dict.fromkeys(host.hook_point(name) for name in wanted.hook_points)
+    folders = {name: out / name for name in names}
+    extra = {**host.settings, **_told(wanted, items)}
+    done = [_done(folder, host.name, wanted.captured, extra) for folder in folders.values()]
+    return folders, [item for item in items if not all(item.number in have for have in done)]
 
 
 def items_of_prompts(prompts: Sequence[str], first_seed: int = 0) -> list[Item]:
@@ -200,7 +211,8 @@ def prompts_of(out: Path) -> dict[int, str]:
     return {int(number): prompt for number, prompt in table.items()}
 
 
-def _write_prompts(out: Path, items: Sequence[Item]) -> None:
+def write_prompts(out: Path, items: Sequence[Item]) -> None:
+    """Note the prompt of every item beside the folders of the hook points."""
     table = prompts_of(out) | {item.number: item.prompt for item in items}
     text = json.dumps({str(number): prompt for number, prompt in sorted(table.items())}, indent=0)
     part = out / f"{PROMPTS}.part"

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import torch
+
 from comfy_revelio.training import ShardSet
 from comfy_revelio.training.shard_manifest import MANIFEST, read_manifest
 
@@ -20,17 +22,33 @@ EVERY, BATCH = 4, 2
 HOOKS = ("middle_block.1", "output_blocks.3.1")
 
 
-def start(comfyui: Path, prompts: Path, out: Path) -> subprocess.Popen[str]:
+def command(prompts: Path, out: Path) -> list[str]:
     hooks = [word for name in HOOKS for word in ("--hook-point", name)]
     settings = ["--steps", "3", "--size", "64x96", "--batch", str(BATCH), "--checkpoint-every", str(EVERY)]
-    words = ["harvest", str(out), "--prompts", str(prompts), *hooks, *settings]
+    return ["comfy_revelio", "harvest", str(out), "--prompts", str(prompts), *hooks, *settings]
+
+
+def start(comfyui: Path, prompts: Path, out: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "comfy_revelio", *words],
+        [sys.executable, "-m", *command(prompts, out)],
         cwd=ROOT,
         env={**os.environ, "COMFYUI_PATH": str(comfyui)},
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
+    )
+
+
+def together(comfyui: Path, prompts: Path, out: Path) -> None:
+    """The same by two processes, as accelerate starts them."""
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines",
+              "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m"]  # fmt: skip
+    subprocess.run(
+        [sys.executable, *launch, *command(prompts, out)],
+        cwd=ROOT,
+        env={**os.environ, "COMFYUI_PATH": str(comfyui), "OMP_NUM_THREADS": "1"},
+        check=True,
+        timeout=300,
     )
 
 
@@ -84,3 +102,22 @@ def test_kills_cost_at_most_the_pictures_since_the_last_shard(comfyui: Path, tmp
         files = {file.name: file.read_bytes() for file in (alone / name).iterdir()}
         assert {file.name: file.read_bytes() for file in (out / name).iterdir()} == files
         assert ShardSet(out / name).n_items == count
+
+
+def test_two_processes_harvest_what_one_does(comfyui: Path, tmp_path: Path) -> None:
+    prompts, alone, out = tmp_path / "prompts.txt", tmp_path / "alone", tmp_path / "together"
+    prompts.write_text("\n".join(f"a pixel art portrait, {n} hats" for n in range(7)))
+    child = start(comfyui, prompts, alone)
+    assert child.communicate()[1] and child.returncode == 0
+    together(comfyui, prompts, out)
+    assert (out / "prompts.json").read_text() == (alone / "prompts.json").read_text()
+    assert not list(out.glob("part-*"))
+    shares = [list(shard.items) for shard in read_manifest(out / HOOKS[0]).shards]
+    assert shares == [[0, 2, 4, 6], [1, 3, 5]], "it was not two processes"
+    for name in HOOKS:
+        one, two = (ShardSet(folder / name).split(0.0)[0].all() for folder in (alone, out))
+        assert read_manifest(alone / name).source == read_manifest(out / name).source
+        order = torch.sort(two.item, stable=True).indices
+        assert torch.equal(two.item[order], one.item) and torch.equal(two.timestep[order], one.timestep)
+        # other pictures in a batch change the last digits of a sum
+        assert torch.allclose(two.x[order], one.x, rtol=1e-2, atol=1e-2)
