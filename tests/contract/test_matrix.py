@@ -1,6 +1,7 @@
 """Recording on every kind of run: architectures, samplers, guidance, prompts, batches, conditionings.
 
-The cases are generated so that every two values of different factors meet in one of them. An oracle stands
+The cases are generated so that every two values of different factors meet in one of them; REVELIO_CELLS adds
+as many others of the whole product, which has 8,640 (the same for the same number). An oracle stands
 at the sampler's side: for each evaluation it runs each conditioning alone through the same network, and
 notes what a plain hook sees. The trace must say the same, under the right role and step, on the right grid.
 Every case also steers with strength 0, fails inside the network, and is interrupted.
@@ -9,6 +10,7 @@ Every case also steers with strength 0, fails inside the network, and is interru
 from __future__ import annotations
 
 import itertools
+import os
 import random
 from collections.abc import Callable
 from typing import Any
@@ -101,7 +103,15 @@ def _pair(names: list[str], a: str, x: Any, b: str, y: Any) -> tuple[tuple[str, 
     return ((a, x), (b, y)) if names.index(a) < names.index(b) else ((b, y), (a, x))
 
 
-CASES = pairwise(FACTORS)
+def cases(more: int) -> list[dict[str, Any]]:
+    """Every pair of values, and so many other cells of the product of all factors."""
+    found = pairwise(FACTORS)
+    cells = [dict(zip(FACTORS, values, strict=True)) for values in itertools.product(*FACTORS.values())]
+    others = [cell for cell in cells if cell not in found]
+    return found + random.Random(1).sample(others, min(more, len(others)))
+
+
+CASES = cases(int(os.environ.get("REVELIO_CELLS", "0")))
 
 
 def test_the_cases_bring_every_pair_together() -> None:
