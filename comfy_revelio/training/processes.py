@@ -1,4 +1,4 @@
-"""Several processes that harvest or train together, as `accelerate launch` starts them; one process without it."""
+"""Several processes that harvest or train together, as `accelerate launch` starts them; or one without it."""
 
 from __future__ import annotations
 
