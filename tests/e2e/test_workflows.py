@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from comfy_revelio.mini.attributes import ATTRIBUTES, index_of
 from comfy_revelio.mini.evaluate import CONCEPTS, rate
@@ -28,8 +29,12 @@ SEE, FEATURE, CONCEPT = "01_see_features", "02_steer_a_feature", "03_steer_a_con
 TRAIN, EXPLORE = "04_train_your_own_sae", "05_explore_and_steer"
 WORDS, TIME, COMPARE = "06_word_maps", "07_features_over_time", "08_compare_two_prompts"
 SWEEP, LOOK = "10_sweep_a_strength", "11_look_at_a_picture"
-OTHER_MODELS = ["12_train_on_sd15", "13_train_on_sdxl"]
-ALL = [SEE, FEATURE, CONCEPT, TRAIN, EXPLORE, WORDS, TIME, COMPARE, SWEEP, LOOK, *OTHER_MODELS]
+TRAINED, WORDED = ["12_train_on_sd15", "13_train_on_sdxl"], ["17_word_maps_sd15", "18_word_maps_sdxl"]
+OTHER_MODELS = [*TRAINED, *WORDED]
+FIND, PAINT = "09_find_a_concept", "14_paint_to_steer"
+EVERYWHERE, MODELS = "15_remove_everywhere", "16_compare_two_models"
+ALL = [SEE, FEATURE, CONCEPT, TRAIN, EXPLORE, WORDS, TIME, COMPARE, FIND, SWEEP, LOOK, *TRAINED]
+ALL += [PAINT, EVERYWHERE, MODELS, *WORDED]
 GLASSES = CONCEPTS[0]
 PROMPTED = {"style": "flat cartoon", "background": "green", "hair": "blue", "mood": "smile"}
 """What all the workflows' prompts ask for besides the concept that is steered."""
@@ -262,12 +267,76 @@ def test_a_workflow_for_another_model_names_its_download(pack: Path, name: str) 
     assert model["directory"] == "checkpoints"
 
 
-@pytest.mark.parametrize("name", OTHER_MODELS)
+@pytest.mark.parametrize("name", TRAINED)
 def test_it_trains_and_steers_on_another_model(finished: Callable[[str], Finished], name: str) -> None:
     workflow = finished(name)
     assert any("explained variance" in text for text in workflow.texts("PreviewAny"))
     without, steered = (workflow.saved(f"{name}_{kind}") for kind in ("without", "steered"))
     assert not torch.equal(without, steered)
+
+
+@pytest.mark.parametrize("name", WORDED)
+def test_words_are_shown_on_another_model(finished: Callable[[str], Finished], name: str) -> None:
+    """Three figures, a mask for each word asked for, and each of the words in the table."""
+    workflow = finished(name)
+    tag = name[:2]
+    for figure in ("words", "words_by_step", "words_by_layer"):
+        (picture,) = workflow.saved(f"{tag}_{figure}")
+        assert (picture.amax(-1) - picture.amin(-1) > 0.2).any(), "a figure without heat"
+    assert workflow.saved(f"{tag}_mask").shape == (3, 128, 128, 3)
+    (table,) = workflow.texts("PreviewAny")
+    for word in ("glasses", "hair", "scarf"):
+        assert f"| {word} " in table
+
+
+def test_steering_works_where_the_concept_was_found(
+    finished: Callable[[str], Finished], judge: Judge
+) -> None:
+    """Glasses are clearest in up block 2, and go when steered in the bright places, not in the dark one."""
+    workflow = finished(FIND)
+    lists = [judge.label(workflow.saved(f"09_{name}")) for name in ("with", "without")]
+    assert [rate(found, GLASSES, also=True) for found in lists] == [1.0, 0.0]
+    (table,) = workflow.texts("PreviewAny")
+    assert "output_blocks.2.1" in table.splitlines()[2]
+    assert len(workflow.saved("09_found")) == 4
+    rows = [judge.label(workflow.saved(f"09_{name}")) for name in ("plain", "middle", "steered")]
+    assert [rate(found, GLASSES, also=True) for found in rows] == [1.0, 1.0, 0.0]
+
+
+def test_only_what_is_painted_is_steered(finished: Callable[[str], Finished]) -> None:
+    """A dark rim comes into the painted circle, over one eye; away from it the picture stays."""
+    workflow = finished(PAINT)
+    (before,), (after,), (mask,) = (workflow.saved(f"14_{name}") for name in ("as_asked", "painted", "mask"))
+    painted = mask.mean(-1)
+    assert 0.05 < (painted > 0.5).float().mean() < 0.2 and (painted[:, :64] < 0.5).all()
+    away = functional.max_pool2d(painted[None], 33, stride=1, padding=16)[0] == 0  # two places of the latent
+    changed = (after - before).abs().amax(-1)
+    assert changed[away].max() < 0.15 and away.float().mean() > 0.5
+    assert changed[painted > 0.5].mean() > 0.1
+    dark = [(picture.amax(-1) < 0.3)[painted > 0.5].float().mean() for picture in (before, after)]
+    assert dark[1] > 2 * dark[0]
+
+
+def test_a_concept_is_removed_everywhere(finished: Callable[[str], Finished], judge: Judge) -> None:
+    """Every prompt asks for some kind of glasses; text and model together leave none of them."""
+    kinds = ("without", "text", "model", "both")
+    found = {kind: judge.label(_cells(finished(EVERYWHERE), f"15_{kind}", 5)) for kind in kinds}
+    seen = {kind: rate(values, GLASSES, also=True) for kind, values in found.items()}
+    assert seen["without"] == 1.0 and seen["both"] == 0.0
+    assert seen["text"] <= 0.4 and seen["model"] <= 0.4
+    kept = [list(ATTRIBUTES).index(name) for name in ("style", "background")]
+    assert torch.equal(found["both"][:, kept], found["without"][:, kept])
+
+
+def test_two_models_compared(finished: Callable[[str], Finished], judge: Judge) -> None:
+    """One prompt, one seed: the first model draws the glasses, the second does not, and the maps say so."""
+    workflow = finished(MODELS)
+    first, second = (judge.label(workflow.saved(f"16_{name}")) for name in ("first", "second"))
+    assert rate(first, GLASSES, also=False) == 1.0 and rate(second, GLASSES, also=True) == 0.0
+    assert agreement(second) == 1.0
+    _assert_both_colours(workflow.saved("16_difference")[0])
+    (curves,) = workflow.saved("16_timeline")
+    assert curves.unique().numel() > 100
 
 
 def test_features_over_time_as_curves_film_and_pictures(finished: Callable[[str], Finished]) -> None:
@@ -299,10 +368,7 @@ def test_two_prompts_compared(finished: Callable[[str], Finished], judge: Judge)
     workflow = finished(COMPARE)
     first, second = (judge.label(workflow.saved(f"08_{name}")) for name in ("first", "second"))
     assert rate(first, GLASSES, also=False) == 0.0 and rate(second, GLASSES, also=False) == 1.0
-    (figure,) = workflow.saved("08_difference")
-    warm, cold = figure[..., 0] - figure[..., 2], figure[..., 2] - figure[..., 0]
-    maps = (slice(130, None), slice(-6 * 134 - 110, -110))  # the steps, without pictures, labels and scale
-    assert (warm[maps] > 0.3).sum() > 200 and (cold[maps] > 0.3).sum() > 200
+    _assert_both_colours(workflow.saved("08_difference")[0])
     (curves,) = workflow.saved("08_timeline")
     assert curves.unique().numel() > 100
 
@@ -326,14 +392,23 @@ def on_the_bundled_model(graph: Prompt, known: dict[str, Any]) -> None:
         entry["inputs"] |= {key: value for key, value in changed.items() if key in entry["inputs"]}
 
 
+def _assert_both_colours(figure: Tensor) -> None:
+    """A figure [H, W, 3] of Feature Maps, view difference, six columns: more and less are in its maps."""
+    warm, cold = figure[..., 0] - figure[..., 2], figure[..., 2] - figure[..., 0]
+    maps = (slice(130, None), slice(-6 * 134 - 110, -110))  # the steps, without pictures, labels and scale
+    assert (warm[maps] > 0.3).sum() > 200 and (cold[maps] > 0.3).sum() > 200
+
+
 def _cells(workflow: Finished, name: str, count: int) -> Tensor:
     """The pictures [count, H, W, 3] of a figure of Image Grid, found by drawing the same with pink ones."""
     (figure,) = workflow.saved(name)
     entries = workflow.graph.values()
     (saving,) = (e["inputs"] for e in entries if e["inputs"].get("filename_prefix") == f"revelio/{name}")
     inputs = workflow.graph[saving["images"][0]]["inputs"]
-    values = workflow.graph[inputs["labels"][0]]["inputs"]["values"]
-    labels = [strength_label(strength) for strength in strengths(0, 0, 1, values)]
+    labels = [str(number) for number in range(1, count + 1)]
+    if "labels" in inputs:
+        values = workflow.graph[inputs["labels"][0]]["inputs"]["values"]
+        labels = [strength_label(strength) for strength in strengths(0, 0, 1, values)]
     pink = torch.tensor([1.0, 0.0, 1.0]).expand(128, 128, 3)
     drawn = grid([pink] * count, labels, title=inputs["title"])
     there = (drawn == pink[0, 0]).all(-1)
