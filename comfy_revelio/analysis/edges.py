@@ -26,33 +26,47 @@ def follow_edges(maps: Tensor, picture: Tensor, radius: float) -> Tensor:
     guide = picture[..., :3].to(maps.device).float().permute(2, 0, 1)
     shrink = min(1.0, LONGEST / max(height, width))
     small = (max(1, round(height * shrink)), max(1, round(width * shrink)))
-    slope, offset = _fit(_sized(maps.float(), small), _sized(guide, small), max(1, round(radius * shrink)))
-    slope = _sized(slope.flatten(0, 1), (height, width)).unflatten(0, slope.shape[:2])
-    found = ((slope * guide).sum(1) + _sized(offset, (height, width))).clamp(min=0.0)
+    fit = _Fit(_sized(guide, small), max(1, round(radius * shrink)))
+    found = maps.new_empty(len(maps), height, width, dtype=torch.float32)
+    for place, one in enumerate(maps):  # one by one: twenty words of a large picture would fill gigabytes
+        slope, offset = fit(_sized(one[None].float(), small))
+        level = (_sized(slope, (height, width)) * guide).sum(0) + _sized(offset, (height, width))[0]
+        found[place] = level.clamp(min=0.0)
     return found / found.amax((1, 2), keepdim=True).clamp(min=1e-12)
 
 
-def _fit(maps: Tensor, guide: Tensor, radius: int) -> tuple[Tensor, Tensor]:
-    """Slopes [n, 3, h, w] and offsets [n, h, w] of the function of colours at each place."""
+class _Fit:
+    """Fits maps by linear functions of the colours of one guide [3, h, w], around every place."""
 
-    def mean(planes: Tensor) -> Tensor:
-        return _window_mean(planes, radius)
+    def __init__(self, guide: Tensor, radius: int) -> None:
+        self._guide, self._radius = guide, radius
+        self._colour = _window_mean(guide, radius)
+        products = _window_mean((guide[:, None] * guide).flatten(0, 1), radius)
+        spread = products - (self._colour[:, None] * self._colour).flatten(0, 1)
+        spread = spread.unflatten(0, (3, 3)).permute(2, 3, 0, 1) + EPSILON * torch.eye(3, device=guide.device)
+        self._inverse = torch.linalg.inv(spread)
 
-    colour, level = mean(guide), mean(maps)
-    spread = mean((guide[:, None] * guide).flatten(0, 1)) - (colour[:, None] * colour).flatten(0, 1)
-    spread = spread.unflatten(0, (3, 3)).permute(2, 3, 0, 1) + EPSILON * torch.eye(3, device=maps.device)
-    shared = mean((maps[:, None] * guide).flatten(0, 1)) - (level[:, None] * colour).flatten(0, 1)
-    shared = shared.unflatten(0, (len(maps), 3)).permute(2, 3, 1, 0)
-    slope = torch.linalg.solve(spread, shared).permute(3, 2, 0, 1)
-    offset = level - (slope * colour).sum(1)
-    return mean(slope.flatten(0, 1)).unflatten(0, (len(maps), 3)), mean(offset)
+    def __call__(self, one: Tensor) -> tuple[Tensor, Tensor]:
+        """For a map [1, h, w] slopes [3, h, w] and an offset [1, h, w], means over the windows of a place."""
+        level = _window_mean(one, self._radius)
+        shared = _window_mean(one * self._guide, self._radius) - level * self._colour
+        slope = torch.einsum("hwij,jhw->ihw", self._inverse, shared)
+        offset = level - (slope * self._colour).sum(0, keepdim=True)
+        return _window_mean(slope, self._radius), _window_mean(offset, self._radius)
 
 
 def _window_mean(planes: Tensor, radius: int) -> Tensor:
     """Mean of [n, H, W] over windows of 2 radius + 1 pixels a side, cut off at the border."""
-    side = 2 * radius + 1
-    rows = functional.avg_pool2d(planes, (side, 1), 1, (radius, 0), count_include_pad=False)
-    return functional.avg_pool2d(rows, (1, side), 1, (0, radius), count_include_pad=False)
+    for axis in (1, 2):
+        size = planes.shape[axis]
+        place = torch.arange(size, device=planes.device)
+        begin, end = (place - radius).clamp(min=0), (place + radius + 1).clamp(max=size)
+        sums = planes.double().cumsum(axis)  # sums in float32 would lose the small variances of flat places
+        sums = torch.cat([torch.zeros_like(sums.narrow(axis, 0, 1)), sums], axis)
+        total = sums.index_select(axis, end) - sums.index_select(axis, begin)
+        count = (end - begin).view(-1, 1) if axis == 1 else end - begin
+        planes = (total / count).to(planes.dtype)
+    return planes
 
 
 def _sized(planes: Tensor, size: tuple[int, int]) -> Tensor:

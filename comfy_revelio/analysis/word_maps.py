@@ -21,14 +21,26 @@ def content_words(words: Sequence[str]) -> tuple[str, ...]:
 def places_of(words: Sequence[str], wanted: str) -> list[int]:
     """Where a word, or some words in a row, stand among the words of a prompt, all occurrences.
 
-    Raises RevelioError that names the prompt's words when it does not say this.
+    Only letters and digits are compared, so that t-shirt, blue_hair and 1girl are found, whose words a
+    tokenizer takes apart. Raises RevelioError that names the prompt's words when it does not say this.
     """
-    parts = wanted.lower().split()
-    starts = [n for n in range(len(words)) if parts and list(words[n : n + len(parts)]) == parts]
-    if not starts:
-        said = ", ".join(content_words(words)) or "no words"
-        raise RevelioError(f"The prompt does not say {wanted!r}; it says {said}.")
-    return [start + offset for start in starts for offset in range(len(parts))]
+    spelled = _spelled(wanted)
+    found: list[int] = []
+    for start in range(len(words)):
+        end, said = start, ""
+        while end < len(words) and len(said) < len(spelled):
+            said += _spelled(words[end])
+            end += 1
+        if spelled and said == spelled and _spelled(words[start]):
+            found += range(start, end)
+    if not found:
+        named = ", ".join(content_words(words)) or "no words"
+        raise RevelioError(f"The prompt does not say {wanted!r}; it says {named}.")
+    return found
+
+
+def _spelled(text: str) -> str:
+    return "".join(letter for letter in text.lower() if letter.isalnum())
 
 
 @torch.no_grad()

@@ -68,7 +68,7 @@ def test_it_is_the_guided_filter() -> None:
         ]
     ).view(height, width)
     expected = expected.clamp(min=0) / expected.max()
-    assert torch.allclose(follow_edges(maps, picture, radius)[0].double(), expected, atol=2e-3)
+    assert torch.allclose(follow_edges(maps, picture, radius)[0].double(), expected, atol=1e-4)
 
 
 def test_large_pictures_are_solved_on_a_smaller_copy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,11 @@ def test_words() -> None:
     assert content_words(WORDS) == ("red", "hat", "green")
     assert places_of(WORDS, "hat") == [2, 6]
     assert places_of(WORDS, " Green  Hat ") == [5, 6]
-    for wanted in ("glasses", "hat red", ""):
+    taken_apart = ("1", "girl", "in", "a", "t", "shirt", "blue", "hair")
+    assert places_of(taken_apart, "1girl") == [0, 1]
+    assert places_of(taken_apart, "T-shirt") == [4, 5]
+    assert places_of(taken_apart, "blue_hair") == places_of(taken_apart, "blue hair") == [6, 7]
+    for wanted in ("glasses", "hat red", "re", "-", ""):
         with pytest.raises(RevelioError, match="it says red, hat, green"):
             places_of(WORDS, wanted)
 
