@@ -158,21 +158,20 @@ class TestStart:
         """With what ComfyUI has loaded anyway: none of the heavy libraries that only some nodes need."""
         heavy = {"transformers", "diffusers", "matplotlib", "sklearn", "scipy.stats", "PIL.ImageDraw"}
         code = f"""
-import sys, time, asyncio, importlib.util as u
+import sys, asyncio, importlib.util as u
 sys.path.insert(0, {str(comfyui)!r})
 import comfy.cli_args; comfy.cli_args.args.cpu = True
 import comfy.model_patcher, folder_paths, comfy_api.latest
-before = set(sys.modules); start = time.perf_counter()
+before = set(sys.modules)
 root = {str(ROOT)!r}
 s = u.spec_from_file_location("pack", root + "/__init__.py", submodule_search_locations=[root])
 m = u.module_from_spec(s); sys.modules["pack"] = m; s.loader.exec_module(m)
 nodes = asyncio.run(asyncio.run(m.comfy_entrypoint()).get_node_list())
-print(time.perf_counter() - start)
+assert nodes
 new = {{name for name in set(sys.modules) - before}}
 assert not new & {heavy!r}, new & {heavy!r}
 """
-        done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-        assert float(done.stdout.split()[-1]) < 1.0  # the aim is 0.3 s, on a machine that is not busy
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
 
     def test_a_failing_import_is_logged_with_its_place(
         self, pack: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
