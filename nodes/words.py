@@ -102,7 +102,8 @@ class RevelioWordMaps(io.ComfyNode):
                     "layers",
                     default="",
                     tooltip="Only these layers, separated by commas, such as output_blocks.4.1; their names "
-                    "stand above the columns of by layer. Empty = those that show places best.",
+                    "stand above the columns of by layer. Empty = the later half of them, which shows places "
+                    "best in UNets.",
                 ),
                 io.Int.Input(
                     "columns", default=8, min=1, max=64, tooltip="How many steps or layers to show at most."

@@ -112,5 +112,5 @@ def scaled(maps: Tensor) -> Tensor:
 
 
 def above(maps: Tensor, threshold: float) -> Tensor:
-    """Masks of 0 and 1 of maps [n, H, W]: where each is above this share of its peak."""
-    return (maps > threshold * maps.amax((1, 2), keepdim=True)).float()
+    """Masks of 0 and 1 of maps [n, H, W]: where each reaches this share of its peak."""
+    return (maps >= threshold * maps.amax((1, 2), keepdim=True)).float()

@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Any
 
 from ..errors import RevelioError
-from .text import tokens_of
+from .text import EMBEDDING, tokens_of
 
 _CLIPS = ("l", "h", "g")
 _BEGINNINGS = ("\u2581", "\u0120")  # how tokenizers other than CLIP's mark a space before a word
 _NO_SPACES = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # scripts in which a token is a word
 
+_PART = "\ufffd"  # what a token becomes that holds only some bytes of a letter
 _SPECIAL = re.compile(r"<\|.*\|>|<[a-z_]+>")  # such as <|im_end|>
 
 
@@ -35,20 +37,22 @@ def prompt_words(clip: Any, prompt: str, length: int) -> PromptWords:
     each other (Stable Diffusion 3) a word has positions in both. Raises RevelioError for a CLIP whose
     positions are not known.
     """
-    found: dict[int, tuple[str, list[int]]] = {}
-    for encoder, start, whole in _parts(clip, prompt, length):
-        for number, (word, positions) in enumerate(_spoken(clip, prompt, encoder)):
-            columns = [start + position for position in positions]
-            if not columns or min(columns) < 0 or max(columns) >= length:
-                continue
-            # the encoders of one prompt split it alike, unless it has other scripts or signs in it
-            same = found.get(number) if not whole else None
-            if same is not None and same[0] == word:
-                same[1].extend(columns)
-            elif whole:
-                found[number] = (word, columns)
-    listed = [found[number] for number in sorted(found)]
-    return PromptWords(tuple(w for w, _ in listed), tuple(tuple(c) for _, c in listed), length)
+    found: list[tuple[str, list[int]]] = []
+    for encoder, start, names in _parts(clip, prompt, length):
+        spoken = [
+            (word, [start + position for position in positions])
+            for word, positions in _spoken(clip, prompt, encoder)
+        ]
+        spoken = [(word, own) for word, own in spoken if min(own) >= 0 and max(own) < length]
+        if names:
+            found = spoken
+            continue
+        # where this encoder takes words apart in another way, they keep the first one's positions alone
+        both = SequenceMatcher(None, [w for w, _ in found], [w for w, _ in spoken], autojunk=False)
+        for one, other, count in both.get_matching_blocks():
+            for n in range(count):
+                found[one + n][1].extend(spoken[other + n][1])
+    return PromptWords(tuple(w for w, _ in found), tuple(tuple(c) for _, c in found), length)
 
 
 def _parts(clip: Any, prompt: str, length: int) -> list[tuple[str, int, bool]]:
@@ -87,16 +91,27 @@ def _spoken(clip: Any, prompt: str, encoder: str) -> list[tuple[str, list[int]]]
             text = text.replace(mark, " ")
         return text
 
-    said = prompt.lower()
+    whole = [token for section in spelled for token in section]
+    empty = [token for section in tokens_of(clip, "", encoder)[0] for token in section]
+    ahead = _alike(whole, empty)
+    behind = _alike(whole[ahead:][::-1], empty[ahead:][::-1])
+    own = range(ahead, len(whole) - behind)  # what stands around it is the encoder's template
     found: list[tuple[str, list[int]]] = []
     start = 0
     for row, section in enumerate(spelled):
-        kept = keep[row].tolist()
+        kept = [kept and start + n in own for n, kept in enumerate(keep[row].tolist()[: len(section)])]
         for word, positions in words_in(section, kept, to_text):
-            if word in said:
-                found.append((word, [start + position for position in positions]))
+            found.append((word, [start + position for position in positions]))
         start += len(section)
     return found
+
+
+def _alike(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many tokens two rows have in common before they differ."""
+    count = 0
+    while count < min(len(one), len(other)) and one[count] == other[count]:
+        count += 1
+    return count
 
 
 def words_in(
@@ -110,17 +125,20 @@ def words_in(
     open_: list[int] = []
 
     def close() -> None:
-        if open_ and (text := to_text([tokens[position] for position in open_]).strip().lower()):
-            found.append((text.strip("".join(c for c in text if not c.isalnum())), list(open_)))
+        text = to_text([tokens[position] for position in open_]).strip().lower() if open_ else ""
+        if word := text.strip("".join(c for c in text if not c.isalnum())):
+            found.append((word, list(open_)))
         open_.clear()
 
     for position, token in enumerate(tokens):
-        text = to_text([token]).strip() if keep[position] and not _SPECIAL.fullmatch(token) else ""
-        if not any(letter.isalnum() for letter in text):
+        own = keep[position] and not _SPECIAL.fullmatch(token) and token != EMBEDDING
+        text = to_text([token]).strip() if own else ""
+        part = _PART in text  # of a letter: only with its neighbours it can be read
+        if not part and not any(letter.isalnum() for letter in text):
             close()
             continue
         alone = bool(_NO_SPACES.search(text))
-        if alone or token.startswith(_BEGINNINGS) or not text[0].isalnum():
+        if alone or token.startswith(_BEGINNINGS) or not (part or text[0].isalnum()):
             close()
         open_.append(position)
         if alone or token.endswith("</w>"):

@@ -29,6 +29,8 @@ HiddenFunction = Callable[[Tensor, Tensor], Tensor]
 Sections = Sequence[Sequence[tuple[Any, ...]]]
 
 BATCH = 16
+EMBEDDING = "(embedding)"
+"""How a textual inversion is spelled."""
 
 
 def steer_text(clip: Any, layer: TextLayer, change: HiddenFunction) -> Any:
@@ -97,7 +99,7 @@ def tokens_of(clip: Any, prompt: str, encoder: str) -> tuple[list[list[str]], Te
     keep = _content(sections, special, max((len(section) for section in sections), default=0))
     spelled = [
         [
-            str(names.get(int(token), "")) if isinstance(token, Integral) else "(embedding)"
+            str(names.get(int(token), "")) if isinstance(token, Integral) else EMBEDDING
             for token, *_ in section
         ]
         for section in sections
@@ -107,7 +109,7 @@ def tokens_of(clip: Any, prompt: str, encoder: str) -> tuple[list[list[str]], Te
 
 def _word(token: Any, names: dict[int, str]) -> str:
     if not isinstance(token, Integral):
-        return "(embedding)"
+        return EMBEDDING
     name = names.get(int(token), f"token {int(token)}")
     return name.removesuffix("</w>").replace("\u2581", " ").replace("\u0120", " ").strip() or name
 

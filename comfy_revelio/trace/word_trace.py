@@ -66,9 +66,11 @@ class WordTrace:
                 "every prompt covered only a part of the picture."
             )
         if role not in self.roles:
+            reason = "At CFG 1 the sampler leaves the negative prompt out"
+            if not self.words.get(role, ("",)):
+                reason = "That prompt has no words"
             raise RevelioError(
-                f"Nothing was recorded for {role!r}; this run has {', '.join(self.roles)}. At CFG 1 the "
-                "sampler leaves the negative prompt out."
+                f"Nothing was recorded for {role!r}; this run has {', '.join(self.roles)}. {reason}."
             )
         for layer in layers or ():
             if layer not in self.layers:
@@ -80,8 +82,9 @@ class WordTrace:
             if (step is None or frame.step == step) and (layers is None or frame.layer in layers)
         ]
         if not found:
-            steps = sorted({frame.step for frame in mine})
-            raise RevelioError(f"There is no step {step}; this run has {steps[0]} to {steps[-1]}.")
+            place = f" at {', '.join(layers)}" if layers else ""
+            steps = sorted({frame.step for frame in mine if layers is None or frame.layer in layers})
+            raise RevelioError(f"There is no step {step}{place}; there are {steps[0]} to {steps[-1]}.")
         return found
 
 

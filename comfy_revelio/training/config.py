@@ -139,7 +139,9 @@ def _check_type(name: str, value: Any, kind: type) -> None:
 
 
 def _is_pair(value: Any) -> bool:
-    return type(value) is tuple and len(value) == 2 and all(type(part) in (int, float) for part in value)
+    return (
+        type(value) in (tuple, list) and len(value) == 2 and all(type(part) in (int, float) for part in value)
+    )
 
 
 @dataclass(frozen=True)

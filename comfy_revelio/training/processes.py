@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor
@@ -48,7 +49,8 @@ def join(device: str) -> tuple[Processes, torch.device]:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from accelerate import PartialState
 
-        state = PartialState(cpu=device == "cpu")
+        # Those that are done wait for the others, however long these take.
+        state = PartialState(cpu=device == "cpu", timeout=timedelta(days=30))
         return Processes(state.process_index, state.num_processes), state.device
     return Processes(), _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 

@@ -47,10 +47,10 @@ def harvest_together(
 
     The shards hold what one process would harvest, in another order. The budget is shared out evenly.
     """
-    if processes.world == 1:
-        return harvest(host, items, out, wanted, budget_bytes=budget_bytes, **options)
     if processes.first:
         join_parts(out)
+    if processes.world == 1:
+        return harvest(host, items, out, wanted, budget_bytes=budget_bytes, **options)
     processes.wait()
     folders, left = undone(host, items, out, wanted)
     mine = left[processes.rank :: processes.world]
@@ -92,8 +92,9 @@ def take_over(source: Path, target: Path) -> None:
         difference = difference or f"its dtype is {mine.dtype}, not {theirs.dtype}"
         raise RevelioError(f"{target} holds other activations: {difference}; choose another folder.")
     target.mkdir(parents=True, exist_ok=True)
+    have = mine.items
     for shard in theirs.shards:
-        new = [item for item in shard.items if item not in mine.items]  # after a kill some may be here
+        new = [item for item in shard.items if item not in have]  # after a kill some may be here
         if not new:
             continue
         name = next_name(mine)

@@ -90,9 +90,13 @@ def test_two_encoders_behind_each_other(comfyui: Any, find: Any) -> None:
     target = ClipTarget(sd3_clip.SD3Tokenizer, sd3_clip.sd3_clip(dtype_t5=torch.float32))
     options = {**SMALL, "t5xxl_model_config": {**SMALL["t5xxl_model_config"], "d_model": 4096}}
     clip = comfy.sd.CLIP(target, model_options=options)
+    ahead = 77
+    apart = "1girl with eyeglasses"  # T5 keeps the first word whole
+    found = find(clip, apart, ahead + len(clip.tokenize(apart)["t5xxl"][0]))
+    assert found.words == ("1", "girl", "with", "eyeglasses")
+    assert [max(columns) >= ahead for columns in found.columns] == [False, False, True, True]
     prompt = "a man with round eyeglasses"
     tokens = clip.tokenize(prompt)
-    ahead = 77
     found = find(clip, prompt, ahead + len(tokens["t5xxl"][0]))
     assert found.words == ("a", "man", "with", "round", "eyeglasses")
     decode = clip.tokenizer.t5xxl.tokenizer.decode
@@ -105,3 +109,20 @@ def test_two_encoders_behind_each_other(comfyui: Any, find: Any) -> None:
 def test_scripts_without_spaces(clips: Any, words: Any) -> None:
     found = words(clips("z-image"), "一个戴眼镜的男人, red hat")
     assert "眼镜" in found.words and found.words[-2:] == ("red", "hat")
+
+
+def test_letters_of_several_tokens(mini: SimpleNamespace, words: Any) -> None:
+    assert words(mini.clip, "красный дом, Straße 🐱 眼镜").words == ("красный", "дом", "straße", "眼镜")
+
+
+def test_a_word_behind_an_embedding(comfyui: Any, find: Any, pack: Any) -> None:
+    words_in = pack("comfy_revelio.host.prompt_words").words_in
+    found = words_in(["(embedding)", "glasses</w>"], [True, True], lambda tokens: "".join(tokens)[:-4])
+    assert found == [("glasses", [1])]
+
+
+def test_words_of_the_template_are_not_the_prompts(clips: Any, words: Any) -> None:
+    prompt = "a user with an assistant robot"
+    found = words(clips("z-image"), prompt)
+    assert list(found.words) == prompt.split()
+    assert all(len(columns) == 1 for columns in found.columns)

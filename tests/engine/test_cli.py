@@ -111,15 +111,6 @@ def test_too_few_items_are_told_before_the_work(tmp_path: Path, capsys) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["rows"]
 
 
-def test_a_harvest_of_several_processes_is_refused(tmp_path: Path, capsys, monkeypatch) -> None:
-    """They would write over each other's shards."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    out, prompts = tmp_path / "rows", tmp_path / "prompts.txt"
-    assert main(["harvest", str(out), "--hook-point", "middle_block.1", "--prompts", str(prompts)]) == 2
-    assert "one process" in capsys.readouterr().err
-    assert not out.exists()
-
-
 def test_convert_reads_foreign_layouts(tmp_path: Path, capsys, make_dictionary) -> None:
     g = torch.Generator().manual_seed(0)
     tensors = {

@@ -78,7 +78,7 @@ def test_a_layer_counts_by_its_contrast() -> None:
 
 def test_masks() -> None:
     maps = torch.tensor([[[0.2, 0.5, 1.0]], [[0.2, 0.11, 0.09]]])
-    assert above(maps, 0.5).tolist() == [[[0.0, 0.0, 1.0]], [[1.0, 1.0, 0.0]]]
+    assert above(maps, 0.5).tolist() == [[[0.0, 1.0, 1.0]], [[1.0, 1.0, 0.0]]]
 
 
 def test_spreading_never_goes_below_0() -> None:

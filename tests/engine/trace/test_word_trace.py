@@ -35,7 +35,7 @@ def test_asking_for_what_is_not_there() -> None:
         trace.select("uncond")
     with pytest.raises(RevelioError, match="no layer 'c'; this run has a, b"):
         trace.select("cond", layers=["c"])
-    with pytest.raises(RevelioError, match="no step 7; this run has 0 to 1"):
+    with pytest.raises(RevelioError, match="no step 7; there are 0 to 1"):
         trace.select("cond", step=7)
     with pytest.raises(RevelioError, match="No attention to words was recorded"):
         WordRecorder(1).finish({}).select("cond")
