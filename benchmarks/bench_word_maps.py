@@ -67,7 +67,10 @@ def main() -> int:
     parser.add_argument("--choose", type=int, default=72, help="pictures that choose the thresholds")
     parser.add_argument("--measure", type=int, default=80, help="pictures that are measured")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/word-maps.md")
+    parser.add_argument("--quick", action="store_true", help="few pictures, to see that it runs")
     options = parser.parse_args()
+    if options.quick:
+        options.choose, options.measure = 24, 24
     use_comfyui()
     chosen = list(cases(range(options.choose)))
     measured = list(cases(range(options.choose, options.choose + options.measure)))
