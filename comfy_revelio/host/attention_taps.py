@@ -86,14 +86,14 @@ def attention_heard(
     are a copy.
     """
     network = network_of(base_model)
-    handles: list[Any] = []
+    handles: list[Any] = []  # filled one by one, so that none is left when a later one fails
     try:
         if is_unet(network):
-            handles += _hear_projections(network, options, latent, callback)
+            handles.extend(_hear_projections(network, callback))
             yield options
         else:
             blocks = _Blocks(network, latent, callback)
-            handles += blocks.hooks()
+            handles.extend(blocks.hooks())
             yield {**options, OVERRIDE: blocks.around(options.get(OVERRIDE))}
     finally:
         for handle in handles:
@@ -110,11 +110,8 @@ def _cross_attentions(network: nn.Module) -> Iterator[tuple[str, nn.Module, nn.M
                 yield point.name, module, attention
 
 
-def _hear_projections(
-    network: nn.Module, options: Mapping[str, Any], latent: tuple[int, ...], callback: AttentionCallback
-) -> list[Any]:
+def _hear_projections(network: nn.Module, callback: AttentionCallback) -> Iterator[Any]:
     """Hooks on the queries and keys of a UNet's cross attentions, and on the size of each block's map."""
-    handles: list[Any] = []
     grids: dict[str, tuple[int, ...]] = {}
 
     def enter(layer: str) -> Callable[..., None]:
@@ -123,7 +120,7 @@ def _hear_projections(
 
         return note
 
-    def hear(layer: str, attention: Any) -> list[Any]:
+    def hear(layer: str, attention: Any) -> Iterator[Any]:
         queries: list[Tensor] = []
 
         def query(_module: nn.Module, _args: Any, output: Tensor) -> None:
@@ -136,19 +133,16 @@ def _hear_projections(
             if q.shape[2] == math.prod(grids[layer]):  # another pack may merge patches
                 callback(Attention(layer, grids[layer], q, k, (0, k.shape[2]), True, False, None))
 
-        return [
-            attention.to_q.register_forward_hook(torch.compiler.disable(query)),
-            attention.to_k.register_forward_hook(torch.compiler.disable(key)),
-        ]
+        yield attention.to_q.register_forward_hook(torch.compiler.disable(query))
+        yield attention.to_k.register_forward_hook(torch.compiler.disable(key))
 
     seen: set[str] = set()
     for layer, module, attention in _cross_attentions(network):
         if layer not in seen:
             seen.add(layer)
             noted = torch.compiler.disable(enter(layer))
-            handles.append(module.register_forward_pre_hook(noted, with_kwargs=True))
-        handles += hear(layer, attention)
-    return handles
+            yield module.register_forward_pre_hook(noted, with_kwargs=True)
+        yield from hear(layer, attention)
 
 
 class _Blocks:
@@ -169,22 +163,20 @@ class _Blocks:
         self._seen: dict[str, int] = {}
         self._running: tuple[HookPoint, int] | None = None  # the block, and tokens of its picture's stream
 
-    def hooks(self) -> list[Any]:
-        handles = []
+    def hooks(self) -> Iterator[Any]:
         witnesses = {
             path for point in (*self._points, *self._texts.values()) for path in point.layout.witnesses
         }
         for path in witnesses:
             if (other := part_of(self._network, path)) is not None:
-                handles.append(other.register_forward_hook(torch.compiler.disable(self._witness(path))))
+                yield other.register_forward_hook(torch.compiler.disable(self._witness(path)))
         for point in self._points:
             module = hookpoints.module_of(self._network, point)
             if self._family in _CROSS:
                 module = getattr(module, "cross_attn", module)
             enter, leave = torch.compiler.disable(self._enter(point)), torch.compiler.disable(self._leave)
-            handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
-            handles.append(module.register_forward_hook(leave))
-        return handles
+            yield module.register_forward_pre_hook(enter, with_kwargs=True)
+            yield module.register_forward_hook(leave)
 
     def around(self, inner: Callable[..., Any] | None) -> Callable[..., Any]:
         """What to put around attention: it hears and then runs `inner`, or what ComfyUI would have run."""

@@ -28,6 +28,8 @@ from .word_figure import WordRow, word_overlays, word_table_figure
 from .words import ROLE_NAMES, place_name
 
 VIEWS = ("whole run", "by step", "by layer")
+MOST = 32
+"""Words in a figure."""
 BLUR = 1.5
 """How far a map on a coarse grid is blurred, in cells."""
 
@@ -59,15 +61,17 @@ def word_maps(
     """Where the picture attended to words of the prompt of `role`.
 
     show: words or phrases separated by commas, empty for all that name something. step, layers (names
-    separated by commas): what to take; no layers are those that show places best. columns: most steps or
-    layers in the figure. threshold: 0 for soft masks, else the share of the peak above which a mask is 1.
-    edges: masks, and the heat of the whole run, follow the edges of `image`, [H, W, 3] in 0..1. size: height
-    and width of the masks. Raises RevelioError for what the run does not hold and for settings out of range.
+    separated by commas): what to take; no layers are the later half. columns: most steps or layers in the
+    figure, which has MOST words at most; masks and table have all. threshold: 0 for soft masks, else the
+    share of the peak from which on a mask is 1. edges: masks, and the heat of the whole run, follow the edges
+    of `image`, [H, W, 3] in 0..1. size: height and width of the masks. Raises RevelioError for what the run
+    does not hold and for settings out of range.
     """
     if view not in VIEWS:
         raise RevelioError(f"Unknown view {view!r}; choose one of {', '.join(VIEWS)}.")
     if columns < 1:
         raise RevelioError(f"The figure was asked for {columns} columns; give 1 or more.")
+    drawn = slice(0, MOST)
     named = [part.strip() for part in layers.split(",") if part.strip()]
     frames = trace.select(role, step=step, layers=named or None)
     said = trace.words[role]
@@ -81,9 +85,13 @@ def word_maps(
         masks = follow_edges(masks, resized(checked_image(image), *size), BLUR * cell)
     notes = [f"up to {peak:.1%}" for peak in _peaks(chosen, item, rows)]
     title = f"Word maps · {_whose(trace, role, item)}"
+    if len(words) > MOST:
+        title += f" · the first {MOST} of {len(words)} words"
     if view == "whole run":
         shown = masks if edges and image is not None else heat
-        own = [WordRow(w, n, h[None]) for w, n, h in zip(words, notes, shown, strict=True)]
+        own = [
+            WordRow(w, n, h[None]) for w, n, h in zip(words[drawn], notes[drawn], shown[drawn], strict=True)
+        ]
         figure = word_overlays(
             own, image=image, opacity=opacity, title=f"{title} · most attention of any place"
         )
@@ -91,11 +99,12 @@ def word_maps(
         parts = _by_step(chosen) if view == "by step" else _by_layer(frames)
         parts = [parts[index] for index in evenly_spread(len(parts), columns)]
         height, width = heat.shape[1:]
-        each = torch.stack([spread(word_heat(part, item, rows), height, width) for _, part in parts], 1)
-        own = [WordRow(w, n, m) for w, n, m in zip(words, notes, each, strict=True)]
+        heats = [spread(word_heat(part, item, rows[drawn]), height, width) for _, part in parts]
+        maps = torch.stack(heats, 1)
+        own = [WordRow(w, n, m) for w, n, m in zip(words[drawn], notes[drawn], maps, strict=True)]
         reading = (
             "Each map is scaled to its own peak: it says where a word was looked up. The percentage is the "
-            "most attention that any place paid to it."
+            "highest mean over steps and layers."
         )
         figure = word_table_figure(
             own, [head for head, _ in parts], image=image, opacity=opacity, title=title, notes=[reading]

@@ -306,3 +306,23 @@ def test_a_sampler_that_looks_twice_at_a_step(
     seen = {(frame.step, frame.evaluation) for frame in trace.select("cond")}
     assert seen == {(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)}
     assert trace.words == {"cond": ("glasses", "and", "a", "hat"), "uncond": ("a", "beard")}
+
+
+def test_no_hook_is_left_when_hooking_fails(
+    mini: SimpleNamespace, pack: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taps = pack("comfy_revelio.host.attention_taps")
+    base = mini.model.model
+    last = base.diffusion_model.output_blocks[-1][1].transformer_blocks[0].attn2
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no hook here")
+
+    monkeypatch.setattr(last.to_k, "register_forward_hook", fail)
+    before = hooks_on(base.diffusion_model)
+    with (
+        pytest.raises(RuntimeError, match="no hook here"),
+        taps.attention_heard(base, {}, (1, 4, 8, 8), fail),
+    ):
+        pass
+    assert hooks_on(base.diffusion_model) == before

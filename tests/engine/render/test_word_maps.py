@@ -53,6 +53,15 @@ def test_masks_keep_to_the_edges_of_the_picture(trace: WordTrace) -> None:
     assert torch.equal(alone, plain), "without a picture there are no edges"
 
 
+@pytest.mark.parametrize("view", ["whole run", "by step"])
+def test_more_words_than_a_figure_takes(trace: WordTrace, view: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = made(trace, view=view)
+    monkeypatch.setattr("comfy_revelio.render.word_maps.MOST", 1)
+    first = made(trace, view=view)
+    assert torch.equal(first.masks, whole.masks) and first.table == whole.table
+    assert first.figure.numel() < whole.figure.numel()
+
+
 def test_the_other_picture(trace: WordTrace) -> None:
     assert made(trace, "hat", item=1).masks[0, 44, 92] > 0.9
     with pytest.raises(RevelioError, match="no picture 2"):
