@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from .readings import ITEM_TOOLTIP, heat_inputs
 from .sockets import WordsSocket
 
 ROLE = "Whose words: cond = the positive prompt, uncond = the negative prompt (not at CFG 1)."
@@ -66,6 +67,7 @@ class RevelioRecordWords(io.ComfyNode):
 class RevelioWordMaps(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        opacity, image = heat_inputs()
         return io.Schema(
             node_id="RevelioWordMaps",
             display_name="Word Maps (Revelio)",
@@ -109,17 +111,8 @@ class RevelioWordMaps(io.ComfyNode):
                     "columns", default=8, min=1, max=64, tooltip="How many steps or layers to show at most."
                 ),
                 io.Combo.Input("role", options=["cond", "uncond"], default="cond", tooltip=ROLE),
-                io.Int.Input(
-                    "item", default=0, min=0, max=4095, tooltip="Which picture of the batch, counted from 0."
-                ),
-                io.Float.Input(
-                    "opacity",
-                    default=0.9,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="How much the hottest heat covers the image.",
-                ),
+                io.Int.Input("item", default=0, min=0, max=4095, tooltip=ITEM_TOOLTIP),
+                opacity,
                 io.Float.Input(
                     "threshold",
                     default=0.0,
@@ -135,9 +128,7 @@ class RevelioWordMaps(io.ComfyNode):
                     tooltip="With a picture connected: masks and heat of the whole run keep to its edges. "
                     "Off: the plain attention, in the coarse cells of the model.",
                 ),
-                io.Image.Input(
-                    "image", optional=True, tooltip="The finished picture, to lie under the heat."
-                ),
+                image,
             ],
             outputs=[
                 io.Image.Output("maps", display_name="IMAGE", tooltip="The figure."),
@@ -171,6 +162,7 @@ class RevelioWordMaps(io.ComfyNode):
         image: Any = None,
     ) -> io.NodeOutput:
         from ..comfy_revelio.host.word_recording import pixel_size
+        from ..comfy_revelio.render.pictures import still
         from ..comfy_revelio.render.word_maps import word_maps
 
         trace = words.trace_of(latent["samples"])
@@ -186,24 +178,11 @@ class RevelioWordMaps(io.ComfyNode):
             opacity=opacity,
             threshold=threshold,
             edges=edges,
-            image=_picture(image, item),
+            image=still(image, item),
             size=pixel_size(latent["samples"], image),
         )
         figure = shown.figure[None]
         return io.NodeOutput(figure, shown.masks, shown.table, ui=ui.PreviewImage(figure, cls=cls))
-
-
-def _picture(image: Any, item: int) -> Any:
-    """The picture of one batch item; a single picture serves every item."""
-    from ..comfy_revelio.errors import RevelioError
-
-    if image is None or len(image) == 1:
-        return None if image is None else image[0]
-    if item >= len(image):
-        raise RevelioError(
-            f"There is no image {item} in the connected batch; choose an item from 0 to {len(image) - 1}."
-        )
-    return image[item]
 
 
 NODES: list[Any] = [RevelioRecordWords, RevelioWordMaps]

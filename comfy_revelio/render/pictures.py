@@ -24,9 +24,18 @@ def picture_of(images: Tensor | None, reading: Reading) -> Tensor | None:
         where = 0.5 if reading.frame is None else reading.frame / (count - 1)
         first = reading.item * each if each < len(images) else 0
         return images[first + min(each - 1, round(where * (each - 1)))]
-    if reading.item >= len(images):
+    return still(images, reading.item)
+
+
+def still(images: Tensor | None, item: int) -> Tensor | None:
+    """The picture [H, W, C] of one batch item; a single picture serves every item.
+
+    Raises RevelioError when the batch has no such picture.
+    """
+    if images is None or len(images) == 1:
+        return None if images is None else images[0]
+    if item >= len(images):
         raise RevelioError(
-            f"There is no image {reading.item} in the connected batch; choose an item from 0 to "
-            f"{len(images) - 1}."
+            f"There is no image {item} in the connected batch; choose an item from 0 to {len(images) - 1}."
         )
-    return images[reading.item]
+    return images[item]

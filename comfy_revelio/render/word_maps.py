@@ -83,7 +83,9 @@ def word_maps(
     if edges and image is not None:
         cell = max(side / count for side, count in zip(size, heat.shape[1:], strict=True))
         masks = follow_edges(masks, resized(checked_image(image), *size), BLUR * cell)
-    notes = [f"up to {peak:.1%}" for peak in _peaks(chosen, item, rows)]
+    shares = mean_shares(chosen, item)
+    attention = [shares[list(row)].sum(0) for row in rows]
+    notes = [f"up to {got.max():.1%}" for got in attention]
     title = f"Word maps · {_whose(trace, role, item)}"
     if len(words) > MOST:
         title += f" · the first {MOST} of {len(words)} words"
@@ -109,7 +111,7 @@ def word_maps(
         figure = word_table_figure(
             own, [head for head, _ in parts], image=image, opacity=opacity, title=title, notes=[reading]
         )
-    told = _table(words, chosen, item, rows, masks)
+    told = _table(words, attention, masks)
     return WordMaps(figure, above(masks, threshold) if threshold > 0 else masks, told)
 
 
@@ -137,23 +139,10 @@ def _by_layer(frames: Sequence[WordFrame]) -> list[tuple[tuple[str, str], list[W
     return found
 
 
-def _peaks(frames: Sequence[WordFrame], item: int, rows: Sequence[Sequence[int]]) -> list[float]:
-    shares = mean_shares(frames, item)
-    return [float(shares[list(row)].sum(0).max()) for row in rows]
-
-
-def _table(
-    words: Sequence[str],
-    frames: Sequence[WordFrame],
-    item: int,
-    rows: Sequence[Sequence[int]],
-    masks: Tensor,
-) -> str:
+def _table(words: Sequence[str], attention: Sequence[Tensor], masks: Tensor) -> str:
     """Each word with the attention it got and how much of the picture its mask covers."""
-    shares = mean_shares(frames, item)
     lines = []
-    for word, row, own in zip(words, rows, masks, strict=True):
-        got = shares[list(row)].sum(0)
+    for word, got, own in zip(words, attention, masks, strict=True):
         covered = above(own[None], 0.5).mean()
         lines.append((word, f"{got.max():.1%}", f"{got.mean():.1%}", f"{covered:.0%}"))
     head = ("word", "attention at its peak", "on average", "picture above half of the peak")
