@@ -57,10 +57,10 @@ class RevelioRecordWords(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, clip: Any, positive: str, negative: str) -> io.NodeOutput:
-        from ..comfy_revelio.host.word_recording import read_prompts, record_words
+        from ..comfy_revelio.host.word_recording import encode_prompts, record_words
 
-        encoded, encoded_negative, words = read_prompts(clip, positive, negative)
-        recorded, runs = record_words(model, words)
+        encoded, encoded_negative = encode_prompts(clip, positive, negative)
+        recorded, runs = record_words(model)
         return io.NodeOutput(recorded, encoded, encoded_negative, runs)
 
 
@@ -179,7 +179,7 @@ class RevelioWordMaps(io.ComfyNode):
             threshold=threshold,
             edges=edges,
             image=still(image, item),
-            size=pixel_size(latent["samples"], image),
+            size=pixel_size(latent["samples"], image, words.pixels),
         )
         figure = shown.figure[None]
         return io.NodeOutput(figure, shown.masks, shown.table, ui=ui.PreviewImage(figure, cls=cls))

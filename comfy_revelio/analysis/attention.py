@@ -11,27 +11,32 @@ CHUNK_BYTES = 64 * 1024 * 1024
 """What the probabilities of one chunk of patches may take."""
 
 
-@torch.no_grad()
-def word_shares(
-    q: Tensor, k: Tensor, words: Sequence[Sequence[int]], *, mask: Tensor | None = None
-) -> Tensor:
-    """Attention that each query pays to each word, mean over heads: float32 [B, words, queries].
+def membership(words: Sequence[Sequence[int]], keys: int) -> Tensor:
+    """Which of so many keys belong to which word: float32 [keys, words] of 0 and 1.
 
-    q: [B, heads, queries, d]; k: [B, heads, keys, d], after everything that the model does to them (norms,
-    rotary embedding). words: the keys that belong to each word. mask: as scaled dot product attention takes
-    it, boolean (True is kept) or added. The softmax runs over all keys, so that a value is the share of the
-    whole attention of that patch (DAAM, arXiv 2210.04885, section 3). Computed in float32, in chunks of
-    queries that bound the memory.
+    words: the keys of each.
     """
-    batch, heads, queries, width = q.shape
-    keys = k.shape[2]
     member = torch.zeros(keys, len(words))
     for number, columns in enumerate(words):
         member[list(columns), number] = 1.0
-    member = member.to(q.device)
+    return member
+
+
+@torch.no_grad()
+def word_shares(q: Tensor, k: Tensor, member: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """Attention that each query pays to each word, mean over heads: float32 [B, words, queries].
+
+    q: [B, heads, queries, d]; k: [B, heads, keys, d], after everything that the model does to them (norms,
+    rotary embedding). member: [keys, words] as `membership` makes it, on the device of q. mask: as scaled dot
+    product attention takes it, boolean (True is kept) or added. The softmax runs over all keys, so that a
+    value is the share of the whole attention of that patch (DAAM, arXiv 2210.04885, section 3). Computed in
+    float32, in chunks of queries that bound the memory.
+    """
+    batch, heads, queries, width = q.shape
+    keys = k.shape[2]
     keys_t = k.float().transpose(2, 3) * width**-0.5
     bias = None if mask is None else _as_bias(mask)
-    shares = q.new_zeros(batch, len(words), queries, dtype=torch.float32)
+    shares = q.new_zeros(batch, member.shape[1], queries, dtype=torch.float32)
     chunk = max(1, CHUNK_BYTES // (4 * batch * heads * keys))
     for start in range(0, queries, chunk):
         part = slice(start, start + chunk)

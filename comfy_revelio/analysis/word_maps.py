@@ -47,22 +47,18 @@ def _spelled(text: str) -> str:
 def mean_shares(frames: Sequence[WordFrame], item: int) -> Tensor:
     """The attention to each word, mean over frames: float32 [words, H, W] on the finest grid among them.
 
-    Coarser grids are spread bicubically, as in DAAM. Of a video the mean over its frames. RevelioError when
-    there is no such item.
+    Coarser grids are spread bicubically, as in DAAM. RevelioError when there is no such item.
     """
-    count = max(len(frame.shares) for frame in frames)
+    count = max(frame.batch_size for frame in frames)
     if not 0 <= item < count:
         raise RevelioError(f"There is no picture {item} in this run; choose 0 to {count - 1}.")
-    finest = max((frame.grid[-2:] for frame in frames), key=lambda grid: grid[0] * grid[1])
+    finest = max((frame.grid for frame in frames), key=lambda grid: grid[0] * grid[1])
     by_grid: dict[tuple[int, ...], list[Tensor]] = {}
     for frame in frames:
-        by_grid.setdefault(frame.grid, []).append(frame.shares[item].float())
+        by_grid.setdefault(frame.grid, []).append(frame.maps(item))
     total = torch.zeros(())
-    for grid, shares in by_grid.items():
-        maps = torch.stack(shares).sum(0).unflatten(1, grid)
-        if maps.ndim == 4:
-            maps = maps.mean(1)
-        total = total + spread(maps, *finest)
+    for maps in by_grid.values():
+        total = total + spread(torch.stack(maps).sum(0), *finest)
     return total / len(frames)
 
 
@@ -95,7 +91,7 @@ def word_heat(frames: Sequence[WordFrame], item: int, rows: Sequence[Sequence[in
     (docs/word-maps.md). The least attended place is 0, the most attended one 1; a map that is the same
     everywhere is 0.
     """
-    finest = max((frame.grid[-2:] for frame in frames), key=lambda grid: grid[0] * grid[1])
+    finest = max((frame.grid for frame in frames), key=lambda grid: grid[0] * grid[1])
     total = torch.zeros(())
     for layer in dict.fromkeys(frame.layer for frame in frames):
         shares = mean_shares([frame for frame in frames if frame.layer == layer], item)

@@ -13,6 +13,17 @@ from ..errors import RevelioError
 Conditioning = list[list[Any]]
 """ComfyUI's CONDITIONING: entries of text states [n, tokens, width] and what else the model is told."""
 
+PIXELS = 8  # of a latent cell in nearly every family
+OTHER_PIXELS = {
+    "ChromaRadiance": 1,
+    "Flux2": 16,
+    "HunyuanImage21": 32,
+    "HunyuanVideo15": 16,
+    "LTXV": 32,
+    "Wan22": 16,
+}
+"""By the class of the latent format, for versions of ComfyUI in which it does not say so itself."""
+
 
 def encode(clip: Any, prompts: Sequence[str]) -> Conditioning:
     """One conditioning with a row for each prompt, as CLIPTextEncode encodes it.
@@ -105,10 +116,16 @@ def sample(
     )
 
 
+def pixels_per_cell(model: Any) -> int:
+    """How many pixels of the picture a cell of the model's latents is high and wide."""
+    latents = model.get_model_object("latent_format")
+    known = getattr(latents, "spacial_downscale_ratio", None)
+    return int(known or OTHER_PIXELS.get(type(latents).__name__, PIXELS))
+
+
 def empty_latent(model: Any, height: int, width: int) -> torch.Tensor:
     """An empty latent of one picture of height x width pixels, with the channels that the model has."""
-    # 8 pixels a latent, unless this ComfyUI knows better of the model
-    scale = getattr(model.get_model_object("latent_format"), "spacial_downscale_ratio", 8)
+    scale = pixels_per_cell(model)
     return comfy.sample.fix_empty_latent_channels(model, torch.zeros(1, 4, height // scale, width // scale))
 
 

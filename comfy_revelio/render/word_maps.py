@@ -134,7 +134,7 @@ def _by_layer(frames: Sequence[WordFrame]) -> list[tuple[tuple[str, str], list[W
     for layer in dict.fromkeys(frame.layer for frame in frames):
         part = [frame for frame in frames if frame.layer == layer]
         short = place_name(layer).partition(" (")[0]
-        sides = " x ".join(str(side) for side in part[0].grid[-2:])
+        sides = " x ".join(str(side) for side in part[0].grid)
         found.append(((layer, short if short != layer else sides), part))
     return found
 

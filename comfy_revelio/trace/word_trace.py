@@ -6,21 +6,23 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ..errors import RevelioError
 
-MAX_BYTES = 2 * 1024**3
-_Key = tuple[str, int, int, float, str, tuple[int, ...]]
+MAX_BYTES = 4 * 1024**3
+SCALE = 256.0
+"""What shares are multiplied with in float16, whose small numbers have few digits."""
+_Key = tuple[str, int, int, float, str, tuple[int, int]]
 
 
 @dataclass(frozen=True, eq=False)
 class WordFrame:
     """What the words of a prompt got in one layer and one model call.
 
-    step, evaluation, sigma, role, grid: as in Frame. shares: float16 [B, words, H*W or F*H*W], the share of
-    its attention that each patch pays to each word, mean over heads.
+    step, evaluation, sigma, role: as in Frame. grid: height and width of the map of patches. scaled: float16
+    [B, words, H*W], SCALE times the share of its attention that each patch pays to each word, mean over heads
+    and over the frames of a video.
     """
 
     layer: str
@@ -28,13 +30,29 @@ class WordFrame:
     evaluation: int
     sigma: float
     role: str
-    grid: tuple[int, ...]
-    shares: Tensor
+    grid: tuple[int, int]
+    scaled: Tensor
+
+    @property
+    def batch_size(self) -> int:
+        return len(self.scaled)
+
+    @property
+    def shares(self) -> Tensor:
+        """Float32 [B, words, H*W]."""
+        return self.scaled.float() / SCALE
+
+    def maps(self, item: int) -> Tensor:
+        """The shares of one picture: float32 [words, H, W]."""
+        return (self.scaled[item].float() / SCALE).unflatten(1, self.grid)
 
 
 @dataclass(frozen=True, eq=False)
 class WordTrace:
-    """The frames of one run; words: those of each role's prompt, in order, also when said twice."""
+    """The frames of one run.
+
+    words: those of each role's prompt, in order, also when said twice; no role whose prompt is not known.
+    """
 
     frames: tuple[WordFrame, ...]
     words: Mapping[str, tuple[str, ...]]
@@ -50,27 +68,34 @@ class WordTrace:
 
     @property
     def batch_size(self) -> int:
-        return max((len(frame.shares) for frame in self.frames), default=0)
+        return max((frame.batch_size for frame in self.frames), default=0)
 
     @property
     def nbytes(self) -> int:
-        return sum(frame.shares.numel() * frame.shares.element_size() for frame in self.frames)
+        return sum(frame.scaled.nbytes for frame in self.frames)
 
     def select(
         self, role: str, *, step: int | None = None, layers: Sequence[str] | None = None
     ) -> list[WordFrame]:
         """The frames of a role, of one step and of some layers. RevelioError where there are none."""
+        if not self.words:
+            raise RevelioError(
+                "The words of the sampler's prompts are not known: connect the positive and negative outputs "
+                "of Record Words to the sampler, in the place of CLIP Text Encode."
+            )
         if not self.frames:
             raise RevelioError(
-                "No attention to words was recorded: the sampler made no step with the recorded model, or "
-                "every prompt covered only a part of the picture."
+                "No attention to words was recorded: the sampler made no step with the recorded model, every "
+                "prompt covered only a part of the picture, or another node shortened the prompts."
             )
         if role not in self.roles:
-            reason = "At CFG 1 the sampler leaves the negative prompt out"
-            if not self.words.get(role, ("",)):
-                reason = "That prompt has no words"
+            reason = "At CFG 1 the sampler leaves the negative prompt out."
+            if role not in self.words:
+                reason = "Connect that output of Record Words to the sampler."
+            elif not self.words[role]:
+                reason = "That prompt has no words."
             raise RevelioError(
-                f"Nothing was recorded for {role!r}; this run has {', '.join(self.roles)}. {reason}."
+                f"Nothing was recorded for {role!r}; this run has {', '.join(self.roles)}. {reason}"
             )
         for layer in layers or ():
             if layer not in self.layers:
@@ -91,14 +116,15 @@ class WordTrace:
 class WordRecorder:
     """Collects the frames of one run while it goes on. Parts of one layer are averaged as they come.
 
-    max_bytes: bound on everything held. The shares stay on the device that computed them until `finish`.
+    max_bytes: bound on the trace. The shares of a step stay on the device that computed them until another
+    step begins, which moves them to the CPU together: a copy per layer would make the device wait for each.
     """
 
     def __init__(self, total_steps: int, *, max_bytes: int = MAX_BYTES) -> None:
         self.total_steps = total_steps
         self.max_bytes = max_bytes
-        self._sums: dict[_Key, tuple[Tensor, int]] = {}
-        self._bytes = 0
+        self._sums: dict[_Key, tuple[Tensor, int]] = {}  # of the step that goes on
+        self._frames: list[WordFrame] = []  # of the others
         self._lock = threading.Lock()
 
     def add(
@@ -111,23 +137,41 @@ class WordRecorder:
         grid: tuple[int, ...],
         shares: Tensor,
     ) -> None:
-        """Keep the shares [B, words, patches] of one attention. Safe to call from several threads."""
-        key = (layer, step, evaluation, sigma, role, grid)
-        half = shares.detach().to(torch.float16)
+        """Keep the shares [B, words, patches] of one attention on a grid (H, W), or (F, H, W) of a video.
+
+        Safe to call from several threads. Raises RevelioError when a step has begun and the whole run would
+        go over the bound, as far as the steps before it tell.
+        """
+        shares = shares.detach().float()
+        if len(grid) == 3:
+            shares = shares.unflatten(2, (grid[0], -1)).mean(2)
+        key = (layer, step, evaluation, sigma, role, (grid[-2], grid[-1]))
         with self._lock:
+            if any(other[1] != step for other in self._sums):
+                self._put_away()
+                self._check_size()
             total, count = self._sums.get(key, (None, 0))
-            if total is None:
-                self._bytes += half.numel() * half.element_size()
-            if self._bytes > self.max_bytes:
-                raise RevelioError(
-                    f"Recording words would need more than {self.max_bytes / 1024**3:.1f} GiB; use fewer "
-                    "steps, a smaller batch, a smaller image or a shorter prompt."
-                )
-            self._sums[key] = (half if total is None else total + half, count + 1)
+            self._sums[key] = (shares if total is None else total + shares, count + 1)
 
     def finish(self, words: Mapping[str, Iterable[str]]) -> WordTrace:
         """The trace of everything so far, on the CPU; `words` by role. The recorder is empty after."""
         with self._lock:
-            sums, self._sums, self._bytes = self._sums, {}, 0
-        frames = tuple(WordFrame(*key, (total / count).cpu()) for key, (total, count) in sums.items())
+            self._put_away()
+            frames, self._frames = tuple(self._frames), []
         return WordTrace(frames, {role: tuple(said) for role, said in words.items()}, self.total_steps)
+
+    def _put_away(self) -> None:
+        """Move what was computed to the frames."""
+        for key, (total, count) in self._sums.items():
+            self._frames.append(WordFrame(*key, (total * (SCALE / count)).half().cpu()))
+        self._sums.clear()
+
+    def _check_size(self) -> None:
+        steps = len({frame.step for frame in self._frames})
+        whole = sum(frame.scaled.nbytes for frame in self._frames) / steps * max(self.total_steps, steps)
+        if whole > self.max_bytes:
+            raise RevelioError(
+                f"Recording the words of this run would take {whole / 1024**3:.1f} GiB, more than "
+                f"{self.max_bytes / 1024**3:.1f}; use fewer steps, a smaller batch, a smaller image or a "
+                "shorter prompt."
+            )

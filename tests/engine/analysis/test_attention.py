@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from comfy_revelio.analysis import attention
-from comfy_revelio.analysis.attention import word_shares
+from comfy_revelio.analysis.attention import membership, word_shares
 
 WORDS = [[1], [2, 4]]
+MEMBER = membership(WORDS, 6)
 
 
 def made(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -37,14 +38,14 @@ def by_hand(q: Tensor, k: Tensor, keep: Tensor | None = None) -> Tensor:
 def test_shares(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     monkeypatch.setattr(attention, "CHUNK_BYTES", chunk)
     q, k = made()
-    found = word_shares(q, k, WORDS)
+    found = word_shares(q, k, MEMBER)
     assert found.shape == (2, 2, 12) and found.dtype == torch.float32
     assert torch.allclose(found, by_hand(q, k), atol=1e-6)
 
 
 def test_all_words_together_get_everything() -> None:
     q, k = made()
-    assert torch.allclose(word_shares(q, k, [[j] for j in range(6)]).sum(1), torch.ones(2, 12))
+    assert torch.allclose(word_shares(q, k, membership([[j] for j in range(6)], 6)).sum(1), torch.ones(2, 12))
 
 
 @pytest.mark.parametrize("shape", [(12, 6), (1, 12, 6), (1, 1, 12, 6)])
@@ -55,9 +56,9 @@ def test_masks(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], added: b
     keep = torch.rand(12, 6) > 0.4
     keep[:, 0] = True
     mask = torch.zeros(12, 6).masked_fill(~keep, float("-inf")) if added else keep
-    assert torch.allclose(word_shares(q, k, WORDS, mask=mask.reshape(shape)), by_hand(q, k, keep), atol=1e-6)
+    assert torch.allclose(word_shares(q, k, MEMBER, mask=mask.reshape(shape)), by_hand(q, k, keep), atol=1e-6)
 
 
 def test_half_precision_is_computed_in_float32() -> None:
     q, k = made(torch.bfloat16)
-    assert torch.allclose(word_shares(q, k, WORDS), by_hand(q, k), atol=1e-6)
+    assert torch.allclose(word_shares(q, k, MEMBER), by_hand(q, k), atol=1e-6)

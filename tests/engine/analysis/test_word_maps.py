@@ -16,12 +16,13 @@ from comfy_revelio.analysis.word_maps import (
     word_heat,
 )
 from comfy_revelio.trace import WordFrame
+from comfy_revelio.trace.word_trace import SCALE
 
 WORDS = ("a", "red", "hat", "and", "a", "green", "hat")
 
 
-def frame(layer: str, shares: torch.Tensor, grid: tuple[int, ...] = (2, 3), step: int = 0) -> WordFrame:
-    return WordFrame(layer, step, 0, 1.0, "cond", grid, shares.half())
+def frame(layer: str, shares: torch.Tensor, grid: tuple[int, int] = (2, 3), step: int = 0) -> WordFrame:
+    return WordFrame(layer, step, 0, 1.0, "cond", grid, (SCALE * shares).half())
 
 
 def test_words() -> None:
@@ -45,11 +46,6 @@ def test_frames_of_one_grid_are_averaged_and_coarser_ones_spread() -> None:
     assert torch.allclose(found, (4 * ramp[0] + 0.5).unflatten(1, (2, 3)) / 3, atol=1e-3)
     with pytest.raises(RevelioError, match="no picture 2 in this run; choose 0 to 1"):
         mean_shares(frames, 2)
-
-
-def test_a_video_is_averaged_over_its_frames() -> None:
-    shares = torch.cat([torch.zeros(1, 1, 6), torch.ones(1, 1, 6)], dim=2)
-    assert torch.allclose(mean_shares([frame("a", shares, (2, 2, 3))], 0), torch.full((1, 2, 3), 0.5))
 
 
 def test_the_later_half_of_the_layers_shows() -> None:

@@ -25,7 +25,8 @@ def test_attentions_of_one_layer_are_averaged() -> None:
     assert len(trace.frames) == 8
     (frame,) = trace.select("cond", step=1, layers=["a"])
     assert frame.grid == (2, 3) and frame.sigma == 4.0
-    assert torch.allclose(frame.shares.float(), torch.full((1, 2, 6), 0.2), atol=1e-3)
+    assert torch.allclose(frame.shares, torch.full((1, 2, 6), 0.2), atol=1e-3)
+    assert torch.equal(frame.maps(0), frame.shares[0].unflatten(1, (2, 3)))
     assert trace.nbytes == 2 * (4 * 12 + 4 * 2)
 
 
@@ -37,14 +38,43 @@ def test_asking_for_what_is_not_there() -> None:
         trace.select("cond", layers=["c"])
     with pytest.raises(RevelioError, match="no step 7; there are 0 to 1"):
         trace.select("cond", step=7)
+    with pytest.raises(RevelioError, match=r"Nothing was recorded for 'uncond'.*Connect that output"):
+        WordTrace(trace.frames, {"cond": ("red", "hat")}, 2).select("uncond")
+    with pytest.raises(RevelioError, match=r"Nothing was recorded for 'uncond'.*has no words"):
+        WordTrace(trace.frames, {"cond": ("red", "hat"), "uncond": ()}, 2).select("uncond")
     with pytest.raises(RevelioError, match="No attention to words was recorded"):
+        WordRecorder(1).finish({"cond": ("red",)}).select("cond")
+    with pytest.raises(RevelioError, match="outputs of Record Words to the sampler"):
         WordRecorder(1).finish({}).select("cond")
 
 
-def test_the_bound() -> None:
-    recorder = WordRecorder(1, max_bytes=50)
-    recorder.add("a", 0, 0, 1.0, "cond", (2, 3), torch.zeros(1, 2, 6))
-    recorder.add("a", 0, 0, 1.0, "cond", (2, 3), torch.zeros(1, 2, 6))  # the same layer: nothing more is held
-    with pytest.raises(RevelioError, match=r"more than 0\.0 GiB"):
-        recorder.add("a", 1, 0, 1.0, "cond", (2, 3), torch.zeros(1, 2, 9))
-        recorder.add("a", 2, 0, 1.0, "cond", (2, 3), torch.zeros(1, 2, 9))
+def test_a_video_is_averaged_over_its_frames() -> None:
+    recorder = WordRecorder(1)
+    shares = torch.cat([torch.zeros(1, 1, 6), torch.ones(1, 1, 6)], dim=2)
+    recorder.add("a", 0, 0, 1.0, "cond", (2, 2, 3), shares)
+    (frame,) = recorder.finish({"cond": ("hat",)}).frames
+    assert frame.grid == (2, 3) and torch.equal(frame.maps(0), torch.full((1, 2, 3), 0.5))
+
+
+def test_small_shares_keep_their_digits() -> None:
+    """A picture of 4,096 patches beside a prompt leaves a word a millionth of the attention."""
+    recorder = WordRecorder(1)
+    small = torch.tensor([[[1.234e-6, 5.678e-6]]])
+    recorder.add("a", 0, 0, 1.0, "cond", (1, 2), small)
+    (frame,) = recorder.finish({"cond": ("hat",)}).frames
+    assert torch.allclose(frame.shares, small, rtol=1e-3, atol=0)
+
+
+def test_what_the_whole_run_would_take_is_known_after_the_first_step() -> None:
+    """24 bytes a step: 10 steps fit into 240 bytes, and 11 are refused when the second begins."""
+
+    def record(steps: int, total: int) -> None:
+        recorder = WordRecorder(total, max_bytes=240)
+        for step in range(steps):
+            for _ in range(2):  # attentions of one layer: the second needs nothing more
+                recorder.add("a", step, 0, 9.0 - step, "cond", (2, 3), torch.zeros(1, 2, 6))
+
+    record(10, 10)
+    record(1, 11)
+    with pytest.raises(RevelioError, match=r"of this run would take 0\.0 GiB, more than 0\.0; use fewer"):
+        record(2, 11)
