@@ -8,6 +8,7 @@ leaves the old file whole.
 
 from __future__ import annotations
 
+import glob
 import io
 import json
 import math
@@ -112,6 +113,16 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata:
         ) from None
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def discard_unfinished(path: str | os.PathLike[str]) -> None:
+    """Remove what writers of this file, or of files named after it, left behind when they were killed.
+
+    Only where no other process writes them now.
+    """
+    path = Path(path)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        left.unlink(missing_ok=True)
 
 
 def to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import tensor_file
 from ..dictionary import Dictionary, FeatureStats, save_dictionary
 from ..errors import RevelioError
 from .config import TrainConfig
@@ -47,6 +48,7 @@ def train_on_shards(
             f"Of only {shards.n_items} items, none is held out to measure the dictionary on; harvest more."
         )
     state = out.with_name(f"{out.name}.training")
+    tensor_file.discard_unfinished(out)
     dictionary = train(seen, config, progress, checkpoint=state, checkpoint_every=checkpoint_every)
     processes, _ = join(config.device)
     if not processes.first:

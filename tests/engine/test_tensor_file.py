@@ -38,6 +38,15 @@ def test_round_trip(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["a.safetensors"]
 
 
+def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
+    own = [f".a[1].safetensors.{part}.part" for part in ("x7", "training.x7")]
+    others = ["a[1].safetensors", ".a1.safetensors.x7.part", ".b.safetensors.x7.part", ".a[1].safetensors.x7"]
+    for name in (*own, *others):
+        (tmp_path / name).touch()
+    tensor_file.discard_unfinished(tmp_path / "a[1].safetensors")
+    assert {path.name for path in tmp_path.iterdir()} == set(others)
+
+
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.safetensors"
     tensor_file.write(path, {"a": torch.zeros(2)}, {})

@@ -17,7 +17,7 @@ from comfy_revelio.training import ShardWriter
 from comfy_revelio.training.shards import Source
 
 ROOT = Path(__file__).resolve().parents[3]
-KILLS = int(os.environ.get("REVELIO_KILLS", "4"))
+KILLS = int(os.environ.get("REVELIO_KILLS", "2"))
 
 
 def command(data: Path, out: Path) -> list[str]:
