@@ -94,6 +94,64 @@ class RevelioFindFeatures(io.ComfyNode):
         return io.NodeOutput(selection, figure, table, ui=ui.PreviewImage(figure, cls=cls))
 
 
+class RevelioFindConcept(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RevelioFindConcept",
+            display_name="Find Concept (Revelio)",
+            category="Revelio/Find",
+            description="A concept of your own, to steer with: all that changes at one place of the model "
+            "between pictures with it and pictures without it. Unlike the few best features of Find "
+            "Features, which a concept is seen by, this takes it out and puts it in.",
+            inputs=[
+                Sae.Input(
+                    "sae",
+                    tooltip="The SAE of the place to steer, which recorded both runs. Late places of the "
+                    "model, such as up block 4 of the bundled one, steer best.",
+                ),
+                TraceSocket.Input(
+                    "trace",
+                    tooltip="The run with the concept, from Record Prompts or Collect Features. Eight "
+                    "pictures of several kinds are a good beginning.",
+                ),
+                TraceSocket.Input(
+                    "trace_without",
+                    tooltip="The same without it: the same seeds and prompts but for the concept.",
+                ),
+                io.Int.Input(
+                    "count",
+                    default=64,
+                    min=1,
+                    max=1024,
+                    tooltip="How many features may carry it. More hold more of it; fewer touch less else.",
+                ),
+                io.Combo.Input("role", options=ROLES, default="cond", tooltip=ROLE_TOOLTIP),
+            ],
+            outputs=[
+                Features.Output(
+                    "features",
+                    display_name="FEATURES",
+                    tooltip="The concept as a whole, for selected of Steer Features with the same SAE: "
+                    "strength -2 takes it out, 1.5 puts it in.",
+                ),
+                io.String.Output(
+                    "table", display_name="table", tooltip="The features that carry most of it."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, sae: Any, trace: Any, trace_without: Any, count: int, role: str) -> io.NodeOutput:
+        from ..comfy_revelio.analysis import concept_of_runs
+        from ..comfy_revelio.render.table import concept_table
+        from ..comfy_revelio.steering import Selection
+
+        concept, place = concept_of_runs(sae.dictionary, trace, trace_without, role=role, count=count)
+        selection = Selection((), source=place, concepts=((concept, 1.0),))
+        return io.NodeOutput(selection, concept_table(concept, sae.dictionary))
+
+
 class RevelioSelectFeatures(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -247,4 +305,4 @@ def _compared(trace: Any, trace_without: Any, mask: Any) -> str:
     return f"{trace.batch_size} with it against {trace_without.batch_size} without{where}"
 
 
-NODES: list[Any] = [RevelioFindFeatures, RevelioSelectFeatures, RevelioLabelFeatures]
+NODES: list[Any] = [RevelioFindFeatures, RevelioFindConcept, RevelioSelectFeatures, RevelioLabelFeatures]

@@ -1,7 +1,14 @@
 """Asking traces and activations: which features belong to a concept."""
 
-from .concepts import concept_between
+from .concepts import concept_between, concept_of_runs
 from .contrast import Findings, FoundFeature, find_features
 from .words import labels_of_prompts
 
-__all__ = ["Findings", "FoundFeature", "concept_between", "find_features", "labels_of_prompts"]
+__all__ = [
+    "Findings",
+    "FoundFeature",
+    "concept_between",
+    "concept_of_runs",
+    "find_features",
+    "labels_of_prompts",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from ..dictionary import Concept, Dictionary
 from ..dictionary.concepts import kinds_of, one_kind
 from ..errors import RevelioError
+from ..trace import Frame, Trace
 
 FINEST = 16
 """Cells a side of a concept's maps, at most."""
@@ -65,6 +66,75 @@ def concept_of_means(
     share = ((high - low) / (high + _EPS)).clamp(0, 1)
     reader = one_kind(dictionary.d_model) if reader is None else reader
     return Concept(tuple(features.tolist()), (high - low).cpu(), share.cpu(), reader.cpu())
+
+
+def concept_of_runs(
+    dictionary: Dictionary, with_it: Trace, without: Trace, *, role: str = "cond", count: int = 64
+) -> tuple[Concept, str]:
+    """(`concept_between` of what two runs recorded with this dictionary, the place of the model).
+
+    The mean is over pictures, over the steps that both recorded and over the frames of a video; all are of
+    one kind. Best are several pictures on each side, with the same seeds and prompts but for the concept.
+    Raises RevelioError when the runs were not recorded with the dictionary, are of unlike sizes, or do not
+    differ.
+    """
+    place = _place_of(dictionary, with_it)
+    if place not in _places(dictionary, without):
+        raise RevelioError(
+            f"The run without the concept has no record of {place}; record both runs with the same SAEs."
+        )
+    ours, theirs = ({frame.step: frame for frame in trace.steps(place, role)} for trace in (with_it, without))
+    steps = [step for step in ours if step in theirs]
+    if not steps:
+        raise RevelioError(f"The two runs recorded no step of {place} in common; record the same steps.")
+    sizes = {side[steps[0]].grid[-2:] for side in (ours, theirs)}
+    if len(sizes) > 1:
+        (height, width), (other_height, other_width) = sorted(sizes)
+        raise RevelioError(
+            f"The two runs have maps of {height} x {width} and {other_height} x {other_width}; draw the "
+            "pictures of both in one size."
+        )
+    high, low = (_mean_codes([side[step] for step in steps]) for side in (ours, theirs))
+    if torch.equal(high, low):
+        raise RevelioError(
+            "The two runs do not differ; give one the prompts with the concept, the other those without it."
+        )
+    return concept_of_means(dictionary, high, low, count=count), place
+
+
+def _places(dictionary: Dictionary, trace: Trace) -> list[str]:
+    trace.place()  # says so when the trace is empty
+    return trace.places_of(dictionary)
+
+
+def _place_of(dictionary: Dictionary, trace: Trace) -> str:
+    if found := _places(dictionary, trace):
+        return found[0]
+    raise RevelioError(
+        f"This SAE (of {dictionary.hook_point or 'no named place'}) recorded nothing in this trace; connect "
+        f"the SAE that recorded {' or '.join(trace.hook_points)}."
+    )
+
+
+def _mean_codes(frames: Sequence[Frame]) -> Tensor:
+    """The mean code in each cell, of at most FINEST a side: float32 [1, height, width, n_features]."""
+    full_height, full_width = frames[0].grid[-2:]
+    height, width = min(FINEST, full_height), min(FINEST, full_width)
+    rows = torch.arange(full_height) * height // full_height
+    columns = torch.arange(full_width) * width // full_width
+    cell = (rows[:, None] * width + columns).flatten()
+    n = frames[0].codes.n_features
+    sums, tokens = torch.zeros(height * width * n), torch.zeros(height * width)
+    for frame in frames:
+        items, count = frame.codes.shape
+        cells = cell.repeat(count // len(cell))  # of a video, frame by frame
+        sums.index_add_(
+            0,
+            (cells[:, None] * n + frame.codes.indices.cpu()).flatten(),
+            frame.codes.values.float().cpu().flatten(),
+        )
+        tokens += items * torch.bincount(cells, minlength=height * width)
+    return (sums.view(-1, n) / tokens[:, None]).view(1, height, width, n)
 
 
 def codes_on_grid(dictionary: Dictionary, maps: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..dictionary import Dictionary
+    from ..dictionary import Concept, Dictionary
     from ..steering import Selection
     from ..trace import FeatureScore
 
@@ -42,6 +42,22 @@ def selection_table(selection: Selection, dictionary: Dictionary) -> str:
     if not rows:
         return "Nothing is selected."
     return table(("feature", "label", "weight"), rows, numbers_from=2)
+
+
+def concept_table(concept: Concept, dictionary: Dictionary, count: int = 16) -> str:
+    """The features that carry most of a concept: by how much they rise and fall where they change most."""
+    rows = []
+    for number, feature in enumerate(concept.features[:count]):
+        amount = concept.amount[:, number]
+        rows.append(
+            (
+                f"#{feature}",
+                dictionary.label_of(feature) or "-",
+                f"{float(amount.max().clamp(min=0)):.2f}",
+                f"{float(amount.min().clamp(max=0)):.2f}",
+            )
+        )
+    return table(("feature", "label", "rises by up to", "falls by up to"), rows, numbers_from=2)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers_from: int) -> str:

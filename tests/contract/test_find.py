@@ -103,6 +103,38 @@ def test_inside_a_mask(find: ModuleType, traces: Any) -> None:
     assert "output_blocks.2.1" in table and "middle_block" not in table
 
 
+def test_a_concept_found_in_four_pairs_takes_glasses_out(
+    find: ModuleType, pack: Callable[[str], ModuleType], bundled: SimpleNamespace, saes: Any, traces: Any
+) -> None:
+    """Of pictures of other prompts and seeds; and its table names what a user knows."""
+    chosen, table = find.RevelioFindConcept.execute(saes["up4"], *traces, count=64, role="cond").args
+    assert chosen.source == "output_blocks.4.1" and len(chosen.concepts[0][0].features) == 64
+    assert len(table.splitlines()) == 2 + 16 and "glasses" in table
+    (steered,) = (
+        pack("nodes.steer")
+        .RevelioSteerFeatures.execute(
+            bundled.model, saes["up4"], "", -2.0, 0.0, 1.0, "both", "usual", "push", selected=chosen
+        )
+        .args
+    )
+    prompts = [
+        f"a {style} portrait of a sad person with glasses and black hair, yellow background"
+        for style in ("flat cartoon", "pixel art")
+    ] * 2
+    pictures = pack("comfy_revelio.host.generate").pictures
+    judge = pack("comfy_revelio.mini.judge").load_judge()
+    evaluate = pack("comfy_revelio.mini.evaluate")
+    settings = {"steps": 20, "cfg": 3.0, "sampler": "euler", "scheduler": "normal"}
+    plain, without = (
+        evaluate.rate(judge.label(images), evaluate.CONCEPTS[0], also=True)
+        for images in (
+            pictures(model, bundled.clip, bundled.vae, prompts, range(90, 94), **settings)
+            for model in (bundled.model, steered)
+        )
+    )
+    assert plain == 1.0 and without <= 0.25
+
+
 def test_records_of_prompts_are_those_of_single_runs(
     pack: Callable[[str], ModuleType], bundled: SimpleNamespace, saes: dict[str, Any]
 ) -> None:

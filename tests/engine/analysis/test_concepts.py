@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from comfy_revelio import RevelioError
-from comfy_revelio.analysis import concept_between
+from comfy_revelio.analysis import concept_between, concept_of_runs
 from comfy_revelio.analysis.kinds import kind_reader
 from comfy_revelio.dictionary import Dictionary
 from comfy_revelio.dictionary.concepts import kinds_of
+from comfy_revelio.trace import RunRecorder, Trace
 
 HEIGHT, WIDTH, D = 4, 6, 16
 
@@ -89,3 +90,47 @@ def test_each_kind_of_picture_has_maps_of_its_own(sae) -> None:
     assert float(one[:, 3:].mean()) > 3 * float(one[:, :3].abs().mean())
     assert float(other[:, :3].mean()) > 3 * float(other[:, 3:].abs().mean())
     assert torch.equal(found.reader, reader)
+
+
+def _run(sae: Dictionary, maps: list[torch.Tensor], *, hook_point: str = "middle_block.1") -> Trace:
+    """What recording a picture at each of some steps gives."""
+    recorder = RunRecorder(len(maps), [float(len(maps) - step) for step in range(len(maps) + 1)])
+    for step, one in enumerate(maps):
+        codes = sae.encode(one.flatten(1, 2))
+        recorder.add(hook_point, step, 0, 1.0, 1.0, "cond", tuple(one.shape[1:3]), codes)
+    return recorder.finish({hook_point: sae})
+
+
+def test_a_concept_of_two_runs_is_that_of_their_activations(sae) -> None:
+    """Over pictures and steps, on a grid that is averaged to 16 cells a side."""
+    sae.hook_point = "middle_block.1"
+    big = [[part.repeat(1, 6, 8, 1) for part in _pair(2, seed)] for seed in (0, 1)]  # 24 x 48
+    found, place = concept_of_runs(sae, *(_run(sae, list(side)) for side in zip(*big, strict=True)), count=4)
+    wanted = concept_between(sae, *zip(*big, strict=True), count=4)
+    assert place == "middle_block.1" and found.features[:2] == wanted.features[:2] == (3, 7)
+    assert found.amount.shape == (1, 4, 16, 16) and found.reader.shape == (1, D + 1)
+    assert torch.allclose(found.amount[:, :2].mean((2, 3)), wanted.amount[:, :2].mean((2, 3)), atol=0.05)
+    fine = [_pair(2, seed) for seed in (0, 1)]  # 4 x 6: nothing is averaged
+    found, _ = concept_of_runs(sae, *(_run(sae, list(side)) for side in zip(*fine, strict=True)), count=4)
+    wanted = concept_between(sae, *zip(*fine, strict=True), count=4)
+    assert found.features == wanted.features
+    assert torch.allclose(found.amount, wanted.amount, atol=1e-5)
+    assert torch.allclose(found.share, wanted.share, atol=1e-5)
+
+
+def test_runs_that_cannot_be_compared_are_refused(sae) -> None:
+    sae.hook_point = "middle_block.1"
+    with_it, without = (_run(sae, [side]) for side in _pair(2, 0))
+    with pytest.raises(RevelioError, match="two runs do not differ"):
+        concept_of_runs(sae, with_it, with_it)
+    with pytest.raises(RevelioError, match="4 x 5 and 4 x 6"):
+        concept_of_runs(sae, with_it, _run(sae, [_pair(2, 0)[1][:, :, :5]]))
+    other = Dictionary(torch.eye(D), torch.zeros(D), torch.eye(D), torch.zeros(D), torch.zeros(D), k=4)
+    other.hook_point = "output_blocks.4.1"
+    with pytest.raises(RevelioError, match=r"of output_blocks\.4\.1\) recorded nothing.*middle_block\.1"):
+        concept_of_runs(other, with_it, without)
+    elsewhere = _run(other, [_pair(2, 0)[1]], hook_point="output_blocks.4.1")
+    with pytest.raises(RevelioError, match=r"no record of middle_block\.1"):
+        concept_of_runs(sae, with_it, elsewhere)
+    with pytest.raises(RevelioError, match="trace is empty"):
+        concept_of_runs(sae, RunRecorder(1, [1.0, 0.0]).finish({}), without)
