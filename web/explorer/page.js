@@ -111,7 +111,6 @@ function naming(context, feature) {
   const place = context.run()?.place(store.state.place)
   const input = el('input', {
     class: 'rv-input', type: 'text', maxLength: 60, value: labels.of(place, feature), placeholder: t('Give it a name'), 'aria-label': t('Name of this feature'),
-    onkeydown: (/** @type {KeyboardEvent} */ event) => { if (event.key === 'Enter') input.blur() },
     onchange: () => context.rename(feature, input.value),
   })
   return el('label', {class: 'rv-naming'}, el('span', {class: 'rv-quiet'}, t('Name')), input)

@@ -140,7 +140,7 @@ function listen({store}, element, panes) {
     const painted = {...old, cells: old.cells.slice()}
     stroke(painted, last, to, BRUSH, state.tool === 'paint' ? 1 : 0)
     last = to
-    store.set({painted})
+    store.set({painted: painted.cells.includes(1) ? painted : null})
   }
 }
 
