@@ -46,6 +46,7 @@ const CHINESE = {
   'concept': '概念',
   'At every step': '每一步',
   'Mean over the picture, step by step': '逐步的全图平均',
+  'It does not fire in this run.': '它在这次运行中没有激活。',
   'Give it a name': '给它起个名字',
   'Name of this feature': '这个特征的名字',
   'Name': '名字',
