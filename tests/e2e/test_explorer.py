@@ -71,11 +71,13 @@ def test_glasses_are_seen_and_taken_off(story: tuple[Page, str], client: Client,
     page, mode = story
     explorer = page.locator(".rv-explorer")
     expect(explorer.locator("[data-notice=new]")).to_be_visible()
+    size = size_of_node(page)
     shot(page, mode, "1_opened")
 
     queue(page)
     expect(explorer.locator(".rv-notice")).to_be_hidden(timeout=30_000)
     expect(explorer.locator(".rv-card").first).to_be_visible(timeout=30_000)
+    assert size_of_node(page) == size, "what the explorer shows makes its node grow"
     assert rate(judge.label(saved(client, "05_steered")), GLASSES, also=True) == 1.0
     shot(page, mode, "2_run")
 
@@ -204,6 +206,12 @@ def test_the_state_is_in_the_workflow(story: tuple[Page, str]) -> None:
     page.wait_for_timeout(800)
     page.evaluate(FOCUS)
     shot(page, mode, "9_shared")
+
+
+def size_of_node(page: Page) -> list[float]:
+    return list(
+        page.evaluate("() => [...window.app.graph._nodes.find(n => n.type === 'RevelioExplorer').size]")
+    )
 
 
 def click_in_picture(explorer: Locator, x: float, y: float) -> None:
