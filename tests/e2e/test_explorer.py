@@ -71,11 +71,13 @@ def test_glasses_are_seen_and_taken_off(story: tuple[Page, str], client: Client,
     page, mode = story
     explorer = page.locator(".rv-explorer")
     expect(explorer.locator("[data-notice=new]")).to_be_visible()
+    size = size_of_node(page)
     shot(page, mode, "1_opened")
 
     queue(page)
     expect(explorer.locator(".rv-notice")).to_be_hidden(timeout=30_000)
     expect(explorer.locator(".rv-card").first).to_be_visible(timeout=30_000)
+    assert size_of_node(page) == size, "what the explorer shows makes its node grow"
     assert rate(judge.label(saved(client, "05_steered")), GLASSES, also=True) == 1.0
     shot(page, mode, "2_run")
 
@@ -163,9 +165,26 @@ def test_a_painted_region_becomes_the_mask(story: tuple[Page, str]) -> None:
     painted = inputs_of(page)["painted"]
     assert painted.startswith("96x96:")
     shot(page, mode, "8_painted")
+    page.keyboard.press("e")
+    drag_in_picture(page, explorer, (0.3, 0.45), (0.45, 0.45))
+    expect(explorer.locator(".rv-chosen")).not_to_contain_text("Painted region")  # rubbed out, all of it
+    page.keyboard.press("b")
+    drag_in_picture(page, explorer, (0.3, 0.45), (0.45, 0.45))
     explorer.get_by_role("button", name="Clear").click()
     assert wait_for_input(page, "painted", "") == ""
-    explorer.get_by_role("button", name="Look: click or drag a box (V)").click()
+    page.keyboard.press("v")  # the button is gone, and the keys are still the explorer's
+    expect(explorer.locator(".rv-stage")).to_have_attribute("data-tool", "look")
+
+
+def test_a_place_whose_sae_is_not_connected_says_so(story: tuple[Page, str]) -> None:
+    page, _mode = story
+    explorer = page.locator(".rv-explorer")
+    sentence = "Connect the SAE of this place"
+    explorer.get_by_role("tab", name="up 4").click()
+    expect(explorer.locator(".rv-list")).to_contain_text(sentence)
+    explorer.get_by_role("tab", name="up 2").click()
+    expect(explorer.locator(".rv-card[data-kind=concept]").first).to_be_visible()
+    expect(explorer.locator(".rv-list")).not_to_contain_text(sentence)
 
 
 def test_the_state_is_in_the_workflow(story: tuple[Page, str]) -> None:
@@ -187,6 +206,12 @@ def test_the_state_is_in_the_workflow(story: tuple[Page, str]) -> None:
     page.wait_for_timeout(800)
     page.evaluate(FOCUS)
     shot(page, mode, "9_shared")
+
+
+def size_of_node(page: Page) -> list[float]:
+    return list(
+        page.evaluate("() => [...window.app.graph._nodes.find(n => n.type === 'RevelioExplorer').size]")
+    )
 
 
 def click_in_picture(explorer: Locator, x: float, y: float) -> None:

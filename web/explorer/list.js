@@ -41,7 +41,7 @@ export function createList(context) {
       put(element, state.search ? null : heading(context), ...groups.flatMap(group => [
         el('div', {class: 'rv-group'}, el('span', {}, group.title), group.aside && el('span', {class: 'rv-quiet'}, group.aside)),
         ...group.lines.map(line => card(context, line, pixels)),
-        group.lines.length ? null : el('div', {class: 'rv-empty'}, t('Nothing found.')),
+        group.lines.length ? null : el('div', {class: 'rv-empty'}, group.empty ?? t('Nothing found.')),
       ]))
     },
   }
@@ -58,19 +58,25 @@ function heading({store, t}) {
     state.region && el('button', {type: 'button', class: 'rv-link', onclick: () => store.set({region: null})}, t('whole picture')))
 }
 
-/** @param {Context} context */
-function active({store, t}) {
+/**
+ * @param {Context} context
+ * @returns {{title: string, aside: string, lines: Line[], empty?: string}[]}  empty: what is said where there are no lines.
+ */
+function active({store, run, t}) {
   const {state} = store
   const step = state.everyStep ? null : state.step
   const box = state.region ?? WHOLE
+  const concepts = {title: state.region ? t('Concepts here') : t('Concepts in the picture'), aside: t('what people have words for')}
+  /** @type {ReturnType<typeof active>} */
   const groups = []
+  const place = run()?.place(state.place)
+  if (place && !place.neighbours && !place.missing) groups.push({...concepts, lines: [], empty: t('Connect the SAE of this place to the node to see its concepts.')})
   if (state.presence?.names.length) {
     const {height, width} = state.presence
     const ranked = rankConcepts(state.presence, cellsIn(box, height, width), step, CONCEPTS)
     const most = ranked[0]?.here ?? 1
     groups.push({
-      title: state.region ? t('Concepts here') : t('Concepts in the picture'),
-      aside: t('what people have words for'),
+      ...concepts,
       lines: ranked.map(({name, here, only, like}) => ({...line({kind: 'concept', name}, here / most, only), like})),
     })
   }
@@ -104,7 +110,7 @@ function active({store, t}) {
 function found({store, labels, t}, place) {
   /** @type {Line[]} */
   const lines = findSubjects(store.state.search, place, labels, FOUND).map(subject => ({subject, share: 0, note: ''}))
-  return {title: t('Found'), aside: '', lines}
+  return {title: t('Found'), aside: '', lines, empty: t('Nothing found.')}
 }
 
 /**
@@ -126,7 +132,7 @@ function card(context, {subject, share, note, like = []}, pixels) {
       canvas,
       el('span', {class: 'rv-card-text'},
         el('span', {class: 'rv-card-title'}, title, own && el('span', {class: 'rv-label'}, own)),
-        el('span', {class: 'rv-meter'}, el('span', {style: {width: `${100 * share}%`}})),
+        share > 0 && el('span', {class: 'rv-meter'}, el('span', {style: {width: `${100 * share}%`}})),
         note && el('span', {class: 'rv-note'}, note),
         like.length > 0 && el('span', {class: 'rv-note rv-like'}, `${t('or')} ${like.join(', ')}: ${t('this place hardly tells them apart')}`))),
     el('button', {

@@ -26,6 +26,8 @@ export function createPage(context) {
   const pixels = heatPixels(0.95)
   let perRow = PER_ROW
 
+  const trace = () => { if (state.subject) drawCurve(curve, meansOf(state.subject, state.codes, state.presence), state.step) }
+  new ResizeObserver(trace).observe(curve)
   strip.addEventListener('click', event => {
     const room = strip.getBoundingClientRect(), count = state.codes?.steps.length ?? 0
     const column = Math.floor(((event.clientX - room.left) / room.width) * perRow)
@@ -49,7 +51,7 @@ export function createPage(context) {
           drawStrip(strip, all, maps.height, maps.width, maps.peak, pixels, CELL, perRow)
         }
       }
-      drawCurve(curve, meansOf(state.subject, state.codes, state.presence), state.step)
+      trace()
       const lines = Math.ceil((maps?.steps ?? 1) / perRow)
       Object.assign(mark.style, {
         left: `${(100 * (state.step % perRow)) / perRow}%`, top: `${(100 * Math.floor(state.step / perRow)) / lines}%`,
@@ -68,6 +70,7 @@ export function createPage(context) {
  */
 function build(context, element, subject, strip, curve) {
   const {store, t} = context, {state} = store
+  const silent = mapsOf(subject, state.codes, state.presence)?.peak === 0
   const chosen = state.chosenPlace === state.place && state.chosen.some(entry => entry.name === nameOf(subject))
   put(element,
     el('div', {class: 'rv-page-head'},
@@ -77,10 +80,11 @@ function build(context, element, subject, strip, curve) {
         el('span', {class: 'rv-quiet'}, subject.kind === 'concept' ? t('concept') : state.place)),
       el('button', {type: 'button', class: 'rv-button rv-primary rv-steer', disabled: chosen, onclick: () => context.choose(subject)}, chosen ? t('chosen') : t('Steer'))),
     subject.kind === 'feature' && naming(context, subject.feature),
-    el('div', {class: 'rv-facts'}, ...facts(context, subject)),
-    el('div', {class: 'rv-group'}, el('span', {}, t('At every step'))), strip,
-    el('div', {class: 'rv-group'}, el('span', {}, t('Mean over the picture, step by step'))), curve,
+    el('div', {class: 'rv-facts'}, ...silent ? [el('div', {}, t('It does not fire in this run.'))] : facts(context, subject)),
     subject.kind === 'feature' && examples(context, subject.feature),
+    ...silent ? [] : [
+      el('div', {class: 'rv-group'}, el('span', {}, t('At every step'))), strip,
+      el('div', {class: 'rv-group'}, el('span', {}, t('Mean over the picture, step by step'))), curve],
     related(context, subject))
 }
 
@@ -111,7 +115,6 @@ function naming(context, feature) {
   const place = context.run()?.place(store.state.place)
   const input = el('input', {
     class: 'rv-input', type: 'text', maxLength: 60, value: labels.of(place, feature), placeholder: t('Give it a name'), 'aria-label': t('Name of this feature'),
-    onkeydown: (/** @type {KeyboardEvent} */ event) => { if (event.key === 'Enter') input.blur() },
     onchange: () => context.rename(feature, input.value),
   })
   return el('label', {class: 'rv-naming'}, el('span', {class: 'rv-quiet'}, t('Name')), input)

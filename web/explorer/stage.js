@@ -58,7 +58,7 @@ export function createStage(context) {
         const peak = Math.max(maps?.peak ?? 0, beside?.peak ?? 0)  // one scale for both, or they could not be compared
         main.draw(maps && {...maps, peak}, state.step, pixels, state.opacity)
         other.draw(beside && {...beside, peak}, state.step, pixels, state.opacity)
-        scale.hidden = subtitle.hidden = !maps
+        scale.hidden = subtitle.hidden = !peak
         top.textContent = written(peak)
         middle.textContent = written(peak / 2)
         subtitle.textContent = state.subject?.kind === 'concept' ? t('1 = usual amount') : t('activation')
@@ -140,7 +140,7 @@ function listen({store}, element, panes) {
     const painted = {...old, cells: old.cells.slice()}
     stroke(painted, last, to, BRUSH, state.tool === 'paint' ? 1 : 0)
     last = to
-    store.set({painted})
+    store.set({painted: painted.cells.includes(1) ? painted : null})
   }
 }
 

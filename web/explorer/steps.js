@@ -19,6 +19,8 @@ export function createSteps(context) {
   let timer = 0
 
   const count = () => state.codes?.steps.length ?? 0
+  const trace = () => drawCurve(curve, state.subject ? meansOf(state.subject, state.codes, state.presence) : new Float32Array(), state.step)
+  new ResizeObserver(trace).observe(curve)
   const tick = () => store.set({step: (state.step + 1) % Math.max(1, count())})
 
   return {
@@ -37,10 +39,7 @@ export function createSteps(context) {
       const step = state.codes?.steps[state.step] ?? 0
       put(label, el('b', {}, `${t('Step')} ${step + 1}`), ` / ${context.run()?.info.total_steps ?? 0}`,
         el('span', {class: 'rv-quiet'}, ` ${phase(last ? state.step / last : 1, t)}`))
-      if (['all', 'subject', 'codes', 'presence', 'step'].some(name => changed.has(name))) {
-        const means = state.subject ? meansOf(state.subject, state.codes, state.presence) : new Float32Array()
-        drawCurve(curve, means, state.step)
-      }
+      if (['all', 'subject', 'codes', 'presence', 'step'].some(name => changed.has(name))) trace()
     },
     stop() { clearInterval(timer) },
   }

@@ -106,8 +106,11 @@ export function createView(host) {
    */
   function draw(now, changed) {
     if (WHERE.some(name => changed.has(name)) || changed.has('all')) void bring()
+    const held = element.contains(document.activeElement)
     for (const part of [bar, stage, steps, list, page, tray]) part.update(changed)
     list.element.hidden = !page.element.hidden
+    // what was pressed may be gone: the next key is still meant for the explorer
+    if (held && !element.contains(document.activeElement)) stage.element.focus({preventScroll: true})
     if (changed.has('all') || changed.has('place')) remark([...shown.remarks, pair.first?.place(now.place)?.missing ?? ''].filter(Boolean))
     host.keep(now)
   }

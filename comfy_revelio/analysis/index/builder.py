@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Mapping
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from ...dictionary import Codes, Dictionary
 from ...errors import RevelioError
 from ..contrast import Spread, effect_size
-from ..words import FEWEST, phrases
+from ..words import FEWEST, FUNCTION_WORDS, phrases
 from .crops import cropped
 from .files import LARGEST_CROP, MOST_EXAMPLES
 from .form import LONGEST_LABEL, FeatureIndex, Label, identity
@@ -156,8 +157,24 @@ def _strongest(codes: Codes) -> tuple[Tensor, Tensor]:
 
 
 def _vocabulary(said: Mapping[int, set[str]], n: int) -> list[str]:
-    """Words that some pictures' captions say and others do not, the commonest first, as fit into memory."""
+    """Words that some pictures' captions say and others do not, the commonest first, as fit into memory.
+
+    Of words that the very same captions say, as "comic" and "book", no picture can tell one from the other:
+    the longest stands for them, best one without "with" and the like.
+    """
+
+    def telling(word: str) -> tuple[bool, int]:
+        return FUNCTION_WORDS.isdisjoint(word.split()), len(word)
+
     counts = Counter(word for words in said.values() for word in sorted(words))
-    fit = max(1, _WORDS_BYTES // (16 * n))
-    fair = [word for word, count in counts.most_common() if FEWEST <= count <= len(said) - FEWEST]
-    return fair[:fit]
+    marks: Counter[str] = Counter()  # the same pictures, the same sum
+    for picture, words in said.items():
+        mark = random.Random(picture).getrandbits(64)
+        for word in words:
+            marks[word] += mark
+    longest: dict[int, str] = {}
+    for word, count in counts.most_common():
+        if FEWEST <= count <= len(said) - FEWEST:
+            other = longest.setdefault(marks[word], word)
+            longest[marks[word]] = max(other, word, key=telling)
+    return list(longest.values())[: max(1, _WORDS_BYTES // (16 * n))]
