@@ -40,6 +40,7 @@ NODES = {
     "RevelioStrengthSweep": "Revelio/Steer",
     "RevelioImageGrid": "Revelio/See",
     "RevelioFindFeatures": "Revelio/Find",
+    "RevelioFindConcept": "Revelio/Find",
     "RevelioSelectFeatures": "Revelio/Find",
     "RevelioLabelFeatures": "Revelio/Find",
     "RevelioHarvest": "Revelio/Learn",
