@@ -208,7 +208,7 @@ class TestBadInput:
             ({"features": "spectacles"}, "glasses"),
             ({"strength": float("nan")}, "finite number"),
             ({"start_percent": 0.8, "end_percent": 0.2}, "start before end"),
-            ({"mask": torch.zeros(1, 2, 8, 8)}, r"\[batch, height, width\]"),
+            ({"mask": torch.zeros(1, 2, 8, 8)}, "batch x height x width"),
             ({"mask": torch.full((8, 8), float("nan"))}, "not finite"),
         ],
         ids=["feature", "label", "nan", "percents", "mask rank", "mask values"],
