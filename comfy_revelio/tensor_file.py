@@ -102,6 +102,10 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
         raise RevelioError(f"{path} cannot be written ({error.strerror}); choose another folder.") from None
+    except ValueError:  # a null byte, or half of a character
+        raise RevelioError(
+            f"{str(path)!r} cannot be written: no file name has such characters; choose another name."
+        ) from None
     try:
         with os.fdopen(handle, "wb") as file:
             _write_all(file, tensors, metadata)

@@ -106,9 +106,9 @@ class RevelioExplorer(io.ComfyNode):
             other = EXHIBITS.show(compare_trace, beside, _indexes(sae, beside))
         shown = {
             "trace": EXHIBITS.show(trace, dictionaries, _indexes(sae, dictionaries)),
-            "images": _pictures(image),
+            "images": _pictures(image, "image"),
             "compare_trace": other,
-            "compare_images": _pictures(compare_image),
+            "compare_images": _pictures(compare_image, "compare_image"),
             "warnings": [] if sae is None or dictionaries else [_of_another(sae, trace)],
         }
         return io.NodeOutput(selection, mask, ui={UI_KEY: [shown]})
@@ -158,9 +158,11 @@ def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[st
     return selection if selection.empty else replace(selection, source=place)
 
 
-def _pictures(image: Any) -> list[Any]:
-    """References to pictures [B, H, W, 3] in ComfyUI's temp folder."""
-    return [] if image is None else list(ui.PreviewImage(image).values)
+def _pictures(image: Any, name: str) -> list[Any]:
+    """References to the pictures [B, H, W, 3] of an input in ComfyUI's temp folder."""
+    from ..comfy_revelio.render.pictures import checked_batch
+
+    return [] if image is None else list(ui.PreviewImage(checked_batch(image, name)).values)
 
 
 NODES: list[Any] = [RevelioExplorer]

@@ -134,9 +134,12 @@ class RevelioTrainSAE(io.ComfyNode):
     def execute(
         cls, activations: Any, recipe: str, expansion: float, name: str, **options: Any
     ) -> io.NodeOutput:
+        from ..comfy_revelio.errors import RevelioError
         from ..comfy_revelio.host.learning import train_sae
         from ..comfy_revelio.training import ShardSet
 
+        if not 0 < expansion < float("inf"):
+            raise RevelioError(f"The expansion must be a number above 0, not {expansion}.")
         n_features = max(1, round(expansion * ShardSet(activations.folder).d_model))
         sae, plot, report = train_sae(activations, recipe, name, n_features=n_features, **options)
         return io.NodeOutput(sae, plot[None], report)

@@ -33,7 +33,10 @@ def concept_vectors(
         with_mean, without_mean = with_it.double().mean(dim=0), without.double().mean(dim=0)
         direction = with_mean - without_mean
         if not bool(direction.isfinite().all()) or not bool(direction.any()):
-            raise RevelioError(f"Rows with and without {label!r} have the same mean, or one not finite.")
+            raise RevelioError(
+                f"The activations with and without {label!r} are the same on average, or not finite, so that "
+                "there is no direction between them; give other examples of both."
+            )
         directions.append(direction)
         without_means.append(without_mean)
     W_dec, lowest = torch.stack(directions), torch.stack(without_means)

@@ -172,4 +172,6 @@ def _unknown(name: str, points: list[HookPoint], wanted: str) -> RevelioError:
     near = difflib.get_close_matches(wanted, names, n=4, cutoff=0.5) or [point.name for point in points[:4]]
     hint = f"nearest are {', '.join(near)}" if near else "give the path of a module of this model"
     hint += "; ? lists all" if points else ""
-    return RevelioError(f"Unknown hook point {name!r}; {hint}.")
+    if not name.strip():
+        return RevelioError(f"No hook point is named, neither here nor by the SAE; {hint}.")
+    return RevelioError(f"Unknown hook point {name!r:.120}; {hint}.")

@@ -70,7 +70,11 @@ class KeptRuns(Generic[T]):
 
 def _fingerprint(samples: Tensor) -> str:
     """Names a latent by its values, wherever and in whichever precision of float it is kept."""
-    values = samples.detach().to(device="cpu", dtype=torch.float32).contiguous()
-    digest = hashlib.sha256(repr(tuple(values.shape)).encode())
-    digest.update(values.numpy().tobytes())
+    # models of picture and sound put out both in one, which is no tensor itself
+    parts = samples.unbind() if getattr(samples, "is_nested", False) else [samples]
+    digest = hashlib.sha256()
+    for part in parts:
+        values = part.detach().to(device="cpu", dtype=torch.float32).contiguous()
+        digest.update(repr(tuple(values.shape)).encode())
+        digest.update(values.numpy().tobytes())
     return digest.hexdigest()

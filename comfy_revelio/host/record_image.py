@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import RevelioError
+from ..render.pictures import checked_batch
 from ..trace import RunRecorder, Trace
 from .model_taps import resolve, tap
 from .noising import sigma_at
@@ -78,8 +79,16 @@ def look_at_image(
 ) -> Tensor:
     """Show `image` [B, H, W, 3], noised to each timestep, to the model with a prompt; gives back its latents.
 
-    Raises RevelioError for a VAE that is not the model's.
+    Raises RevelioError for a VAE that is not the model's, and for what is no picture or one too small for it.
     """
+    checked_batch(image, "image")
+    of_vae = getattr(vae, "spacial_compression_encode", None)  # other packs' VAEs may lack it
+    least = 1 if of_vae is None else int(of_vae())
+    if min(image.shape[1:3]) < least:
+        raise RevelioError(
+            f"The image is {image.shape[2]} x {image.shape[1]} pixels, too small for this VAE; give one of "
+            f"at least {least} x {least}."
+        )
     latent = comfy.sample.fix_empty_latent_channels(model, vae.encode(image[..., :3]))
     _check_latent(model, latent)
     guider = comfy.samplers.CFGGuider(model)

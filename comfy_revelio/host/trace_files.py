@@ -60,12 +60,13 @@ def path_of(name: str) -> Path:
     mark = next((mark for mark in (OUTPUT, INPUT) if name.endswith(mark)), "")
     root = _root(mark or INPUT)
     relative = name.removesuffix(mark)
-    _check_inside(root, relative)
+    if relative:
+        _check_inside(root, relative)
     path = Path(root, relative)
-    if not relative or not path.is_file():
+    if not relative or not os.path.isfile(path):  # Path.is_file raises where a name is too long
         raise RevelioError(
-            f'There is no trace "{name}"; save one with Save Trace, or put its file into the input folder, '
-            "and choose it from the list."
+            f'There is no trace "{name[:200]}"; save one with Save Trace, or put its file into the input '
+            "folder, and choose it from the list."
         )
     return path
 

@@ -23,6 +23,7 @@ from .words import facts, feature_name, place_name
 MOST_PANELS = 6
 _ACROSS = 3
 _LARGEST = (512, 288)  # longest side of a panel: alone, and beside others
+_LOWEST = 72  # the words of a prompt lie in one row, beside which the scale still needs room
 _HEAD = font(19, bold=True)
 _NAME = font(14, bold=True)
 
@@ -57,7 +58,11 @@ def feature_animation(
 
 
 def held(frames: Tensor, fps: float, hold: float) -> Tensor:
-    """The frames [n, H, W, 3] with the last one repeated, so that it stays for `hold` seconds more."""
+    """The frames [n, H, W, 3] with the last one repeated, so that it stays for `hold` seconds more.
+
+    Raises RevelioError as `save_webp` does.
+    """
+    _check_times(fps, hold)
     return torch.cat([frames, frames[-1:].expand(round(hold * fps), -1, -1, -1)])
 
 
@@ -73,10 +78,10 @@ def save_webp(
     """Write frames [n, H, W, 3] in 0..1 as an animated WebP.
 
     fps: frames a second. hold: seconds that the last one stays longer. loop: endless, else once.
-    notes: EXIF tag -> text. Raises RevelioError for a rate that is not above 0, OSError when writing fails.
+    notes: EXIF tag -> text. Raises RevelioError for a rate that is not above 0 and for a time to hold below
+    0, OSError when writing fails.
     """
-    if not (math.isfinite(fps) and fps > 0):
-        raise RevelioError(f"An animation of {fps} frames a second cannot be shown; give a number above 0.")
+    _check_times(fps, hold)
     pictures = [to_pillow(frame) for frame in frames]
     durations = [round(1000 / fps)] * len(pictures)
     durations[-1] += round(1000 * hold)
@@ -95,13 +100,21 @@ def save_webp(
     )
 
 
+def _check_times(fps: float, hold: float) -> None:
+    if not (math.isfinite(fps) and fps > 0):
+        raise RevelioError(f"An animation of {fps} frames a second cannot be shown; give a number above 0.")
+    if not (math.isfinite(hold) and hold >= 0):
+        raise RevelioError(f"The last step cannot be held for {hold} seconds; give a number from 0.")
+
+
 def _sheet(
     reading: Reading, rows: Sequence[Row], cell: tuple[int, int], top: float, opacity: float
 ) -> tuple[Canvas, list[tuple[int, int]]]:
     """What all pictures share: names, scale, what was read; and the panels' top left corners."""
     across = len(rows) if len(rows) <= _ACROSS else math.ceil(len(rows) / math.ceil(len(rows) / _ACROSS))
     down = math.ceil(len(rows) / across)
-    high, wide = cell[0] + line_height(_NAME) + 6, max(cell[1], 150)
+    tall = max(cell[0], _LOWEST)
+    high, wide = tall + line_height(_NAME) + 6, max(cell[1], 150)
     head = MARGIN + line_height(_HEAD) + 14
     line = " · ".join([place_name(reading.hook_point), *facts(reading)])
     room = max(across * (wide + GAP) + 16 + SCALE_WIDTH, 380)
@@ -115,7 +128,7 @@ def _sheet(
         canvas.text(name, (x + wide // 2, y + cell[0] + 5), _NAME, TEXT, anchor="ma")
     at = (MARGIN + across * (wide + GAP) + 16, head + line_height(NOTE) + 4)
     signed = any(bool((row.maps < 0).any()) for row in rows)
-    draw_scale(canvas, at, min(cell[0] - line_height(NOTE) - 8, 300), top, opacity, signed)
+    draw_scale(canvas, at, min(tall - line_height(NOTE) - 8, 300), top, opacity, signed)
     bottom = (MARGIN, size[1] - MARGIN - line_height(NOTE) + 8)
     canvas.text(fitted(line, NOTE, room), bottom, NOTE, QUIET_TEXT)
     return canvas, corners

@@ -149,7 +149,8 @@ def checked_image(image: Tensor, what: str = "image") -> Tensor:
         image = image[0]
     if image.ndim != 3 or image.shape[-1] not in (3, 4) or 0 in image.shape:
         raise RevelioError(
-            f"The {what} has the shape {list(image.shape)}; give one of the shape [height, width, 3]."
+            f"The {what} is no picture in colour: its sizes are {' x '.join(map(str, image.shape))}, not "
+            "height x width x 3 or 4 channels; connect a picture."
         )
     return torch.nan_to_num(image[..., :3].detach().float().cpu()).clamp(0.0, 1.0)
 

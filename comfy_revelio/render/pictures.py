@@ -17,6 +17,7 @@ def picture_of(images: Tensor | None, reading: Reading) -> Tensor | None:
     """
     if images is None or len(images) == 1:
         return None if images is None else images[0]
+    _check_any(images)
     count = reading.trace.video_frames(reading.hook_point)
     if count > 1:
         videos = reading.trace.batch_size
@@ -34,8 +35,25 @@ def still(images: Tensor | None, item: int) -> Tensor | None:
     """
     if images is None or len(images) == 1:
         return None if images is None else images[0]
+    _check_any(images)
     if item >= len(images):
         raise RevelioError(
             f"There is no image {item} in the connected batch; choose an item from 0 to {len(images) - 1}."
         )
     return images[item]
+
+
+def checked_batch(images: Tensor, what: str) -> Tensor:
+    """The images themselves when they are pictures [n, H, W, 3 or 4] that can be shown.
+
+    what: the input's name. Raises RevelioError otherwise.
+    """
+    _check_any(images)
+    if images.ndim != 4 or images.shape[-1] not in (3, 4) or 0 in images.shape:
+        raise RevelioError(f"What is connected to {what} is no picture in colour; connect a picture.")
+    return images
+
+
+def _check_any(images: Tensor) -> None:
+    if len(images) == 0:
+        raise RevelioError("The connected batch of images is empty; connect a picture.")

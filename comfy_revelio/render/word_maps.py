@@ -71,6 +71,7 @@ def word_maps(
         raise RevelioError(f"Unknown view {view!r}; choose one of {', '.join(VIEWS)}.")
     if columns < 1:
         raise RevelioError(f"The figure was asked for {columns} columns; give 1 or more.")
+    image = None if image is None else checked_image(image)
     drawn = slice(0, MOST)
     named = [part.strip() for part in layers.split(",") if part.strip()]
     frames = trace.select(role, step=step, layers=named or None)
@@ -82,7 +83,7 @@ def word_maps(
     masks = spread(heat, *size).clamp(max=1.0)
     if edges and image is not None:
         cell = max(side / count for side, count in zip(size, heat.shape[1:], strict=True))
-        masks = follow_edges(masks, resized(checked_image(image), *size), BLUR * cell)
+        masks = follow_edges(masks, resized(image, *size), BLUR * cell)
     shares = mean_shares(chosen, item)
     attention = [shares[list(row)].sum(0) for row in rows]
     notes = [f"up to {got.max():.1%}" for got in attention]

@@ -206,7 +206,10 @@ def checked_mask(mask: Tensor) -> Tensor:
     """A mask as float32 [batch, h, w] in 0..1; RevelioError when it is none."""
     mask = mask[None] if mask.ndim == 2 else mask
     if mask.ndim != 3 or 0 in mask.shape:
-        raise RevelioError(f"A mask must be [batch, height, width], but this one is {list(mask.shape)}.")
+        raise RevelioError(
+            f"The mask is none: its sizes are {' x '.join(map(str, mask.shape))}, not batch x height x width "
+            "from 1 each; connect another."
+        )
     mask = mask.detach().to(torch.float32)
     if not bool(mask.isfinite().all()):
         raise RevelioError("A mask must hold numbers from 0 to 1, but this one has some that are not finite.")

@@ -24,7 +24,8 @@ def strengths(first: float, last: float, count: int, values: str = "") -> list[f
     else:
         row = [round(first + (last - first) * step / (count - 1), 6) for step in range(count)]
     if not 1 <= len(row) <= MOST:
-        raise RevelioError(f"A sweep takes from 1 to {MOST} strengths, not {len(row)}; write fewer.")
+        do = "write fewer" if row else "write at least one, such as -4, 0, 2.5"
+        raise RevelioError(f"A sweep takes from 1 to {MOST} strengths, not {len(row)}; {do}.")
     if not all(math.isfinite(strength) for strength in row):
         raise RevelioError(f"The strengths of a sweep must be finite numbers, not {first} and {last}.")
     return [strength + 0.0 for strength in row]  # no -0.0

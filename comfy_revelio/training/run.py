@@ -45,7 +45,8 @@ def train_on_shards(
     seen, held_out = shards.split()
     if not held_out.n_rows:  # said now, not when all the work is done
         raise RevelioError(
-            f"Of only {shards.n_items} items, none is held out to measure the dictionary on; harvest more."
+            f"There are activations of only {shards.n_items} pictures or texts, so that none is left to "
+            "measure the SAE on; harvest more."
         )
     state = out.with_name(f"{out.name}.training")
     tensor_file.discard_unfinished(out)

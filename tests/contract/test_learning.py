@@ -153,3 +153,9 @@ def test_bad_input_is_one_sentence(learn: ModuleType, pack: Callable[[str], Modu
         learn.RevelioConceptVector.execute(
             mini.model, mini.clip, "middle_block.1", "hat", "a hat", "", seed=0, **SMALL
         )
+
+
+def test_an_expansion_that_is_no_number(pack: Any, learn: ModuleType, mini: Any, folders: Path) -> None:
+    activations, _ = harvested(learn, mini)
+    with pytest.raises(pack("comfy_revelio.errors").RevelioError, match="expansion must be a number above 0"):
+        learn.RevelioTrainSAE.execute(activations, "topk", float("nan"), "wide")

@@ -209,7 +209,7 @@ class TestBadInput:
             ({"features": "spectacles"}, "glasses"),
             ({"strength": float("nan")}, "finite number"),
             ({"start_percent": 0.8, "end_percent": 0.2}, "start before end"),
-            ({"mask": torch.zeros(1, 2, 8, 8)}, r"\[batch, height, width\]"),
+            ({"mask": torch.zeros(1, 2, 8, 8)}, "batch x height x width"),
             ({"mask": torch.full((8, 8), float("nan"))}, "not finite"),
         ],
         ids=["feature", "label", "nan", "percents", "mask rank", "mask values"],
@@ -235,6 +235,66 @@ class TestBadInput:
             with pytest.raises(ValueError, match=message) as problem:
                 nodes["RevelioFeatureMaps"].execute(trace, **{**SEEING, **change})
             assert_one_sentence(problem)
+
+    @pytest.mark.parametrize(
+        ("shape", "message"),
+        [
+            ((0, 64, 64, 3), "batch of images is empty"),
+            ((1, 64, 64, 1), "no picture in colour"),
+            ((1, 0, 0, 3), "no picture in colour"),
+            ((64, 64, 3), "no picture in colour"),
+        ],
+        ids=["none", "grey", "no pixels", "no batch"],
+    )
+    def test_what_is_no_picture(
+        self,
+        nodes: dict[str, Any],
+        mini: SimpleNamespace,
+        sae: Any,
+        sample: Any,
+        prompts: Any,
+        shape: tuple[int, ...],
+        message: str,
+    ) -> None:
+        """The same sentence wherever a picture comes in."""
+        model, recorder = nodes["RevelioRecord"].execute(mini.model, sae()).args
+        trace = nodes["RevelioCollect"].execute({"samples": sample(model, steps=1)}, recorder).args[1]
+        image = torch.rand(shape)
+        looking = {"timesteps": "25", "seed": 0, "positive": prompts("")}
+        for node, given in (
+            (
+                "RevelioExplorer",
+                {"trace": trace, "chosen": "", "hook_point": "", "painted": "", "image": image},
+            ),
+            ("RevelioFeatureMaps", {"trace": trace, **SEEING, "image": image}),
+            (
+                "RevelioRecordImage",
+                {"model": mini.model, "vae": mini.vae, "sae": sae(), **looking, "image": image},
+            ),
+        ):
+            with pytest.raises(ValueError, match=message) as problem:
+                nodes[node].execute(**given)
+            assert_one_sentence(problem)
+
+    def test_a_picture_smaller_than_a_cell_of_the_vae(
+        self, nodes: dict[str, Any], mini: SimpleNamespace, sae: Any, prompts: Any
+    ) -> None:
+        tiny = {"image": torch.rand(1, 4, 64, 3), "positive": prompts("")}
+        with pytest.raises(ValueError, match=r"64 x 4 pixels.*at least \d+ x \d+") as problem:
+            nodes["RevelioRecordImage"].execute(mini.model, mini.vae, sae(), **tiny, timesteps="25", seed=0)
+        assert_one_sentence(problem)
+
+    def test_a_latent_of_picture_and_sound(
+        self, nodes: dict[str, Any], mini: SimpleNamespace, sae: Any, sample: Any
+    ) -> None:
+        """Models such as LTX-2 put out both in one, which no recorder of another model has seen."""
+        nested = pytest.importorskip("comfy.nested_tensor").NestedTensor
+        model, recorder = nodes["RevelioRecord"].execute(mini.model, sae()).args
+        sample(model, steps=1)
+        latent = {"samples": nested([torch.zeros(1, 4, 1, 8, 8), torch.zeros(1, 8, 16)])}
+        with pytest.raises(ValueError, match="does not come straight from a sampler") as problem:
+            nodes["RevelioCollect"].execute(latent, recorder)
+        assert_one_sentence(problem)
 
 
 class TestWork:

@@ -85,3 +85,10 @@ def test_the_fingerprint_follows_the_file(files: Any, trace: Any, tmp_path: Path
     before = files.fingerprint(name)
     os.utime(tmp_path / "output" / "run_00001_.safetensors", (5, 5))
     assert before != files.fingerprint(name) != "missing"
+
+
+@pytest.mark.parametrize("name", ["", "x" * 5000, "a\0b"], ids=["empty", "too long", "null"])
+def test_a_name_that_no_trace_can_have(files: Any, name: str) -> None:
+    sentence = files.check(name)
+    assert sentence.startswith("There is no trace") and len(sentence) < 400
+    assert files.fingerprint(name) == "missing"

@@ -115,3 +115,9 @@ def test_missing_files_and_directories_are_named(tmp_path: Path) -> None:
         tensor_file.read_header(tmp_path / "none.safetensors")
     with pytest.raises(RevelioError, match="is a directory"):
         tensor_file.read_header(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+def test_a_name_that_no_file_can_have_is_told(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RevelioError, match="no file name has such characters; choose another name"):
+        tensor_file.write(tmp_path / name, {}, {})

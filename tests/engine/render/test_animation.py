@@ -105,3 +105,20 @@ class TestPictureOf:
         reading = Reading(dataclasses.replace(still, frames=frames), HOOK_POINT, item=item, frame=frame)
         images = torch.arange(26.0).view(26, 1, 1, 1).expand(26, 4, 4, 3)
         assert picture_of(images, reading).mean() == seen
+
+
+def test_words_in_one_row_have_a_scale_too(traced):
+    """A trace of a prompt is one row of tokens, lower than the scale's own lettering."""
+    reading = fading(traced, steps=1)
+    (frame,) = reading.trace.frames
+    words = dataclasses.replace(frame, grid=(1, frame.grid[0] * frame.grid[1]))
+    frames = feature_animation(
+        Reading(dataclasses.replace(reading.trace, frames=(words,)), HOOK_POINT), [5], image=None
+    )
+    assert frames.shape[0] == 1
+
+
+@pytest.mark.parametrize("hold", [-1.0, float("nan")])
+def test_a_time_to_hold_that_is_none(hold):
+    with pytest.raises(RevelioError, match=r"The last step cannot be held for .*; give a number from 0"):
+        held(torch.rand(2, 4, 4, 3), fps=4, hold=hold)

@@ -190,7 +190,7 @@ def test_the_scale_says_what_its_top_is():
         ({"columns": 0}, "1 or more"),
         ({"opacity": 1.5}, "from 0 to 1"),
         ({"opacity": float("nan")}, "from 0 to 1"),
-        ({"image": torch.zeros(3, 8, 8, 3)}, "height, width, 3"),
+        ({"image": torch.zeros(3, 8, 8, 3)}, "no picture in colour"),
     ],
 )
 def test_bad_input_is_a_sentence(traced, change, words):

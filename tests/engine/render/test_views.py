@@ -156,7 +156,7 @@ class TestMasks:
         ({"features": [64]}, "63"),
         ({"columns": 0}, "1 or more"),
         ({"opacity": 2.0}, "from 0 to 1"),
-        ({"image": torch.zeros(8, 8)}, "height, width, 3"),
+        ({"image": torch.zeros(8, 8)}, "no picture in colour"),
     ],
 )
 def test_bad_input_is_a_sentence(traced, change, words):

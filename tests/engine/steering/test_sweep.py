@@ -40,3 +40,8 @@ def test_labels() -> None:
         "strength 0",
         "strength 0.25",
     ]
+
+
+def test_only_commas_are_no_strengths():
+    with pytest.raises(RevelioError, match="not 0; write at least one"):
+        strengths(0.0, 1.0, 2, ",,")
