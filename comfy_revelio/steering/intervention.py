@@ -207,8 +207,8 @@ def checked_mask(mask: Tensor) -> Tensor:
     mask = mask[None] if mask.ndim == 2 else mask
     if mask.ndim != 3 or 0 in mask.shape:
         raise RevelioError(
-            f"The mask is none: its sizes are {' x '.join(map(str, mask.shape))}, not batch x height x width "
-            "from 1 each; connect another."
+            f"What is connected as the mask is none: its sizes are {' x '.join(map(str, mask.shape))}, not "
+            "batch x height x width; connect a mask."
         )
     mask = mask.detach().to(torch.float32)
     if not bool(mask.isfinite().all()):
