@@ -82,8 +82,8 @@ class RevelioSteerFeatures(io.ComfyNode):
                 Features.Input(
                     "selected",
                     optional=True,
-                    tooltip="Features from Top Features or the Explorer, in addition to the written ones. "
-                    "Their strengths are multiplied with this one: set it to 1 for the Explorer.",
+                    tooltip="Features from Top Features or the Explorer, or a concept from Find Concept, in "
+                    "addition to the written ones. Their strengths are multiplied with this one: set it to 1 for the Explorer.",
                 ),
                 io.Mask.Input(
                     "mask",
