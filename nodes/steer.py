@@ -83,7 +83,8 @@ class RevelioSteerFeatures(io.ComfyNode):
                     "selected",
                     optional=True,
                     tooltip="Features from Top Features or the Explorer, or a concept from Find Concept, in "
-                    "addition to the written ones. Their strengths are multiplied with this one: set it to 1 for the Explorer.",
+                    "addition to the written ones. Their strengths are multiplied with this one: set it to 1 "
+                    "for the Explorer.",
                 ),
                 io.Mask.Input(
                     "mask",
