@@ -6,11 +6,13 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from .sockets import searchable
+
 
 class RevelioStrengthSweep(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioStrengthSweep",
             display_name="Strength Sweep (Revelio)",
             category="Revelio/Steer",
@@ -50,6 +52,7 @@ class RevelioStrengthSweep(io.ComfyNode):
                 ),
             ],
         )
+        return searchable(schema, "xy plot", "grid", "compare strengths", "slider")
 
     @classmethod
     def execute(cls, first: float, last: float, count: int, values: str = "") -> io.NodeOutput:
@@ -62,7 +65,7 @@ class RevelioStrengthSweep(io.ComfyNode):
 class RevelioImageGrid(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioImageGrid",
             display_name="Image Grid (Revelio)",
             category="Revelio/See",
@@ -90,6 +93,7 @@ class RevelioImageGrid(io.ComfyNode):
             is_input_list=True,
             is_output_node=True,
         )
+        return searchable(schema, "xy plot", "contact sheet", "labelled grid")
 
     @classmethod
     def execute(

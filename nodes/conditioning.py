@@ -6,13 +6,13 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .sockets import Sae
+from .sockets import Sae, searchable
 
 
 class RevelioSteerConditioning(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioSteerConditioning",
             display_name="Steer Conditioning (Revelio)",
             category="Revelio/Steer",
@@ -67,6 +67,7 @@ class RevelioSteerConditioning(io.ComfyNode):
                 io.String.Output("found", display_name="found", tooltip="Which features were found."),
             ],
         )
+        return searchable(schema, "concept", "slider", "conditioning steering", "remove concept")
 
     @classmethod
     def execute(

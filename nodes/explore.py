@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io, ui
 
-from .sockets import Features, Sae, TraceSocket
+from .sockets import Features, Sae, TraceSocket, searchable
 
 if TYPE_CHECKING:
     from ..comfy_revelio.dictionary import Dictionary
@@ -19,7 +19,7 @@ UI_KEY = "revelio_explorer"
 class RevelioExplorer(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioExplorer",
             display_name="Explorer (Revelio)",
             category="Revelio/See",
@@ -74,6 +74,15 @@ class RevelioExplorer(io.ComfyNode):
                 ),
             ],
             is_output_node=True,
+        )
+        return searchable(
+            schema,
+            "xray",
+            "interpretability",
+            "concept",
+            "attention map",
+            "inspect",
+            "what is in the picture",
         )
 
     @classmethod

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from .sockets import ROLE_TOOLTIP, ROLES, Features, Sae, TraceSocket, sampling_inputs
+from .sockets import ROLE_TOOLTIP, ROLES, Features, Sae, TraceSocket, sampling_inputs, searchable
 
 MOST_FEATURES = 64
 
@@ -14,7 +14,7 @@ MOST_FEATURES = 64
 class RevelioFindFeatures(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioFindFeatures",
             display_name="Find Features (Revelio)",
             category="Revelio/Find",
@@ -68,6 +68,7 @@ class RevelioFindFeatures(io.ComfyNode):
             ],
             is_output_node=True,
         )
+        return searchable(schema, "concept", "contrast", "compare", "interpretability", "where in the model")
 
     @classmethod
     def execute(
@@ -97,7 +98,7 @@ class RevelioFindFeatures(io.ComfyNode):
 class RevelioFindConcept(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioFindConcept",
             display_name="Find Concept (Revelio)",
             category="Revelio/Find",
@@ -140,6 +141,7 @@ class RevelioFindConcept(io.ComfyNode):
                 ),
             ],
         )
+        return searchable(schema, "concept", "remove concept", "custom concept", "contrast", "slider")
 
     @classmethod
     def execute(cls, sae: Any, trace: Any, trace_without: Any, count: int, role: str) -> io.NodeOutput:
@@ -155,7 +157,7 @@ class RevelioFindConcept(io.ComfyNode):
 class RevelioSelectFeatures(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioSelectFeatures",
             display_name="Select Features (Revelio)",
             category="Revelio/Find",
@@ -185,6 +187,7 @@ class RevelioSelectFeatures(io.ComfyNode):
                 io.String.Output("table", display_name="table", tooltip="What was selected, with weights."),
             ],
         )
+        return searchable(schema, "concept", "choose features", "weights")
 
     @classmethod
     def execute(cls, sae: Any, features: str, selected: Any = None) -> io.NodeOutput:
@@ -204,7 +207,7 @@ class RevelioSelectFeatures(io.ComfyNode):
 class RevelioLabelFeatures(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioLabelFeatures",
             display_name="Label Features (Revelio)",
             category="Revelio/Find",
@@ -268,6 +271,7 @@ class RevelioLabelFeatures(io.ComfyNode):
             ],
             is_output_node=True,
         )
+        return searchable(schema, "feature index", "top activating images", "interpretability", "captions")
 
     @classmethod
     def execute(

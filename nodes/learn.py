@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .sockets import ActivationsSocket, Sae, sampling_inputs
+from .sockets import ActivationsSocket, Sae, sampling_inputs, searchable
 
 _HOOK_POINT_TOOLTIP = (
     "Where in the model: a name such as middle_block.1 or mid_block.attentions.0; ? lists all."
@@ -23,7 +23,7 @@ def _choices(name: str) -> list[str]:
 class RevelioHarvest(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioHarvest",
             display_name="Harvest Activations (Revelio)",
             category="Revelio/Learn",
@@ -60,6 +60,7 @@ class RevelioHarvest(io.ComfyNode):
                 io.String.Output("about", display_name="about", tooltip="How many there are, and where."),
             ],
         )
+        return searchable(schema, "collect activations", "dataset", "interpretability")
 
     @classmethod
     def execute(
@@ -77,7 +78,7 @@ class RevelioTrainSAE(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         from ..comfy_revelio.training.config import PRESETS
 
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioTrainSAE",
             display_name="Train SAE (Revelio)",
             category="Revelio/Learn",
@@ -129,6 +130,7 @@ class RevelioTrainSAE(io.ComfyNode):
                 io.String.Output("report", display_name="report", tooltip="How good it is, in numbers."),
             ],
         )
+        return searchable(schema, "sparse autoencoder", "dictionary learning", "interpretability")
 
     @classmethod
     def execute(
@@ -148,7 +150,7 @@ class RevelioTrainSAE(io.ComfyNode):
 class RevelioConceptVector(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioConceptVector",
             display_name="Concept Vector (Revelio)",
             category="Revelio/Learn",
@@ -187,6 +189,7 @@ class RevelioConceptVector(io.ComfyNode):
                 )
             ],
         )
+        return searchable(schema, "concept", "steering vector", "difference of means", "control vector")
 
     @classmethod
     def execute(

@@ -7,13 +7,13 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..comfy_revelio.host import sae_files, trace_files
-from .sockets import Sae, TraceSocket
+from .sockets import Sae, TraceSocket, searchable
 
 
 class RevelioMiniModel(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioMiniModel",
             display_name="Revelio Mini Model",
             category="Revelio/Load",
@@ -28,6 +28,7 @@ class RevelioMiniModel(io.ComfyNode):
                 io.Vae.Output("vae", display_name="VAE", tooltip="For VAE Decode."),
             ],
         )
+        return searchable(schema, "small model", "test model", "load checkpoint")
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
@@ -39,7 +40,7 @@ class RevelioMiniModel(io.ComfyNode):
 class RevelioLoadSAE(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioLoadSAE",
             display_name="Load SAE (Revelio)",
             category="Revelio/Load",
@@ -74,6 +75,7 @@ class RevelioLoadSAE(io.ComfyNode):
                 )
             ],
         )
+        return searchable(schema, "sparse autoencoder", "dictionary", "interpretability")
 
     @classmethod
     def validate_inputs(cls, sae: str) -> bool | str:
@@ -91,7 +93,7 @@ class RevelioLoadSAE(io.ComfyNode):
 class RevelioSaveTrace(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioSaveTrace",
             display_name="Save Trace (Revelio)",
             category="Revelio/Load",
@@ -112,6 +114,7 @@ class RevelioSaveTrace(io.ComfyNode):
             ],
             is_output_node=True,
         )
+        return searchable(schema, "export activations", "activations")
 
     @classmethod
     def execute(cls, trace: Any, filename_prefix: str) -> io.NodeOutput:
@@ -122,7 +125,7 @@ class RevelioSaveTrace(io.ComfyNode):
 class RevelioLoadTrace(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioLoadTrace",
             display_name="Load Trace (Revelio)",
             category="Revelio/Load",
@@ -144,6 +147,7 @@ class RevelioLoadTrace(io.ComfyNode):
                 )
             ],
         )
+        return searchable(schema, "import activations", "activations")
 
     @classmethod
     def validate_inputs(cls, trace: str) -> bool | str:

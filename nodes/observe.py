@@ -6,13 +6,13 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from .sockets import HOOK_POINT_TOOLTIP, Recorder, Sae, TraceSocket, sampling_inputs
+from .sockets import HOOK_POINT_TOOLTIP, Recorder, Sae, TraceSocket, sampling_inputs, searchable
 
 
 class RevelioRecord(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioRecord",
             display_name="Record Features (Revelio)",
             category="Revelio/Observe",
@@ -31,6 +31,7 @@ class RevelioRecord(io.ComfyNode):
             # Two Record nodes with equal inputs must not share one recorder.
             not_idempotent=True,
         )
+        return searchable(schema, "xray", "hook", "activations", "interpretability", "tap")
 
     @classmethod
     def execute(cls, model: Any, sae: Any, hook_point: str = "") -> io.NodeOutput:
@@ -42,7 +43,7 @@ class RevelioRecord(io.ComfyNode):
 class RevelioCollect(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioCollect",
             display_name="Collect Features (Revelio)",
             category="Revelio/Observe",
@@ -70,6 +71,7 @@ class RevelioCollect(io.ComfyNode):
                 ),
             ],
         )
+        return searchable(schema, "trace", "activations", "interpretability")
 
     @classmethod
     def execute(cls, latent: Any, recorder: Any, earlier_trace: Any = None) -> io.NodeOutput:
@@ -81,7 +83,7 @@ class RevelioCollect(io.ComfyNode):
 class RevelioRecordImage(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioRecordImage",
             display_name="Record Image (Revelio)",
             category="Revelio/Observe",
@@ -124,6 +126,7 @@ class RevelioRecordImage(io.ComfyNode):
                 ),
             ],
         )
+        return searchable(schema, "xray", "real image", "activations", "interpretability")
 
     @classmethod
     def execute(
@@ -150,7 +153,7 @@ class RevelioRecordImage(io.ComfyNode):
 class RevelioRecordText(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioRecordText",
             display_name="Record Text (Revelio)",
             category="Revelio/Observe",
@@ -182,6 +185,7 @@ class RevelioRecordText(io.ComfyNode):
                 ),
             ],
         )
+        return searchable(schema, "text encoder", "tokens", "prompt features", "interpretability")
 
     @classmethod
     def execute(cls, clip: Any, sae: Any, text: str, count: int) -> io.NodeOutput:
@@ -194,7 +198,7 @@ class RevelioRecordText(io.ComfyNode):
 class RevelioRecordPrompts(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioRecordPrompts",
             display_name="Record Prompts (Revelio)",
             category="Revelio/Observe",
@@ -232,6 +236,7 @@ class RevelioRecordPrompts(io.ComfyNode):
                 ),
             ],
         )
+        return searchable(schema, "batch of prompts", "prompt list", "activations")
 
     @classmethod
     def execute(

@@ -17,13 +17,13 @@ from .readings import (
     most_distinct,
     reading_of,
 )
-from .sockets import ROLE_TOOLTIP, ROLES, Features, TraceSocket
+from .sockets import ROLE_TOOLTIP, ROLES, Features, TraceSocket, searchable
 
 
 class RevelioFeatureTimeline(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioFeatureTimeline",
             display_name="Feature Timeline (Revelio)",
             category="Revelio/See",
@@ -62,6 +62,7 @@ class RevelioFeatureTimeline(io.ComfyNode):
             ],
             is_output_node=True,
         )
+        return searchable(schema, "curve", "plot", "over steps", "csv")
 
     @classmethod
     def execute(
@@ -90,7 +91,7 @@ class RevelioFeatureTimeline(io.ComfyNode):
 class RevelioFeatureAnimation(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioFeatureAnimation",
             display_name="Feature Animation (Revelio)",
             category="Revelio/See",
@@ -137,6 +138,7 @@ class RevelioFeatureAnimation(io.ComfyNode):
             ],
             is_output_node=True,
         )
+        return searchable(schema, "video", "heatmap", "over steps")
 
     @classmethod
     def execute(

@@ -16,7 +16,7 @@ from .readings import (
     most_distinct,
     reading_of,
 )
-from .sockets import ROLE_TOOLTIP, ROLES, Features, TraceSocket
+from .sockets import ROLE_TOOLTIP, ROLES, Features, TraceSocket, searchable
 
 VIEWS = ["per step", "overlay", "side by side", "mean", "difference"]
 
@@ -24,7 +24,7 @@ VIEWS = ["per step", "overlay", "side by side", "mean", "difference"]
 class RevelioTopFeatures(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioTopFeatures",
             display_name="Top Features (Revelio)",
             category="Revelio/See",
@@ -59,6 +59,7 @@ class RevelioTopFeatures(io.ComfyNode):
                 io.String.Output("table", display_name="table", tooltip="The features and their values."),
             ],
         )
+        return searchable(schema, "xray", "interpretability", "strongest features", "ranking")
 
     @classmethod
     def execute(
@@ -77,7 +78,7 @@ class RevelioTopFeatures(io.ComfyNode):
 class RevelioFeatureMaps(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioFeatureMaps",
             display_name="Feature Maps (Revelio)",
             category="Revelio/See",
@@ -138,6 +139,7 @@ class RevelioFeatureMaps(io.ComfyNode):
             ],
             is_output_node=True,
         )
+        return searchable(schema, "xray", "heatmap", "attention map", "interpretability", "activation map")
 
     @classmethod
     def execute(

@@ -26,6 +26,12 @@ HOOK_POINT_TOOLTIP = (
 )
 
 
+def searchable(schema: io.Schema, *words: str) -> io.Schema:
+    """The schema, found in ComfyUI's node search by these words as well; versions before 0.11 ignore them."""
+    schema.search_aliases = list(words)
+    return schema
+
+
 def sampling_inputs(steps: int = 20, cfg: float = 3.0) -> list[Any]:
     """The inputs that say how pictures are drawn."""
     return [

@@ -7,13 +7,13 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..comfy_revelio.steering.intervention import MODES, PLACES, RAMPS, ROLES, UNITS
-from .sockets import Features, Sae
+from .sockets import Features, Sae, searchable
 
 
 class RevelioSteerFeatures(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioSteerFeatures",
             display_name="Steer Features (Revelio)",
             category="Revelio/Steer",
@@ -111,6 +111,9 @@ class RevelioSteerFeatures(io.ComfyNode):
             ],
             outputs=[io.Model.Output("model_out", display_name="MODEL", tooltip="Connect to the sampler.")],
         )
+        return searchable(
+            schema, "concept", "slider", "steering", "remove concept", "edit model", "sparse autoencoder"
+        )
 
     @classmethod
     def execute(
@@ -160,7 +163,7 @@ class RevelioSteerFeatures(io.ComfyNode):
 class RevelioSteerConcept(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioSteerConcept",
             display_name="Steer Concept (Revelio)",
             category="Revelio/Steer",
@@ -235,6 +238,7 @@ class RevelioSteerConcept(io.ComfyNode):
                 ),
             ],
         )
+        return searchable(schema, "concept", "slider", "prompt steering", "remove concept", "negative")
 
     @classmethod
     def execute(

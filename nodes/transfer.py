@@ -6,13 +6,13 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .sockets import Sae, TraceSocket
+from .sockets import Sae, TraceSocket, searchable
 
 
 class RevelioTransferFeatures(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioTransferFeatures",
             display_name="Transfer Features (Revelio)",
             category="Revelio/Steer",
@@ -106,6 +106,7 @@ class RevelioTransferFeatures(io.ComfyNode):
                 io.String.Output("found", display_name="found", tooltip="Which features go in and out."),
             ],
         )
+        return searchable(schema, "concept transfer", "copy features", "style transfer")
 
     @classmethod
     def execute(

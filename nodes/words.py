@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from .readings import ITEM_TOOLTIP, heat_inputs
-from .sockets import WordsSocket
+from .sockets import WordsSocket, searchable
 
 ROLE = "Whose words: cond = the positive prompt, uncond = the negative prompt (not at CFG 1)."
 
@@ -15,7 +15,7 @@ ROLE = "Whose words: cond = the positive prompt, uncond = the negative prompt (n
 class RevelioRecordWords(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioRecordWords",
             display_name="Record Words (Revelio)",
             category="Revelio/Observe",
@@ -54,6 +54,7 @@ class RevelioRecordWords(io.ComfyNode):
             # Two Record nodes with equal inputs must not share one recorder.
             not_idempotent=True,
         )
+        return searchable(schema, "attention map", "cross attention", "DAAM", "prompt words")
 
     @classmethod
     def execute(cls, model: Any, clip: Any, positive: str, negative: str) -> io.NodeOutput:
@@ -68,7 +69,7 @@ class RevelioWordMaps(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         opacity, image = heat_inputs()
-        return io.Schema(
+        schema = io.Schema(
             node_id="RevelioWordMaps",
             display_name="Word Maps (Revelio)",
             category="Revelio/See",
@@ -142,6 +143,9 @@ class RevelioWordMaps(io.ComfyNode):
                 ),
             ],
             is_output_node=True,
+        )
+        return searchable(
+            schema, "attention map", "cross attention", "DAAM", "heatmap", "word mask", "segmentation"
         )
 
     @classmethod

@@ -76,6 +76,21 @@ class TestSchemas:
             assert item.tooltip and item.tooltip.strip().endswith("."), item.id
         nodes[node_id].GET_NODE_INFO_V1()
 
+    def test_what_people_search_for_finds_nodes(self, nodes: dict[str, Any]) -> None:
+        """Words that are not in the names; versions of ComfyUI that know aliases hand them to the page."""
+        found: dict[str, set[str]] = {}
+        for node_id, node in nodes.items():
+            schema = node.GET_SCHEMA()
+            assert schema.search_aliases, node_id
+            told = node.GET_NODE_INFO_V1().get("search_aliases", schema.search_aliases)
+            assert told == schema.search_aliases
+            for word in schema.search_aliases:
+                found.setdefault(word, set()).add(node_id)
+        assert {"RevelioExplorer", "RevelioFeatureMaps"} <= found["xray"] & found["attention map"]
+        assert {"RevelioExplorer", "RevelioTrainSAE"} <= found["interpretability"]
+        assert {"RevelioSteerFeatures", "RevelioSteerConcept", "RevelioFindConcept"} <= found["concept"]
+        assert "RevelioWordMaps" in found["attention map"]
+
     @pytest.mark.parametrize("node_id", NODES)
     def test_help_page(self, nodes: dict[str, Any], node_id: str) -> None:
         """Titled like the node, with every input, the common mistake, and pictures that lie beside it."""
