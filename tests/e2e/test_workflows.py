@@ -386,7 +386,7 @@ def on_the_bundled_model(graph: Prompt, known: dict[str, Any]) -> None:
         if entry["class_type"] == "CheckpointLoaderSimple":
             entry |= {"class_type": "RevelioMiniModel", "inputs": {}}
         elif entry["class_type"] == "RevelioHarvest":
-            changed |= {key: known[key] for key in ("prompts", "hook_point")} | {"pictures": 48}
+            changed |= {key: known[key] for key in ("prompts", "hook_point")} | {"pictures": 24}
         elif entry["class_type"] == "RevelioTrainSAE":
             changed = {"steps": 200, "learning_rate": 0.003}
         entry["inputs"] |= {key: value for key, value in changed.items() if key in entry["inputs"]}
