@@ -59,6 +59,7 @@ def concept_of_means(
 ) -> Concept:
     """`concept_between` from mean codes [kinds, height, width, n_features] with and without the concept."""
     W_dec = dictionary.directions(range(dictionary.n_features))
+    high, low = high.to(W_dec.device), low.to(W_dec.device)
     change = (high - low).flatten(0, 2)
     carried = (change * ((change @ W_dec) @ W_dec.T)).sum(dim=0)
     features = carried.argsort(descending=True, stable=True)[:count]
