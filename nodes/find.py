@@ -134,7 +134,7 @@ class RevelioFindConcept(io.ComfyNode):
                     "features",
                     display_name="FEATURES",
                     tooltip="The concept as a whole, for selected of Steer Features with the same SAE: "
-                    "strength -2 takes it out, 1.5 puts it in.",
+                    "try strength -2 to take it out, 1.5 to put it in.",
                 ),
                 io.String.Output(
                     "table", display_name="table", tooltip="The features that carry most of it."

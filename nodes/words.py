@@ -7,9 +7,12 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from .readings import ITEM_TOOLTIP, heat_inputs
-from .sockets import WordsSocket, searchable
+from .sockets import ROLES, WordsSocket, searchable
 
-ROLE = "Whose words: cond = the positive prompt, uncond = the negative prompt (not at CFG 1)."
+ROLE = (
+    "Whose words: cond = the positive prompt, uncond = the negative prompt (not at CFG 1), cond2 = a second "
+    "positive one."
+)
 
 
 class RevelioRecordWords(io.ComfyNode):
@@ -111,7 +114,7 @@ class RevelioWordMaps(io.ComfyNode):
                 io.Int.Input(
                     "columns", default=8, min=1, max=64, tooltip="How many steps or layers to show at most."
                 ),
-                io.Combo.Input("role", options=["cond", "uncond"], default="cond", tooltip=ROLE),
+                io.Combo.Input("role", options=ROLES, default="cond", tooltip=ROLE),
                 io.Int.Input("item", default=0, min=0, max=4095, tooltip=ITEM_TOOLTIP),
                 opacity,
                 io.Float.Input(

@@ -13,6 +13,7 @@ from ..dictionary import Concept, Dictionary
 from ..dictionary.concepts import kinds_of, one_kind
 from ..errors import RevelioError
 from ..trace import Frame, Trace
+from .contrast import check_same_steps
 
 FINEST = 16
 """Cells a side of a concept's maps, at most."""
@@ -84,18 +85,20 @@ def concept_of_runs(
         raise RevelioError(
             f"The run without the concept has no record of {place}; record both runs with the same SAEs."
         )
+    check_same_steps(with_it, without)
     ours, theirs = ({frame.step: frame for frame in trace.steps(place, role)} for trace in (with_it, without))
     steps = [step for step in ours if step in theirs]
     if not steps:
         raise RevelioError(f"The two runs recorded no step of {place} in common; record the same steps.")
-    sizes = {side[steps[0]].grid[-2:] for side in (ours, theirs)}
-    if len(sizes) > 1:
-        (height, width), (other_height, other_width) = sorted(sizes)
-        raise RevelioError(
-            f"The two runs have maps of {height} x {width} and {other_height} x {other_width}; draw the "
-            "pictures of both in one size."
-        )
-    high, low = (_mean_codes([side[step] for step in steps]) for side in (ours, theirs))
+    for step in steps:
+        (height, width), (other_height, other_width) = (side[step].grid[-2:] for side in (ours, theirs))
+        if (height, width) != (other_height, other_width):
+            raise RevelioError(
+                f"The two runs have maps of {height} x {width} and {other_height} x {other_width}; draw the "
+                "pictures of both in one size."
+            )
+    smallest = tuple(min(FINEST, *(ours[step].grid[side] for step in steps)) for side in (-2, -1))
+    high, low = (_mean_codes([side[step] for step in steps], *smallest) for side in (ours, theirs))
     if torch.equal(high, low):
         raise RevelioError(
             "The two runs do not differ; give one the prompts with the concept, the other those without it."
@@ -117,23 +120,22 @@ def _place_of(dictionary: Dictionary, trace: Trace) -> str:
     )
 
 
-def _mean_codes(frames: Sequence[Frame]) -> Tensor:
-    """The mean code in each cell, of at most FINEST a side: float32 [1, height, width, n_features]."""
-    full_height, full_width = frames[0].grid[-2:]
-    height, width = min(FINEST, full_height), min(FINEST, full_width)
-    rows = torch.arange(full_height) * height // full_height
-    columns = torch.arange(full_width) * width // full_width
-    cell = (rows[:, None] * width + columns).flatten()
+def _mean_codes(frames: Sequence[Frame], height: int, width: int) -> Tensor:
+    """The mean code in each of height x width cells: float32 [1, height, width, n_features].
+
+    The maps of the frames are of any sizes that are no smaller: some nodes shrink the first steps.
+    """
     n = frames[0].codes.n_features
     sums, tokens = torch.zeros(height * width * n), torch.zeros(height * width)
     for frame in frames:
+        full_height, full_width = frame.grid[-2:]
+        rows = torch.arange(full_height) * height // full_height
+        columns = torch.arange(full_width) * width // full_width
+        cell = (rows[:, None] * width + columns).flatten()
         items, count = frame.codes.shape
         cells = cell.repeat(count // len(cell))  # of a video, frame by frame
-        sums.index_add_(
-            0,
-            (cells[:, None] * n + frame.codes.indices.cpu()).flatten(),
-            frame.codes.values.float().cpu().flatten(),
-        )
+        where = cells[:, None] * n + frame.codes.indices.cpu()
+        sums.index_add_(0, where.flatten(), frame.codes.values.float().cpu().flatten())
         tokens += items * torch.bincount(cells, minlength=height * width)
     return (sums.view(-1, n) / tokens[:, None]).view(1, height, width, n)
 

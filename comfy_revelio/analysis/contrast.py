@@ -175,17 +175,22 @@ def find_features(
     return Findings(places, with_it.total_steps, with_it.dictionaries)
 
 
+def check_same_steps(with_it: Trace, without: Trace) -> None:
+    """Raise RevelioError for runs of schedules that cannot be compared step by step."""
+    if with_it.total_steps != without.total_steps:
+        raise RevelioError(
+            f"The two runs have {with_it.total_steps} and {without.total_steps} steps; give both "
+            "samplers the same number, so that step can be compared with step."
+        )
+
+
 def _common_places(with_it: Trace, without: Trace | None) -> list[str]:
     """The hook points that both recorded, with one dictionary and one schedule."""
     if without is None:
         names = list(with_it.hook_points)
     else:
         names = [name for name in with_it.hook_points if name in without.hook_points]
-        if with_it.total_steps != without.total_steps:
-            raise RevelioError(
-                f"The two runs have {with_it.total_steps} and {without.total_steps} steps; give both "
-                "samplers the same number, so that step can be compared with step."
-            )
+        check_same_steps(with_it, without)
     if not names:
         raise RevelioError(
             "The two traces have no hook point in common; record both with the same SAEs."

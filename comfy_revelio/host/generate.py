@@ -16,13 +16,16 @@ Conditioning = list[list[Any]]
 PIXELS = 8  # of a latent cell in nearly every family
 OTHER_PIXELS = {
     "ChromaRadiance": 1,
+    "SC_B": 4,
+    "SC_Prior": 42,
+    "SD_X4": 4,
     "Flux2": 16,
     "HunyuanImage21": 32,
     "HunyuanVideo15": 16,
     "LTXV": 32,
     "Wan22": 16,
 }
-"""By the class of the latent format, for versions of ComfyUI in which it does not say so itself."""
+"""By the class of the latent format, which does not say so itself in all versions of ComfyUI."""
 
 
 def encode(clip: Any, prompts: Sequence[str]) -> Conditioning:
@@ -119,8 +122,8 @@ def sample(
 def pixels_per_cell(model: Any) -> int:
     """How many pixels of the picture a cell of the model's latents is high and wide."""
     latents = model.get_model_object("latent_format")
-    known = getattr(latents, "spacial_downscale_ratio", None)
-    return int(known or OTHER_PIXELS.get(type(latents).__name__, PIXELS))
+    known = OTHER_PIXELS.get(type(latents).__name__)
+    return int(known or getattr(latents, "spacial_downscale_ratio", PIXELS))
 
 
 def empty_latent(model: Any, height: int, width: int) -> torch.Tensor:

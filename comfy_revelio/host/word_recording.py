@@ -199,7 +199,9 @@ def _prompts(run: Run) -> dict[str, _Prompt]:
         for one in listed or ():
             states, words = one.get("cross_attn"), one.get(WORDS)
             role = names.get(one.get("uuid"))
-            if role is not None and isinstance(words, PromptWords) and isinstance(states, Tensor):
+            if role is None or not isinstance(words, PromptWords) or not isinstance(states, Tensor):
+                continue
+            if bool(states.any()):  # ConditioningZeroOut leaves nothing of the words
                 prompts[role] = _Prompt(words, states.shape[1])
     return prompts
 

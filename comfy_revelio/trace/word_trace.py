@@ -83,19 +83,23 @@ class WordTrace:
                 "The words of the sampler's prompts are not known: connect the positive and negative outputs "
                 "of Record Words to the sampler, in the place of CLIP Text Encode."
             )
+        if role not in self.words:
+            raise RevelioError(
+                f"The words of {role!r} are not known, only those of {', '.join(self.words)}: connect that "
+                "output of Record Words to the sampler, or choose another role."
+            )
+        if not self.words[role]:
+            raise RevelioError(f"Nothing was recorded for {role!r}: that prompt has no words.")
         if not self.frames:
             raise RevelioError(
                 "No attention to words was recorded: the sampler made no step with the recorded model, every "
                 "prompt covered only a part of the picture, or another node shortened the prompts."
             )
         if role not in self.roles:
-            reason = "At CFG 1 the sampler leaves the negative prompt out."
-            if role not in self.words:
-                reason = "Connect that output of Record Words to the sampler."
-            elif not self.words[role]:
-                reason = "That prompt has no words."
             raise RevelioError(
-                f"Nothing was recorded for {role!r}; this run has {', '.join(self.roles)}. {reason}"
+                f"Nothing was recorded for {role!r}; this run has {', '.join(self.roles)}. At CFG 1 the "
+                "sampler leaves the negative prompt out, and a prompt for a part of the picture is not "
+                "recorded."
             )
         for layer in layers or ():
             if layer not in self.layers:
@@ -125,6 +129,7 @@ class WordRecorder:
         self.max_bytes = max_bytes
         self._sums: dict[_Key, tuple[Tensor, int]] = {}  # of the step that goes on
         self._frames: list[WordFrame] = []  # of the others
+        self._bytes = 0
         self._lock = threading.Lock()
 
     def add(
@@ -139,8 +144,8 @@ class WordRecorder:
     ) -> None:
         """Keep the shares [B, words, patches] of one attention on a grid (H, W), or (F, H, W) of a video.
 
-        Safe to call from several threads. Raises RevelioError when a step has begun and the whole run would
-        go over the bound, as far as the steps before it tell.
+        Safe to call from several threads. Raises RevelioError when the bound is reached, and as soon as
+        another step begins if the whole run would reach it, as far as the steps before tell.
         """
         shares = shares.detach().float()
         if len(grid) == 3:
@@ -149,15 +154,19 @@ class WordRecorder:
         with self._lock:
             if any(other[1] != step for other in self._sums):
                 self._put_away()
-                self._check_size()
+                steps = len({frame.step for frame in self._frames})
+                self._check(self._bytes / steps * max(self.total_steps, steps))
             total, count = self._sums.get(key, (None, 0))
+            if total is None:
+                self._bytes += 2 * shares.numel()
+                self._check(self._bytes)
             self._sums[key] = (shares if total is None else total + shares, count + 1)
 
     def finish(self, words: Mapping[str, Iterable[str]]) -> WordTrace:
         """The trace of everything so far, on the CPU; `words` by role. The recorder is empty after."""
         with self._lock:
             self._put_away()
-            frames, self._frames = tuple(self._frames), []
+            frames, self._frames, self._bytes = tuple(self._frames), [], 0
         return WordTrace(frames, {role: tuple(said) for role, said in words.items()}, self.total_steps)
 
     def _put_away(self) -> None:
@@ -166,12 +175,10 @@ class WordRecorder:
             self._frames.append(WordFrame(*key, (total * (SCALE / count)).half().cpu()))
         self._sums.clear()
 
-    def _check_size(self) -> None:
-        steps = len({frame.step for frame in self._frames})
-        whole = sum(frame.scaled.nbytes for frame in self._frames) / steps * max(self.total_steps, steps)
-        if whole > self.max_bytes:
+    def _check(self, size: float) -> None:
+        if size > self.max_bytes:
             raise RevelioError(
-                f"Recording the words of this run would take {whole / 1024**3:.1f} GiB, more than "
+                f"Recording the words of this run would take {size / 1024**3:.1f} GiB, more than "
                 f"{self.max_bytes / 1024**3:.1f}; use fewer steps, a smaller batch, a smaller image or a "
                 "shorter prompt."
             )

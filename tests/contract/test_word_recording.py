@@ -355,7 +355,7 @@ class TestWhosePromptItIs:
         own, _ = recording.encode_prompts(mini.clip, "glasses", "")
         trace = runs.trace_of(sample(recorded, positive=own))
         assert trace.words == {"cond": ("glasses",)} and trace.select("cond")
-        with pytest.raises(ValueError, match=r"Nothing was recorded for 'uncond'.*Connect that output"):
+        with pytest.raises(ValueError, match=r"words of 'uncond' are not known.*connect that output"):
             trace.select("uncond")
 
     def test_of_two_nodes(self, mini: SimpleNamespace, recording: Any, sample: Any) -> None:
@@ -374,6 +374,17 @@ class TestWhosePromptItIs:
         assert first.words == {"cond": ("glasses",)} and first.roles == ("cond",)
         second = runs.trace_of(sample(recorded, positive=text(mini.clip, "a beard") + own))
         assert second.words == {"cond2": ("glasses",)} and second.roles == ("cond2",)
+
+    def test_what_was_emptied_has_no_words(
+        self, mini: SimpleNamespace, pack: Callable[[str], Any], recording: Any, sample: Any
+    ) -> None:
+        """ConditioningZeroOut of the positive prompt as the negative one, as in graphs of Flux."""
+        nodes = importlib.import_module("nodes")
+        recorded, runs = recording.record_words(mini.model)
+        own, _ = recording.encode_prompts(mini.clip, "glasses", "")
+        (nothing,) = nodes.ConditioningZeroOut().zero_out(own)
+        trace = runs.trace_of(sample(recorded, positive=own, negative=nothing))
+        assert trace.words == {"cond": ("glasses",)} and trace.roles == ("cond",)
 
     def test_through_other_nodes(
         self, mini: SimpleNamespace, pack: Callable[[str], Any], recording: Any, sample: Any

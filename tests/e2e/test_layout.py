@@ -81,6 +81,8 @@ def test_nodes_have_room_and_lie_in_their_groups(page: Page, mode: str) -> None:
         )
         page.evaluate(FIT, 24)
         page.evaluate(SETTLED)
+        drawn = len(page.evaluate(ROOM)["nodes"])
+        assert drawn == len(json.loads(file.read_text(encoding="utf-8"))["nodes"]) > 0
         if mode == "classic":
             assert page.evaluate(SHOW_PICTURES) > 0
             page.evaluate(SETTLED)

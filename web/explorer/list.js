@@ -70,7 +70,7 @@ function active({store, run, t}) {
   /** @type {ReturnType<typeof active>} */
   const groups = []
   const place = run()?.place(state.place)
-  if (place && !place.neighbours && !place.missing) groups.push({...concepts, lines: [], empty: t('Connect the SAE of this place to the node to see its concepts.')})
+  if (place && !place.neighbours && !place.missing) groups.push({...concepts, lines: [], empty: t('Connect the SAE of this place to the node to see which concepts it knows.')})
   if (state.presence?.names.length) {
     const {height, width} = state.presence
     const ranked = rankConcepts(state.presence, cellsIn(box, height, width), step, CONCEPTS)

@@ -58,7 +58,7 @@ const CHINESE = {
   'highest': '最高',
   'the usual amount': '通常的量',
   'The features that carry it': '承载它的特征',
-  'Connect the SAE of this place to the node to see its concepts.': '把这个位置的 SAE 连接到节点，才能看到它的概念。',
+  'Connect the SAE of this place to the node to see which concepts it knows.': '把这个位置的 SAE 连接到节点，才能看到它认识哪些概念。',
   'Connect the SAE to the node to see which features are alike.': '把 SAE 连接到节点，才能看到相似的特征。',
   'Features that point the same way': '方向相近的特征',
   'Run': '运行',

@@ -123,7 +123,7 @@ def test_runs_that_cannot_be_compared_are_refused(sae) -> None:
     with_it, without = (_run(sae, [side]) for side in _pair(2, 0))
     with pytest.raises(RevelioError, match="two runs do not differ"):
         concept_of_runs(sae, with_it, with_it)
-    with pytest.raises(RevelioError, match="4 x 5 and 4 x 6"):
+    with pytest.raises(RevelioError, match="4 x 6 and 4 x 5"):
         concept_of_runs(sae, with_it, _run(sae, [_pair(2, 0)[1][:, :, :5]]))
     other = Dictionary(torch.eye(D), torch.zeros(D), torch.eye(D), torch.zeros(D), torch.zeros(D), k=4)
     other.hook_point = "output_blocks.4.1"
@@ -134,3 +134,19 @@ def test_runs_that_cannot_be_compared_are_refused(sae) -> None:
         concept_of_runs(sae, with_it, elsewhere)
     with pytest.raises(RevelioError, match="trace is empty"):
         concept_of_runs(sae, RunRecorder(1, [1.0, 0.0]).finish({}), without)
+
+
+def test_steps_of_other_sizes_and_runs_of_other_lengths(sae) -> None:
+    """Some nodes shrink the first steps: each is laid on the cells of the smallest."""
+    sae.hook_point = "middle_block.1"
+    with_it, without = torch.zeros(1, 4, 4, D), torch.zeros(1, 4, 4, D)
+    with_it[:, :2, :, 3] = 2.0
+    long_with, long_without = (
+        _run(sae, [side, side.repeat_interleave(2, 1).repeat_interleave(2, 2)]) for side in (with_it, without)
+    )
+    found, _ = concept_of_runs(sae, long_with, long_without, count=1)
+    top = torch.zeros(4, 4)
+    top[:2] = 2.0
+    assert found.features == (3,) and torch.allclose(found.amount[0, 0], top, atol=1e-5)
+    with pytest.raises(RevelioError, match="have 1 and 2 steps"):
+        concept_of_runs(sae, _run(sae, [with_it]), long_without)

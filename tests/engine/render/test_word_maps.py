@@ -101,7 +101,7 @@ def test_one_step_and_some_layers(trace: WordTrace) -> None:
         ({"view": "all"}, "Unknown view 'all'; choose one of whole run"),
         ({"columns": 0}, "asked for 0 columns"),
         ({"opacity": 2.0}, "opacity is 2.0"),
-        ({"role": "uncond"}, "Nothing was recorded for 'uncond'"),
+        ({"role": "uncond"}, "words of 'uncond' are not known"),
         ({"layers": "nowhere"}, "no layer 'nowhere'; this run has input_blocks.1.1"),
         ({"show": "glasses"}, "does not say 'glasses'; it says hat, face"),
     ],

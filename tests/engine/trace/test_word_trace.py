@@ -32,15 +32,19 @@ def test_attentions_of_one_layer_are_averaged() -> None:
 
 def test_asking_for_what_is_not_there() -> None:
     trace = recorded(("cond",))
-    with pytest.raises(RevelioError, match=r"Nothing was recorded for 'uncond'; this run has cond.*CFG 1"):
+    with pytest.raises(
+        RevelioError, match=r"Nothing was recorded for 'uncond'; this run has cond\. At CFG 1"
+    ):
         trace.select("uncond")
     with pytest.raises(RevelioError, match="no layer 'c'; this run has a, b"):
         trace.select("cond", layers=["c"])
     with pytest.raises(RevelioError, match="no step 7; there are 0 to 1"):
         trace.select("cond", step=7)
-    with pytest.raises(RevelioError, match=r"Nothing was recorded for 'uncond'.*Connect that output"):
+    with pytest.raises(RevelioError, match=r"words of 'uncond' are not known, only those of cond: connect"):
         WordTrace(trace.frames, {"cond": ("red", "hat")}, 2).select("uncond")
-    with pytest.raises(RevelioError, match=r"Nothing was recorded for 'uncond'.*has no words"):
+    with pytest.raises(RevelioError, match=r"words of 'cond' are not known, only those of uncond: connect"):
+        WordRecorder(1).finish({"uncond": ()}).select("cond")
+    with pytest.raises(RevelioError, match=r"Nothing was recorded for 'uncond': that prompt has no words"):
         WordTrace(trace.frames, {"cond": ("red", "hat"), "uncond": ()}, 2).select("uncond")
     with pytest.raises(RevelioError, match="No attention to words was recorded"):
         WordRecorder(1).finish({"cond": ("red",)}).select("cond")
@@ -78,3 +82,11 @@ def test_what_the_whole_run_would_take_is_known_after_the_first_step() -> None:
     record(1, 11)
     with pytest.raises(RevelioError, match=r"of this run would take 0\.0 GiB, more than 0\.0; use fewer"):
         record(2, 11)
+
+
+def test_a_single_step_is_bounded_too() -> None:
+    recorder = WordRecorder(1, max_bytes=50)
+    recorder.add("a", 0, 0, 9.0, "cond", (2, 3), torch.zeros(1, 2, 6))
+    recorder.add("b", 0, 0, 9.0, "cond", (2, 3), torch.zeros(1, 2, 6))
+    with pytest.raises(RevelioError, match="use fewer steps, a smaller batch"):
+        recorder.add("c", 0, 0, 9.0, "cond", (2, 3), torch.zeros(1, 2, 6))
