@@ -122,8 +122,8 @@ def sample(
 def pixels_per_cell(model: Any) -> int:
     """How many pixels of the picture a cell of the model's latents is high and wide."""
     latents = model.get_model_object("latent_format")
-    known = OTHER_PIXELS.get(type(latents).__name__)
-    return int(known or getattr(latents, "spacial_downscale_ratio", PIXELS))
+    said = getattr(latents, "spacial_downscale_ratio", PIXELS)
+    return OTHER_PIXELS.get(type(latents).__name__, int(said))
 
 
 def empty_latent(model: Any, height: int, width: int) -> torch.Tensor:
