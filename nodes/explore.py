@@ -98,7 +98,7 @@ class RevelioExplorer(io.ComfyNode):
         compare_image: Any = None,
     ) -> io.NodeOutput:
         from ..comfy_revelio.errors import RevelioError
-        from ..comfy_revelio.host.web.served_traces import EXHIBITS
+        from ..comfy_revelio.host.web.served_traces import SERVED_TRACES
         from ..comfy_revelio.steering.painted_mask import painted_mask
 
         for run in (trace, compare_trace):
@@ -112,9 +112,9 @@ class RevelioExplorer(io.ComfyNode):
         other = None
         if compare_trace is not None:
             beside = _known(sae, compare_trace)
-            other = EXHIBITS.show(compare_trace, beside, _indexes(sae, beside))
+            other = SERVED_TRACES.show(compare_trace, beside, _indexes(sae, beside))
         shown = {
-            "trace": EXHIBITS.show(trace, dictionaries, _indexes(sae, dictionaries)),
+            "trace": SERVED_TRACES.show(trace, dictionaries, _indexes(sae, dictionaries)),
             "images": _pictures(image, "image"),
             "compare_trace": other,
             "compare_images": _pictures(compare_image, "compare_image"),
@@ -125,7 +125,7 @@ class RevelioExplorer(io.ComfyNode):
 
 def _known(sae: SAEHandle | None, trace: Trace) -> dict[str, Dictionary]:
     """The connected dictionary at the places of the trace that were recorded with it."""
-    return {} if sae is None else dict.fromkeys(trace.places_of(sae.dictionary), sae.dictionary)
+    return {} if sae is None else dict.fromkeys(trace.word_positions(sae.dictionary), sae.dictionary)
 
 
 def _of_another(sae: SAEHandle, trace: Trace) -> str:

@@ -169,7 +169,7 @@ class RevelioWordMaps(io.ComfyNode):
         image: Any = None,
     ) -> io.NodeOutput:
         from ..comfy_revelio.host.record.words import pixel_size
-        from ..comfy_revelio.render.match_images import still
+        from ..comfy_revelio.render.match_images import still_image
         from ..comfy_revelio.render.word_maps import word_maps
 
         trace = words.trace_of(latent["samples"])
@@ -185,7 +185,7 @@ class RevelioWordMaps(io.ComfyNode):
             opacity=opacity,
             threshold=threshold,
             edges=edges,
-            image=still(image, item),
+            image=still_image(image, item),
             size=pixel_size(latent["samples"], image, words.pixels),
         )
         figure = shown.figure[None]

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..dictionary import Codes
 from ..errors import RevelioError
 from ..files import tensor_file
-from .records import DictionaryNote, Frame
+from .frames import DictionaryNote, Frame
 
 if TYPE_CHECKING:
     from .trace import Trace
@@ -50,7 +50,7 @@ def save(trace: Trace, path: str | os.PathLike[str]) -> None:
 def load(path: str | os.PathLike[str]) -> Trace:
     from .trace import Trace
 
-    header = probe(path)
+    header = check_file(path)
     table = tensor_file.parse_json(path, header.metadata.get("trace", ""), "description")
     try:
         return _build(Trace, table, tensor_file.read_tensors(path, list(header.tensors)))
@@ -59,7 +59,7 @@ def load(path: str | os.PathLike[str]) -> Trace:
         raise RevelioError(f"{path} is a broken trace ({reason}); save it again from its run.") from None
 
 
-def probe(path: str | os.PathLike[str]) -> tensor_file.Header:
+def check_file(path: str | os.PathLike[str]) -> tensor_file.Header:
     """The checked header of a trace, without its codes; RevelioError when the file is no trace."""
     header = tensor_file.read_header(path)
     if header.metadata.get("format") != FORMAT:

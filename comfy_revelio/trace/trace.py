@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..errors import RevelioError
 from . import ranking, save_load
+from .frames import DictionaryNote, Frame
 from .ranking import FeatureScore
-from .records import DictionaryNote, Frame
 
 if TYPE_CHECKING:
     from ..dictionary import Dictionary
@@ -67,7 +67,7 @@ class Trace:
         self._check_hook_point(name)
         return name
 
-    def places_of(self, dictionary: Dictionary) -> list[str]:
+    def word_positions(self, dictionary: Dictionary) -> list[str]:
         """The recorded places whose codes are of a dictionary: of its sizes, and called as it says.
 
         Where neither it nor the trace says what tells them apart, the only place of its sizes; else none.

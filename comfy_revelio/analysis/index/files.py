@@ -60,7 +60,7 @@ class Examples:
     crops: Tensor
 
 
-def beside(path: str | os.PathLike[str]) -> Path:
+def index_path(path: str | os.PathLike[str]) -> Path:
     """Where the index of a dictionary file lies: NAME.index.safetensors in the same folder."""
     path = Path(path)
     return path.with_name(f"{path.stem}.index.safetensors")
