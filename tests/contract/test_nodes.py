@@ -93,24 +93,23 @@ class TestSchemas:
 
     @pytest.mark.parametrize("node_id", NODES)
     def test_help_page(self, nodes: dict[str, Any], node_id: str) -> None:
-        """Titled like the node, with every input, the common mistake, and pictures that lie beside it."""
+        """What the node is for, its inputs, the common mistake, in this order, and images that lie beside it."""
         schema = nodes[node_id].GET_SCHEMA()
         page = (PAGES / f"{node_id}.md").read_text(encoding="utf-8")
         assert page.startswith(f"# {schema.display_name}\n")
-        assert len(page) > 500
-        assert "\n## Common mistake" in page
-        for item in schema.inputs or []:
-            assert f"**{item.id}**" in page, item.id
-        pictures = re.findall(r"!\[([^\]]*)\]\(([^)]*)\)", page)
-        assert pictures, "the page has no picture"
-        for words, name in pictures:
+        parts = ["## How to use it\n", "## Inputs\n\n<!-- inputs -->\n", "## Common mistake"]
+        found = [page.find(f"\n{part}") for part in parts]
+        assert found[0] > 100 and found == sorted(found)
+        images = re.findall(r"!\[([^\]]*)\]\(([^)]*)\)", page)
+        assert images, "the page has no image"
+        for words, name in images:
             assert words, f"{name} has no words for those who cannot see it"
             assert Path(name).name == name, f"{name} is not beside the page"
-            with Image.open(PAGES / name) as picture:
-                picture.load()
-                assert min(picture.size) >= 60 and max(picture.size) >= 240
+            with Image.open(PAGES / name) as image:
+                image.load()
+                assert min(image.size) >= 60 and max(image.size) >= 240
 
-    def test_no_page_and_no_picture_is_left_over(self) -> None:
+    def test_no_page_and_no_image_is_left_over(self) -> None:
         pages = {file.stem: file.read_text(encoding="utf-8") for file in PAGES.glob("*.md")}
         assert set(pages) == set(NODES)
         for file in PAGES.iterdir():
@@ -141,21 +140,17 @@ class TestSchemas:
             for name, texts in chinese.get(kind, {}).items():
                 assert texts["tooltip"] != english[kind][name]["tooltip"], name
 
-    @pytest.mark.parametrize("node_id", NODES)
-    def test_english_texts_are_those_of_the_nodes(self, nodes: dict[str, Any], node_id: str) -> None:
-        entry, schema = translations("en")[node_id], nodes[node_id].GET_SCHEMA()
-        assert entry["display_name"] == schema.display_name
-        assert entry["description"] == schema.description
-        for item in schema.inputs or []:
-            assert entry["inputs"][item.id]["tooltip"] == item.tooltip
-        for number, item in enumerate(schema.outputs):
-            assert entry["outputs"][str(number)]["tooltip"] == item.tooltip
+    def test_generated_texts_are_those_of_the_schemas(self, nodes: dict[str, Any]) -> None:
+        """The English locale file, the tables of inputs in the help pages, and README's table of nodes."""
+        stale = texts.outdated([node.GET_SCHEMA() for node in nodes.values()])
+        names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
+        assert not stale, f"Out of date: {names}. Run {texts.COMMAND}"
 
-    def test_the_readme_names_every_node(self, nodes: dict[str, Any]) -> None:
-        table = (ROOT / "README.md").read_text(encoding="utf-8")
-        for node in nodes.values():
-            name = node.GET_SCHEMA().display_name.removesuffix(" (Revelio)")
-            assert f"**{name}**" in table, name
+    def test_a_changed_tooltip_makes_the_generated_texts_stale(self, nodes: dict[str, Any]) -> None:
+        schemas = [node.GET_SCHEMA() for node in nodes.values()]
+        (changed,) = (schema for schema in schemas if schema.node_id == "RevelioCollect")
+        changed.inputs[0].tooltip += " And more."
+        assert set(texts.outdated(schemas)) == {texts.ENGLISH, PAGES / "RevelioCollect.md"}
 
 
 class TestStart:
