@@ -15,6 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
+from devtools.texts import COMMAND, ENGLISH, outdated
+
 ROOT = Path(__file__).resolve().parents[2]
 NODES = {
     "RevelioMiniModel": "Revelio/Load",
@@ -93,7 +95,7 @@ class TestSchemas:
 
     @pytest.mark.parametrize("node_id", NODES)
     def test_help_page(self, nodes: dict[str, Any], node_id: str) -> None:
-        """What the node is for, its inputs, the common mistake, in this order, and images that lie beside it."""
+        """What the node is for, how to use it, its inputs, the common mistake; images are beside the page."""
         schema = nodes[node_id].GET_SCHEMA()
         page = (PAGES / f"{node_id}.md").read_text(encoding="utf-8")
         assert page.startswith(f"# {schema.display_name}\n")
@@ -142,15 +144,15 @@ class TestSchemas:
 
     def test_generated_texts_are_those_of_the_schemas(self, nodes: dict[str, Any]) -> None:
         """The English locale file, the tables of inputs in the help pages, and README's table of nodes."""
-        stale = texts.outdated([node.GET_SCHEMA() for node in nodes.values()])
+        stale = outdated([node.GET_SCHEMA() for node in nodes.values()])
         names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
-        assert not stale, f"Out of date: {names}. Run {texts.COMMAND}"
+        assert not stale, f"Out of date: {names}. Run {COMMAND}"
 
     def test_a_changed_tooltip_makes_the_generated_texts_stale(self, nodes: dict[str, Any]) -> None:
         schemas = [node.GET_SCHEMA() for node in nodes.values()]
         (changed,) = (schema for schema in schemas if schema.node_id == "RevelioCollect")
         changed.inputs[0].tooltip += " And more."
-        assert set(texts.outdated(schemas)) == {texts.ENGLISH, PAGES / "RevelioCollect.md"}
+        assert set(outdated(schemas)) == {ENGLISH, PAGES / "RevelioCollect.md"}
 
 
 class TestStart:
