@@ -142,6 +142,18 @@ class TestSchemas:
             for name, texts in chinese.get(kind, {}).items():
                 assert texts["tooltip"] != english[kind][name]["tooltip"], name
 
+    @pytest.mark.parametrize("node_id", NODES)
+    def test_chinese_has_the_numbers_and_choices_of_the_english(
+        self, nodes: dict[str, Any], node_id: str
+    ) -> None:
+        """What is most easily forgotten when an English tooltip changes."""
+        for item in nodes[node_id].GET_SCHEMA().inputs or []:
+            chinese = translations("zh")[node_id]["inputs"][item.id]["tooltip"]
+            choices = [str(choice) for choice in item.as_dict().get("options") or []]
+            expected = [choice for choice in choices if re.search(rf"\b{choice}( =|:)", item.tooltip)]
+            expected += re.findall(r"-?\d+(?:\.\d+)?", item.tooltip)
+            assert [word for word in expected if word not in chinese] == [], item.id
+
     def test_generated_texts_are_those_of_the_schemas(self, nodes: dict[str, Any]) -> None:
         """The English locale file, the tables of inputs in the help pages, and README's table of nodes."""
         stale = outdated([node.GET_SCHEMA() for node in nodes.values()])
