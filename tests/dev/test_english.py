@@ -59,7 +59,6 @@ KEPT = {"what is in the picture"}
 
 NOT_YET = {
     "documents",
-    "workflows",
     "explorer",
     "devtools",
     "lab",
