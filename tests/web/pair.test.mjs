@@ -3,7 +3,16 @@ import test from 'node:test'
 import {createPair} from '../../web/explorer/pair.js'
 import {codesFile, safetensors} from './made.mjs'
 
-const place = (more = {}) => ({name: 'm', roles: ['cond'], items: 2, dictionary: 'abc', labels: {}, concepts: [], missing: '', ...more})
+const place = (more = {}) => ({
+  name: 'm',
+  roles: ['cond'],
+  items: 2,
+  dictionary: 'abc',
+  labels: {},
+  concepts: [],
+  missing: '',
+  ...more,
+})
 const question = item => `hook_point=m&role=cond&item=${item}`
 const CODES = {0: codesFile([[[1], [0]]], 1, 2), 1: codesFile([[[5], [0]]], 1, 2)}
 const EMPTY = safetensors({maps: new Int16Array(0), scale: new Float32Array(0)}, {maps: [0, 1, 1, 2]})
@@ -16,14 +25,18 @@ function server(broken = {}, places = {}) {
     const known = Object.entries(broken).find(([part]) => path.includes(part))
     if (known) return new Response(JSON.stringify({error: known[1][1]}), {status: known[1][0]})
     const [, key, what] = /traces\/(\w+)(?:\/(\w+))?/.exec(path)
-    if (!what) return new Response(JSON.stringify({key, total_steps: 1, sigmas: [1, 0], places: [places[key] ?? place()]}))
+    if (!what)
+      return new Response(
+        JSON.stringify({key, total_steps: 1, sigmas: [1, 0], places: [places[key] ?? place()]}),
+      )
     return new Response(what === 'codes' ? CODES[path.at(-1)] : EMPTY)
   }
   return {asked, fetch}
 }
 
 test('both runs show the same picture of the batch, or the only one', async () => {
-  const {asked, fetch} = server(), pair = createPair(fetch)
+  const {asked, fetch} = server(),
+    pair = createPair(fetch)
   assert.deepEqual(await pair.open('a', 'b'), [])
   const {codes, beside, problems} = await pair.look('m', 'cond', 1)
   assert.ok(codes && beside)
@@ -37,7 +50,10 @@ test('both runs show the same picture of the batch, or the only one', async () =
 
 test('what fails of the second run leaves the first', async () => {
   const cases = [
-    ['/b/codes', 400, false], ['/b/concepts', 500, false], ['/b/codes', 404, true], ['/b/concepts', 404, true],
+    ['/b/codes', 400, false],
+    ['/b/concepts', 500, false],
+    ['/b/codes', 404, true],
+    ['/b/concepts', 404, true],
   ]
   for (const [part, status, gone] of cases) {
     const pair = createPair(server({[part]: [status, 'Broken.']}).fetch)
@@ -58,10 +74,15 @@ test('concepts that fail leave the codes; a run that is gone is closed', async (
   await pair.open('a', '')
   const seen = await pair.look('m', 'cond', 0)
   assert.ok(seen.codes)
-  assert.deepEqual([seen.presence, seen.problems], [null, [{second: false, gone: false, sentence: 'Of another size.'}]])
+  assert.deepEqual(
+    [seen.presence, seen.problems],
+    [null, [{second: false, gone: false, sentence: 'Of another size.'}]],
+  )
   const gone = createPair(server({'/a/codes': [404, 'Gone.']}).fetch)
   await gone.open('a', 'b')
-  assert.deepEqual((await gone.look('m', 'cond', 0)).problems, [{second: false, gone: true, sentence: 'Gone.'}])
+  assert.deepEqual((await gone.look('m', 'cond', 0)).problems, [
+    {second: false, gone: true, sentence: 'Gone.'},
+  ])
   assert.deepEqual([gone.first, gone.second], [null, null])
 })
 
@@ -71,12 +92,22 @@ test('without its SAE a run is not asked for concepts, and another SAE is not co
   await pair.open('a', 'b')
   const seen = await pair.look('m', 'cond', 0)
   assert.deepEqual([seen.presence, seen.beside, seen.problems], [null, null, []])
-  assert.deepEqual(asked.filter(path => path.includes('?')), [`/revelio/traces/a/codes?${question(0)}`])
+  assert.deepEqual(
+    asked.filter(path => path.includes('?')),
+    [`/revelio/traces/a/codes?${question(0)}`],
+  )
 })
 
 test('a slower earlier call does not win', async () => {
-  const held = {}, {fetch} = server()
-  const pair = createPair(path => (path.endsWith('/a') || path.includes('/b/codes') ? new Promise(go => { held[path] = () => go(fetch(path)) }) : fetch(path)))
+  const held = {},
+    {fetch} = server()
+  const pair = createPair(path =>
+    path.endsWith('/a') || path.includes('/b/codes')
+      ? new Promise(go => {
+          held[path] = () => go(fetch(path))
+        })
+      : fetch(path),
+  )
   const early = pair.open('a', '')
   assert.deepEqual(await pair.open('b', ''), [])
   held['/revelio/traces/a']()

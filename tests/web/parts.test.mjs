@@ -4,7 +4,15 @@ import {choiceText, parseChoice, withChosen} from '../../web/explorer/choice.js'
 import {entryOf, heatColour, heatPixels, percent, written} from '../../web/explorer/colour.js'
 import {findSubjects} from '../../web/explorer/find.js'
 import {Labels, builtIn, userShelf} from '../../web/explorer/labels.js'
-import {boxBetween, cellsIn, paintedOf, paintedShare, paintedText, stroke, unpainted} from '../../web/explorer/region.js'
+import {
+  boxBetween,
+  cellsIn,
+  paintedOf,
+  paintedShare,
+  paintedText,
+  stroke,
+  unpainted,
+} from '../../web/explorer/region.js'
 import {Run, openRun} from '../../web/explorer/run.js'
 import {openExamples} from '../../web/explorer/examples.js'
 import {initialState, keptOf, trusted} from '../../web/explorer/store.js'
@@ -19,7 +27,10 @@ test('heat is that of the figures: dark violet to pale yellow, blue below 0, cle
   assert.deepEqual(at(-1), [206, 240, 244, 255])
   assert.equal(at(0)[3], 0)
   assert.equal(entryOf(7), entryOf(1))
-  const light = [...Array(20).keys()].map(i => { const [r, g, b] = heatColour(i / 19); return 0.2126 * r + 0.7152 * g + 0.0722 * b })
+  const light = [...Array(20).keys()].map(i => {
+    const [r, g, b] = heatColour(i / 19)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+  })
   light.slice(1).forEach((value, i) => assert.ok(value > light[i]))
 })
 
@@ -30,12 +41,16 @@ test('numbers are short', () => {
 
 test('a click takes a small box inside the picture', () => {
   const box = boxBetween(0.02, 0.5, 0.02, 0.5, 0.1)
-  assert.deepEqual([box.left, box.top, box.bottom].map(side => Number(side.toFixed(3))), [0, 0.45, 0.55])
+  assert.deepEqual(
+    [box.left, box.top, box.bottom].map(side => Number(side.toFixed(3))),
+    [0, 0.45, 0.55],
+  )
   assert.deepEqual(boxBetween(0.8, 0.9, 0.2, 0.1, 0.1), {left: 0.2, right: 0.8, top: 0.1, bottom: 0.9})
 })
 
 test('cells of a box on grids that are not square', () => {
-  const cells = (box, height, width) => [...cellsIn(box, height, width)].flatMap((cell, at) => (cell ? [at] : []))
+  const cells = (box, height, width) =>
+    [...cellsIn(box, height, width)].flatMap((cell, at) => (cell ? [at] : []))
   assert.deepEqual(cells({left: 0, top: 0, right: 0.5, bottom: 1}, 2, 4), [0, 1, 4, 5])
   assert.deepEqual(cells({left: 0.4, top: 0.4, right: 0.42, bottom: 0.42}, 2, 2), [0])
   assert.deepEqual(cells({left: 0.99, top: 0.99, right: 1, bottom: 1}, 3, 2), [5])
@@ -58,17 +73,47 @@ test('a painted region survives as text', () => {
 
 test('a choice is written as the nodes read it', () => {
   const chosen = parseChoice('glasses:-4, 1203:-1.5, red hair ; ratio 2:1:0.5')
-  assert.deepEqual(chosen.map(({name, strength}) => [name, strength]), [['glasses', -4], ['1203', -1.5], ['red hair', 1], ['ratio 2:1', 0.5]])
+  assert.deepEqual(
+    chosen.map(({name, strength}) => [name, strength]),
+    [
+      ['glasses', -4],
+      ['1203', -1.5],
+      ['red hair', 1],
+      ['ratio 2:1', 0.5],
+    ],
+  )
   assert.equal(choiceText(parseChoice(choiceText(chosen))), choiceText(chosen))
-  assert.equal(choiceText(withChosen(chosen, 'glasses', 2)), 'glasses:2, 1203:-1.5, red hair:1, ratio 2:1:0.5')
+  assert.equal(
+    choiceText(withChosen(chosen, 'glasses', 2)),
+    'glasses:2, 1203:-1.5, red hair:1, ratio 2:1:0.5',
+  )
   assert.equal(choiceText(withChosen(withChosen([], '7', -4), '7', null)), '')
 })
 
-const PLACE = {name: 'middle_block.1', features: 40, roles: ['uncond', 'cond'], labels: {'red hair': [7, 3], glasses: [3, 9]}, concepts: [{name: 'sunglasses', features: [3]}, {name: 'glasses', features: [3, 9]}]}
-const shelf = () => { const files = {}; return {files, load: async name => files[name] ?? null, save: async (name, text) => { files[name] = text }} }
+const PLACE = {
+  name: 'middle_block.1',
+  features: 40,
+  roles: ['uncond', 'cond'],
+  labels: {'red hair': [7, 3], glasses: [3, 9]},
+  concepts: [
+    {name: 'sunglasses', features: [3]},
+    {name: 'glasses', features: [3, 9]},
+  ],
+}
+const shelf = () => {
+  const files = {}
+  return {
+    files,
+    load: async name => files[name] ?? null,
+    save: async (name, text) => {
+      files[name] = text
+    },
+  }
+}
 
 test('labels are kept for each dictionary', async () => {
-  const kept = shelf(), labels = new Labels(kept)
+  const kept = shelf(),
+    labels = new Labels(kept)
   await labels.open('abc')
   assert.equal(labels.of(PLACE, 3), 'glasses')
   await labels.set(3, '  frames ')
@@ -85,31 +130,49 @@ test('labels are kept for each dictionary', async () => {
 })
 
 test('two explorers keep each other’s names', async () => {
-  const kept = shelf(), [one, two] = [new Labels(kept), new Labels(kept)]
+  const kept = shelf(),
+    [one, two] = [new Labels(kept), new Labels(kept)]
   await Promise.all([one.open('abc'), two.open('abc')])
   await Promise.all([one.set(3, 'frames'), two.set(9, 'nose')])
   await one.set(4, 'ear')
   const later = new Labels(kept)
   await later.open('abc')
-  assert.deepEqual(later.own, [[3, 'frames'], [4, 'ear'], [9, 'nose']])
+  assert.deepEqual(later.own, [
+    [3, 'frames'],
+    [4, 'ear'],
+    [9, 'nose'],
+  ])
 })
 
 test('names that cannot be read are not overwritten', async () => {
   const user = {status: 200, text: '{"3": "frames"}', saved: 0}
-  const labels = new Labels(userShelf({
-    getUserData: async () => new Response(user.status === 200 ? user.text : '', {status: user.status}),
-    storeUserData: async (file, text) => { user.saved++; user.text = text },
-  }))
-  for (const [status, text] of [[500, user.text], [403, user.text], [200, '{"3": "fra'], [200, '[]']]) {
+  const labels = new Labels(
+    userShelf({
+      getUserData: async () => new Response(user.status === 200 ? user.text : '', {status: user.status}),
+      storeUserData: async (file, text) => {
+        user.saved++
+        user.text = text
+      },
+    }),
+  )
+  for (const [status, text] of [
+    [500, user.text],
+    [403, user.text],
+    [200, '{"3": "fra'],
+    [200, '[]'],
+  ]) {
     Object.assign(user, {status, text})
     await assert.rejects(labels.open('abc'))
     await assert.rejects(labels.set(9, 'nose'))
   }
   assert.deepEqual([user.saved, labels.own], [0, []])
   Object.assign(user, {status: 200, text: '{"3": "frames"}'})
-  await labels.open('abc')  // the same dictionary: read now that it can be
+  await labels.open('abc') // the same dictionary: read now that it can be
   await labels.set(9, 'nose')
-  assert.deepEqual(labels.own, [[3, 'frames'], [9, 'nose']])
+  assert.deepEqual(labels.own, [
+    [3, 'frames'],
+    [9, 'nose'],
+  ])
   user.status = 404
   await labels.open('other')
   assert.deepEqual(labels.own, [])
@@ -131,39 +194,79 @@ test('search by number, concept, label and own name', async () => {
 })
 
 test('what a stranger’s workflow holds is checked', () => {
-  const state = {...initialState(), place: 'x', step: 4, subject: {kind: 'concept', name: 'glasses'}, region: {left: 0, top: 0, right: 1, bottom: 1}}
+  const state = {
+    ...initialState(),
+    place: 'x',
+    step: 4,
+    subject: {kind: 'concept', name: 'glasses'},
+    region: {left: 0, top: 0, right: 1, bottom: 1},
+  }
   assert.deepEqual(trusted(JSON.parse(JSON.stringify(keptOf(state)))), keptOf(state))
-  assert.deepEqual(trusted({place: 5, step: 'x', subject: {kind: 'feature', feature: 1.5}, region: {left: -3}, chosen: 'x'}), {})
+  assert.deepEqual(
+    trusted({place: 5, step: 'x', subject: {kind: 'feature', feature: 1.5}, region: {left: -3}, chosen: 'x'}),
+    {},
+  )
   assert.deepEqual(trusted(null), {})
 })
 
 const examplesFile = () =>
-  safetensors({crops: Uint8Array.from({length: 2 * 2 * 2 * 3}, (_, at) => at), value: new Float32Array([2, 0.5])}, {crops: [2, 2, 2, 3]}, {label: 'hat', by: 'captions', score: '3.1'})
+  safetensors(
+    {crops: Uint8Array.from({length: 2 * 2 * 2 * 3}, (_, at) => at), value: new Float32Array([2, 0.5])},
+    {crops: [2, 2, 2, 3]},
+    {label: 'hat', by: 'captions', score: '3.1'},
+  )
 
 test('crops of an index become pixels', () => {
   const found = openExamples(examplesFile())
-  assert.deepEqual([found.side, found.values, found.label, found.by, found.score], [2, [2, 0.5], 'hat', 'captions', '3.1'])
+  assert.deepEqual(
+    [found.side, found.values, found.label, found.by, found.score],
+    [2, [2, 0.5], 'hat', 'captions', '3.1'],
+  )
   assert.deepEqual([...found.crops[1]], [12, 13, 14, 255, 15, 16, 17, 255, 18, 19, 20, 255, 21, 22, 23, 255])
-  const none = openExamples(safetensors({crops: new Uint8Array(), value: new Float32Array(2)}, {crops: [2, 0, 0, 3]}))
+  const none = openExamples(
+    safetensors({crops: new Uint8Array(), value: new Float32Array(2)}, {crops: [2, 0, 0, 3]}),
+  )
   assert.deepEqual([none.crops, none.label], [[], ''])
 })
 
 test('a run is fetched part by part, once, and a refusal is told', async () => {
   const asked = []
-  const info = {key: 'k', total_steps: 1, sigmas: [1, 0], places: [{...PLACE, name: 'output_blocks.10.1'}, {...PLACE, name: 'output_blocks.2.1'}, {...PLACE, neighbours: true, examples: true}]}
+  const info = {
+    key: 'k',
+    total_steps: 1,
+    sigmas: [1, 0],
+    places: [
+      {...PLACE, name: 'output_blocks.10.1'},
+      {...PLACE, name: 'output_blocks.2.1'},
+      {...PLACE, neighbours: true, examples: true},
+    ],
+  }
   const answers = {
     '/revelio/traces/k': JSON.stringify(info),
     '/revelio/traces/k/codes?hook_point=middle_block.1&role=cond&item=0': codesFile([[[1], [0]]], 1, 2),
-    '/revelio/traces/k/concepts?hook_point=middle_block.1&role=cond&item=0': safetensors({maps: new Int16Array(4), scale: new Float32Array(2)}, {maps: [2, 1, 1, 2]}),
+    '/revelio/traces/k/concepts?hook_point=middle_block.1&role=cond&item=0': safetensors(
+      {maps: new Int16Array(4), scale: new Float32Array(2)},
+      {maps: [2, 1, 1, 2]},
+    ),
     '/revelio/traces/k/examples?hook_point=middle_block.1&feature=3': examplesFile(),
-    '/revelio/traces/k/neighbours?hook_point=middle_block.1&feature=3': '{"neighbours":[{"feature":9,"cosine":0.5}]}',
+    '/revelio/traces/k/neighbours?hook_point=middle_block.1&feature=3':
+      '{"neighbours":[{"feature":9,"cosine":0.5}]}',
   }
-  const fetch = async path => { asked.push(path); return path in answers ? new Response(answers[path]) : new Response('{"error":"Gone."}', {status: 404}) }
+  const fetch = async path => {
+    asked.push(path)
+    return path in answers ? new Response(answers[path]) : new Response('{"error":"Gone."}', {status: 404})
+  }
   const run = await openRun('k', fetch)
   assert.equal(asked.length, 1)
-  assert.deepEqual(run.info.places.map(({name}) => name), ['middle_block.1', 'output_blocks.2.1', 'output_blocks.10.1'])
+  assert.deepEqual(
+    run.info.places.map(({name}) => name),
+    ['middle_block.1', 'output_blocks.2.1', 'output_blocks.10.1'],
+  )
   assert.deepEqual(run.info.places[0].roles, ['cond', 'uncond'])
-  const [a, b] = await Promise.all([run.codes('middle_block.1', 'cond', 0), run.codes('middle_block.1', 'cond', 0)])
+  const [a, b] = await Promise.all([
+    run.codes('middle_block.1', 'cond', 0),
+    run.codes('middle_block.1', 'cond', 0),
+  ])
   assert.equal(a, b)
   assert.equal(asked.length, 2)
   assert.deepEqual((await run.presence('middle_block.1', 'cond', 0)).names, ['sunglasses', 'glasses'])

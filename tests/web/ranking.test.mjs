@@ -7,8 +7,18 @@ import {codesFile, safetensors} from './made.mjs'
 
 // 2 steps, 2 by 2 cells; feature 0 sits in the first cell, 1 is everywhere and stronger, 2 sits elsewhere, 3 comes late
 const DENSE = [
-  [[2, 3, 0, 0], [0, 3, 0, 0], [0, 3, 5, 0], [0, 3, 0, 0]],
-  [[2, 3, 0, 9], [0, 3, 0, 0], [0, 3, 5, 0], [0, 3, 0, 0]],
+  [
+    [2, 3, 0, 0],
+    [0, 3, 0, 0],
+    [0, 3, 5, 0],
+    [0, 3, 0, 0],
+  ],
+  [
+    [2, 3, 0, 9],
+    [0, 3, 0, 0],
+    [0, 3, 5, 0],
+    [0, 3, 0, 0],
+  ],
 ]
 const FIRST = Uint8Array.of(1, 0, 0, 0)
 const codes = openCodes(codesFile(DENSE, 2, 2))
@@ -32,7 +42,10 @@ test('over all steps means are of all steps', () => {
 
 test('the whole picture is ranked by activation alone', () => {
   const all = Uint8Array.of(1, 1, 1, 1)
-  assert.deepEqual(rankFeatures(codes, all, 0, 2).map(({feature}) => feature), [1, 2])
+  assert.deepEqual(
+    rankFeatures(codes, all, 0, 2).map(({feature}) => feature),
+    [1, 2],
+  )
 })
 
 test('features below 0 in the region are not active there', () => {
@@ -42,26 +55,41 @@ test('features below 0 in the region are not active there', () => {
 
 test('concepts that are here, and no traces of others', () => {
   const maps = Int16Array.from([900, 0, 0, 0, 800, 800, 800, 800, 10, 0, 0, 0])
-  const presence = openPresence(safetensors({maps, scale: Float32Array.of(0.001, 0.001, 0.001)}, {maps: [3, 1, 2, 2]}), ['glasses', 'pink skin', 'hat'])
+  const presence = openPresence(
+    safetensors({maps, scale: Float32Array.of(0.001, 0.001, 0.001)}, {maps: [3, 1, 2, 2]}),
+    ['glasses', 'pink skin', 'hat'],
+  )
   const ranked = rankConcepts(presence, FIRST, 0, 4)
-  assert.deepEqual(ranked.map(({name}) => name), ['glasses'])
+  assert.deepEqual(
+    ranked.map(({name}) => name),
+    ['glasses'],
+  )
   near(ranked[0].here, 0.9)
   const everywhere = rankConcepts(presence, Uint8Array.of(1, 1, 1, 1), 0, 4)
-  assert.deepEqual(everywhere.map(({name}) => name), ['glasses', 'pink skin'])
+  assert.deepEqual(
+    everywhere.map(({name}) => name),
+    ['glasses', 'pink skin'],
+  )
 })
 
 /** Concepts on 2 by 2 cells at one step, in thousandths of their usual amount. */
 const present = concepts => {
-  const names = Object.keys(concepts), maps = Int16Array.from(Object.values(concepts).flat())
+  const names = Object.keys(concepts),
+    maps = Int16Array.from(Object.values(concepts).flat())
   const scale = new Float32Array(names.length).fill(0.001)
   return openPresence(safetensors({maps, scale}, {maps: [names.length, 1, 2, 2]}), names)
 }
 const ALL = Uint8Array.of(1, 1, 1, 1)
-const told = (presence, inside, count = 4) => rankConcepts(presence, inside, 0, count).map(({name, like}) => [name, ...like])
+const told = (presence, inside, count = 4) =>
+  rankConcepts(presence, inside, 0, count).map(({name, like}) => [name, ...like])
 
 test('of one kind there is only what can be told', () => {
   const presence = present({
-    'red hair': [700, 100, 0, 0], 'blue hair': [800, 100, 0, 0], hat: [750, 0, 0, 0], 'green hair': [500, 0, 0, 0], 'Black Hair': [650, 0, 0, 0],
+    'red hair': [700, 100, 0, 0],
+    'blue hair': [800, 100, 0, 0],
+    hat: [750, 0, 0, 0],
+    'green hair': [500, 0, 0, 0],
+    'Black Hair': [650, 0, 0, 0],
   })
   for (const inside of [ALL, FIRST]) {
     const found = Object.fromEntries(told(presence, inside).map(([name, ...like]) => [name, like.sort()]))
@@ -72,6 +100,11 @@ test('of one kind there is only what can be told', () => {
 })
 
 test('of one kind at two places there are both', () => {
-  const presence = present({'red hat': [900, 0, 0, 100], 'blue hat': [100, 0, 0, 600], sunglasses: [0, 500, 0, 0], glasses: [0, 450, 0, 0]})
+  const presence = present({
+    'red hat': [900, 0, 0, 100],
+    'blue hat': [100, 0, 0, 600],
+    sunglasses: [0, 500, 0, 0],
+    glasses: [0, 450, 0, 0],
+  })
   assert.deepEqual(told(presence, ALL), [['red hat'], ['blue hat'], ['sunglasses'], ['glasses']])
 })

@@ -18,7 +18,8 @@ export function parseChoice(text) {
 }
 
 /** @param {Chosen[]} chosen */
-export const choiceText = chosen => chosen.map(({name, strength}) => `${name}:${Number(strength.toFixed(2))}`).join(', ')
+export const choiceText = chosen =>
+  chosen.map(({name, strength}) => `${name}:${Number(strength.toFixed(2))}`).join(', ')
 
 /**
  * A choice with one entry changed, added (at the end), or taken away (strength null).

@@ -34,9 +34,10 @@ export function openCodes(buffer) {
     sigmas: /** @type {Float32Array} */ (tensors.sigmas),
     starts: /** @type {Int32Array} */ (tensors.starts),
     // 16 bits hold unsigned cell numbers, which the file format's plain types cannot say
-    tokens: tokens instanceof Int16Array
-      ? new Uint16Array(tokens.buffer, tokens.byteOffset, tokens.length)
-      : /** @type {Int32Array} */ (tokens),
+    tokens:
+      tokens instanceof Int16Array
+        ? new Uint16Array(tokens.buffer, tokens.byteOffset, tokens.length)
+        : /** @type {Int32Array} */ (tokens),
     values: /** @type {Int16Array} */ (tensors.values),
     scale: /** @type {Float32Array} */ (tensors.scale),
     bytes: buffer.byteLength,
@@ -54,7 +55,8 @@ export function mapOf(codes, feature, step, out = new Float32Array(codes.height 
   const {starts, tokens, values, scale} = codes
   const at = feature * codes.steps.length + step
   out.fill(0)
-  for (let entry = starts[at]; entry < starts[at + 1]; entry++) out[tokens[entry]] = values[entry] * scale[feature]
+  for (let entry = starts[at]; entry < starts[at + 1]; entry++)
+    out[tokens[entry]] = values[entry] * scale[feature]
   return out
 }
 
@@ -71,8 +73,10 @@ export const peakOf = (codes, feature) => codes.scale[feature] * LEVELS
  * @param {number} feature
  */
 export function curveOf(codes, feature) {
-  const count = codes.steps.length, cells = codes.height * codes.width
-  const means = new Float32Array(count), shares = new Float32Array(count)
+  const count = codes.steps.length,
+    cells = codes.height * codes.width
+  const means = new Float32Array(count),
+    shares = new Float32Array(count)
   for (let step = 0; step < count; step++) {
     const at = feature * count + step
     let sum = 0

@@ -2,12 +2,22 @@
 
 /** Position and colour; equal steps of value look like equal steps of brightness. */
 const HEAT = /** @type {[number, number[]][]} */ ([
-  [0, [44, 26, 120]], [0.12, [98, 22, 152]], [0.254, [158, 30, 148]], [0.388, [208, 58, 112]],
-  [0.537, [238, 106, 70]], [0.697, [250, 160, 48]], [0.858, [250, 212, 76]], [1, [252, 250, 190]],
+  [0, [44, 26, 120]],
+  [0.12, [98, 22, 152]],
+  [0.254, [158, 30, 148]],
+  [0.388, [208, 58, 112]],
+  [0.537, [238, 106, 70]],
+  [0.697, [250, 160, 48]],
+  [0.858, [250, 212, 76]],
+  [1, [252, 250, 190]],
 ])
 const COLD = /** @type {[number, number[]][]} */ ([
-  [0, [20, 34, 92]], [0.211, [28, 72, 150]], [0.423, [34, 118, 190]], [0.631, [64, 166, 212]],
-  [0.827, [130, 208, 228]], [1, [206, 240, 244]],
+  [0, [20, 34, 92]],
+  [0.211, [28, 72, 150]],
+  [0.423, [34, 118, 190]],
+  [0.631, [64, 166, 212]],
+  [0.827, [130, 208, 228]],
+  [1, [206, 240, 244]],
 ])
 /** Below 1, so that weak activity is still seen. */
 const ALPHA_CURVE = 0.5
@@ -20,8 +30,12 @@ const LITTLE = new Uint8Array(new Uint32Array([1]).buffer)[0] === 1
  * @param {[number, number[]][]} [ramp]
  */
 export function heatColour(value, ramp = HEAT) {
-  const upper = Math.max(1, ramp.findIndex(([position]) => position >= value))
-  const [low, from] = ramp[upper - 1], [high, to] = ramp[upper]
+  const upper = Math.max(
+    1,
+    ramp.findIndex(([position]) => position >= value),
+  )
+  const [low, from] = ramp[upper - 1],
+    [high, to] = ramp[upper]
   const share = Math.min(1, Math.max(0, (value - low) / (high - low)))
   return from.map((channel, i) => Math.round(channel + (to[i] - channel) * share))
 }
@@ -32,7 +46,10 @@ export function heatColour(value, ramp = HEAT) {
  */
 export function heatPixels(opacity) {
   const table = new Uint32Array(2 * ENTRIES)
-  for (const [start, ramp] of /** @type {const} */ ([[0, HEAT], [ENTRIES, COLD]])) {
+  for (const [start, ramp] of /** @type {const} */ ([
+    [0, HEAT],
+    [ENTRIES, COLD],
+  ])) {
     for (let i = 0; i < ENTRIES; i++) {
       const value = i / (ENTRIES - 1)
       const [red, green, blue] = heatColour(value, ramp)

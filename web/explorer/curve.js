@@ -7,14 +7,17 @@
  */
 export function drawCurve(canvas, values, step) {
   const ratio = window.devicePixelRatio || 1
-  const width = Math.round((canvas.clientWidth || 200) * ratio), height = Math.round((canvas.clientHeight || 40) * ratio)
+  const width = Math.round((canvas.clientWidth || 200) * ratio),
+    height = Math.round((canvas.clientHeight || 40) * ratio)
   Object.assign(canvas, {width, height})
   const context = canvas.getContext('2d')
   if (!context || !values.length) return
-  const top = Math.max(...values, 1e-9), low = Math.min(...values, 0)
+  const top = Math.max(...values, 1e-9),
+    low = Math.min(...values, 0)
   const edge = 8 * ratio
   const x = (/** @type {number} */ at) => edge + (at / Math.max(1, values.length - 1)) * (width - 2 * edge)
-  const y = (/** @type {number} */ value) => height - 3 * ratio - ((value - low) / (top - low)) * (height - 8 * ratio)
+  const y = (/** @type {number} */ value) =>
+    height - 3 * ratio - ((value - low) / (top - low)) * (height - 8 * ratio)
   context.strokeStyle = context.fillStyle = '#f0924a'
   context.lineWidth = 1.75 * ratio
   context.lineJoin = 'round'

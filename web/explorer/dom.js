@@ -64,4 +64,8 @@ export function icon(name) {
  * @param {() => void} onclick
  */
 export const iconButton = (name, title, onclick) =>
-  el('button', {class: 'rv-button rv-square', type: 'button', title, 'aria-label': title, onclick}, icon(name))
+  el(
+    'button',
+    {class: 'rv-button rv-square', type: 'button', title, 'aria-label': title, onclick},
+    icon(name),
+  )

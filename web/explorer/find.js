@@ -18,7 +18,8 @@ export function findSubjects(text, place, labels, count) {
   if (!wanted) return []
   /** @type {Subject[]} */
   const found = []
-  if (/^\d+$/.test(wanted) && Number(wanted) < place.features) found.push({kind: 'feature', feature: Number(wanted)})
+  if (/^\d+$/.test(wanted) && Number(wanted) < place.features)
+    found.push({kind: 'feature', feature: Number(wanted)})
   for (const {name} of place.concepts) if (matches(name, wanted)) found.push({kind: 'concept', name})
   const features = new Set()
   for (const [feature, label] of labels.own) if (matches(label, wanted)) features.add(feature)

@@ -23,6 +23,8 @@ export function createFull(host, view, t) {
       dialog.showModal()
       view.focus({preventScroll: true})
     },
-    close() { if (dialog.open) dialog.close() },
+    close() {
+      if (dialog.open) dialog.close()
+    },
   }
 }

@@ -67,7 +67,8 @@ export class Labels {
    * @param {string} label
    */
   set(feature, label) {
-    const dictionary = this._dictionary, text = label.trim().slice(0, LONGEST)
+    const dictionary = this._dictionary,
+      text = label.trim().slice(0, LONGEST)
     const done = turn.then(async () => {
       const kept = await this._kept(dictionary)
       if (text) kept[feature] = text
@@ -85,8 +86,9 @@ export class Labels {
    * @returns {Promise<Record<string, unknown>>}
    */
   async _kept(dictionary) {
-    const kept = JSON.parse(await this._shelf.load(fileOf(dictionary)) || '{}')
-    if (typeof kept !== 'object' || kept === null || Array.isArray(kept)) throw new Error('The file holds no names.')
+    const kept = JSON.parse((await this._shelf.load(fileOf(dictionary))) || '{}')
+    if (typeof kept !== 'object' || kept === null || Array.isArray(kept))
+      throw new Error('The file holds no names.')
     return kept
   }
 
@@ -94,7 +96,8 @@ export class Labels {
   _take(kept) {
     this._own = new Map()
     for (const [feature, label] of Object.entries(kept)) {
-      if (/^\d+$/.test(feature) && typeof label === 'string') this._own.set(Number(feature), label.slice(0, LONGEST))
+      if (/^\d+$/.test(feature) && typeof label === 'string')
+        this._own.set(Number(feature), label.slice(0, LONGEST))
     }
     this._read = true
   }
@@ -114,7 +117,8 @@ const fileOf = dictionary => `revelio/labels_${dictionary}.json`
  * @param {number} feature
  */
 export function builtIn(place, feature) {
-  let best = '', rank = Infinity
+  let best = '',
+    rank = Infinity
   for (const [label, features] of Object.entries(place?.labels ?? {})) {
     const at = features.indexOf(feature)
     if (at >= 0 && at < rank) [best, rank] = [label, at]

@@ -27,7 +27,8 @@ export function fitExplorer(node) {
     fetch: path => api.fetchApi(path),
     shelf: userShelf(api),
     t: translate,
-    toast: (severity, detail) => app.extensionManager.toast.add({severity, summary: 'Revelio', detail, life: 5000}),
+    toast: (severity, detail) =>
+      app.extensionManager.toast.add({severity, summary: 'Revelio', detail, life: 5000}),
     queue: () => void app.queuePrompt(0),
     target: () => steeredNode(node),
     keep: state => keep(node, state),
@@ -36,11 +37,13 @@ export function fitExplorer(node) {
   const full = createFull(host, view.element, translate)
   host.append(view.element)
   for (const kind of ['pointerdown', 'dblclick', 'contextmenu', 'paste', 'copy']) {
-    host.addEventListener(kind, event => event.stopPropagation())  // the graph must not drag the node by it
+    host.addEventListener(kind, event => event.stopPropagation()) // the graph must not drag the node by it
   }
 
   const widget = /** @type {any} */ (node).addDOMWidget('explorer', 'revelio_explorer', host, {
-    serialize: false, hideOnZoom: false, getMinHeight: () => LEAST_HEIGHT,
+    serialize: false,
+    hideOnZoom: false,
+    getMinHeight: () => LEAST_HEIGHT,
   })
   widget.serialize = false
   for (const name of ['chosen', 'hook_point', 'painted']) hide(node, name)
@@ -76,7 +79,11 @@ export function fitExplorer(node) {
  */
 function keep(node, state) {
   node.properties[VIEW] = /** @type {any} */ (keptOf(state))
-  const texts = {chosen: choiceText(state.chosen), hook_point: state.chosen.length ? state.chosenPlace : '', painted: paintedText(state.painted)}
+  const texts = {
+    chosen: choiceText(state.chosen),
+    hook_point: state.chosen.length ? state.chosenPlace : '',
+    painted: paintedText(state.painted),
+  }
   for (const [name, text] of Object.entries(texts)) {
     const widget = input(node, name)
     if (widget && widget.value !== text) {
@@ -138,11 +145,24 @@ function steeredNode(node, depth = 0) {
  * @returns {import('./view.js').Shown}
  */
 function addressed(shown) {
-  const key = (/** @type {unknown} */ value) => (typeof value === 'string' && /^[0-9a-f]{32}$/.test(value) ? value : '')
-  const urls = (/** @type {any} */ files) => (Array.isArray(files) ? files : []).map(({filename, subfolder, type}) =>
-    api.apiURL(`/view?${new URLSearchParams({filename: String(filename), subfolder: String(subfolder), type: String(type)})}`))
-  const remarks = (Array.isArray(shown?.warnings) ? shown.warnings : []).filter((/** @type {unknown} */ text) => typeof text === 'string')
-  return {trace: key(shown?.trace), images: urls(shown?.images), compareTrace: key(shown?.compare_trace), compareImages: urls(shown?.compare_images), remarks}
+  const key = (/** @type {unknown} */ value) =>
+    typeof value === 'string' && /^[0-9a-f]{32}$/.test(value) ? value : ''
+  const urls = (/** @type {any} */ files) =>
+    (Array.isArray(files) ? files : []).map(({filename, subfolder, type}) =>
+      api.apiURL(
+        `/view?${new URLSearchParams({filename: String(filename), subfolder: String(subfolder), type: String(type)})}`,
+      ),
+    )
+  const remarks = (Array.isArray(shown?.warnings) ? shown.warnings : []).filter(
+    (/** @type {unknown} */ text) => typeof text === 'string',
+  )
+  return {
+    trace: key(shown?.trace),
+    images: urls(shown?.images),
+    compareTrace: key(shown?.compare_trace),
+    compareImages: urls(shown?.compare_images),
+    remarks,
+  }
 }
 
 /**

@@ -24,8 +24,12 @@ export function createPair(fetch) {
   let turn = 0
 
   return {
-    get first() { return first },
-    get second() { return second },
+    get first() {
+      return first
+    },
+    get second() {
+      return second
+    },
 
     close() {
       turn++
@@ -40,7 +44,10 @@ export function createPair(fetch) {
      */
     async open(key, compared) {
       const mine = ++turn
-      const [one, two] = await Promise.allSettled([openRun(key, fetch), compared ? openRun(compared, fetch) : null])
+      const [one, two] = await Promise.allSettled([
+        openRun(key, fetch),
+        compared ? openRun(compared, fetch) : null,
+      ])
       if (mine !== turn) return null
       first = valueOf(one)
       second = first && valueOf(two)
@@ -62,7 +69,10 @@ export function createPair(fetch) {
      * @returns {Promise<Seen | null>}
      */
     async look(name, role, item) {
-      const run = first, other = second, place = run?.place(name), its = other?.place(name)
+      const run = first,
+        other = second,
+        place = run?.place(name),
+        its = other?.place(name)
       if (!run || !place) return null
       // of another SAE the same number would be another feature
       const beside = its?.roles.includes(role) && its.dictionary === place.dictionary ? other : null
@@ -71,15 +81,18 @@ export function createPair(fetch) {
         run.codes(name, role, item),
         place.missing ? null : run.presence(name, role, item),
         beside?.codes(name, role, number) ?? null,
-        its?.missing ? null : beside?.presence(name, role, number) ?? null,
+        its?.missing ? null : (beside?.presence(name, role, number) ?? null),
       ])
       if (run !== first || other !== second) return null
       const problems = problemsOf([codes, presence], [besideCodes, besidePresence])
       if (problems.some(problem => problem.gone && problem.second)) second = null
       if (problems.some(problem => problem.gone && !problem.second)) this.close()
       return {
-        codes: valueOf(codes), presence: valueOf(presence),
-        beside: valueOf(besideCodes), besidePresence: valueOf(besidePresence), problems,
+        codes: valueOf(codes),
+        presence: valueOf(presence),
+        beside: valueOf(besideCodes),
+        besidePresence: valueOf(besidePresence),
+        problems,
       }
     },
   }
@@ -99,7 +112,9 @@ const valueOf = settled => (settled.status === 'fulfilled' ? settled.value : nul
  */
 function problemsOf(ofFirst, ofSecond) {
   return [ofFirst, ofSecond].flatMap((settled, number) => {
-    const problems = settled.flatMap(one => (one.status === 'rejected' ? [problemOf(one.reason, number === 1)] : []))
+    const problems = settled.flatMap(one =>
+      one.status === 'rejected' ? [problemOf(one.reason, number === 1)] : [],
+    )
     return problems.sort((a, b) => Number(b.gone) - Number(a.gone)).slice(0, 1)
   })
 }
@@ -110,5 +125,7 @@ function problemsOf(ofFirst, ofSecond) {
  * @returns {Problem}
  */
 const problemOf = (reason, second) => ({
-  second, gone: reason instanceof Refused && reason.status === 404, sentence: reason instanceof Error ? reason.message : String(reason),
+  second,
+  gone: reason instanceof Refused && reason.status === 404,
+  sentence: reason instanceof Error ? reason.message : String(reason),
 })

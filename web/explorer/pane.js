@@ -12,7 +12,8 @@ const HEAT_SIDE = 320
  */
 export function createPane(name, caption) {
   const image = el('img', {class: 'rv-image', alt: name, draggable: false})
-  const heat = el('canvas', {class: 'rv-heat'}), paint = el('canvas', {class: 'rv-paint'})
+  const heat = el('canvas', {class: 'rv-heat'}),
+    paint = el('canvas', {class: 'rv-paint'})
   const box = el('div', {class: 'rv-box', hidden: true})
   const layers = el('div', {class: 'rv-layers'}, image, heat, paint, box)
   const element = el('div', {class: 'rv-pane'}, layers, caption && el('div', {class: 'rv-caption'}, caption))
@@ -22,7 +23,9 @@ export function createPane(name, caption) {
     element,
     layers,
     /** Width by height of the picture. */
-    get aspect() { return aspect },
+    get aspect() {
+      return aspect
+    },
     /**
      * @param {string} url  Empty where the run has no picture.
      * @param {number} shape  Width by height, for a run without a picture.
@@ -30,11 +33,17 @@ export function createPane(name, caption) {
      */
     show(url, shape, ready) {
       image.hidden = !url
-      const sized = (/** @type {number} */ value) => { aspect = value; ready() }
+      const sized = (/** @type {number} */ value) => {
+        aspect = value
+        ready()
+      }
       if (!url) return sized(shape)
       if (image.getAttribute('src') === url) return
       image.onload = () => sized(image.naturalWidth / image.naturalHeight)
-      image.onerror = () => { image.hidden = true; sized(shape) }
+      image.onerror = () => {
+        image.hidden = true
+        sized(shape)
+      }
       image.src = url
     },
     /**
@@ -65,7 +74,10 @@ export function createPane(name, caption) {
       if (!region) return
       const {left, top, right, bottom} = region
       Object.assign(box.style, {
-        left: `${100 * left}%`, top: `${100 * top}%`, width: `${100 * (right - left)}%`, height: `${100 * (bottom - top)}%`,
+        left: `${100 * left}%`,
+        top: `${100 * top}%`,
+        width: `${100 * (right - left)}%`,
+        height: `${100 * (bottom - top)}%`,
       })
     },
     /** @param {import('./region.js').Painted | null} painted */
@@ -76,7 +88,9 @@ export function createPane(name, caption) {
       const context = paint.getContext('2d')
       const pixels = context?.createImageData(painted.width, painted.height)
       if (!context || !pixels) return
-      painted.cells.forEach((cell, at) => { if (cell) pixels.data.set([70, 214, 190, 150], 4 * at) })
+      painted.cells.forEach((cell, at) => {
+        if (cell) pixels.data.set([70, 214, 190, 150], 4 * at)
+      })
       context.putImageData(pixels, 0, 0)
     },
     /**

@@ -39,7 +39,8 @@ export function openPresence(buffer, names) {
  * @param {number} step
  */
 export function presenceMap(presence, name, step) {
-  const cells = presence.height * presence.width, number = presence.names.indexOf(name)
+  const cells = presence.height * presence.width,
+    number = presence.names.indexOf(name)
   const out = new Float32Array(cells)
   if (number < 0) return out
   const start = (number * presence.steps + step) * cells

@@ -32,14 +32,17 @@ const AHEAD = 1.25
  */
 export function rankFeatures(codes, inside, step, count) {
   const {starts, tokens, values, scale, features} = codes
-  const steps = codes.steps.length, span = step === null ? steps : 1
-  const cells = inside.length, within = sumOf(inside)
+  const steps = codes.steps.length,
+    span = step === null ? steps : 1
+  const cells = inside.length,
+    within = sumOf(inside)
   /** @type {FeatureScore[]} */
   const found = []
   for (let feature = 0; feature < features; feature++) {
     const at = feature * steps + (step ?? 0)
     const end = starts[at + span]
-    let here = 0, all = 0
+    let here = 0,
+      all = 0
     for (let entry = starts[at]; entry < end; entry++) {
       all += values[entry]
       if (inside[tokens[entry]]) here += values[entry]
@@ -61,32 +64,41 @@ export function rankFeatures(codes, inside, step, count) {
  * @returns {ConceptScore[]}
  */
 export function rankConcepts(presence, inside, step, count) {
-  const cells = presence.height * presence.width, within = sumOf(inside)
+  const cells = presence.height * presence.width,
+    within = sumOf(inside)
   const steps = step === null ? [...Array(presence.steps).keys()] : [step]
   /** @type {(ConceptScore & {number: number, at: number})[]} */
   const found = []
   presence.names.forEach((name, number) => {
-    let here = 0, all = 0, most = 0, at = 0
+    let here = 0,
+      all = 0,
+      most = 0,
+      at = 0
     for (const step of steps) {
       const start = (number * presence.steps + step) * cells
       for (let cell = 0; cell < cells; cell++) {
         all += presence.maps[start + cell]
         if (!inside[cell]) continue
         here += presence.maps[start + cell]
-        if (presence.maps[start + cell] > most) [most, at] = [presence.maps[start + cell], step * cells + cell]
+        if (presence.maps[start + cell] > most)
+          [most, at] = [presence.maps[start + cell], step * cells + cell]
       }
     }
     const unit = presence.scale[number] / steps.length
-    const score = within < cells
-      ? scored(here * unit, (all - here) * unit, within, cells)
-      : scored(most * presence.scale[number] * cells, 0, cells, cells)  // a small part is there as well as a large one
+    const score =
+      within < cells
+        ? scored(here * unit, (all - here) * unit, within, cells)
+        : scored(most * presence.scale[number] * cells, 0, cells, cells) // a small part is there as well as a large one
     if (score.here >= LEAST_PRESENCE && score.score > 0) found.push({name, like: [], number, at, ...score})
   })
   /** @type {typeof found} */
   const told = []
   for (const one of best(found, found.length)) {
-    const value = (/** @type {number} */ number) => presence.maps[number * presence.steps * cells + one.at] * presence.scale[number]
-    const stronger = told.find(other => ofOneKind(other.name, one.name) && value(other.number) * AHEAD >= value(one.number))
+    const value = (/** @type {number} */ number) =>
+      presence.maps[number * presence.steps * cells + one.at] * presence.scale[number]
+    const stronger = told.find(
+      other => ofOneKind(other.name, one.name) && value(other.number) * AHEAD >= value(one.number),
+    )
     if (!stronger) told.push(one)
     else if (one.score * AHEAD >= stronger.score) stronger.like.push(one.name)
   }

@@ -18,7 +18,8 @@ export const PAINTED_SIDE = 96
  * @returns {Box}
  */
 export function boxBetween(x0, y0, x1, y1, least) {
-  const [left, right] = grown(x0, x1, least), [top, bottom] = grown(y0, y1, least)
+  const [left, right] = grown(x0, x1, least),
+    [top, bottom] = grown(y0, y1, least)
   return {left, top, right, bottom}
 }
 
@@ -28,7 +29,8 @@ export function boxBetween(x0, y0, x1, y1, least) {
  * @param {number} least
  */
 function grown(a, b, least) {
-  let low = Math.min(a, b), high = Math.max(a, b)
+  let low = Math.min(a, b),
+    high = Math.max(a, b)
   if (high - low < least) [low, high] = [(low + high - least) / 2, (low + high + least) / 2]
   return [Math.max(0, low), Math.min(1, high)]
 }
@@ -41,7 +43,8 @@ function grown(a, b, least) {
  */
 export function cellsIn(box, height, width) {
   const inside = new Uint8Array(height * width)
-  const [top, bottom] = covered(box.top, box.bottom, height), [left, right] = covered(box.left, box.right, width)
+  const [top, bottom] = covered(box.top, box.bottom, height),
+    [left, right] = covered(box.left, box.right, width)
   for (let y = top; y <= bottom; y++) inside.fill(1, y * width + left, y * width + right + 1)
   return inside
 }
@@ -52,7 +55,8 @@ export function cellsIn(box, height, width) {
  * @param {number} count
  */
 function covered(from, to, count) {
-  const first = Math.ceil(from * count - 0.5), last = Math.ceil(to * count - 0.5) - 1
+  const first = Math.ceil(from * count - 0.5),
+    last = Math.ceil(to * count - 0.5) - 1
   if (first <= last) return [Math.max(0, first), Math.min(count - 1, last)]
   const only = Math.min(count - 1, Math.max(0, Math.floor(((from + to) / 2) * count)))
   return [only, only]
@@ -84,9 +88,11 @@ export function stroke(painted, from, to, radius, value) {
   const length = (x1 - x0) ** 2 + (y1 - y0) ** 2
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {
-      const px = x + 0.5 - x0, py = y + 0.5 - y0
+      const px = x + 0.5 - x0,
+        py = y + 0.5 - y0
       const along = length ? Math.min(1, Math.max(0, (px * (x1 - x0) + py * (y1 - y0)) / length)) : 0
-      if ((px - along * (x1 - x0)) ** 2 + (py - along * (y1 - y0)) ** 2 <= reach ** 2) cells[y * width + x] = value
+      if ((px - along * (x1 - x0)) ** 2 + (py - along * (y1 - y0)) ** 2 <= reach ** 2)
+        cells[y * width + x] = value
     }
   }
 }
@@ -98,7 +104,8 @@ export function stroke(painted, from, to, radius, value) {
 export function paintedText(painted) {
   if (!painted || !painted.cells.includes(1)) return ''
   const runs = []
-  let value = 0, run = 0
+  let value = 0,
+    run = 0
   for (const cell of painted.cells) {
     if (cell !== value) {
       runs.push(run)
@@ -118,7 +125,9 @@ export function paintedText(painted) {
 export function paintedOf(text) {
   const found = /^(\d{1,3})x(\d{1,3}):([\d,]+)$/.exec(text ?? '')
   if (!found) return null
-  const width = Number(found[1]), height = Number(found[2]), cells = new Uint8Array(width * height)
+  const width = Number(found[1]),
+    height = Number(found[2]),
+    cells = new Uint8Array(width * height)
   let at = 0
   found[3].split(',').forEach((run, number) => {
     cells.fill(number % 2, at, at + Number(run))

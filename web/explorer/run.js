@@ -100,7 +100,9 @@ export class Run {
    */
   async neighbours(place, feature) {
     if (!this.place(place)?.neighbours) return []
-    const answer = await answered(this._fetch(`${this._path}/neighbours?${query({hook_point: place, feature})}`))
+    const answer = await answered(
+      this._fetch(`${this._path}/neighbours?${query({hook_point: place, feature})}`),
+    )
     return (await answer.json()).neighbours
   }
 
@@ -111,7 +113,9 @@ export class Run {
    * @returns {Promise<import('./examples.js').Examples | null>}
    */
   async examples(place, feature) {
-    return this.place(place)?.examples ? this._get('examples', {hook_point: place, feature}, openExamples) : null
+    return this.place(place)?.examples
+      ? this._get('examples', {hook_point: place, feature}, openExamples)
+      : null
   }
 
   /**
@@ -125,10 +129,17 @@ export class Run {
     const name = `${what}?${query(question)}`
     let entry = this._kept.get(name)
     if (!entry) {
-      const value = answered(this._fetch(`${this._path}/${name}`)).then(async answer => open(await answer.arrayBuffer()))
+      const value = answered(this._fetch(`${this._path}/${name}`)).then(async answer =>
+        open(await answer.arrayBuffer()),
+      )
       const made = {bytes: 0, value}
       entry = made
-      value.then(opened => { made.bytes = opened.bytes }, () => this._kept.delete(name))
+      value.then(
+        opened => {
+          made.bytes = opened.bytes
+        },
+        () => this._kept.delete(name),
+      )
     }
     this._kept.delete(name)
     this._kept.set(name, entry)
@@ -144,7 +155,9 @@ export class Run {
 
 /** @param {Record<string, string | number>} question */
 const query = question =>
-  Object.entries(question).map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join('&')
+  Object.entries(question)
+    .map(([name, value]) => `${name}=${encodeURIComponent(value)}`)
+    .join('&')
 
 /**
  * @param {Promise<Response>} asked

@@ -14,23 +14,41 @@ const WATCHED = ['all', 'codes', 'presence', 'beside', 'besidePresence', 'subjec
 
 /** @param {Context} context */
 export function createStage(context) {
-  const {store, t} = context, {state} = store
+  const {store, t} = context,
+    {state} = store
   const main = createPane(t('The picture of this run'), '')
   const other = createPane(t('The picture of the second run'), t('second run'))
-  const top = el('span'), middle = el('span'), subtitle = el('span', {class: 'rv-scale-title'})
-  const scale = el('div', {class: 'rv-scale', 'aria-hidden': 'true'},
+  const top = el('span'),
+    middle = el('span'),
+    subtitle = el('span', {class: 'rv-scale-title'})
+  const scale = el(
+    'div',
+    {class: 'rv-scale', 'aria-hidden': 'true'},
     el('div', {class: 'rv-scale-bar', style: {backgroundImage: GRADIENT}}),
-    el('div', {class: 'rv-scale-ticks'}, top, middle, el('span', {}, '0')))
+    el('div', {class: 'rv-scale-ticks'}, top, middle, el('span', {}, '0')),
+  )
   const room = el('div', {class: 'rv-panes'}, main.element, other.element)
   const hint = el('div', {class: 'rv-hint'}, t('Click on something in the picture, or drag a box around it.'))
-  const element = el('div', {
-    class: 'rv-stage', tabIndex: 0, role: 'application', 'aria-label': t('Picture: click to look, Shift and arrows move the box'),
-  }, room, hint, scale, subtitle)
-  let pixels = heatPixels(state.opacity), drawn = state.opacity
+  const element = el(
+    'div',
+    {
+      class: 'rv-stage',
+      tabIndex: 0,
+      role: 'application',
+      'aria-label': t('Picture: click to look, Shift and arrows move the box'),
+    },
+    room,
+    hint,
+    scale,
+    subtitle,
+  )
+  let pixels = heatPixels(state.opacity),
+    drawn = state.opacity
 
   const fit = () => {
     const two = !other.element.hidden
-    const wide = room.clientWidth / (two ? 2 : 1) - (two ? 6 : 0), high = room.clientHeight - (two ? 22 : 0)
+    const wide = room.clientWidth / (two ? 2 : 1) - (two ? 6 : 0),
+      high = room.clientHeight - (two ? 22 : 0)
     main.fit(wide, high)
     other.fit(wide, high)
   }
@@ -40,12 +58,15 @@ export function createStage(context) {
   return {
     element,
     /** Width by height of the picture. */
-    get aspect() { return main.aspect },
+    get aspect() {
+      return main.aspect
+    },
     /** @param {Set<string>} changed */
     update(changed) {
       const has = (/** @type {string[]} */ names) => names.some(name => changed.has(name))
       if (has(['all', 'item', 'place'])) {
-        const place = context.run()?.place(state.place), shape = place ? place.grid[1] / place.grid[0] : 1
+        const place = context.run()?.place(state.place),
+          shape = place ? place.grid[1] / place.grid[0] : 1
         main.show(context.picture(state.item, false), shape, fit)
         other.element.hidden = !context.compared()
         if (context.compared()) other.show(context.picture(state.item, true), shape, fit)
@@ -55,7 +76,7 @@ export function createStage(context) {
       if (has(WATCHED)) {
         const maps = mapsOf(state.subject, state.codes, state.presence)
         const beside = mapsOf(state.subject, state.beside, state.besidePresence)
-        const peak = Math.max(maps?.peak ?? 0, beside?.peak ?? 0)  // one scale for both, or they could not be compared
+        const peak = Math.max(maps?.peak ?? 0, beside?.peak ?? 0) // one scale for both, or they could not be compared
         main.draw(maps && {...maps, peak}, state.step, pixels, state.opacity)
         other.draw(beside && {...beside, peak}, state.step, pixels, state.opacity)
         scale.hidden = subtitle.hidden = !peak
@@ -86,7 +107,8 @@ function listen({store}, element, panes) {
   /** @type {number[] | null} */
   let start = null
   let last = [0, 0]
-  let moving = false, pane = panes[0]
+  let moving = false,
+    pane = panes[0]
 
   element.addEventListener('pointerdown', event => {
     const found = panes.find(({element: its}) => event.composedPath().includes(its))
@@ -116,17 +138,27 @@ function listen({store}, element, panes) {
     if (start && !moving && state.tool === 'look') look(pane.at(event))
     start = null
   })
-  element.addEventListener('pointercancel', () => { start = null })
+  element.addEventListener('pointercancel', () => {
+    start = null
+  })
   // ComfyUI gives every turn of the wheel to the graph, but for elements that say so
-  element.addEventListener('focus', () => { element.dataset.captureWheel = 'true' })
-  element.addEventListener('blur', () => { delete element.dataset.captureWheel })
+  element.addEventListener('focus', () => {
+    element.dataset.captureWheel = 'true'
+  })
+  element.addEventListener('blur', () => {
+    delete element.dataset.captureWheel
+  })
   element.addEventListener('dblclick', () => store.set({zoom: 1, panX: 0, panY: 0}))
-  element.addEventListener('wheel', event => {
-    if (!element.dataset.captureWheel && !element.closest('dialog')) return  // until one works here, the graph zooms
-    event.preventDefault()
-    event.stopPropagation()
-    zoomAt(store, pane.at(event), Math.exp(-event.deltaY / 400))
-  }, {passive: false})
+  element.addEventListener(
+    'wheel',
+    event => {
+      if (!element.dataset.captureWheel && !element.closest('dialog')) return // until one works here, the graph zooms
+      event.preventDefault()
+      event.stopPropagation()
+      zoomAt(store, pane.at(event), Math.exp(-event.deltaY / 400))
+    },
+    {passive: false},
+  )
 
   /** @param {number[]} to */
   function look(to) {
@@ -153,5 +185,9 @@ function listen({store}, element, panes) {
 export function zoomAt({state, set}, [x, y], factor) {
   const zoom = Math.min(MOST_ZOOM, Math.max(1, state.zoom * factor))
   if (zoom === 1) return set({zoom, panX: 0, panY: 0})
-  set({zoom, panX: state.panX - (x - 0.5) * (zoom - state.zoom), panY: state.panY - (y - 0.5) * (zoom - state.zoom)})
+  set({
+    zoom,
+    panX: state.panX - (x - 0.5) * (zoom - state.zoom),
+    panY: state.panY - (y - 0.5) * (zoom - state.zoom),
+  })
 }

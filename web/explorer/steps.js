@@ -7,10 +7,18 @@ const PLAY_MS = 180
 
 /** @param {import('./view.js').Context} context */
 export function createSteps(context) {
-  const {store, t} = context, {state} = store
-  const play = el('button', {class: 'rv-button rv-square', type: 'button', onclick: () => store.set({playing: !state.playing})})
+  const {store, t} = context,
+    {state} = store
+  const play = el('button', {
+    class: 'rv-button rv-square',
+    type: 'button',
+    onclick: () => store.set({playing: !state.playing}),
+  })
   const slider = el('input', {
-    class: 'rv-slider', type: 'range', min: '0', 'aria-label': t('Denoising step'),
+    class: 'rv-slider',
+    type: 'range',
+    min: '0',
+    'aria-label': t('Denoising step'),
     oninput: () => store.set({step: Number(slider.value), playing: false}),
   })
   const curve = el('canvas', {class: 'rv-curve', 'aria-hidden': 'true'})
@@ -19,7 +27,12 @@ export function createSteps(context) {
   let timer = 0
 
   const count = () => state.codes?.steps.length ?? 0
-  const trace = () => drawCurve(curve, state.subject ? meansOf(state.subject, state.codes, state.presence) : new Float32Array(), state.step)
+  const trace = () =>
+    drawCurve(
+      curve,
+      state.subject ? meansOf(state.subject, state.codes, state.presence) : new Float32Array(),
+      state.step,
+    )
   new ResizeObserver(trace).observe(curve)
   const tick = () => store.set({step: (state.step + 1) % Math.max(1, count())})
 
@@ -37,11 +50,17 @@ export function createSteps(context) {
       slider.max = String(last)
       slider.value = String(state.step)
       const step = state.codes?.steps[state.step] ?? 0
-      put(label, el('b', {}, `${t('Step')} ${step + 1}`), ` / ${context.run()?.info.total_steps ?? 0}`,
-        el('span', {class: 'rv-quiet'}, ` ${phase(last ? state.step / last : 1, t)}`))
+      put(
+        label,
+        el('b', {}, `${t('Step')} ${step + 1}`),
+        ` / ${context.run()?.info.total_steps ?? 0}`,
+        el('span', {class: 'rv-quiet'}, ` ${phase(last ? state.step / last : 1, t)}`),
+      )
       if (['all', 'subject', 'codes', 'presence', 'step'].some(name => changed.has(name))) trace()
     },
-    stop() { clearInterval(timer) },
+    stop() {
+      clearInterval(timer)
+    },
   }
 }
 
@@ -50,4 +69,5 @@ export function createSteps(context) {
  * @param {number} share
  * @param {(text: string) => string} t
  */
-const phase = (share, t) => (share < 0.3 ? t('mostly noise') : share < 0.75 ? t('taking shape') : t('nearly done'))
+const phase = (share, t) =>
+  share < 0.3 ? t('mostly noise') : share < 0.75 ? t('taking shape') : t('nearly done')

@@ -30,13 +30,42 @@
 
 /** @returns {State} */
 export const initialState = () => ({
-  place: '', role: 'cond', item: 0, step: 0, subject: null, region: null, everyStep: false, opacity: 0.9,
-  tool: 'look', page: false, search: '', playing: false, zoom: 1, panX: 0, panY: 0,
-  chosen: [], chosenPlace: '', painted: null, codes: null, presence: null, beside: null, besidePresence: null,
+  place: '',
+  role: 'cond',
+  item: 0,
+  step: 0,
+  subject: null,
+  region: null,
+  everyStep: false,
+  opacity: 0.9,
+  tool: 'look',
+  page: false,
+  search: '',
+  playing: false,
+  zoom: 1,
+  panX: 0,
+  panY: 0,
+  chosen: [],
+  chosenPlace: '',
+  painted: null,
+  codes: null,
+  presence: null,
+  beside: null,
+  besidePresence: null,
 })
 
 /** What is kept in the workflow; what is chosen and painted is kept by the node's own inputs. */
-const KEPT = /** @type {const} */ (['place', 'role', 'item', 'step', 'subject', 'region', 'everyStep', 'opacity', 'page'])
+const KEPT = /** @type {const} */ ([
+  'place',
+  'role',
+  'item',
+  'step',
+  'subject',
+  'region',
+  'everyStep',
+  'opacity',
+  'page',
+])
 
 /** @param {State} state */
 export const keptOf = state => Object.fromEntries(KEPT.map(name => [name, state[name]]))
@@ -47,7 +76,8 @@ export const keptOf = state => Object.fromEntries(KEPT.map(name => [name, state[
  * @returns {Partial<State>}
  */
 export function trusted(kept) {
-  const plain = /** @type {Record<string, unknown>} */ (initialState()), given = /** @type {any} */ (kept ?? {})
+  const plain = /** @type {Record<string, unknown>} */ (initialState()),
+    given = /** @type {any} */ (kept ?? {})
   /** @type {Record<string, unknown>} */
   const good = {}
   for (const name of KEPT) {
@@ -55,8 +85,10 @@ export function trusted(kept) {
     if (typeof given[name] === typeof plain[name]) good[name] = given[name]
   }
   const {subject, region} = given
-  if (subject?.kind === 'feature' && Number.isInteger(subject.feature)) good.subject = {kind: 'feature', feature: subject.feature}
-  if (subject?.kind === 'concept' && typeof subject.name === 'string') good.subject = {kind: 'concept', name: subject.name}
+  if (subject?.kind === 'feature' && Number.isInteger(subject.feature))
+    good.subject = {kind: 'feature', feature: subject.feature}
+  if (subject?.kind === 'concept' && typeof subject.name === 'string')
+    good.subject = {kind: 'concept', name: subject.name}
   const sides = region && [region.left, region.top, region.right, region.bottom]
   if (sides?.every((/** @type {unknown} */ side) => typeof side === 'number' && side >= 0 && side <= 1)) {
     good.region = {left: region.left, top: region.top, right: region.right, bottom: region.bottom}

@@ -18,12 +18,26 @@ import {presenceMap, presencePeak} from './presence.js'
  */
 export function mapsOf(subject, codes, presence) {
   if (subject?.kind === 'feature' && codes && subject.feature < codes.features) {
-    const {feature} = subject, {height, width} = codes
-    return {map: step => mapOf(codes, feature, step), peak: peakOf(codes, feature), steps: codes.steps.length, height, width}
+    const {feature} = subject,
+      {height, width} = codes
+    return {
+      map: step => mapOf(codes, feature, step),
+      peak: peakOf(codes, feature),
+      steps: codes.steps.length,
+      height,
+      width,
+    }
   }
   if (subject?.kind === 'concept' && presence?.names.includes(subject.name)) {
-    const {name} = subject, {height, width, steps} = presence
-    return {map: step => presenceMap(presence, name, step), peak: presencePeak(presence, name), steps, height, width}
+    const {name} = subject,
+      {height, width, steps} = presence
+    return {
+      map: step => presenceMap(presence, name, step),
+      peak: presencePeak(presence, name),
+      steps,
+      height,
+      width,
+    }
   }
   return null
 }
@@ -37,7 +51,9 @@ export function mapsOf(subject, codes, presence) {
 export function meansOf(subject, codes, presence) {
   if (subject.kind === 'feature') return codes ? curveOf(codes, subject.feature).means : new Float32Array()
   const maps = mapsOf(subject, codes, presence)
-  return Float32Array.from({length: maps?.steps ?? 0}, (_, step) => mean(maps ? maps.map(step) : new Float32Array(1)))
+  return Float32Array.from({length: maps?.steps ?? 0}, (_, step) =>
+    mean(maps ? maps.map(step) : new Float32Array(1)),
+  )
 }
 
 /** @param {Float32Array} values */
@@ -53,4 +69,5 @@ export const nameOf = subject => (subject.kind === 'feature' ? String(subject.fe
  * @param {Subject | null} a
  * @param {Subject | null} b
  */
-export const same = (a, b) => a === b || (a !== null && b !== null && a.kind === b.kind && nameOf(a) === nameOf(b))
+export const same = (a, b) =>
+  a === b || (a !== null && b !== null && a.kind === b.kind && nameOf(a) === nameOf(b))

@@ -57,12 +57,15 @@ export function createView(host) {
   const pair = createPair(host.fetch)
   /** @type {Shown} */
   let shown = {trace: '', images: [], compareTrace: '', compareImages: [], remarks: []}
-  const store = createStore(draw), {state} = store
+  const store = createStore(draw),
+    {state} = store
   const labels = new Labels(host.shelf)
 
   /** @type {Context} */
   const context = {
-    store, labels, t,
+    store,
+    labels,
+    t,
     run: () => pair.first,
     compared: () => pair.second !== null,
     picture: (item, other) => {
@@ -75,7 +78,11 @@ export function createView(host) {
         host.toast('info', t('A new choice was begun: features of two places cannot be steered together.'))
         store.set({chosen: []})
       }
-      store.set({subject, chosen: withChosen(state.chosen, nameOf(subject), FIRST_STRENGTH), chosenPlace: state.place})
+      store.set({
+        subject,
+        chosen: withChosen(state.chosen, nameOf(subject), FIRST_STRENGTH),
+        chosenPlace: state.place,
+      })
     },
     setStrength: (name, strength) => store.set({chosen: withChosen(state.chosen, name, strength)}),
     async rename(feature, label) {
@@ -90,15 +97,29 @@ export function createView(host) {
     target: host.target,
   }
 
-  const stage = createStage(context), steps = createSteps(context), list = createList(context)
-  const page = createPage(context), tray = createTray(context)
-  const bar = createBar(context, host.toggleFull), notice = createNotice(context)
+  const stage = createStage(context),
+    steps = createSteps(context),
+    list = createList(context)
+  const page = createPage(context),
+    tray = createTray(context)
+  const bar = createBar(context, host.toggleFull),
+    notice = createNotice(context)
   const remarks = el('div', {class: 'rv-remarks', role: 'status', hidden: true})
-  const body = el('div', {class: 'rv-body'},
+  const body = el(
+    'div',
+    {class: 'rv-body'},
     el('div', {class: 'rv-left'}, stage.element, steps.element),
-    el('div', {class: 'rv-right'}, el('div', {class: 'rv-scroll', 'data-capture-wheel': 'true'}, list.element, page.element), tray.element))
+    el(
+      'div',
+      {class: 'rv-right'},
+      el('div', {class: 'rv-scroll', 'data-capture-wheel': 'true'}, list.element, page.element),
+      tray.element,
+    ),
+  )
   const element = el('div', {class: 'rv-explorer', tabIndex: -1}, bar.element, remarks, body, notice.element)
-  element.addEventListener('keydown', event => onKey(event, {context, list, stage, toggleFull: host.toggleFull}))
+  element.addEventListener('keydown', event =>
+    onKey(event, {context, list, stage, toggleFull: host.toggleFull}),
+  )
 
   /**
    * @param {import('./store.js').State} now
@@ -111,7 +132,8 @@ export function createView(host) {
     list.element.hidden = !page.element.hidden
     // what was pressed may be gone: the next key is still meant for the explorer
     if (held && !element.contains(document.activeElement)) stage.element.focus({preventScroll: true})
-    if (changed.has('all') || changed.has('place')) remark([...shown.remarks, pair.first?.place(now.place)?.missing ?? ''].filter(Boolean))
+    if (changed.has('all') || changed.has('place'))
+      remark([...shown.remarks, pair.first?.place(now.place)?.missing ?? ''].filter(Boolean))
     host.keep(now)
   }
 
@@ -124,9 +146,16 @@ export function createView(host) {
   /** Fetch what the chosen place needs, and show it unless the user has gone on meanwhile. */
   async function bring() {
     if (!pair.first) return
-    const {place, role, item} = state, dictionary = pair.first.place(place)?.dictionary ?? ''
-    const [seen] = await Promise.all([pair.look(place, role, item), labels.open(dictionary).catch(problem =>
-      host.toast('error', `${t('Your names of features could not be read.')} ${sentenceOf(problem)}`))])
+    const {place, role, item} = state,
+      dictionary = pair.first.place(place)?.dictionary ?? ''
+    const [seen] = await Promise.all([
+      pair.look(place, role, item),
+      labels
+        .open(dictionary)
+        .catch(problem =>
+          host.toast('error', `${t('Your names of features could not be read.')} ${sentenceOf(problem)}`),
+        ),
+    ])
     if (!seen) return
     const {problems, codes, ...more} = seen
     tell(problems)
@@ -142,7 +171,7 @@ export function createView(host) {
     for (const {second, gone, sentence} of problems) {
       if (second) {
         host.toast('warn', `${t('The second run cannot be shown.')} ${sentence}`)
-        if (gone) store.refresh()  // its pane goes
+        if (gone) store.refresh() // its pane goes
       } else if (gone) notice.tell('lost')
       else if (pair.first) host.toast('error', sentence)
       else notice.tell('failed', sentence, () => void show(shown))
@@ -160,7 +189,7 @@ export function createView(host) {
     }
     if (!pair.first) notice.tell('loading')
     const problems = await pair.open(wanted.trace, wanted.compareTrace)
-    if (!problems) return  // another run is to be shown by now
+    if (!problems) return // another run is to be shown by now
     shown = wanted
     const places = pair.first?.info.places ?? []
     const place = pair.first?.place(state.place) ?? places.find(one => one.concepts.length) ?? places[0]
@@ -170,7 +199,10 @@ export function createView(host) {
       role: place.roles.includes(state.role) ? state.role : place.roles[0],
       item: Math.min(state.item, place.items - 1),
       // a first look is at a late step, where things can be recognised
-      step: state.codes || state.region || state.subject ? state.step : Math.round(0.7 * (place.steps.length - 1)),
+      step:
+        state.codes || state.region || state.subject
+          ? state.step
+          : Math.round(0.7 * (place.steps.length - 1)),
     })
     notice.tell('')
     tell(problems)
