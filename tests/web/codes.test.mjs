@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
-import {curveOf, mapOf, openCodes, peakOf} from '../../web/explorer/codes.js'
+import {activationCurve, activationMap, openCodes, peakActivation} from '../../web/explorer/codes.js'
 import {openPresence, presenceMap, presencePeak} from '../../web/explorer/presence.js'
-import {codesFile, safetensors} from './made.mjs'
+import {codesFile, safetensors} from './fixtures.mjs'
 
 const DENSE = [
   // 2 steps, a grid of 2 by 3, 3 features
@@ -34,23 +34,23 @@ test('every map comes back from the file', () => {
   for (const feature of [0, 1, 2])
     for (const step of [0, 1]) {
       close(
-        mapOf(codes, feature, step),
+        activationMap(codes, feature, step),
         DENSE[step].map(cell => cell[feature]),
       )
     }
 })
 
 test('memory is used again and cleared first', () => {
-  const codes = openCodes(codesFile(DENSE, 2, 3)),
-    out = new Float32Array(6).fill(9)
-  assert.equal(mapOf(codes, 1, 1, out), out)
+  const codes = openCodes(codesFile(DENSE, 2, 3))
+  const out = new Float32Array(6).fill(9)
+  assert.equal(activationMap(codes, 1, 1, out), out)
   close(out, [0, 0, 0, 0, 0, 3])
 })
 
 test('peak, means and shares', () => {
   const codes = openCodes(codesFile(DENSE, 2, 3))
-  close([peakOf(codes, 0), peakOf(codes, 2)], [8, 4])
-  const {means, shares} = curveOf(codes, 0)
+  close([peakActivation(codes, 0), peakActivation(codes, 2)], [8, 4])
+  const {means, shares} = activationCurve(codes, 0)
   close(means, [2 / 6, 9 / 6])
   close(shares, [1 / 6, 2 / 6])
 })
@@ -68,7 +68,7 @@ test('cell numbers above 32,767 are unsigned', () => {
     {},
     {grid: '250x250', features: '1'},
   )
-  const map = mapOf(openCodes(file), 0, 0)
+  const map = activationMap(openCodes(file), 0, 0)
   assert.equal(
     map.findIndex(value => value > 0.9),
     40000,

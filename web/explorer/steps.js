@@ -1,17 +1,17 @@
 /** The denoising steps: a slider that plays, over a curve of what is shown. */
-import {el, icon, put} from './dom.js'
+import {button, el, icon, replaceChildren} from './dom.js'
 import {drawCurve} from './curve.js'
-import {meansOf} from './subject.js'
+import {anyChanged} from './store.js'
+import {meanCurve} from './subject.js'
 
 const PLAY_MS = 180
 
 /** @param {import('./view.js').Context} context */
 export function createSteps(context) {
-  const {store, t} = context,
-    {state} = store
-  const play = el('button', {
+  const {store, t} = context
+  const {state} = store
+  const play = button({
     class: 'rv-button rv-square',
-    type: 'button',
     onclick: () => store.set({playing: !state.playing}),
   })
   const slider = el('input', {
@@ -27,36 +27,34 @@ export function createSteps(context) {
   let timer = 0
 
   const count = () => state.codes?.steps.length ?? 0
-  const trace = () =>
-    drawCurve(
-      curve,
-      state.subject ? meansOf(state.subject, state.codes, state.presence) : new Float32Array(),
-      state.step,
-    )
-  new ResizeObserver(trace).observe(curve)
-  const tick = () => store.set({step: (state.step + 1) % Math.max(1, count())})
+  const redrawCurve = () => {
+    const {subject, codes, presence, step} = state
+    drawCurve(curve, subject ? meanCurve(subject, codes, presence) : new Float32Array(), step)
+  }
+  new ResizeObserver(redrawCurve).observe(curve)
+  const advance = () => store.set({step: (state.step + 1) % Math.max(1, count())})
 
   return {
     element,
-    /** @param {Set<string>} changed */
+    /** @param {import('./store.js').Changed} changed */
     update(changed) {
-      if (changed.has('playing') || changed.has('all')) {
-        put(play, icon(state.playing ? 'pause' : 'play'))
+      if (anyChanged(changed, ['playing'])) {
+        replaceChildren(play, icon(state.playing ? 'pause' : 'play'))
         play.title = state.playing ? t('Stop (Space)') : t('Play the steps (Space)')
         clearInterval(timer)
-        if (state.playing) timer = window.setInterval(tick, PLAY_MS)
+        if (state.playing) timer = window.setInterval(advance, PLAY_MS)
       }
       const last = Math.max(0, count() - 1)
       slider.max = String(last)
       slider.value = String(state.step)
       const step = state.codes?.steps[state.step] ?? 0
-      put(
+      replaceChildren(
         label,
-        el('b', {}, `${t('Step')} ${step + 1}`),
-        ` / ${context.run()?.info.total_steps ?? 0}`,
+        el('b', {}, t('Step {step}', {step: step + 1})),
+        ` / ${context.run()?.info.totalSteps ?? 0}`,
         el('span', {class: 'rv-quiet'}, ` ${phase(last ? state.step / last : 1, t)}`),
       )
-      if (['all', 'subject', 'codes', 'presence', 'step'].some(name => changed.has(name))) trace()
+      if (anyChanged(changed, ['subject', 'codes', 'presence', 'step'])) redrawCurve()
     },
     stop() {
       clearInterval(timer)
@@ -65,9 +63,11 @@ export function createSteps(context) {
 }
 
 /**
- * What happens at this part of the schedule, in a word.
+ * What happens in this part of the schedule, in a few words.
  * @param {number} share
- * @param {(text: string) => string} t
+ * @param {import('./texts.js').Translate} t
  */
-const phase = (share, t) =>
-  share < 0.3 ? t('mostly noise') : share < 0.75 ? t('taking shape') : t('nearly done')
+function phase(share, t) {
+  if (share < 0.3) return t('mostly noise')
+  return share < 0.75 ? t('taking shape') : t('nearly done')
+}

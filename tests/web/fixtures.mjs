@@ -31,12 +31,12 @@ export function safetensors(tensors, shapes = {}, metadata = {}) {
 
 /** Codes from dense maps: dense[step][cell][feature]. */
 export function codesFile(dense, height, width) {
-  const steps = dense.length,
-    features = dense[0][0].length
-  const starts = [0],
-    tokens = [],
-    values = [],
-    scale = []
+  const steps = dense.length
+  const features = dense[0][0].length
+  const starts = [0]
+  const tokens = []
+  const values = []
+  const scale = []
   for (let f = 0; f < features; f++) {
     const peak = Math.max(...dense.flat().map(cell => Math.abs(cell[f])))
     scale.push(peak / 32767)
