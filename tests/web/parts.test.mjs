@@ -49,7 +49,7 @@ test('a painted region survives as text', () => {
   for (const broken of ['', 'x', '4x2:1,2', '4x2:9', undefined]) assert.equal(parsePainted(broken), null)
 })
 
-test('a choice is formatNumber as the nodes read it', () => {
+test('a choice is written as the nodes read it', () => {
   const chosen = parseChoice('glasses:-4, 1203:-1.5, red hair ; ratio 2:1:0.5')
   assert.deepEqual(
     chosen.map(({name, strength}) => [name, strength]),

@@ -37,10 +37,8 @@ const LITTLE_ENDIAN = new Uint8Array(new Uint32Array([1]).buffer)[0] === 1
  * @returns {number[]} sRGB, 0 to 255.
  */
 export function heatColour(value, ramp = HEAT) {
-  const upper = Math.max(
-    1,
-    ramp.findIndex(([position]) => position >= value),
-  )
+  const found = ramp.findIndex(([position]) => position >= value)
+  const upper = Math.max(1, found)
   const [low, from] = /** @type {Anchor} */ (ramp[upper - 1])
   const [high, to] = /** @type {Anchor} */ (ramp[upper])
   const share = Math.min(1, Math.max(0, (value - low) / (high - low)))
@@ -52,22 +50,18 @@ export function heatColour(value, ramp = HEAT) {
  * @param {number} opacity  Of the hottest heat.
  */
 export function heatPalette(opacity) {
-  const palette = new Uint32Array(2 * ENTRIES)
-  for (const [start, ramp] of /** @type {const} */ ([
-    [0, HEAT],
-    [ENTRIES, COLD],
-  ])) {
-    for (let i = 0; i < ENTRIES; i++) {
-      const value = i / (ENTRIES - 1)
-      const [red = 0, green = 0, blue = 0] = heatColour(value, ramp)
-      const alpha = Math.round(255 * opacity * value ** ALPHA_CURVE)
-      palette[start + i] = LITTLE_ENDIAN
-        ? ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0
-        : ((red << 24) | (green << 16) | (blue << 8) | alpha) >>> 0
-    }
-  }
-  return palette
+  const colours = [...rampColours(HEAT), ...rampColours(COLD)]
+  return Uint32Array.from(colours, ([red = 0, green = 0, blue = 0], entry) => {
+    const value = (entry % ENTRIES) / (ENTRIES - 1)
+    const alpha = Math.round(255 * opacity * value ** ALPHA_CURVE)
+    return LITTLE_ENDIAN
+      ? ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0
+      : ((red << 24) | (green << 16) | (blue << 8) | alpha) >>> 0
+  })
 }
+
+/** @param {readonly Anchor[]} ramp */
+const rampColours = ramp => Array.from({length: ENTRIES}, (_, i) => heatColour(i / (ENTRIES - 1), ramp))
 
 /**
  * The palette's entry for a value between -1 and 1.
