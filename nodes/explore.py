@@ -98,8 +98,8 @@ class RevelioExplorer(io.ComfyNode):
         compare_image: Any = None,
     ) -> io.NodeOutput:
         from ..comfy_revelio.errors import RevelioError
-        from ..comfy_revelio.host.exhibits import EXHIBITS
-        from ..comfy_revelio.steering.painted import painted_mask
+        from ..comfy_revelio.host.web.served_traces import SERVED_TRACES
+        from ..comfy_revelio.steering.painted_mask import painted_mask
 
         for run in (trace, compare_trace):
             if run is not None and any(run.video_frames(name) > 1 for name in run.hook_points):
@@ -112,9 +112,9 @@ class RevelioExplorer(io.ComfyNode):
         other = None
         if compare_trace is not None:
             beside = _known(sae, compare_trace)
-            other = EXHIBITS.show(compare_trace, beside, _indexes(sae, beside))
+            other = SERVED_TRACES.show(compare_trace, beside, _indexes(sae, beside))
         shown = {
-            "trace": EXHIBITS.show(trace, dictionaries, _indexes(sae, dictionaries)),
+            "trace": SERVED_TRACES.show(trace, dictionaries, _indexes(sae, dictionaries)),
             "images": _pictures(image, "image"),
             "compare_trace": other,
             "compare_images": _pictures(compare_image, "compare_image"),
@@ -125,7 +125,7 @@ class RevelioExplorer(io.ComfyNode):
 
 def _known(sae: SAEHandle | None, trace: Trace) -> dict[str, Dictionary]:
     """The connected dictionary at the places of the trace that were recorded with it."""
-    return {} if sae is None else dict.fromkeys(trace.places_of(sae.dictionary), sae.dictionary)
+    return {} if sae is None else dict.fromkeys(trace.word_positions(sae.dictionary), sae.dictionary)
 
 
 def _of_another(sae: SAEHandle, trace: Trace) -> str:
@@ -169,7 +169,7 @@ def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[st
 
 def _pictures(image: Any, name: str) -> list[Any]:
     """References to the pictures [B, H, W, 3] of an input in ComfyUI's temp folder."""
-    from ..comfy_revelio.render.pictures import checked_batch
+    from ..comfy_revelio.render.match_images import checked_batch
 
     return [] if image is None else list(ui.PreviewImage(checked_batch(image, name)).values)
 

@@ -158,7 +158,7 @@ class RevelioFeatureMaps(io.ComfyNode):
         frame: int = -1,
     ) -> io.NodeOutput:
         from ..comfy_revelio.render import feature_masks, feature_pictures
-        from ..comfy_revelio.render.pictures import picture_of
+        from ..comfy_revelio.render.match_images import image_of
 
         reading, chosen = reading_of(trace, feature_numbers, features, role, item, frame)
         second = None
@@ -166,14 +166,14 @@ class RevelioFeatureMaps(io.ComfyNode):
             second = reading.of_second(compare_trace)
             chosen = chosen or reading.most_changed(second)
         chosen = (chosen or most_distinct(reading))[:MOST_ROWS]
-        picture = picture_of(image, reading)
+        picture = image_of(image, reading)
         pictures = feature_pictures(
             reading,
             chosen,
             view,
             image=picture,
             second=second,
-            second_image=None if second is None else picture_of(compare_image, second),
+            second_image=None if second is None else image_of(compare_image, second),
             columns=columns,
             opacity=opacity,
         )

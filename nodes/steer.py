@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..comfy_revelio.steering.intervention import MODES, PLACES, RAMPS, ROLES, UNITS
+from ..comfy_revelio.steering.intervention import MODES, PLACEMENTS, RAMPS, ROLES, UNITS
 from .sockets import Features, Sae, searchable
 
 
@@ -65,7 +65,7 @@ class RevelioSteerFeatures(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "place",
-                    options=list(PLACES),
+                    options=list(PLACEMENTS),
                     default="usual",
                     tooltip="Where to put features in: usual = where the concept or feature usually sits in "
                     "the picture, everywhere = all over. With a mask single features go all over it.",
@@ -253,7 +253,7 @@ class RevelioSteerConcept(io.ComfyNode):
         negative_prompt: str = "auto",
         tokens: str = "auto",
     ) -> io.NodeOutput:
-        from ..comfy_revelio.host.concept import ConceptPrompts, steer_concept
+        from ..comfy_revelio.host.text.concept import ConceptPrompts, steer_concept
 
         prompts = ConceptPrompts(concept, prompts_with, prompts_without)
         return io.NodeOutput(

@@ -1,18 +1,18 @@
 """Dictionaries: features as directions in one activation space, and sparse codes over them."""
 
 from .codes import Codes
-from .concepts import Concept
+from .concept import Concept
 from .dictionary import Dictionary
-from .formats import load_dictionary, peek, probe, save_dictionary
-from .stats import FeatureStats
+from .feature_stats import FeatureStats
+from .load import check_file, describe_file, load_dictionary, save_dictionary
 
 __all__ = [
     "Codes",
     "Concept",
     "Dictionary",
     "FeatureStats",
+    "check_file",
+    "describe_file",
     "load_dictionary",
-    "peek",
-    "probe",
     "save_dictionary",
 ]

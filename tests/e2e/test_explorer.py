@@ -18,10 +18,10 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from torch import Tensor
 
-from comfy_revelio.mini.evaluate import CONCEPTS, rate
-from comfy_revelio.mini.judge import Judge, load_judge
 from devtools.client import Client
 from devtools.server import open_url
+from lab.evaluate.judge import Judge, load_judge
+from lab.evaluate.prompts import CONCEPTS, rate
 
 from .conftest import SCREENSHOTS
 from .pages import FIT, make_quiet, open_template, queue, wait_for_run, watch_runs

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ... import tensor_file
 from ...errors import RevelioError
-from .form import FeatureIndex, Label
+from ...files import tensor_file
+from .feature_index import FeatureIndex, Label
 
 FORMAT = "revelio-index"
 FORMAT_VERSION = "1"
@@ -60,7 +60,7 @@ class Examples:
     crops: Tensor
 
 
-def beside(path: str | os.PathLike[str]) -> Path:
+def index_path(path: str | os.PathLike[str]) -> Path:
     """Where the index of a dictionary file lies: NAME.index.safetensors in the same folder."""
     path = Path(path)
     return path.with_name(f"{path.stem}.index.safetensors")

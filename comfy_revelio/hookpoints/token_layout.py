@@ -1,0 +1,168 @@
+"""How tokens lie in an activation: maps [B, C, H, W], videos [B, C, F, H, W], sequences [B, T, C]."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import RevelioError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# How many tokens: those that the module of this path put out, "all" of the sequence, "image" for
+# the tokens that the latents make, "padded" for these with their padding, "" for none.
+Count = str
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """Which tokens of a sequence are the picture's or the prompt's, and how they lie.
+
+    stream: "image" tokens lie on the grid of the latents, row by row (and frame by frame);
+        "text" tokens in one row.
+    patch: latent cells that a token covers along (frames, height, width). Latents are padded up
+        to whole patches.
+    begin, end: where the tokens begin and end, each as one count minus another. Text or registers
+        may stand ahead of the picture, reference pictures ahead or behind. The picture's end
+        follows from its grid.
+    multiple: "padded" is rounded up to a multiple of this.
+    beside: module whose tokens include those of a reference picture that stands to the right, so
+        that each row of the sequence is longer than the picture's own.
+    exact: the tokens are the picture's only if nothing stands behind them.
+    either_end: begin and end are those of a model whose text stands behind; if it says in this call that
+        text stands ahead (as "ahead" in `seen`), everything moves by as much.
+    """
+
+    stream: str = "image"
+    patch: tuple[int, int, int] = (1, 1, 1)
+    begin: tuple[Count, Count] = ("", "")
+    end: tuple[Count, Count] = ("all", "")
+    multiple: int = 1
+    beside: Count = ""
+    exact: bool = False
+    either_end: bool = False
+
+    @property
+    def counted_modules(self) -> tuple[str, ...]:
+        """Paths of the modules whose number of tokens must be known to place this layout."""
+        return tuple(
+            dict.fromkeys(
+                count
+                for count in (*self.begin, *self.end, self.beside)
+                if count not in ("", "all", "image", "padded")
+            )
+        )
+
+
+@dataclass(frozen=True)
+class TokenGrid:
+    """Where the tokens lie in one activation. Made by `locate_tokens`.
+
+    grid: (height, width), or (frames, height, width) for more than one frame.
+    start: first token in the sequence; pitch: tokens from the beginning of a row to the next.
+    """
+
+    grid: tuple[int, ...]
+    start: int = 0
+    pitch: int = 0
+
+    def view(self, activation: Tensor) -> Tensor:
+        """The tokens as a view [B, ..., width, C] of the activation, for reading and writing."""
+        if activation.ndim > 3:
+            return activation.movedim(1, -1)
+        rows, width = math.prod(self.grid[:-1]), self.grid[-1]
+        pitch = self.pitch or width
+        section = activation[:, self.start : self.start + rows * pitch]
+        return section.unflatten(1, (rows, pitch))[:, :, :width]
+
+    def tokens(self, activation: Tensor) -> Tensor:
+        """The tokens [B, T, C], T the product of the grid. A view wherever possible."""
+        view = self.view(activation)
+        return view.reshape(view.shape[0], -1, view.shape[-1])
+
+    def add(self, activation: Tensor, change: Tensor) -> None:
+        """Add a change of the tokens [B or 1, T, C] to the activation, in place; other tokens stay."""
+        view = self.view(activation)
+        view += change.to(activation).expand(len(view), -1, -1).reshape(view.shape)
+
+
+def locate_tokens(
+    activation: Tensor,
+    layout: TokenLayout,
+    latent: Sequence[int] | None = None,
+    seen: Mapping[str, int] | None = None,
+    map_size: Sequence[int] = (),
+) -> TokenGrid:
+    """Where the tokens of `layout` lie in this activation.
+
+    latent: shape of the model's input, [B, C, H, W] or [B, C, F, H, W], if known. seen: tokens
+    that each of the layout's witnesses put out in this call (0 for one that did not run), and "ahead", the
+    tokens of text ahead of the picture where the model tells.
+    map_size: (height, width) of the map that a sequence was made of, where that is known. A sequence of
+    image tokens that cannot be laid on the latents' grid lies in one row. Raises RevelioError for other
+    shapes.
+    """
+    if activation.ndim in (4, 5):
+        return TokenGrid(_without_single_frame(tuple(activation.shape[2:])))
+    if activation.ndim != 3:
+        raise RevelioError(
+            f"Activations of the shape {list(activation.shape)} are neither a map [B, C, H, W] "
+            "nor tokens [B, T, C]; choose another hook point."
+        )
+    total = activation.shape[1]
+    if map_size and math.prod(map_size) == total:
+        return TokenGrid(tuple(map_size))
+    found = _on_latents(layout, total, latent, seen or {})
+    return found or TokenGrid((1, total))
+
+
+def token_count(output: object) -> int:
+    """Tokens of what a module put out: a sequence, a map, a video, or a tuple that begins with one."""
+    first = output[0] if isinstance(output, tuple | list) else output
+    shape: tuple[int, ...] = getattr(first, "shape", ())
+    if len(shape) == 3:
+        return shape[1]
+    return math.prod(shape[2:]) if len(shape) > 3 else 0
+
+
+def _on_latents(
+    layout: TokenLayout, total: int, latent: Sequence[int] | None, seen: Mapping[str, int]
+) -> TokenGrid | None:
+    grid = None if latent is None else _latent_grid(latent, layout.patch)
+    image = 0 if grid is None else math.prod(grid)
+    counts = {
+        **seen,
+        "": 0,
+        "all": total,
+        "image": image,
+        "padded": -(-image // layout.multiple) * layout.multiple,
+    }
+    begin, end = (counts.get(plus, 0) - counts.get(minus, 0) for plus, minus in (layout.begin, layout.end))
+    if layout.either_end and (ahead := counts.get("ahead", 0)):
+        begin, end = (0, ahead) if layout.stream == "text" else (begin + ahead, end)
+    if layout.stream == "text":
+        return TokenGrid((1, end - begin), begin) if 0 <= begin < end <= total else None
+    if grid is None:
+        return None
+    rows = math.prod(grid[:-1])
+    pitch = max(grid[-1], counts.get(layout.beside, 0) // rows)
+    end = begin + rows * pitch
+    if begin < 0 or end > total or (layout.exact and end != total):
+        return None
+    return TokenGrid(_without_single_frame(grid), begin, pitch)
+
+
+def _latent_grid(latent: Sequence[int], patch: tuple[int, int, int]) -> tuple[int, ...] | None:
+    """Whole patches along (frames,) height and width."""
+    if len(latent) not in (4, 5):
+        return None
+    sides = latent[2:]
+    return tuple(-(-side // size) for side, size in zip(sides, patch[-len(sides) :], strict=True))
+
+
+def _without_single_frame(grid: tuple[int, ...]) -> tuple[int, ...]:
+    """A video of one frame is a picture."""
+    return grid[1:] if len(grid) == 3 and grid[0] == 1 else grid
