@@ -59,7 +59,8 @@ KEPT = {"what is in the picture"}
 
 NOT_YET = {
     "documents",
-    "explorer",
+    "docs",
+    "sae_weights",
     "devtools",
     "lab",
     "engine/analysis",
@@ -88,8 +89,8 @@ Text = tuple[int, str]
 def rooms() -> dict[str, list[Path]]:
     """The files to read by room: a package of the engine, or a folder at the top."""
     found: dict[str, list[Path]] = {"documents": sorted(ROOT.glob("*.md"))}
-    for folder in ("docs", "sae_weights", "examples", ".github"):
-        found["documents"] += sorted((ROOT / folder).rglob("*.md"))
+    for folder in ("docs", "sae_weights", ".github"):
+        found[folder] = sorted((ROOT / folder).rglob("*.md"))
     found["help pages"] = sorted((ROOT / "web" / "docs").glob("*.md"))
     found["locales"] = sorted((ROOT / "locales" / "en").glob("*.json"))
     found["workflows"] = sorted((ROOT / "workflows").glob("*.json"))
