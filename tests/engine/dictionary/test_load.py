@@ -216,5 +216,5 @@ def test_files_of_another_layout_are_refused(
 def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
     path = tmp_path / "sae.safetensors"
     torch.save({"W_enc": torch.zeros(4, 2)}, path)
-    with pytest.raises(RevelioError, match="not a whole"):
+    with pytest.raises(RevelioError, match="not a complete"):
         load_dictionary(path)

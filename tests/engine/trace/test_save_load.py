@@ -168,5 +168,5 @@ def test_other_files_are_no_traces(make_dictionary, tmp_path: Path) -> None:
     with pytest.raises(RevelioError, match="update"):
         Trace.load(path)
     path.write_bytes(b"")
-    with pytest.raises(RevelioError, match="not a whole"):
+    with pytest.raises(RevelioError, match="not a complete"):
         Trace.load(path)

@@ -164,5 +164,5 @@ def test_other_files_are_told_apart(index: FeatureIndex, tmp_path: Path, make_di
     with pytest.raises(RevelioError, match="version"):
         read_head(file)
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(RevelioError, match="not a whole"):
+    with pytest.raises(RevelioError, match="not a complete"):
         read_head(file)

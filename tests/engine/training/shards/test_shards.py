@@ -465,9 +465,9 @@ def test_missing_cut_and_linked_files_are_refused(tmp_path: Path) -> None:
     whole = shard.read_bytes()
     view = _whole(ShardSet(folder))
     shard.write_bytes(whole[:-1])
-    with pytest.raises(RevelioError, match="not a whole"):
+    with pytest.raises(RevelioError, match="not a complete"):
         ShardSet(folder)
-    with pytest.raises(RevelioError, match="not a whole"):
+    with pytest.raises(RevelioError, match="not a complete"):
         ShardWriter(folder, SOURCE)
     with pytest.raises(RevelioError, match="has become shorter"):
         view.all()
