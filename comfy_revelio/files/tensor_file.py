@@ -79,6 +79,18 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     return Header(metadata, {name: _tensor_info(path, name, entry, first) for name, entry in header.items()})
 
 
+def read_format(path: str | os.PathLike[str], name: str, version: str, otherwise: str) -> Header:
+    """The header of a file in a format of Revelio's; `otherwise` tells the user what another file is not."""
+    header = read_header(path)
+    if header.metadata.get("format") != name:
+        raise RevelioError(f"{path} {otherwise}")
+    if (found := header.metadata.get("format_version")) != version:
+        raise RevelioError(
+            f"{path} has format version {found!r:.40}, but this Revelio reads {version!r}; update Revelio."
+        )
+    return header
+
+
 def read_tensors(path: str | os.PathLike[str], names: list[str], device: str = "cpu") -> dict[str, Tensor]:
     """Read the named tensors of a file whose header was checked by `read_header`."""
     from safetensors import SafetensorError, safe_open

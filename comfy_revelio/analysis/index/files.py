@@ -20,10 +20,12 @@ from torch import Tensor
 
 from ...errors import RevelioError
 from ...files import tensor_file
+from ...files.json_fields import Fields, is_count, is_number, is_text
 from .feature_index import FeatureIndex, Label
 
 FORMAT = "revelio-index"
 FORMAT_VERSION = "1"
+_ADVICE = "make the index again"
 LARGEST_CROP = 256
 MOST_EXAMPLES = 64
 """Of one feature."""
@@ -86,37 +88,23 @@ def write_index(index: FeatureIndex, path: str | os.PathLike[str]) -> None:
 
 def read_head(path: str | os.PathLike[str]) -> IndexHead:
     """Check the header of an index file; no tensor is read. RevelioError for whatever is not sound."""
-    header = tensor_file.read_header(path)
-    if header.metadata.get("format") != FORMAT:
-        raise RevelioError(f"{path} is no feature index; make one with Label Features or the label command.")
-    if (version := header.metadata.get("format_version")) != FORMAT_VERSION:
-        raise RevelioError(
-            f"{path} has format version {version!r}, but this Revelio reads {FORMAT_VERSION!r}; update it."
-        )
+    otherwise = "is not a feature index; make one with Label Features or the label command."
+    header = tensor_file.read_format(path, FORMAT, FORMAT_VERSION, otherwise)
     n, m, crop = _sizes(path, header)
     config = tensor_file.parse_json(path, header.metadata.get("config", ""), "config")
-    if not isinstance(config, dict) or set(config) != _KEYS:
-        raise _broken(path, f"its config must have exactly the entries {', '.join(sorted(_KEYS))}")
-    texts = (config["hook_point"], config["dictionary"], config["source"])
-    if not all(isinstance(text, str) and len(text) <= 1000 for text in texts):
-        raise _broken(path, "its hook point, dictionary or source is no short text")
-    grid = config["grid"]
-    sides = grid if isinstance(grid, list) else []
-    if grid is not None and [type(s) is int and 0 < s < 2**20 for s in sides] != [True, True]:
-        raise _broken(path, "its grid is no height and width")
-    if type(config["items"]) is not int or not 0 <= config["items"] < 2**62:
-        raise _broken(path, "its number of pictures is none")
+    fields = Fields(path, config, _ADVICE, "config", _KEYS)
+    grid: list[int] | None = fields.take("grid", _is_grid, "a height and a width")
     return IndexHead(
         Path(path),
-        config["hook_point"],
-        config["dictionary"],
+        fields.text("hook_point", longest=1000),
+        fields.text("dictionary", longest=1000),
         None if grid is None else (grid[0], grid[1]),
-        config["items"],
-        config["source"],
+        fields.count("items", most=2**62 - 1),
+        fields.text("source", longest=1000),
         n,
         m,
         crop,
-        _labels(path, config["labels"], n),
+        _labels(fields, n),
     )
 
 
@@ -182,28 +170,33 @@ def _sizes(path: str | os.PathLike[str], header: tensor_file.Header) -> tuple[in
     return n, m, side
 
 
-def _labels(path: str | os.PathLike[str], table: Any, n: int) -> dict[int, Label]:
-    if not isinstance(table, dict):
-        raise _broken(path, "its labels are no table")
+def _is_grid(value: Any) -> bool:
+    sides = value if isinstance(value, list) else []
+    return value is None or [is_count(side, 1, 2**20 - 1) for side in sides] == [True, True]
+
+
+def _labels(fields: Fields, n: int) -> dict[int, Label]:
     labels = {}
+    table: dict[str, Any] = fields.take("labels", lambda v: isinstance(v, dict), "a table")
     for feature, entry in table.items():
         if not (feature.isascii() and feature.isdigit() and len(feature) < 12 and int(feature) < n):
-            raise _broken(path, f"it labels a feature {feature[:20]!r} that does not exist")
-        if not isinstance(entry, list) or len(entry) != 3:
-            raise _broken(path, f"the label of feature {feature} is malformed")
-        text, score, way = entry
-        if (
-            not isinstance(text, str)
-            or not isinstance(way, str)
-            or type(score) not in (int, float, type(None))
-        ):
-            raise _broken(path, f"the label of feature {feature} is malformed")
+            raise fields.broken(f"it labels feature {feature[:20]!r}, which does not exist")
+        malformed = fields.broken(f"the label of feature {feature} is malformed")
+        if not _is_label(entry):
+            raise malformed
         try:
-            labels[int(feature)] = Label(text, score, way)
+            labels[int(feature)] = Label(*entry)
         except RevelioError:
-            raise _broken(path, f"the label of feature {feature} is malformed") from None
+            raise malformed from None
     return labels
 
 
+def _is_label(entry: Any) -> bool:
+    if not isinstance(entry, list) or len(entry) != 3:
+        return False
+    text, score, way = entry
+    return is_text(text) and is_text(way) and (score is None or is_number(score))
+
+
 def _broken(path: str | os.PathLike[str], reason: str) -> RevelioError:
-    return RevelioError(f"{path} is broken: {reason}; make the index again.")
+    return RevelioError(f"{path} is broken: {reason}; {_ADVICE}.")

@@ -154,7 +154,7 @@ def test_other_files_are_told_apart(index: FeatureIndex, tmp_path: Path, make_di
     from comfy_revelio.dictionary import load_dictionary, save_dictionary
 
     save_dictionary(make_dictionary(), tmp_path / "sae.safetensors")
-    with pytest.raises(RevelioError, match="no feature index"):
+    with pytest.raises(RevelioError, match="not a feature index"):
         read_head(tmp_path / "sae.safetensors")
     file = tmp_path / "a.index.safetensors"
     write_index(index, file)
