@@ -1,4 +1,4 @@
-"""A trace in one .safetensors file, exact, and read with suspicion.
+"""A trace in one .safetensors file: written exactly, and read with suspicion.
 
 Tensors: frame.N.indices (int32 [B, T, k]) and frame.N.values (float32) for frame N, frame.N.scale and
 frame.N.shift (float32 [B, T]) where its dictionary normalises, and note.N.mean_active (float32 [n]) for
@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,16 +24,24 @@ from ..files import tensor_file
 from ..files.json_fields import Fields
 from .frames import DictionaryNote, Frame
 
-if TYPE_CHECKING:
-    from .trace import Trace
-
 FORMAT = "revelio-trace"
 FORMAT_VERSION = "1"
-# A table of one number per feature is made for every ranking: bounds what a file can ask for.
+# Each ranking makes a table of one number per feature: this bounds the memory that a file can ask for.
 MOST_FEATURES = 2**22
 
 
-def save(trace: Trace, path: str | os.PathLike[str]) -> None:
+class TraceParts(NamedTuple):
+    """What a file holds of a trace: the fields of `Trace`, in their order."""
+
+    frames: tuple[Frame, ...]
+    dictionaries: Mapping[str, DictionaryNote]
+    total_steps: int
+    sigmas: tuple[float, ...]
+    words: tuple[str, ...]
+
+
+def save(trace: TraceParts, path: str | os.PathLike[str]) -> None:
+    """Write the file that `load` reads."""
     tensors: dict[str, Tensor] = {}
     for number, frame in enumerate(trace.frames):
         tensors[f"frame.{number}.indices"] = frame.codes.indices.to(torch.int32)
@@ -47,9 +56,8 @@ def save(trace: Trace, path: str | os.PathLike[str]) -> None:
     tensor_file.write(path, tensors, {"format": FORMAT, "format_version": FORMAT_VERSION, "trace": text})
 
 
-def load(path: str | os.PathLike[str]) -> Trace:
-    from .trace import Trace
-
+def load(path: str | os.PathLike[str]) -> TraceParts:
+    """Read a trace; RevelioError when the file is missing, broken or not a trace."""
     header = check_file(path)
     table = tensor_file.parse_json(path, header.metadata.get("trace", ""), "description")
     fields = Fields(path, table, "save the trace again from its run")
@@ -65,7 +73,7 @@ def load(path: str | os.PathLike[str]) -> Trace:
     words = tuple(fields.texts("words", []))
     if words and any(len(words) != math.prod(frame.grid) for frame in frames):
         raise fields.broken(f"its {len(words)} words do not cover the positions of its frames")
-    return Trace(frames, notes, fields.count("total_steps"), tuple(fields.numbers("sigmas")), words)
+    return TraceParts(frames, notes, fields.count("total_steps"), tuple(fields.numbers("sigmas")), words)
 
 
 def check_file(path: str | os.PathLike[str]) -> tensor_file.Header:
@@ -74,7 +82,7 @@ def check_file(path: str | os.PathLike[str]) -> tensor_file.Header:
     return tensor_file.read_format(path, FORMAT, FORMAT_VERSION, otherwise)
 
 
-def _description(trace: Trace) -> dict[str, Any]:
+def _description(trace: TraceParts) -> dict[str, Any]:
     return {
         "total_steps": trace.total_steps,
         "sigmas": list(trace.sigmas),

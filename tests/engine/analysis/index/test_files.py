@@ -109,6 +109,7 @@ def _bad_configs() -> dict[str, Any]:
         "an unknown way": {"labels": {"1": ["a", 1.0, "magic"]}},
         "a way that is no text": {"labels": {"1": ["a", 1.0, []]}},
         "a score that is no number": {"labels": {"1": ["a", "1", "clip"]}},
+        "a score too large for a float": {"labels": {"1": ["a", 10**400, "clip"]}},
         "labels that are a list": {"labels": []},
         "a grid of three": {"grid": [1, 2, 3]},
         "a grid of nothing": {"grid": [0, 5]},
