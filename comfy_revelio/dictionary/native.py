@@ -55,7 +55,7 @@ _CONCEPT_MAPS = ("concepts.amount", "concepts.share")
 
 
 def is_native(path: str | os.PathLike[str]) -> bool:
-    """Whether the header of a .safetensors file says that it is of this layout."""
+    """Whether a .safetensors file is of this layout, by its header."""
     return tensor_file.read_header(path).metadata.get("format") == FORMAT
 
 
@@ -182,10 +182,9 @@ def _stacked(dictionary: Dictionary) -> dict[str, Tensor]:
 
 
 def peek_native(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What the header of a dictionary file says, checked, without reading a tensor.
+    """The checked header of a dictionary file; no tensor is read.
 
     Returns the config plus d_model, n_features, has_stats, has_maps and tensors (the names).
-    Raises RevelioError for anything that is not a sound dictionary file.
     """
     otherwise = (
         f"is not a dictionary of a known layout: its metadata lacks format {FORMAT!r}; "
@@ -234,7 +233,7 @@ def _checked_config(path: str | os.PathLike[str], config: Any) -> dict[str, Any]
 def _check_shapes(
     path: str | os.PathLike[str], header: tensor_file.Header, temporal: bool
 ) -> tuple[int, int]:
-    """(n_features, d_model), after all tensors were found and agree with each other.
+    """(n_features, d_model), after checking that all tensors are there and agree with each other.
 
     Which of the extras a kind needs, and their shapes, the dictionary checks itself.
     """
@@ -262,14 +261,14 @@ def _check_shapes(
         if info.dtype not in _FLOATS:
             raise _broken(path, f"{name} is {info.dtype}, but must be one of {', '.join(_FLOATS)}")
         if name in expected and info.shape != expected[name]:
-            raise _broken(path, f"{name} is {list(info.shape)}, but W_enc asks for {list(expected[name])}")
+            raise _broken(path, f"{name} is {list(info.shape)}, but W_enc needs {list(expected[name])}")
         if name == "stats.mean_map" and (len(info.shape) != 3 or info.shape[0] != n or 0 in info.shape):
             raise _broken(path, f"{name} is {list(info.shape)}, but must be [{n}, height, width]")
     return n, d
 
 
 def _check_concepts(path: str | os.PathLike[str], header: tensor_file.Header, count: int, d: int) -> None:
-    """The tensors of the concepts are there, and agree, exactly when the config names some."""
+    """The tensors of the concepts must be there, and agree, exactly when the config names some."""
     found = [header.tensors.get(name) for name in (_CONCEPT_FEATURES, *_CONCEPT_MAPS, _CONCEPT_READER)]
     if not count and not any(found):
         return

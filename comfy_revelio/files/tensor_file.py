@@ -36,7 +36,7 @@ _READ_TYPES = (*_TYPE_NAMES.values(), "F8_E4M3", "F8_E5M2", "U16", "U32", "U64")
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What the header says about one tensor."""
+    """One tensor of a file, by its header."""
 
     dtype: str
     """safetensors' name of the type, such as "F16"."""
@@ -80,7 +80,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 
 
 def read_format(path: str | os.PathLike[str], name: str, version: str, otherwise: str) -> Header:
-    """The header of a file in a format of Revelio's; `otherwise` tells the user what another file is not."""
+    """The header of a file in one of Revelio's formats; `otherwise` ends the message about any other file."""
     header = read_header(path)
     if header.metadata.get("format") != name:
         raise RevelioError(f"{path} {otherwise}")

@@ -1,4 +1,4 @@
-"""A feature index as one .safetensors file. Read with suspicion: index files come from anywhere.
+"""A feature index as one .safetensors file, read with suspicion: index files come from anywhere.
 
 Tensors: those of `FeatureIndex` by their names. Metadata: format "revelio-index", format_version "1", and
 config, a JSON object with hook_point, dictionary, grid, items, source, and labels: feature -> [text, score or
@@ -37,7 +37,7 @@ _BY_EXAMPLE = {"value": "F32", "item": "I64", "token": "I32", "timestep": "F32"}
 
 @dataclass(frozen=True)
 class IndexHead:
-    """What the header of an index file says, checked. crop: side of the crops in pixels, 0 without any."""
+    """The checked header of an index file."""
 
     path: Path
     hook_point: str
@@ -48,28 +48,30 @@ class IndexHead:
     n_features: int
     n_examples: int
     crop: int
+    """Side of the crops in pixels; 0 without crops."""
     labels: Mapping[int, Label]
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """The examples of one feature, as in `FeatureIndex`; crops uint8 [m, side, side, 3], side 0 without."""
+    """The m examples of one feature, as in `FeatureIndex`."""
 
     value: Tensor
     item: Tensor
     token: Tensor
     timestep: Tensor
     crops: Tensor
+    """uint8 [m, side, side, 3]; side 0 without crops."""
 
 
 def index_path(path: str | os.PathLike[str]) -> Path:
-    """Where the index of a dictionary file lies: NAME.index.safetensors in the same folder."""
+    """The index file of a dictionary file: NAME.index.safetensors in the same folder."""
     path = Path(path)
     return path.with_name(f"{path.stem}.index.safetensors")
 
 
 def write_index(index: FeatureIndex, path: str | os.PathLike[str]) -> None:
-    """Write the file in one piece; the old one stays when that fails."""
+    """Write the file atomically: if that fails, the old one is still there."""
     names = ("starts", *_BY_FEATURE, *_BY_EXAMPLE)
     tensors = {name: getattr(index, name) for name in names}
     if index.crops is not None:
@@ -87,7 +89,7 @@ def write_index(index: FeatureIndex, path: str | os.PathLike[str]) -> None:
 
 
 def read_head(path: str | os.PathLike[str]) -> IndexHead:
-    """Check the header of an index file; no tensor is read. RevelioError for whatever is not sound."""
+    """Check the header of an index file; no tensor is read."""
     otherwise = "is not a feature index; make one with Label Features or the label command."
     header = tensor_file.read_format(path, FORMAT, FORMAT_VERSION, otherwise)
     n, m, crop = _sizes(path, header)
@@ -109,12 +111,12 @@ def read_head(path: str | os.PathLike[str]) -> IndexHead:
 
 
 def read_index(path: str | os.PathLike[str]) -> FeatureIndex:
-    """The whole index, to label it anew."""
+    """The complete index, for labelling it again."""
     head = read_head(path)
     names = ["starts", *_BY_FEATURE, *_BY_EXAMPLE, *(["crops"] if head.crop else [])]
     tensors = tensor_file.read_tensors(path, names)
     for feature in range(head.n_features):
-        _stretch(head, tensors["starts"], feature)
+        _example_range(head, tensors["starts"], feature)
     for name in (*_BY_FEATURE, "value", "timestep"):
         if not bool(torch.isfinite(tensors[name]).all()):
             raise _broken(path, f"{name} holds numbers that are not finite")
@@ -124,14 +126,14 @@ def read_index(path: str | os.PathLike[str]) -> FeatureIndex:
 
 
 def read_examples(head: IndexHead, feature: int) -> Examples:
-    """The examples of one feature; only its own part of the file is read, and where it begins."""
+    """The examples of one feature; of the file only its own part is read, and where that begins."""
     from safetensors import SafetensorError, safe_open
 
     if not 0 <= feature < head.n_features:
         raise RevelioError(f"There is no feature {feature} in {head.path.name}.")
     try:
         with safe_open(str(head.path), framework="pt") as file:
-            first, last = _stretch(head, file.get_slice("starts")[feature : feature + 2], 0)
+            first, last = _example_range(head, file.get_slice("starts")[feature : feature + 2], 0)
             found = {name: file.get_slice(name)[first:last] for name in _BY_EXAMPLE}
             crops = file.get_slice("crops")[first:last] if head.crop else torch.zeros(last - first, 0, 0, 3)
     except (SafetensorError, OSError) as error:
@@ -139,22 +141,22 @@ def read_examples(head: IndexHead, feature: int) -> Examples:
     return Examples(**found, crops=crops.to(torch.uint8))
 
 
-def _stretch(head: IndexHead, starts: Tensor, feature: int) -> tuple[int, int]:
+def _example_range(head: IndexHead, starts: Tensor, feature: int) -> tuple[int, int]:
     first, last = int(starts[feature]), int(starts[feature + 1])
     if not 0 <= first <= last <= head.n_examples or last - first > MOST_EXAMPLES:
-        raise _broken(head.path, "the places of its examples are out of range")
+        raise _broken(head.path, "the positions of its examples are out of range")
     return first, last
 
 
 def _sizes(path: str | os.PathLike[str], header: tensor_file.Header) -> tuple[int, int, int]:
-    """(features, examples, side of the crops), after all tensors were found to agree with each other."""
+    """(features, examples, side of the crops), after checking that all tensors agree with each other."""
     known = {"starts": "I64", **_BY_FEATURE, **_BY_EXAMPLE}
     names = set(header.tensors)
     if names - {"crops"} != set(known):
-        raise _broken(path, f"it must hold {', '.join(known)}, and crops or not, and nothing else")
+        raise _broken(path, f"it must hold {', '.join(known)}, perhaps crops, and nothing else")
     shape = header.tensors["starts"].shape
     if len(shape) != 1 or not 2 <= shape[0] <= _MOST_FEATURES:
-        raise _broken(path, "its starts are no list")
+        raise _broken(path, "its starts are not a list")
     n, m = shape[0] - 1, math.prod(header.tensors["value"].shape)
     for name, dtype in known.items():
         info = header.tensors[name]

@@ -8,7 +8,7 @@ to keep the processor busy forever, or to pass off damaged numbers as sound ones
   functions (`machine`, `calls`);
 - memory stays within the size of the file, at most 4 GB, and of a gzip within four times its size or
   512 MB: every length is checked against what is left of the file before it is read, and nothing of a
-  tensor is read before the whole pickle was checked (`reader`, `zip_entries`);
+  tensor is read before all of the pickle was checked (`reader`, `zip_entries`);
 - time stays within a few seconds besides the reading: at most a million opcodes and values, and no keys
   of tables whose hashes can be made to collide or never end;
 - the checksums of a zip and of a gzip are compared.

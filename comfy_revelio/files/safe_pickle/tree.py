@@ -14,7 +14,7 @@ _MAX_DEPTH = 64
 def as_tree(value: Any, leaf: Callable[[View | Span], Any]) -> Any:
     """A copy of what the machine read, with `leaf` in place of every tensor and every bytes object.
 
-    Containers are no longer shared, and the copy is small and shallow: whoever walks through it ends.
+    Containers are no longer shared, and the copy is small and shallow, so a walk through it ends.
     """
     import torch
 

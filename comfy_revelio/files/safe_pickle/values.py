@@ -43,7 +43,7 @@ def broken(reason: str) -> Refused:
 
 @dataclass(frozen=True, eq=False)
 class Span:
-    """Bytes that stay in the file until the whole pickle is checked."""
+    """Bytes that stay in the file until all of the pickle is checked."""
 
     start: int
     length: int

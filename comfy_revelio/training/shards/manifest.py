@@ -1,9 +1,9 @@
-"""What a folder of activations says about itself: its manifest and the headers of its shards.
+"""The description of a folder of activations: its manifest and the headers of its shards.
 
     folder/manifest.json              what the rows are activations of, and the list of finished shards
-    folder/rows-000000.safetensors    x [n, d], timestep [n] float32, item [n] int64, of whole items
+    folder/rows-000000.safetensors    x [n, d], timestep [n] float32, item [n] int64; never a part of an item
 
-A shard counts once the manifest lists it; whatever else lies there is the leftover of a kill.
+A shard counts once the manifest lists it; any other file is a leftover of a process that was killed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROW_TYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 ITEM_END = 2**62
 """Item numbers are below this."""
 
-_ADVICE = "harvest again or bring the right file back"
+_ADVICE = "harvest again or restore the right file"
 _FORMAT = "activations"
 _VERSION = 1
 _MOST_ROWS = 2**40
@@ -47,9 +47,9 @@ class Source:
     """"output" of the hooked module, or "diff" = output - input."""
     d_model: int
     grid: tuple[int, int] | None = None
-    """Height and width of the tokens of an item when all items share them: row-major, whole."""
+    """Height and width of the tokens of an item when all items share them: row by row, and complete."""
     extra: dict[str, str] = field(default_factory=dict)
-    """Whatever else makes two harvests different."""
+    """Anything else that makes two harvests different."""
 
     def __post_init__(self) -> None:
         fault = _fault(vars(self))
@@ -86,14 +86,14 @@ class Items(Set[int]):
 
     @classmethod
     def _from_iterable(cls, it: Iterable[Any]) -> Items:  # type: ignore[override]
-        """By which the operators of Set make their results."""
+        """How the operators of Set make their results."""
         return cls.of(it)
 
     def __contains__(self, item: object) -> bool:
         if not isinstance(item, int):
             return False
-        place = bisect_left(self.ranges, item, key=lambda r: r[1])
-        return place < len(self.ranges) and self.ranges[place][0] <= item
+        at = bisect_left(self.ranges, item, key=lambda r: r[1])
+        return at < len(self.ranges) and self.ranges[at][0] <= item
 
     def __iter__(self) -> Iterator[int]:
         for first, last in self.ranges:
@@ -117,10 +117,11 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of manifest.json; `dtype` is torch's name, such as "float16"."""
+    """The content of manifest.json."""
 
     source: Source
     dtype: str
+    """torch's name of the type of the rows, such as "float16"."""
     shards: tuple[Shard, ...] = ()
 
     @property
@@ -131,13 +132,14 @@ class Manifest:
 
 @dataclass(frozen=True)
 class ShardFile:
-    """A listed shard whose file was checked; `starts` are the bytes at which its tensors begin."""
+    """A listed shard whose file was checked."""
 
     path: Path
     rows: int
     items: Items
     bytes: int
     starts: dict[str, int]
+    """The bytes of the file at which its tensors begin, by name."""
 
 
 def next_name(manifest: Manifest) -> str:
@@ -147,11 +149,11 @@ def next_name(manifest: Manifest) -> str:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read and check the manifest of a folder; the shards that it lists are not looked at."""
+    """Read and check the manifest of a folder; the shards that it lists are not opened."""
     path = folder / MANIFEST
     try:
         if path.is_symlink() or not path.is_file():
-            raise RevelioError(f"There is no plain file {path}; name a folder of harvested activations.")
+            raise RevelioError(f"There is no regular file {path}; name a folder of harvested activations.")
         with path.open("rb") as file:
             text = file.read(tensor_file.MAX_HEADER_BYTES + 1)
     except OSError as error:
@@ -162,7 +164,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Put a manifest in place in one piece; the old one stays when that fails."""
+    """Write the manifest atomically: if that fails, the old one is still there."""
     table = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -187,7 +189,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def check_shards(folder: Path, manifest: Manifest) -> list[ShardFile]:
-    """The files of all listed shards; every one must be there and hold what the manifest says."""
+    """The files of all listed shards; each must be there and match the manifest."""
     return [_check_shard(folder / shard.name, manifest, shard) for shard in manifest.shards]
 
 
@@ -198,7 +200,7 @@ def _check_shard(path: Path, manifest: Manifest, shard: Shard) -> ShardFile:
     except OSError as error:
         raise RevelioError(f"{path} cannot be read ({error.strerror}); check the file.") from None
     if not plain:
-        raise RevelioError(f"{path} is listed in the manifest but is no plain file there; bring it back.")
+        raise RevelioError(f"{path} is listed in the manifest, but is not a regular file; restore it.")
     tensors = tensor_file.read_header(path).tensors
     expected = {
         "x": tensor_file.TensorInfo(ROW_TYPES[manifest.dtype], (shard.rows, manifest.source.d_model)),
@@ -208,7 +210,7 @@ def _check_shard(path: Path, manifest: Manifest, shard: Shard) -> ShardFile:
     if tensors != expected:
         raise RevelioError(
             f"{path} does not hold the {shard.rows} {manifest.dtype} rows of width {manifest.source.d_model} "
-            "that the manifest lists; bring the right file back."
+            "that the manifest lists; restore the right file."
         )
     starts = {name: info.start for name, info in tensors.items()}
     return ShardFile(path, shard.rows, shard.items, size, starts)
