@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from ..errors import RevelioError
 
 T = TypeVar("T")
+Choice = TypeVar("Choice", bound=str)
 _REQUIRED: Any = object()
 _LARGEST = sys.float_info.max
 _JSON_NAMES: dict[type, str] = {type(None): "nothing", list: "a list", dict: "a table"}
@@ -66,7 +67,7 @@ class Fields:
         value: float = self.take(name, lambda v: is_number(v) and v >= least, expected)
         return float(value)
 
-    def choice(self, name: str, choices: Sequence[str]) -> str:
+    def choice(self, name: str, choices: Sequence[Choice]) -> Choice:
         return self.take(name, lambda v: v in choices, f"one of {', '.join(choices)}")
 
     def texts(self, name: str, default: list[str] = _REQUIRED) -> list[str]:
