@@ -54,7 +54,7 @@ def describe(key: str, trace: Trace, dictionaries: Known, indexes: Mapping[str, 
 
 
 def codes(trace: Trace, hook_point: str, role: str, item: int) -> bytes:
-    """The codes of one hook point as a safetensors file (`by_feature`); its metadata has grid and features."""
+    """One hook point's codes as a safetensors file (`by_feature`), grid and features in its metadata."""
     frames = trace.steps(hook_point, role)
     _check_item(trace, item)
     height, width = frames[0].grid
