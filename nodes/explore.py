@@ -172,7 +172,7 @@ def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[st
 
 def _pictures(image: Any, name: str) -> list[Any]:
     """Save the images [B, H, W, 3] of an input to ComfyUI's temp folder and return references to them."""
-    from ..comfy_revelio.render.match_images import checked_batch
+    from ..comfy_revelio.render.input_images import checked_batch
 
     return [] if image is None else list(ui.PreviewImage(checked_batch(image, name)).values)
 

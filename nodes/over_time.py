@@ -177,11 +177,14 @@ class RevelioFeatureAnimation(io.ComfyNode):
         from ..comfy_revelio.host.web.animation import show_webp
         from ..comfy_revelio.render import feature_animation
         from ..comfy_revelio.render.animation import held
-        from ..comfy_revelio.render.match_images import image_of
+        from ..comfy_revelio.render.input_images import image_of_reading
 
         reading, chosen = reading_of(trace, feature_numbers, features, role, item, frame)
         steps = feature_animation(
-            reading, chosen or most_distinct(reading, 1), image=image_of(image, reading), opacity=opacity
+            reading,
+            chosen or most_distinct(reading, 1),
+            image=image_of_reading(image, reading),
+            opacity=opacity,
         )
         frames = held(steps, fps, hold)
         video = InputImpl.VideoFromComponents(

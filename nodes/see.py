@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io, ui
 
@@ -17,6 +17,9 @@ from .readings import (
     reading_of,
 )
 from .sockets import ROLE_TOOLTIP, ROLES, Features, TraceSocket, searchable
+
+if TYPE_CHECKING:
+    from ..comfy_revelio.render.feature_maps import View
 
 VIEWS = ["per step", "overlay", "side by side", "mean", "difference"]
 
@@ -167,13 +170,13 @@ class RevelioFeatureMaps(io.ComfyNode):
         opacity: float,
         image: Any = None,
         features: Any = None,
-        view: str = "per step",
+        view: View = "per step",
         compare_trace: Any = None,
         compare_image: Any = None,
         frame: int = -1,
     ) -> io.NodeOutput:
-        from ..comfy_revelio.render import feature_masks, feature_pictures
-        from ..comfy_revelio.render.match_images import image_of
+        from ..comfy_revelio.render import feature_maps, feature_masks
+        from ..comfy_revelio.render.input_images import image_of_reading
 
         reading, chosen = reading_of(trace, feature_numbers, features, role, item, frame)
         second = None
@@ -181,20 +184,20 @@ class RevelioFeatureMaps(io.ComfyNode):
             second = reading.of_second(compare_trace)
             chosen = chosen or reading.most_changed(second)
         chosen = (chosen or most_distinct(reading))[:MOST_ROWS]
-        picture = image_of(image, reading)
-        pictures = feature_pictures(
+        finished = image_of_reading(image, reading)
+        images = feature_maps(
             reading,
             chosen,
             view,
-            image=picture,
+            image=finished,
             second=second,
-            second_image=None if second is None else image_of(compare_image, second),
+            second_image=None if second is None else image_of_reading(compare_image, second),
             columns=columns,
             opacity=opacity,
         )
-        size = None if picture is None else (picture.shape[0], picture.shape[1])
+        size = None if finished is None else (finished.shape[0], finished.shape[1])
         masks = feature_masks(reading, chosen, size=size, second=second)
-        return io.NodeOutput(pictures, masks, ui=ui.PreviewImage(pictures, cls=cls))
+        return io.NodeOutput(images, masks, ui=ui.PreviewImage(images, cls=cls))
 
 
 NODES: list[Any] = [RevelioTopFeatures, RevelioFeatureMaps]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io, ui
 
 from .readings import ITEM_TOOLTIP, heat_inputs
 from .sockets import ROLES, WordsSocket, searchable
+
+if TYPE_CHECKING:
+    from ..comfy_revelio.render.word_maps import View
 
 ROLE = (
     "Whose words to show: cond = the positive prompt, uncond = the negative prompt (not at CFG 1), cond2 = a "
@@ -165,7 +168,7 @@ class RevelioWordMaps(io.ComfyNode):
         latent: Any,
         words: Any,
         show: str,
-        view: str,
+        view: View,
         step: int,
         layers: str,
         columns: int,
@@ -177,13 +180,11 @@ class RevelioWordMaps(io.ComfyNode):
         image: Any = None,
     ) -> io.NodeOutput:
         from ..comfy_revelio.host.record.words import pixel_size
-        from ..comfy_revelio.render.match_images import still_image
-        from ..comfy_revelio.render.word_maps import word_maps
+        from ..comfy_revelio.render.input_images import image_of_item
+        from ..comfy_revelio.render.word_maps import WordMapOptions, word_maps
 
         trace = words.trace_of(latent["samples"])
-        shown = word_maps(
-            trace,
-            show,
+        options = WordMapOptions(
             view=view,
             step=None if step < 0 else step,
             layers=layers,
@@ -193,9 +194,9 @@ class RevelioWordMaps(io.ComfyNode):
             opacity=opacity,
             threshold=threshold,
             edges=edges,
-            image=still_image(image, item),
-            size=pixel_size(latent["samples"], image, words.pixels),
         )
+        size = pixel_size(latent["samples"], image, words.pixels)
+        shown = word_maps(trace, show, options, image=image_of_item(image, item), size=size)
         figure = shown.figure[None]
         return io.NodeOutput(figure, shown.masks, shown.table, ui=ui.PreviewImage(figure, cls=cls))
 

@@ -10,16 +10,15 @@ import torch
 from torch import Tensor
 
 from ..errors import RevelioError
-from ..hookpoints.grids import resize_maps
 from ..trace import Frame, Reading
-from .canvas import Canvas, checked_image, to_pillow
-from .colour_scale import SCALE_WIDTH, draw_scale
+from .canvas import GAP, MARGIN, NOTE, Canvas, to_pillow
 from .colours import ACCENT, FRAME, QUIET_TEXT, TEXT
-from .feature_rows import Row, behind_heat, check_request, read_row
-from .figure_layout import GAP, MARGIN, NOTE, cell_size
+from .feature_maps import FeatureRow, read_rows, scale_of
+from .heat import SCALE_WIDTH, Scale, backdrop, draw_scale, heat_cells
+from .heat_rows import cell_size, check_settings
+from .input_images import checked_image
 from .lettering import fitted, font, line_height, number, width
-from .names import facts, feature_name, place_name
-from .overlay import overlay
+from .names import facts, feature_name, hook_point_name
 
 MOST_PANELS = 6
 _ACROSS = 3
@@ -38,24 +37,22 @@ def feature_animation(
     All panels and steps share one colour scale. Heights and widths are even, as video formats ask.
     Raises RevelioError as `feature_maps` does.
     """
-    check_request(features, opacity)
-    rows = [read_row(reading, feature) for feature in features[:MOST_PANELS]]
-    frames = reading.steps
-    picture = None if image is None else checked_image(image)
-    size = None if picture is None else (picture.shape[0], picture.shape[1])
-    cell = cell_size(frames[0].grid, size, _LARGEST[len(rows) > 1])
-    top = max(abs(row.peak) for row in rows)
-    sheet, corners = _sheet(reading, rows, cell, top, opacity)
-    behind = behind_heat(picture, cell)
-    out = []
-    for index, taken in enumerate(frames):
+    check_settings(features, "feature", opacity)
+    rows = read_rows(reading, features[:MOST_PANELS])
+    image = None if image is None else checked_image(image)
+    cell = cell_size(reading.steps[0].grid, image, _LARGEST[len(rows) > 1])
+    scale = scale_of(rows, opacity)
+    sheet, corners = _sheet(reading, rows, cell, scale)
+    behind = backdrop(image, cell)
+    images = []
+    for index, frame in enumerate(reading.steps):
         canvas = sheet.copy()
-        _draw_step(canvas, taken, reading.trace.total_steps)
-        heats = resize_maps(torch.stack([row.maps[index] for row in rows]), cell) / (top or 1.0)
-        for pixels, corner in zip(overlay(behind, heats, opacity), corners, strict=True):
-            canvas.picture(pixels, corner, framed=True)
-        out.append(canvas.pixels())
-    return torch.stack(out)
+        _draw_step(canvas, frame, reading.trace.total_steps)
+        cells = heat_cells(torch.stack([row.maps[index] for row in rows]), behind, scale)
+        for pixels, corner in zip(cells, corners, strict=True):
+            canvas.image(pixels, corner, framed=True)
+        images.append(canvas.pixels())
+    return torch.stack(images)
 
 
 def held(frames: Tensor, fps: float, hold: float) -> Tensor:
@@ -109,7 +106,7 @@ def _check_times(fps: float, hold: float) -> None:
 
 
 def _sheet(
-    reading: Reading, rows: Sequence[Row], cell: tuple[int, int], top: float, opacity: float
+    reading: Reading, rows: Sequence[FeatureRow], cell: tuple[int, int], scale: Scale
 ) -> tuple[Canvas, list[tuple[int, int]]]:
     """What all pictures share: names, scale, what was read; and the panels' top left corners."""
     across = len(rows) if len(rows) <= _ACROSS else math.ceil(len(rows) / math.ceil(len(rows) / _ACROSS))
@@ -117,7 +114,7 @@ def _sheet(
     tall = max(cell[0], _LOWEST)
     high, wide = tall + line_height(_NAME) + 6, max(cell[1], 150)
     head = MARGIN + line_height(_HEAD) + 14
-    line = " · ".join([place_name(reading.hook_point), *facts(reading)])
+    line = " · ".join([hook_point_name(reading.hook_point), *facts(reading)])
     room = max(across * (wide + GAP) + 16 + SCALE_WIDTH, 380)
     size = (2 * MARGIN + room, head + down * (high + GAP) + line_height(NOTE) + MARGIN)
     canvas = Canvas((size[0] + size[0] % 2, size[1] + size[1] % 2))
@@ -128,8 +125,7 @@ def _sheet(
         name = fitted(feature_name(row.feature, row.name), _NAME, wide)
         canvas.text(name, (x + wide // 2, y + cell[0] + 5), _NAME, TEXT, anchor="ma")
     at = (MARGIN + across * (wide + GAP) + 16, head + line_height(NOTE) + 4)
-    signed = any(bool((row.maps < 0).any()) for row in rows)
-    draw_scale(canvas, at, min(tall - line_height(NOTE) - 8, 300), top, opacity, signed)
+    draw_scale(canvas, at, min(tall - line_height(NOTE) - 8, 300), scale)
     bottom = (MARGIN, size[1] - MARGIN - line_height(NOTE) + 8)
     canvas.text(fitted(line, NOTE, room), bottom, NOTE, QUIET_TEXT)
     return canvas, corners

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ..errors import RevelioError
-from .colours import BACKGROUND, FRAME, RGB
-from .lettering import Font, line_height
+from .colours import BACKGROUND, FRAME, QUIET_TEXT, RGB, TEXT
+from .lettering import Font, font, line_height, wrapped
+
+MARGIN = 22
+GAP = 6
+TITLE = font(21, bold=True)
+NOTE = font(13)
+BOLD_NOTE = font(13, bold=True)
+
+
+Point = tuple[float, float]
+"""(x, y) in pixels."""
 
 
 class Canvas:
@@ -30,7 +38,7 @@ class Canvas:
     def width(self) -> int:
         return self._sheet.width
 
-    def picture(self, pixels: Tensor, at: tuple[int, int], *, framed: bool = False) -> None:
+    def image(self, pixels: Tensor, at: tuple[int, int], *, framed: bool = False) -> None:
         """Paste [H, W, 3] in 0..1 with its top left corner at a point."""
         self._sheet.paste(to_pillow(pixels), at)
         if framed:
@@ -38,7 +46,7 @@ class Canvas:
             box = (at[0] - 1, at[1] - 1, at[0] + width, at[1] + height)
             self._draw.rectangle(box, outline=FRAME)
 
-    def text(self, text: str, at: tuple[float, float], face: Font, colour: RGB, anchor: str = "la") -> None:
+    def text(self, text: str, at: Point, face: Font, colour: RGB, anchor: str = "la") -> None:
         """One line; `anchor` in Pillow's two letters (la: left ascender, ma: middle, lm: left middle)."""
         self._draw.text(at, text, font=face, fill=colour, anchor=anchor)
 
@@ -48,11 +56,7 @@ class Canvas:
             self.text(line, (at[0], at[1] + index * line_height(face)), face, colour)
         return at[1] + len(lines) * line_height(face)
 
-    def tick(self, start: tuple[int, int], length: int, colour: RGB) -> None:
-        """A short horizontal stroke."""
-        self._draw.line((*start, start[0] + length, start[1]), fill=colour)
-
-    def path(self, points: list[tuple[float, float]], colour: RGB, width: int = 2) -> None:
+    def path(self, points: list[Point], colour: RGB, width: int = 2) -> None:
         """A line through points; nothing for fewer than two."""
         if len(points) > 1:
             self._draw.line(points, fill=colour, width=width, joint="curve")
@@ -89,7 +93,7 @@ class Pen:
 
     def line(
         self,
-        points: list[tuple[float, float]],
+        points: list[Point],
         colour: RGB,
         width: float,
         *,
@@ -102,24 +106,44 @@ class Pen:
                 fine = [(x * self.FINE, y * self.FINE) for x, y in part]
                 self._draw.line(fine, fill=colour, width=thick, joint="curve")
 
-    def disc(self, at: tuple[float, float], radius: float, colour: RGB, *, hollow: bool = False) -> None:
-        self._draw.ellipse(self._box(at, radius), **_fill(colour, hollow, self.FINE))
-
-    def square(self, at: tuple[float, float], radius: float, colour: RGB, *, hollow: bool = False) -> None:
-        self._draw.rectangle(self._box(at, radius), **_fill(colour, hollow, self.FINE))
-
-    def _box(self, at: tuple[float, float], radius: float) -> tuple[float, float, float, float]:
+    def mark(
+        self,
+        at: Point,
+        radius: float,
+        colour: RGB,
+        *,
+        square: bool = False,
+        hollow: bool = False,
+    ) -> None:
+        """A disc or a square around a point; a hollow one shows the sheet's background inside."""
         x, y, r = at[0] * self.FINE, at[1] * self.FINE, radius * self.FINE
-        return (x - r, y - r, x + r, y + r)
+        draw = self._draw.rectangle if square else self._draw.ellipse
+        draw(
+            (x - r, y - r, x + r, y + r),
+            fill=BACKGROUND if hollow else colour,
+            outline=colour,
+            width=round(1.6 * self.FINE),
+        )
 
 
-def _fill(colour: RGB, hollow: bool, fine: int) -> dict[str, Any]:
-    return {"fill": BACKGROUND if hollow else colour, "outline": colour, "width": round(1.6 * fine)}
+def titled_canvas(title: str, notes: Sequence[str], width: int, below: int) -> tuple[Canvas, int]:
+    """A canvas with a title and notes, broken into lines, and `below` pixels of height under them.
+
+    Returns it with the y at which that part begins.
+    """
+    room = width - 2 * MARGIN
+    titles = wrapped(title, TITLE, room)
+    lines = [line for note in notes for line in wrapped(note, NOTE, room)]
+    top = MARGIN + len(titles) * line_height(TITLE) + len(lines) * line_height(NOTE)
+    canvas = Canvas((width, top + below))
+    y = canvas.lines(titles, (MARGIN, MARGIN - 3), TITLE, TEXT)
+    canvas.lines(lines, (MARGIN, y + 2), NOTE, QUIET_TEXT)
+    return canvas, top
 
 
-def _dashes(points: list[tuple[float, float]], stroke: float, gap: float) -> list[list[tuple[float, float]]]:
+def _dashes(points: list[Point], stroke: float, gap: float) -> list[list[Point]]:
     """The pieces of a line that are drawn when it is dashed."""
-    parts: list[list[tuple[float, float]]] = [points[:1]]
+    parts: list[list[Point]] = [points[:1]]
     left, drawn = stroke, True
     for (x0, y0), (x1, y1) in pairwise(points):
         length, done = math.hypot(x1 - x0, y1 - y0), 0.0
@@ -141,18 +165,6 @@ def _dashes(points: list[tuple[float, float]], stroke: float, gap: float) -> lis
 def save_jpeg(pixels: Tensor, path: str | os.PathLike[str]) -> None:
     """Write [H, W, 3] in 0..1 as a JPEG; OSError when that fails."""
     to_pillow(pixels).save(path, quality=88)
-
-
-def checked_image(image: Tensor, what: str = "image") -> Tensor:
-    """An image as float32 [H, W, 3] on the CPU in 0..1; an alpha channel and a batch of one are dropped."""
-    if image.ndim == 4 and image.shape[0] == 1:
-        image = image[0]
-    if image.ndim != 3 or image.shape[-1] not in (3, 4) or 0 in image.shape:
-        raise RevelioError(
-            f"The {what} is no picture in colour: its sizes are {' x '.join(map(str, image.shape))}, not "
-            "height x width x 3 or 4 channels; connect a picture."
-        )
-    return torch.nan_to_num(image[..., :3].detach().float().cpu()).clamp(0.0, 1.0)
 
 
 def to_pillow(pixels: Tensor) -> Image.Image:

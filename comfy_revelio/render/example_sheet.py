@@ -8,17 +8,15 @@ import torch
 from torch import Tensor
 
 from ..errors import RevelioError
-from .canvas import Canvas
+from .canvas import GAP, MARGIN, NOTE, titled_canvas
 from .colours import QUIET_TEXT, TEXT
-from .lettering import fitted, font, line_height, number
-from .overlay import resized
+from .heat import resize_image
+from .lettering import fitted, font, number
 from .table import table
 
 if TYPE_CHECKING:
     from ..analysis.index import FeatureIndex
 
-_MARGIN = 22
-_GAP = 6
 _CROP = 72
 _NAMES = 220
 _MOST_ACROSS = 8
@@ -35,26 +33,26 @@ def example_sheet(index: FeatureIndex, features: list[int] | None = None, *, tit
     if index.crops is None or not rows:
         raise RevelioError("This index has no crops to show; build it with pictures.")
     across = min(_MOST_ACROSS, max(len(index.value[index.examples(feature)]) for feature in rows))
-    heading, bold, note = font(21, bold=True), font(15, bold=True), font(13)
-    top = _MARGIN + line_height(heading) + line_height(note) + 14
-    width = 2 * _MARGIN + _NAMES + max(1, across) * (_CROP + _GAP)
-    canvas = Canvas((width, top + len(rows) * (_CROP + _GAP) + _MARGIN - _GAP))
-    canvas.text(title or f"What features fire on · {index.hook_point}", (_MARGIN, _MARGIN - 3), heading, TEXT)
-    about = f"{index.items} pictures; strongest on the left, each crop from another picture"
-    canvas.text(fitted(about, note, width - 2 * _MARGIN), (_MARGIN, _MARGIN + 28), note, QUIET_TEXT)
+    bold = font(15, bold=True)
+    canvas, top = titled_canvas(
+        title or f"What features fire on · {index.hook_point}",
+        [f"{index.items} pictures; strongest on the left, each crop from another picture"],
+        2 * MARGIN + _NAMES + max(1, across) * (_CROP + GAP),
+        14 + len(rows) * (_CROP + GAP) + MARGIN - GAP,
+    )
     for row, feature in enumerate(rows):
-        y = top + row * (_CROP + _GAP)
+        y = top + 14 + row * (_CROP + GAP)
         label = index.labels.get(feature)
         name = label.text if label else f"#{feature}"
-        canvas.text(fitted(name, bold, _NAMES - 12), (_MARGIN, y + 6), bold, TEXT)
+        canvas.text(fitted(name, bold, _NAMES - 12), (MARGIN, y + 6), bold, TEXT)
         quiet = [f"#{feature}"] if label else []
         if label and label.score is not None:
             quiet.append(f"score {number(label.score)}")
         quiet.append(f"peak {number(float(index.peak[feature]))}")
-        canvas.text(fitted(" · ".join(quiet), note, _NAMES - 12), (_MARGIN, y + 30), note, QUIET_TEXT)
+        canvas.text(fitted(" · ".join(quiet), NOTE, _NAMES - 12), (MARGIN, y + 30), NOTE, QUIET_TEXT)
         for column, crop in enumerate(index.crops[index.examples(feature)][:across]):
-            pixels = resized(crop.to(torch.float32) / 255, _CROP, _CROP)
-            canvas.picture(pixels, (_MARGIN + _NAMES + column * (_CROP + _GAP), y), framed=True)
+            pixels = resize_image(crop.to(torch.float32) / 255, _CROP, _CROP)
+            canvas.image(pixels, (MARGIN + _NAMES + column * (_CROP + GAP), y), framed=True)
     return canvas.pixels()
 
 

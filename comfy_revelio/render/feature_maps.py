@@ -1,86 +1,283 @@
-"""The feature map figure: rows of features, columns of denoising steps, heat over the finished picture."""
+"""Where features fire, as heat over the finished image: five views of it, and masks."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
-from ..steering import Selection
+from ..errors import RevelioError
+from ..hookpoints.grids import resize_maps
 from ..trace import Frame, Reading
-from .canvas import checked_image
-from .feature_rows import Sheet, check_request, draw_rows, read_row
-from .figure_layout import cell_size
-from .lettering import number
-from .names import facts, place_name
+from .canvas import NOTE, Canvas, titled_canvas
+from .colours import ACCENT, QUIET_TEXT, RGB, TEXT, difference_colour
+from .grid import grid
+from .heat import SCALE_WIDTH, Scale, backdrop, draw_scale, heat_cells
+from .heat_rows import Head, HeatFigure, HeatRow, cell_size, check_settings, evenly_spread
+from .input_images import checked_image
+from .lettering import Font, font, line_height, number, width
+from .names import facts, feature_name, hook_point_name
 
-if TYPE_CHECKING:
-    from ..trace import Trace
+View = Literal["per step", "overlay", "side by side", "mean", "difference"]
+VIEWS: tuple[View, ...] = get_args(View)
+_FEATURE = font(17, bold=True)
+_LABEL = font(14, bold=True)
+_LARGE_CELL = 288  # longest side of an image that is next to its map
+_BARE = 512  # longest side of an overlay without an image
+_MOST_ACROSS = 4  # maps in a row of the mean view
+_NARROWEST_PLATE = 256  # width of an image below which nothing can be written on it
+_FINISHED = "finished image"
+_HOW = "The brighter a place, the stronger the feature fires there on average over all steps."
+_HOW_PER_STEP = (
+    "The brighter a place, the stronger the feature fires there at that step; where it is silent, {}."
+)
+_HOW_DIFFERENCE = (
+    "Orange: the feature fires more there in the second run. Blue: it fires less. Clear: as much."
+)
 
-_PICTURE_HEAD = "finished image"
+
+@dataclass(frozen=True)
+class FeatureRow:
+    """One feature in a figure."""
+
+    feature: int
+    name: str
+    """The dictionary's label, or ""."""
+    maps: Tensor
+    """[recorded steps, h, w] float32."""
+
+    @property
+    def peak(self) -> float:
+        """The value farthest from 0 over all recorded steps."""
+        values = self.maps.flatten()
+        return float(values[values.abs().argmax()])
+
+    @property
+    def mean(self) -> Tensor:
+        """[h, w], over the recorded steps."""
+        return self.maps.mean(0)
+
+
+def read_rows(reading: Reading, features: Sequence[int], second: Reading | None = None) -> list[FeatureRow]:
+    """The maps of features; with a second run, how much more they fire there than in the first."""
+    rows = []
+    for feature in features:
+        maps = reading.maps(feature)
+        maps = maps if second is None else second.maps(feature) - maps
+        rows.append(FeatureRow(feature, reading.note.label(feature), maps))
+    return rows
+
+
+def scale_of(rows: Sequence[FeatureRow], opacity: float) -> Scale:
+    """One scale for all rows, up to the value farthest from 0 in any of them."""
+    signed = any(bool((row.maps < 0).any()) for row in rows)
+    return Scale(max(abs(row.peak) for row in rows), opacity, signed)
 
 
 def feature_maps(
-    trace: Trace,
-    features: Sequence[int] | Selection,
+    reading: Reading,
+    features: Sequence[int],
+    view: View = "per step",
     *,
-    hook_point: str,
     image: Tensor | None = None,
+    second: Reading | None = None,
+    second_image: Tensor | None = None,
     columns: int = 8,
-    role: str = "cond",
-    item: int = 0,
     opacity: float = 0.9,
-    frame: int | None = None,
 ) -> Tensor:
-    """Where features fire at each denoising step, laid over the finished picture.
+    """Where features fire, in one of the VIEWS: images [n, height, width, 3] float32 in 0..1.
 
-    features: one row each, in this order. image: [H, W, 3] in 0..1, the picture of this batch item, drawn in
-    the aspect of the recorded grid; None draws the bare maps. columns: number of steps shown, spread evenly
-    over the recorded ones, always with the first and the last. opacity: of the hottest heat, 0..1; heat
-    fades to clear where a feature is silent. frame: of a video; None shows each place at its strongest
-    frame. All rows share one colour scale, which is drawn beside them and goes from 0 to their highest value
-    at any recorded step.
+    per step: one figure with a row for each feature and a column for each step. overlay: an image for each
+    feature, as large as `image`, with the mean over the steps as heat on a scale of its own. side by side:
+    one figure, the image next to that mean. mean: one figure of the means alone. difference: one figure, by
+    how much more a feature fires in the `second` run than in this one.
 
-    Returns [height, width, 3] float32 in 0..1. Raises RevelioError for no features, no columns, an opacity
-    outside 0..1, and for what the trace does not hold (hook point, role, item, feature).
+    features: numbers, in the order of the rows. image, second_image: [H, W, 3 or 4] in 0..1, the finished
+    images of the two runs; None draws the bare maps. They are drawn in the aspect of the recorded grid.
+    columns: steps shown, spread evenly over the recorded ones, always with the first and the last.
+    opacity: of the hottest heat, 0..1; heat fades to clear where a feature is silent. But for overlays, all
+    features share one colour scale, which goes up to their highest value at any recorded step.
     """
-    numbers = list(features.features if isinstance(features, Selection) else features)
-    check_request(numbers, opacity, columns)
-    reading = Reading(trace, hook_point, role, item, frame)
-    rows = [read_row(reading, feature) for feature in numbers]
-    frames = reading.steps
-    shown = evenly_spread(len(frames), columns)
-    picture = None if image is None else checked_image(image)
-    sheet = Sheet(
-        title=f"Feature maps · {place_name(hook_point)}",
-        notes=_notes(reading, len(rows), picture is not None),
-        plain=[] if picture is None else [(_PICTURE_HEAD, picture)],
-        heads=step_heads([frames[i] for i in shown], trace.total_steps),
-        behind=picture,
-        cell=cell_size(frames[0].grid, None if picture is None else (picture.shape[0], picture.shape[1])),
-        opacity=opacity,
-    )
-    return draw_rows(rows, [row.maps[shown] for row in rows], sheet)
+    if view not in VIEWS:
+        raise RevelioError(f"Unknown view {view!r}; choose one of {', '.join(VIEWS)}.")
+    check_settings(features, "feature", opacity, columns)
+    if view == "difference" and second is None:
+        raise RevelioError("A difference needs two runs; connect the trace of the second one.")
+    image = None if image is None else checked_image(image)
+    rows = read_rows(reading, features, second if view == "difference" else None)
+    match view:
+        case "overlay":
+            return _overlays(reading, rows, image, opacity)
+        case "mean":
+            return _means(reading, rows, image, opacity)[None]
+        case "side by side":
+            return _side_by_side(reading, rows, image, opacity)[None]
+        case "per step":
+            return _per_step(reading, rows, image, columns, opacity)[None]
+        case "difference":
+            beside = None if second_image is None else checked_image(second_image)
+            return _difference(reading, rows, (image, beside), columns, opacity)[None]
 
 
-def evenly_spread(count: int, wanted: int) -> list[int]:
-    """Up to `wanted` indices of 0..count-1, evenly spread from first to last; one alone is the last."""
-    wanted = min(wanted, count)
-    if wanted == 1:
-        return [count - 1]
-    return [round(i * (count - 1) / (wanted - 1)) for i in range(wanted)]
+def feature_masks(
+    reading: Reading,
+    features: Sequence[int],
+    *,
+    size: tuple[int, int] | None = None,
+    second: Reading | None = None,
+) -> Tensor:
+    """Where features fire, as masks [features, height, width] float32 in 0..1.
+
+    Each is the mean over the steps, without its sign, spread over `size` pixels (height, width) and divided
+    by its highest value; None takes the size of an overlay without an image. With a second run: where the
+    means of the two differ. A feature that is silent has an empty mask.
+    """
+    means = torch.stack([row.mean for row in read_rows(reading, features, second)]).abs()
+    spread = resize_maps(means, size or cell_size(reading.steps[0].grid, None, _BARE))
+    return spread / spread.amax((1, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
 
 
-def step_heads(frames: Sequence[Frame], total_steps: int) -> list[tuple[str, str]]:
-    """The two lines over the column of a step."""
-    return [(f"step {taken.step + 1}/{total_steps}", f"σ {number(taken.sigma)}") for taken in frames]
-
-
-def _notes(reading: Reading, shown: int, over_picture: bool) -> list[str]:
-    """Two sentences under the title: what was recorded, and how to read the picture."""
+def _per_step(
+    reading: Reading, rows: list[FeatureRow], image: Tensor | None, columns: int, opacity: float
+) -> Tensor:
+    steps = reading.steps
+    shown = evenly_spread(len(steps), columns)
     note = reading.note
-    said = [f"{shown} of {note.n_features:,} features", f"at most {note.k} active per token"]
-    how = "The brighter a place, the stronger the feature fires there at that step; where it is silent, "
-    how += "the finished image shows." if over_picture else "nothing is drawn."
-    return [" · ".join(said + facts(reading)), how]
+    counts = [f"{len(rows)} of {note.n_features:,} features", f"at most {note.k} active per token"]
+    silent = "nothing is drawn" if image is None else "the finished image shows"
+    figure = HeatFigure(
+        title=_title(reading),
+        notes=[" · ".join([*counts, *facts(reading)]), _HOW_PER_STEP.format(silent)],
+        images=[] if image is None else [(_FINISHED, image)],
+        heads=_step_heads([steps[i] for i in shown], reading),
+        behind=image,
+        cell=cell_size(steps[0].grid, image),
+        scale=scale_of(rows, opacity),
+    )
+    return figure.draw([HeatRow(_label(row, "peak ", reading), row.maps[shown]) for row in rows])
+
+
+def _side_by_side(reading: Reading, rows: list[FeatureRow], image: Tensor | None, opacity: float) -> Tensor:
+    means = [replace(row, maps=row.mean[None]) for row in rows]
+    figure = HeatFigure(
+        title=_title(reading),
+        notes=_notes_of_means(reading, rows),
+        images=[] if image is None else [(_FINISHED, image)],
+        heads=[("mean of all steps", "")],
+        behind=image,
+        cell=cell_size(reading.steps[0].grid, image, _LARGE_CELL),
+        scale=scale_of(means, opacity),
+    )
+    return figure.draw([HeatRow(_label(row, "up to "), row.maps) for row in means])
+
+
+def _difference(
+    reading: Reading,
+    rows: list[FeatureRow],
+    images: tuple[Tensor | None, Tensor | None],
+    columns: int,
+    opacity: float,
+) -> Tensor:
+    """rows: second run minus first. images: of the first and of the second run."""
+    steps = reading.steps
+    shown = evenly_spread(len(steps), columns)
+    figure = HeatFigure(
+        title=f"What the second run changes · {hook_point_name(reading.hook_point)}",
+        notes=[
+            " · ".join([f"{len(rows)} of {reading.note.n_features:,} features", *facts(reading)]),
+            _HOW_DIFFERENCE,
+        ],
+        images=[
+            (head, image)
+            for head, image in zip(("first", "second"), images, strict=True)
+            if image is not None
+        ],
+        heads=[("all steps", "mean"), *_step_heads([steps[i] for i in shown], reading)],
+        behind=images[1] if images[0] is None else images[0],
+        cell=cell_size(steps[0].grid, images[0]),
+        scale=replace(scale_of(rows, opacity), signed=True, name="difference", colouring=difference_colour),
+    )
+    heats = [torch.cat([row.mean[None], row.maps[shown]]) for row in rows]
+    labels = [_label(row, "most +" if row.peak > 0 else "most ", reading, "no change") for row in rows]
+    return figure.draw([HeatRow(*pair) for pair in zip(labels, heats, strict=True)])
+
+
+def _overlays(reading: Reading, rows: list[FeatureRow], image: Tensor | None, opacity: float) -> Tensor:
+    """[features, H, W, 3]: an image each, with a line that tells what it shows where there is room."""
+    cell = cell_size(reading.steps[0].grid, None, _BARE)
+    behind = backdrop(image, cell if image is None else (image.shape[0], image.shape[1]))
+    overlays = []
+    for row in rows:
+        top = float(row.mean.abs().max())
+        (pixels,) = heat_cells(row.mean[None], behind, Scale(top, opacity))
+        words = f"mean of {len(row.maps)} steps, brightest {number(top)}" if top else "silent"
+        overlays.append(_with_plate(pixels, feature_name(row.feature, row.name), words))
+    return torch.stack(overlays)
+
+
+def _with_plate(pixels: Tensor, name: str, words: str) -> Tensor:
+    """An image with two pieces of text at its lower edge; untouched where it is too small for them."""
+    height, breadth = pixels.shape[:2]
+    size = max(13, round(breadth / 42))
+    bold, plain = font(size, bold=True), font(size)
+    line = line_height(plain)
+    fits = width(name, bold) + size + width(words, plain) + 2 * size <= breadth
+    lines = [(name, words)] if fits else [(name, ""), ("", words)]
+    if breadth < _NARROWEST_PLATE or height < 4 * line * len(lines):
+        return pixels
+    canvas = Canvas((breadth, height))
+    canvas.image(pixels, (0, 0))
+    top = height - len(lines) * line - size // 2
+    canvas.image(pixels[top:] * 0.25, (0, top))
+    for index, (left, right) in enumerate(lines):
+        y = top + size // 4 + index * line
+        canvas.text(left, (size, y), bold, TEXT)
+        canvas.text(right, (size + (width(left, bold) + size if left else 0), y), plain, TEXT)
+    return canvas.pixels()
+
+
+def _means(reading: Reading, rows: list[FeatureRow], image: Tensor | None, opacity: float) -> Tensor:
+    """A block of overlays with captions, and one scale next to it."""
+    scale = scale_of([replace(row, maps=row.mean[None]) for row in rows], opacity)
+    behind = backdrop(image, cell_size(reading.steps[0].grid, image))
+    cells = heat_cells(torch.stack([row.mean for row in rows]), behind, scale)
+    captions = [
+        f"{feature_name(row.feature, row.name)} · up to {number(float(row.mean.abs().max()))}" for row in rows
+    ]
+    across = math.ceil(len(rows) / math.ceil(len(rows) / _MOST_ACROSS))
+    block = grid(list(cells), captions, columns=across)
+    height, breadth = block.shape[:2]
+    notes = _notes_of_means(reading, rows)
+    canvas, top = titled_canvas(_title(reading), notes, max(breadth + SCALE_WIDTH, 420), height)
+    canvas.image(block, (0, top))
+    draw_scale(canvas, (breadth, top + 40), min(340, height - 80), scale)
+    return canvas.pixels()
+
+
+def _title(reading: Reading) -> str:
+    return f"Feature maps · {hook_point_name(reading.hook_point)}"
+
+
+def _notes_of_means(reading: Reading, rows: list[FeatureRow]) -> list[str]:
+    return [" · ".join([f"mean of {len(rows[0].maps)} steps", *facts(reading)]), _HOW]
+
+
+def _step_heads(frames: Sequence[Frame], reading: Reading) -> list[Head]:
+    total = reading.trace.total_steps
+    return [(f"step {frame.step + 1}/{total}", f"σ {number(frame.sigma)}") for frame in frames]
+
+
+def _label(
+    row: FeatureRow, peak: str, reading: Reading | None = None, silent: str = "silent"
+) -> list[tuple[str, Font, RGB]]:
+    """The lines left of a row: number, name and peak, and the peak's step where a reading is given."""
+    lines = [silent if row.peak == 0 else peak + number(row.peak)]
+    if reading is not None and row.peak != 0:
+        hottest = int(row.maps.abs().flatten(1).amax(1).argmax())
+        lines.append(f"at step {reading.steps[hottest].step + 1}")
+    named = [(row.name, _LABEL, ACCENT)] if row.name else []
+    return [(f"#{row.feature}", _FEATURE, TEXT), *named, *((line, NOTE, QUIET_TEXT) for line in lines)]

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..errors import RevelioError
-from .canvas import Canvas, checked_image
+from .canvas import Canvas
 from .colours import QUIET_TEXT, TEXT
+from .heat import resize_image
+from .input_images import checked_image
 from .lettering import font, line_height, width, wrapped
-from .overlay import resized
 
 _MARGIN = 20
 _GAP = 14
@@ -57,7 +58,7 @@ def grid(
         x = _MARGIN + (index % across) * (cell_w + _GAP)
         y = top + (index // across) * (row_h + _GAP)
         height, breadth = picture.shape[:2]
-        canvas.picture(picture, (x + (cell_w - breadth) // 2, y + (cell_h - height) // 2), framed=True)
+        canvas.image(picture, (x + (cell_w - breadth) // 2, y + (cell_h - height) // 2), framed=True)
         for number, line in enumerate(lines):
             middle = x + (cell_w - width(line, caption)) // 2
             canvas.text(line, (middle, y + cell_h + 8 + number * line_height(caption)), caption, QUIET_TEXT)
@@ -94,7 +95,7 @@ def _sized(picture: Tensor) -> Tensor:
     # Whole factors when enlarging: an odd one blurs the lines of a small picture unevenly.
     scale = _LARGEST / longest if longest > _LARGEST else math.ceil(_SMALLEST / longest)
     height, breadth = (max(1, round(side * scale)) for side in picture.shape[:2])
-    return resized(picture, height, breadth)
+    return resize_image(picture, height, breadth)
 
 
 def _shortened(lines: list[str]) -> list[str]:

@@ -19,7 +19,7 @@ _PLACES = (
 ROLE_NAMES = {"cond": "positive prompt", "uncond": "negative prompt"}
 
 
-def place_name(hook_point: str) -> str:
+def hook_point_name(hook_point: str) -> str:
     """A hook point for people, with its own name behind: "middle block (middle_block.1)"."""
     for pattern, words in _PLACES:
         if match := re.fullmatch(pattern, hook_point):

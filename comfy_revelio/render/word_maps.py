@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -20,18 +21,51 @@ from ..analysis.word_maps import (
 )
 from ..errors import RevelioError
 from ..trace import WordFrame, WordTrace
-from .canvas import checked_image
-from .feature_maps import evenly_spread
-from .names import ROLE_NAMES, place_name
-from .overlay import resized
+from .canvas import NOTE
+from .colours import ACCENT, QUIET_TEXT
+from .grid import grid
+from .heat import Scale, backdrop, heat_cells, resize_image
+from .heat_rows import Head, HeatFigure, HeatRow, cell_size, check_settings, evenly_spread
+from .input_images import checked_image
+from .lettering import font
+from .names import ROLE_NAMES, hook_point_name
 from .table import table
-from .word_figure import WordRow, word_overlays, word_table_figure
 
-VIEWS = ("whole run", "by step", "by layer")
+View = Literal["whole run", "by step", "by layer"]
+VIEWS: tuple[View, ...] = get_args(View)
 MOST = 32
 """Words in a figure."""
 BLUR = 1.5
 """How far a map on a coarse grid is blurred, in cells."""
+_WORD = font(17, bold=True)
+_LARGEST = 512  # longest side of a map in the view of the whole run, in pixels
+_HOW = (
+    "Each map is scaled to its own peak: it says where a word was looked up. The percentage is the highest "
+    "mean over steps and layers."
+)
+
+
+@dataclass(frozen=True)
+class WordMapOptions:
+    """What of a run is shown, and how."""
+
+    view: View = "whole run"
+    step: int | None = None
+    """The step to take, from 0; None for all."""
+    layers: str = ""
+    """Names of the layers to take, separated by commas; empty for the later half."""
+    columns: int = 8
+    """Most steps or layers in the figure."""
+    role: str = "cond"
+    """Whose prompt: "cond", "uncond"..."""
+    item: int = 0
+    """Image of the batch, from 0."""
+    opacity: float = 0.9
+    """Of the hottest heat, 0..1."""
+    threshold: float = 0.0
+    """0 for soft masks, else the share of a word's peak from which on its mask is 1."""
+    edges: bool = True
+    """Masks, and the heat of the whole run, follow the edges of the image."""
 
 
 class WordMaps(NamedTuple):
@@ -42,109 +76,140 @@ class WordMaps(NamedTuple):
     table: str
 
 
+@dataclass(frozen=True)
+class _Word:
+    """A word or phrase with what was found of it."""
+
+    text: str
+    shares: Tensor
+    """The attention that it got: [h, w], mean over steps and layers."""
+    positions: list[int]
+    """Those of its words in the prompt."""
+
+    @property
+    def note(self) -> str:
+        return f"up to {self.shares.max():.1%}"
+
+
 def word_maps(
     trace: WordTrace,
     show: str = "",
+    options: WordMapOptions = WordMapOptions(),
     *,
-    view: str = "whole run",
-    step: int | None = None,
-    layers: str = "",
-    columns: int = 8,
-    role: str = "cond",
-    item: int = 0,
-    opacity: float = 0.9,
-    threshold: float = 0.0,
-    edges: bool = True,
     image: Tensor | None = None,
     size: tuple[int, int],
 ) -> WordMaps:
-    """Where the picture attended to words of the prompt of `role`.
+    """Where the image attended to words of a prompt.
 
-    show: words or phrases separated by commas, empty for all that name something. step, layers (names
-    separated by commas): what to take; no layers are the later half. columns: most steps or layers in the
-    figure, which has MOST words at most; masks and table have all. threshold: 0 for soft masks, else the
-    share of the peak from which on a mask is 1. edges: masks, and the heat of the whole run, follow the edges
-    of `image`, [H, W, 3] in 0..1. size: height and width of the masks. Raises RevelioError for what the run
-    does not hold and for settings out of range.
+    show: words or phrases separated by commas, empty for all that name something; the figure has MOST of them
+    at most, masks and table have all. image: [H, W, 3 or 4] in 0..1, the finished image, or None.
+    size: height and width of the masks.
     """
-    if view not in VIEWS:
-        raise RevelioError(f"Unknown view {view!r}; choose one of {', '.join(VIEWS)}.")
-    if columns < 1:
-        raise RevelioError(f"The figure was asked for {columns} columns; give 1 or more.")
+    if options.view not in VIEWS:
+        raise RevelioError(f"Unknown view {options.view!r}; choose one of {', '.join(VIEWS)}.")
     image = None if image is None else checked_image(image)
-    drawn = slice(0, MOST)
-    named = [part.strip() for part in layers.split(",") if part.strip()]
-    frames = trace.select(role, step=step, layers=named or None)
-    said = trace.words[role]
-    words = [part.strip() for part in show.split(",") if part.strip()] or list(content_words(said))
-    rows = [word_positions(said, word) for word in words]
-    chosen = frames if named else frames_showing(frames)
-    heat = word_heat(chosen, item, rows)
+    layers = _parts(options.layers)
+    frames = trace.select(options.role, step=options.step, layers=layers or None)
+    chosen = frames if layers else frames_showing(frames)
+    prompt = trace.words[options.role]
+    shares = mean_shares(chosen, options.item)
+    words = []
+    for text in _parts(show) or content_words(prompt):
+        positions = word_positions(prompt, text)
+        words.append(_Word(text, shares[positions].sum(0), positions))
+    check_settings(words, "word", options.opacity, options.columns)
+    heat = word_heat(chosen, options.item, [word.positions for word in words])
     masks = resized_maps(heat, *size).clamp(max=1.0)
-    if edges and image is not None:
+    if follows := options.edges and image is not None:
         cell = max(side / count for side, count in zip(size, heat.shape[1:], strict=True))
-        masks = follow_edges(masks, resized(image, *size), BLUR * cell)
-    shares = mean_shares(chosen, item)
-    attention = [shares[list(row)].sum(0) for row in rows]
-    notes = [f"up to {got.max():.1%}" for got in attention]
-    title = f"Word maps · {_whose(trace, role, item)}"
-    if len(words) > MOST:
-        title += f" · the first {MOST} of {len(words)} words"
-    if view == "whole run":
-        shown = masks if edges and image is not None else heat
-        own = [
-            WordRow(w, n, h[None]) for w, n, h in zip(words[drawn], notes[drawn], shown[drawn], strict=True)
-        ]
-        figure = word_overlays(
-            own, image=image, opacity=opacity, title=f"{title} · most attention of any place"
-        )
+        masks = follow_edges(masks, resize_image(image, *size), BLUR * cell)
+    title = _title(trace, options, len(words))
+    if options.view == "whole run":
+        figure = _whole_run(words[:MOST], masks if follows else heat, image, options.opacity, title)
     else:
-        parts = _by_step(chosen) if view == "by step" else _by_layer(frames)
-        parts = [parts[index] for index in evenly_spread(len(parts), columns)]
-        height, width = heat.shape[1:]
-        heats = [resized_maps(word_heat(part, item, rows[drawn]), height, width) for _, part in parts]
-        maps = torch.stack(heats, 1)
-        own = [WordRow(w, n, m) for w, n, m in zip(words[drawn], notes[drawn], maps, strict=True)]
-        reading = (
-            "Each map is scaled to its own peak: it says where a word was looked up. The percentage is the "
-            "highest mean over steps and layers."
-        )
-        figure = word_table_figure(
-            own, [head for head, _ in parts], image=image, opacity=opacity, title=title, notes=[reading]
-        )
-    told = _table(words, attention, masks)
-    return WordMaps(figure, masks_above(masks, threshold) if threshold > 0 else masks, told)
+        parts = _by_step(chosen) if options.view == "by step" else _by_layer(frames)
+        grid_size = (heat.shape[1], heat.shape[2])
+        figure = _by_part(words[:MOST], parts, grid_size, image, options, title)
+    hard = masks_above(masks, options.threshold) if options.threshold > 0 else masks
+    return WordMaps(figure, hard, _table(words, masks))
 
 
-def _whose(trace: WordTrace, role: str, item: int) -> str:
-    which = f" · picture {item + 1} of {trace.batch_size}" if trace.batch_size > 1 else ""
-    return ROLE_NAMES.get(role, role) + which
+def _parts(names: str) -> list[str]:
+    return [part.strip() for part in names.split(",") if part.strip()]
 
 
-def _by_step(frames: Sequence[WordFrame]) -> list[tuple[tuple[str, str], list[WordFrame]]]:
-    steps = sorted({frame.step for frame in frames})
-    found = []
-    for step in steps:
-        part = [frame for frame in frames if frame.step == step]
-        found.append(((f"step {step + 1}", f"σ {part[0].sigma:.3g}"), part))
-    return found
+def _title(trace: WordTrace, options: WordMapOptions, count: int) -> str:
+    title = f"Word maps · {ROLE_NAMES.get(options.role, options.role)}"
+    if trace.batch_size > 1:
+        title += f" · picture {options.item + 1} of {trace.batch_size}"
+    return title if count <= MOST else f"{title} · the first {MOST} of {count} words"
 
 
-def _by_layer(frames: Sequence[WordFrame]) -> list[tuple[tuple[str, str], list[WordFrame]]]:
-    found = []
-    for layer in dict.fromkeys(frame.layer for frame in frames):
-        part = [frame for frame in frames if frame.layer == layer]
-        short = place_name(layer).partition(" (")[0]
-        sides = " x ".join(str(side) for side in part[0].grid)
-        found.append(((layer, short if short != layer else sides), part))
-    return found
+def _whole_run(
+    words: Sequence[_Word], maps: Tensor, image: Tensor | None, opacity: float, title: str
+) -> Tensor:
+    """The image, then each word's map [words, h, w] over it: [height, width, 3]."""
+    height, breadth = maps.shape[1:] if image is None else image.shape[:2]
+    scale = _LARGEST / max(height, breadth)
+    if image is None or scale < 1:
+        height, breadth = max(1, round(height * scale)), max(1, round(breadth * scale))
+    behind = backdrop(image, (height, breadth))
+    cells = [] if image is None else [resize_image(image, height, breadth)]
+    labels = [] if image is None else ["the picture"]
+    cells += heat_cells(maps[: len(words)], behind, Scale(1.0, opacity))
+    labels += [f"{word.text} · {word.note}" for word in words]
+    return grid(cells, labels, title=f"{title} · most attention of any place")
 
 
-def _table(words: Sequence[str], attention: Sequence[Tensor], masks: Tensor) -> str:
+def _by_part(
+    words: Sequence[_Word],
+    parts: list[tuple[Head, list[WordFrame]]],
+    size: tuple[int, int],
+    image: Tensor | None,
+    options: WordMapOptions,
+    title: str,
+) -> Tensor:
+    """A row for each word and a column for each part of the run: [height, width, 3]."""
+    parts = [parts[index] for index in evenly_spread(len(parts), options.columns)]
+    positions = [word.positions for word in words]
+    heats = [resized_maps(word_heat(part, options.item, positions), *size) for _, part in parts]
+    figure = HeatFigure(
+        title=title,
+        notes=[_HOW],
+        images=[] if image is None else [("the picture", image)],
+        heads=[head for head, _ in parts],
+        behind=image,
+        cell=cell_size(size, image),
+        scale=Scale(1.0, options.opacity, name="heat"),
+    )
+    labels = ([(word.text, _WORD, ACCENT), (word.note, NOTE, QUIET_TEXT)] for word in words)
+    return figure.draw([HeatRow(*row) for row in zip(labels, torch.stack(heats, 1), strict=True)])
+
+
+def _by_step(frames: Sequence[WordFrame]) -> list[tuple[Head, list[WordFrame]]]:
+    found: dict[int, list[WordFrame]] = {}
+    for frame in sorted(frames, key=lambda frame: frame.step):
+        found.setdefault(frame.step, []).append(frame)
+    return [((f"step {step + 1}", f"σ {part[0].sigma:.3g}"), part) for step, part in found.items()]
+
+
+def _by_layer(frames: Sequence[WordFrame]) -> list[tuple[Head, list[WordFrame]]]:
+    found: dict[str, list[WordFrame]] = {}
+    for frame in frames:
+        found.setdefault(frame.layer, []).append(frame)
+    heads = []
+    for layer, part in found.items():
+        short = hook_point_name(layer).partition(" (")[0]
+        heads.append((layer, short if short != layer else " x ".join(str(side) for side in part[0].grid)))
+    return list(zip(heads, found.values(), strict=True))
+
+
+def _table(words: Sequence[_Word], masks: Tensor) -> str:
     """Each word with the attention it got and how much of the picture its mask covers."""
     lines = []
-    for word, got, own in zip(words, attention, masks, strict=True):
-        covered = masks_above(own[None], 0.5).mean()
-        lines.append((word, f"{got.max():.1%}", f"{got.mean():.1%}", f"{covered:.0%}"))
+    for word, mask in zip(words, masks, strict=True):
+        covered = masks_above(mask[None], 0.5).mean()
+        shares = word.shares
+        lines.append((word.text, f"{shares.max():.1%}", f"{shares.mean():.1%}", f"{covered:.0%}"))
     head = ("word", "attention at its peak", "on average", "picture above half of the peak")
     return table(head, lines, numbers_from=1)

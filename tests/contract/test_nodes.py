@@ -264,9 +264,9 @@ class TestBadInput:
         ("shape", "message"),
         [
             ((0, 64, 64, 3), "batch of images is empty"),
-            ((1, 64, 64, 1), "no picture in colour"),
-            ((1, 0, 0, 3), "no picture in colour"),
-            ((64, 64, 3), "no picture in colour"),
+            ((1, 64, 64, 1), "RGB or RGBA image"),
+            ((1, 0, 0, 3), "RGB or RGBA image"),
+            ((64, 64, 3), "RGB or RGBA image"),
         ],
         ids=["none", "grey", "no pixels", "no batch"],
     )

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...analysis.name_features import name_features
-from ...render.curves import curves
+from ...render.curves import training_curves
 from ...training import ShardSet, preset
 from ...training.config import TrainConfig
 from ...training.train_on_shards import train_on_shards
@@ -76,4 +76,4 @@ class LiveReport:
         comfy.model_management.throw_exception_if_processing_interrupted()
 
     def image(self) -> Tensor:
-        return curves(self.series, title="Training", last=self.steps)
+        return training_curves(self.series, title="Training", last=self.steps)

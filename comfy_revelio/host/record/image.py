@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...errors import RevelioError
-from ...render.match_images import checked_batch
+from ...render.input_images import checked_batch
 from ...trace import RunRecorder, Trace
 from ..sae_files import SAEHandle
 from ..taps.model import resolve, tap

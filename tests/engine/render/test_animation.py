@@ -1,4 +1,4 @@
-"""Moving pictures: one per step, heat where the feature is at that step, and a file that plays."""
+"""Moving images: one per step, heat where the feature is at that step, and a file that plays."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from PIL import Image
 from comfy_revelio.errors import RevelioError
 from comfy_revelio.render import feature_animation
 from comfy_revelio.render.animation import held, save_webp
-from comfy_revelio.render.match_images import image_of
+from comfy_revelio.render.input_images import image_of_reading
 from comfy_revelio.trace import Reading
 
 HOOK_POINT = "middle_block.1"
@@ -30,12 +30,12 @@ def fading(traced, steps=5):
 
 
 def heat(frames):
-    """Colourful pixels of each picture below its head and left of the scale."""
+    """Colourful pixels of each image below its head and left of the scale."""
     inside = frames[:, 70:-40, 20:-100]
     return ((inside.amax(-1) - inside.amin(-1)) > 0.15).sum((1, 2))
 
 
-def test_a_picture_for_each_step_with_the_heat_of_that_step(traced):
+def test_an_image_for_each_step_with_the_heat_of_that_step(traced):
     frames = feature_animation(fading(traced), [5], image=GREY)
     assert frames.shape[0] == 5 and frames.dtype == torch.float32
     amounts = heat(frames)
@@ -52,7 +52,7 @@ def test_sizes_are_even_for_any_grid_and_number_of_panels(traced, count, grid):
     assert max(frames.shape[1:3]) < 1300
 
 
-def test_the_last_picture_is_held():
+def test_the_last_image_is_held():
     frames = torch.rand(3, 4, 6, 3)
     longer = held(frames, fps=4, hold=1.5)
     assert longer.shape[0] == 9
@@ -87,15 +87,15 @@ def test_what_cannot_be_shown_is_a_sentence(traced, tmp_path):
             save_webp(torch.rand(1, 4, 4, 3), tmp_path / "x.webp", fps=rate, hold=0, loop=True, notes={})
 
 
-class TestPictureOf:
+class TestImageOfReading:
     def test_of_a_batch(self, traced):
         images = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 4, 4, 3)
         trace = traced({5: (1, 6, 4.0)}, batch=3)
-        assert image_of(images, Reading(trace, HOOK_POINT, item=2)).mean() == 2
-        assert image_of(images[:1], Reading(trace, HOOK_POINT, item=2)).mean() == 0
-        assert image_of(None, Reading(trace, HOOK_POINT)) is None
+        assert image_of_reading(images, Reading(trace, HOOK_POINT, item=2)).mean() == 2
+        assert image_of_reading(images[:1], Reading(trace, HOOK_POINT, item=2)).mean() == 0
+        assert image_of_reading(None, Reading(trace, HOOK_POINT)) is None
         with pytest.raises(RevelioError, match="from 0 to 1"):
-            image_of(images[:2], Reading(trace, HOOK_POINT, item=2))
+            image_of_reading(images[:2], Reading(trace, HOOK_POINT, item=2))
 
     @pytest.mark.parametrize(("frame", "item", "seen"), [(0, 0, 0), (3, 0, 12), (1, 0, 4), (None, 1, 19)])
     def test_of_videos_the_frame_at_the_same_share(self, traced, frame, item, seen):
@@ -104,7 +104,7 @@ class TestPictureOf:
         frames = tuple(dataclasses.replace(one, grid=(4, 4, 4)) for one in still.frames)
         reading = Reading(dataclasses.replace(still, frames=frames), HOOK_POINT, item=item, frame=frame)
         images = torch.arange(26.0).view(26, 1, 1, 1).expand(26, 4, 4, 3)
-        assert image_of(images, reading).mean() == seen
+        assert image_of_reading(images, reading).mean() == seen
 
 
 def test_words_in_one_row_have_a_scale_too(traced):

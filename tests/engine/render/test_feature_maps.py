@@ -1,186 +1,148 @@
-from dataclasses import replace
+"""The views of feature maps and the masks: where heat is, what colour it has, what cannot be drawn."""
+
+import dataclasses
 
 import pytest
 import torch
 
 from comfy_revelio.errors import RevelioError
-from comfy_revelio.render import feature_maps
-from comfy_revelio.render.colour_scale import draw_scale, ticks
-from comfy_revelio.render.feature_maps import evenly_spread
-from comfy_revelio.render.figure_layout import cell_size, plan
-from comfy_revelio.render.lettering import font, width
-from comfy_revelio.render.names import place_name
-from comfy_revelio.steering import Selection
+from comfy_revelio.render import VIEWS, feature_maps, feature_masks
+from comfy_revelio.trace import Reading
 
 HOOK_POINT = "middle_block.1"
-GREY = torch.full((128, 128, 3), 0.5)
+GREY = torch.full((128, 96, 3), 0.5)
 
 
-def heat(sheet):
-    """Colourfulness per pixel: 0 for the grey theme, large for heat."""
-    return sheet.amax(-1) - sheet.amin(-1)
+def colourful(pixels):
+    """Colourfulness per pixel: near 0 for the grey theme, large for heat."""
+    return pixels.amax(-1) - pixels.amin(-1)
 
 
-def cells(sheet, trace, rows, columns, picture=True):
-    """The heat cells of a figure without labels, cut out: {(row, column): [h, w, 3]}, found by the layout."""
-    height, wide = cell_size(trace.frames[0].grid, (128, 128) if picture else None)
-    layout = plan(
-        title="-",
-        notes=["-", "-"],
-        rows=rows,
-        columns=columns,
-        cell=(height, wide),
-        label_width=84,
-        head_width=width("finished image", font(13, True)) if picture else 1,
+def reading(trace, **more):
+    return Reading(trace, HOOK_POINT, **more)
+
+
+@pytest.mark.parametrize("grid", [(8, 8), (4, 12), (12, 4)])
+def test_an_overlay_per_feature_as_large_as_the_image(traced, grid):
+    trace = traced({5: (1, 2, 4.0), 9: (3, 1, 0.5), 11: (0, 0, 1.0)}, grid=grid)
+    out = feature_maps(reading(trace), [5, 9], "overlay", image=GREY)
+    assert out.shape == (2, 128, 96, 3)
+    for (row, column), image in zip(((1, 2), (3, 1)), out, strict=True):
+        warm = colourful(image)
+        y, x = int((row + 0.5) * 128 / grid[0]), int((column + 0.5) * 96 / grid[1])
+        assert warm[y, x] > 0.2  # each on its own scale, so that the weak one shows as well
+        assert warm[-1, -1] < 0.05
+
+
+def test_an_overlay_tells_what_it_shows_where_there_is_room(traced):
+    trace = traced({5: (1, 2, 4.0)}, labels={"glasses": [5]})
+    small, large = (
+        feature_maps(reading(trace), [5], "overlay", image=torch.full((side, side, 3), 0.5))[0]
+        for side in (128, 512)
     )
-    drop = sheet.shape[0] - layout.size[1]  # wrapped notes push everything down
-    out = {}
-    for row in range(rows):
-        for column in range(columns):
-            x, y = layout.corner(row, column)
-            out[row, column] = sheet[y + drop : y + drop + height, x : x + wide]
-    return out
+    assert large[-4:, :6].max() < 0.1 < large[:-60].min()  # the darkened edge under the words
+    assert small[-4:, :6].min() > 0.1  # untouched
 
 
-def test_heat_lies_where_the_feature_fires(traced):
-    trace = traced({5: (1, 6, 4.0)})
-    cut = cells(feature_maps(trace, [5], hook_point=HOOK_POINT, image=GREY), trace, 1, 5)
-    for step in range(1, 5):
-        warm = heat(cut[0, step])
-        assert warm[24, 104] > 0.3
-        assert warm[80:].max() < 0.02 and warm[:, :64].max() < 0.02
+@pytest.mark.parametrize("view", ["side by side", "mean"])
+def test_the_mean_is_over_all_steps_and_not_over_the_shown_ones(traced, view):
+    """A feature that fires at one of the four steps only is a quarter as strong as its peak."""
+    trace = traced({5: (1, 2, 4.0)})
+    silent = dataclasses.replace(trace.frames[0].codes, values=torch.zeros_like(trace.frames[0].codes.values))
+    once = dataclasses.replace(
+        trace, frames=(trace.frames[0], *(dataclasses.replace(f, codes=silent) for f in trace.frames[1:]))
+    )
+    weak = traced({5: (1, 2, 1.0)})
+    assert torch.allclose(
+        feature_maps(reading(once), [5], view, image=GREY)[0],
+        feature_maps(reading(weak), [5], view, image=GREY)[0],
+    )
 
 
-def test_the_first_column_is_the_untouched_picture(traced):
-    trace = traced({5: (1, 6, 4.0)})
-    picture = torch.rand(128, 128, 3)
-    cut = cells(feature_maps(trace, [5], hook_point=HOOK_POINT, image=picture), trace, 1, 5)
-    assert (cut[0, 0] - picture).abs().max() < 0.003
+def test_side_by_side_shows_the_image_untouched(traced):
+    image = torch.rand(256, 256, 3)
+    sheet = feature_maps(reading(traced({5: (1, 2, 4.0)})), [5], "side by side", image=image)[0]
+    rows = (sheet[..., None, :] * 255).round()
+    corner = (rows[:, :, 0] == (image[0, 0] * 255).round()).all(-1).nonzero()
+    assert any(
+        torch.allclose(sheet[y : y + 256, x : x + 256], image, atol=1 / 254)
+        for y, x in corner.tolist()
+        if y + 256 <= sheet.shape[0] and x + 256 <= sheet.shape[1]
+    )
 
 
-def test_all_rows_share_one_scale(traced):
-    trace = traced({5: (4, 4, 8.0), 6: (4, 4, 2.0)})
-    cut = cells(feature_maps(trace, [5, 6], hook_point=HOOK_POINT, image=GREY), trace, 2, 5)
-    strong, weak = cut[0, 1].mean(-1).max(), cut[1, 1].mean(-1).max()
-    assert strong > weak + 0.2
+def test_more_is_orange_and_less_is_blue(traced):
+    first = traced({5: (1, 2, 4.0), 7: (6, 6, 1.0)}, grid=(8, 8))
+    second = traced({5: (1, 2, 1.0), 7: (6, 6, 3.0)}, grid=(8, 8))
+    one = reading(first)
+    sheet = feature_maps(one, [5, 7], "difference", image=GREY, second=one.of_second(second))[0]
+    less, more = sheet[: sheet.shape[0] - 135], sheet[-135:]  # rows of 128 pixels
+
+    def blue(part):
+        return ((part[..., 2] - part[..., 0]) > 0.3).sum()
+
+    def orange(part):
+        return ((part[..., 0] - part[..., 2]) > 0.3).sum()
+
+    cut = slice(120, -110)  # without the labels and the scale
+    assert blue(less[:, cut]) > 100 and orange(less[:, cut]) == 0
+    assert orange(more[:, cut]) > 100 and blue(more[:, cut]) == 0
 
 
-def test_a_silent_feature_shows_the_dimmed_picture_only(traced):
-    trace = traced({5: (4, 4, 8.0)})
-    cut = cells(feature_maps(trace, [40], hook_point=HOOK_POINT, image=GREY), trace, 1, 5)
-    assert heat(cut[0, 3]).max() < 0.02
+def test_equal_runs_have_no_colour(traced):
+    one = reading(traced({5: (1, 2, 4.0)}))
+    sheet = feature_maps(one, [5], "difference", image=GREY, second=one.of_second(one.trace))[0]
+    assert colourful(sheet[:, 120:-110]).max() < 0.08
 
 
-def test_more_activity_is_hotter_in_the_chosen_batch_item(traced):
-    trace = traced({5: (1, 1, 1.0), 6: (6, 6, 3.0)}, batch=2)
-    first = feature_maps(trace, [5, 6], hook_point=HOOK_POINT, image=GREY, item=0)
-    second = feature_maps(trace, [5, 6], hook_point=HOOK_POINT, image=GREY, item=1)
-    assert not torch.equal(first, second)
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("grid", [(1, 1), (2, 9), (9, 2)])
+def test_every_view_of_any_grid_with_and_without_an_image(traced, view, grid):
+    one = reading(traced({5: (0, 0, 1.0), 40: (0, 0, 0.5)}, grid=grid, steps=2))
+    for image in (None, torch.rand(40, 90, 3)):
+        out = feature_maps(one, [5, 40, 63], view, image=image, second=one, second_image=image)
+        assert out.shape[0] == (3 if view == "overlay" else 1)
+        assert out.shape[-1] == 3 and out.dtype == torch.float32
+        assert out.min() >= 0 and out.max() <= 1
 
 
-@pytest.mark.parametrize("grid", [(8, 8), (6, 12), (12, 6), (2, 16), (16, 2)])
-def test_cells_have_the_aspect_of_the_recorded_grid(grid):
-    height, wide = cell_size(grid, None)
-    assert max(height, wide) == 160
-    assert height * grid[1] == pytest.approx(wide * grid[0], abs=grid[0] + grid[1])
+def test_a_view_of_one_frame_of_a_video(traced):
+    """A grid of 8 x 8 taken as 4 frames of 4 x 4: token 17 is frame 1, row 0, column 1."""
+    still = traced({5: (2, 1, 4.0)})
+    video = dataclasses.replace(
+        still, frames=tuple(dataclasses.replace(frame, grid=(4, 4, 4)) for frame in still.frames)
+    )
+    masks = [feature_masks(reading(video, frame=frame), [5], size=(64, 64)) for frame in (None, 1, 2)]
+    assert torch.equal(masks[0], masks[1]) and masks[1].max() == 1
+    assert masks[2].max() == 0
 
 
-@pytest.mark.parametrize("grid", [(6, 12), (12, 6), (16, 2), (1, 1)])
-def test_any_grid_and_any_picture_is_drawn(traced, grid):
-    trace = traced({5: (0, 0, 1.0)}, grid=grid)
-    for picture in (None, torch.rand(50, 300, 3), torch.rand(1, 64, 64, 4)):
-        sheet = feature_maps(trace, [5], hook_point=HOOK_POINT, image=picture)
-        assert sheet.ndim == 3 and sheet.shape[-1] == 3 and sheet.dtype == torch.float32
-        assert sheet.min() >= 0 and sheet.max() <= 1
+class TestMasks:
+    def test_one_per_feature_from_0_to_1_in_the_size_of_the_image(self, traced):
+        trace = traced({5: (1, 2, 4.0), 9: (6, 7, 0.01)}, batch=2)
+        masks = feature_masks(reading(trace, item=1), [9, 5, 40], size=(80, 160))
+        assert masks.shape == (3, 80, 160) and masks.dtype == torch.float32
+        assert masks[0].max() == masks[1].max() == 1 and masks.min() == 0
+        assert masks[2].max() == 0
+        assert masks[1, 15, 50] > 0.9 and masks[0, 65, 150] > 0.9
 
+    def test_of_a_difference(self, traced):
+        one = reading(traced({5: (1, 2, 4.0), 9: (6, 6, 1.0)}))
+        other = one.of_second(traced({5: (6, 6, 4.0), 9: (6, 6, 1.0)}))
+        moved, same = feature_masks(one, [5, 9], size=(8, 8), second=other)
+        assert moved[1, 2] == moved[6, 6] == 1 and moved.sum() == 2
+        assert same.max() == 0
 
-@pytest.mark.parametrize("steps", [1, 2, 50])
-@pytest.mark.parametrize("count", [1, 12])
-def test_any_number_of_steps_and_features(traced, steps, count):
-    trace = traced({number: (number // 8, number % 8, 1.0 + number) for number in range(12)}, steps=steps)
-    sheet = feature_maps(trace, list(range(count)), hook_point=HOOK_POINT, image=GREY)
-    assert sheet.shape[0] >= count * 128
-    assert sheet.shape[1] <= (min(steps, 8) + 1) * 140 + 360
-
-
-def test_a_video_shows_the_strongest_of_its_frames_or_one(traced):
-    """The same dots on a grid of 8 x 8, taken as 4 frames of 4 x 4: the dot lies in frame 1 alone."""
-    still = traced({5: (2, 1, 4.0)})  # token 17: frame 1, row 0, column 1
-    frames = tuple(replace(frame, grid=(4, 4, 4)) for frame in still.frames)
-    video = replace(still, frames=frames)
-    flat = traced({5: (0, 1, 4.0)}, grid=(4, 4))
-    expected = cells(feature_maps(flat, [5], hook_point=HOOK_POINT, image=GREY), flat, 1, 5)
-    for frame in (None, 1):
-        sheet = feature_maps(video, [5], hook_point=HOOK_POINT, image=GREY, frame=frame)
-        assert torch.equal(cells(sheet, flat, 1, 5)[0, 1], expected[0, 1])
-    silent = feature_maps(video, [5], hook_point=HOOK_POINT, image=GREY, frame=2)
-    assert not torch.equal(cells(silent, flat, 1, 5)[0, 1], expected[0, 1])
-
-
-def test_a_selection_is_taken_like_a_list(traced):
-    trace = traced({5: (1, 6, 4.0), 9: (2, 2, 1.0)})
-    chosen = feature_maps(trace, Selection((5, 9)), hook_point=HOOK_POINT)
-    assert torch.equal(chosen, feature_maps(trace, [5, 9], hook_point=HOOK_POINT))
-
-
-def test_labels_widen_their_column_up_to_a_limit(traced):
-    sizes = []
-    for label in ("hat", "a hat with a feather", "an endless label " * 20):
-        trace = traced({5: (1, 6, 4.0)}, labels={label: [5]})
-        sizes.append(feature_maps(trace, [5], hook_point=HOOK_POINT).shape[1])
-    assert sizes[0] < sizes[1] < sizes[2] < sizes[0] + 130
-
-
-def test_the_role_is_read_from_its_own_frames(traced):
-    trace = traced({5: (1, 6, 4.0)}, roles=("cond", "uncond"))
-    cond = feature_maps(trace, [5], hook_point=HOOK_POINT)
-    uncond = feature_maps(trace, [5], hook_point=HOOK_POINT, role="uncond")
-    assert cond.shape == uncond.shape and not torch.equal(cond, uncond)  # the heading names the role
-
-
-@pytest.mark.parametrize(
-    ("count", "wanted", "chosen"),
-    [(20, 4, [0, 6, 13, 19]), (3, 8, [0, 1, 2]), (1, 8, [0]), (20, 1, [19]), (50, 2, [0, 49])],
-)
-def test_steps_are_spread_from_first_to_last(count, wanted, chosen):
-    assert evenly_spread(count, wanted) == chosen
-
-
-def test_places_have_names_for_people():
-    assert place_name("middle_block.1") == "middle block (middle_block.1)"
-    assert place_name("output_blocks.3.1") == "up block 3 (output_blocks.3.1)"
-    assert place_name("double_blocks.18") == "double block 18, image (double_blocks.18)"
-    assert place_name("noise_refiner.1") == "noise_refiner.1"
-
-
-@pytest.mark.parametrize(("bottom", "top"), [(0, 10.03), (0, 0.0203), (-4.2, 4.2), (0, 1e-9), (0, 123456)])
-def test_ticks_hold_both_ends_and_few_round_values(bottom, top):
-    values = ticks(bottom, top)
-    assert values[:2] == [top, bottom]
-    assert all(bottom <= value <= top * 1.0001 for value in values) and 4 <= len(values) <= 9
-
-
-def test_the_scale_says_what_its_top_is():
-    class Notes:
-        def __init__(self):
-            self.texts = []
-
-        def picture(self, *_, **__): ...
-        def tick(self, *_): ...
-        def text(self, text, *_, **__):
-            self.texts.append(text)
-
-    notes = Notes()
-    draw_scale(notes, (0, 40), 300, 7.37, 0.9, signed=False)
-    assert {"activation", "7.37", "0", "2", "4", "6"} <= set(notes.texts)
-    notes = Notes()
-    draw_scale(notes, (0, 40), 300, 3.0, 0.9, signed=True)
-    assert {"3", "−3", "0"} <= set(notes.texts)
+    def test_of_negative_values(self, traced):
+        masks = feature_masks(reading(traced({5: (1, 2, -4.0)})), [5], size=(8, 8))
+        assert masks[0, 1, 2] == 1
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ({"view": "upside down"}, "per step, overlay"),
+        ({"view": "difference"}, "second one"),
         ({"features": []}, "at least one feature"),
         ({"features": [64]}, "63"),
         ({"features": [-1]}, "63"),
@@ -188,13 +150,16 @@ def test_the_scale_says_what_its_top_is():
         ({"role": "uncond"}, "cond"),
         ({"item": 3}, "3"),
         ({"columns": 0}, "1 or more"),
-        ({"opacity": 1.5}, "from 0 to 1"),
+        ({"opacity": 2.0}, "from 0 to 1"),
         ({"opacity": float("nan")}, "from 0 to 1"),
-        ({"image": torch.zeros(3, 8, 8, 3)}, "no picture in colour"),
+        ({"image": torch.zeros(3, 8, 8, 3)}, "must be an RGB or RGBA image"),
+        ({"image": torch.zeros(8, 8)}, "must be an RGB or RGBA image"),
     ],
 )
 def test_bad_input_is_a_sentence(traced, change, words):
-    request = {"features": [5], "hook_point": HOOK_POINT, **change}
-    features = request.pop("features")
+    request = {"features": [5], "view": "overlay", **change}
+    features, view = request.pop("features"), request.pop("view")
+    what = {"hook_point": HOOK_POINT}
+    what |= {name: request.pop(name) for name in ("hook_point", "role", "item") if name in request}
     with pytest.raises(RevelioError, match=words):
-        feature_maps(traced({5: (1, 6, 4.0)}), features, **request)
+        feature_maps(Reading(traced({5: (1, 6, 4.0)}), **what), features, view, **request)

@@ -16,7 +16,7 @@ def red_pixels(sheet):
     return (sheet - RED).abs().amax(-1) < 0.02
 
 
-def test_every_picture_is_there_whole():
+def test_every_image_is_there_whole():
     sheet = grid([red(256, 256)] * 3, ["strength −2", "0", "strength +2"], title="before and after")
     assert red_pixels(sheet).sum() == 3 * 256 * 256
     assert sheet.dtype == torch.float32 and sheet.min() >= 0 and sheet.max() <= 1
@@ -33,23 +33,23 @@ def test_columns_can_be_chosen():
     assert 320 < sheet.shape[1] < 480
 
 
-def test_small_pictures_grow_by_whole_factors_and_keep_their_aspect():
+def test_small_images_grow_by_whole_factors_and_keep_their_aspect():
     marks = red_pixels(grid([red(32, 64)], [""]))
     rows, columns = marks.any(1).sum(), marks.any(0).sum()
     assert (rows, columns) == (96, 192)
 
 
-def test_large_pictures_are_reduced():
+def test_large_images_are_reduced():
     assert grid([red(1024, 2048)], ["large"]).shape[1] < 600
 
 
-def test_unequal_pictures_share_equal_cells():
+def test_unequal_images_share_equal_cells():
     sheet = grid([red(200, 300), red(300, 200)], ["wide", "tall"])
     assert red_pixels(sheet).sum() == 2 * 200 * 300
 
 
 def test_captions_do_not_leave_their_cell():
-    words = "a caption that is far too long for the little room that there is under one small picture " * 3
+    words = "a caption that is far too long for the little room that there is under one small image " * 3
     sheet = grid([torch.zeros(160, 160, 3)] * 2, [words, ""])
     background = sheet[0, 0]
     right = sheet[190:, 20 + 160 + 14 :]
@@ -63,7 +63,7 @@ def test_captions_do_not_leave_their_cell():
         ([red(8, 8)], [], None, "one label for each"),
         ([red(8, 8)], ["a"], 0, "1 or more"),
         ([torch.zeros(8, 8)], ["a"], None, "8 x 8"),
-        ([torch.zeros(2, 8, 8, 3)], ["a"], None, "no picture in colour"),
+        ([torch.zeros(2, 8, 8, 3)], ["a"], None, "must be an RGB or RGBA image"),
     ],
 )
 def test_bad_input_is_a_sentence(images, labels, columns, words):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from comfy_revelio import RevelioError
-from comfy_revelio.render.word_maps import WordMaps, word_maps
+from comfy_revelio.render.word_maps import WordMapOptions, WordMaps, word_maps
 from comfy_revelio.trace import WordRecorder, WordTrace
 
 IMAGE = torch.rand(48, 96, 3)
@@ -16,7 +16,7 @@ IMAGE = torch.rand(48, 96, 3)
 
 @pytest.fixture(scope="module")
 def trace() -> WordTrace:
-    """Two pictures, three layers, two steps, a grid of 3 x 6: "hat" sits in one corner, "face" in another."""
+    """Two images, three layers, two steps, a grid of 3 x 6: "hat" sits in one corner, "face" in another."""
     recorder = WordRecorder(2)
     for step in range(2):
         for layer in ("input_blocks.1.1", "middle_block.1", "output_blocks.4.1"):
@@ -27,7 +27,8 @@ def trace() -> WordTrace:
 
 
 def made(trace: WordTrace, show: str = "", **settings: Any) -> WordMaps:
-    return word_maps(trace, show, **{"size": (48, 96), **settings})
+    image = settings.pop("image", None)
+    return word_maps(trace, show, WordMapOptions(**settings), image=image, size=(48, 96))
 
 
 def test_the_whole_run(trace: WordTrace) -> None:
@@ -41,16 +42,16 @@ def test_the_whole_run(trace: WordTrace) -> None:
     assert more.figure.shape[1] < found.figure.shape[1] and len(more.masks) == 1
 
 
-def test_masks_keep_to_the_edges_of_the_picture(trace: WordTrace) -> None:
-    """The picture of a bright corner that is larger than a cell."""
-    picture = torch.zeros(48, 96, 3)
-    picture[:22, :20] = 1.0
-    corner = picture[..., 0].bool()
-    plain = made(trace, "hat", image=picture, edges=False, threshold=0.5).masks[0].bool()
-    edged = made(trace, "hat", image=picture, threshold=0.5).masks[0].bool()
+def test_masks_keep_to_the_edges_of_the_image(trace: WordTrace) -> None:
+    """The image of a bright corner that is larger than a cell."""
+    image = torch.zeros(48, 96, 3)
+    image[:22, :20] = 1.0
+    corner = image[..., 0].bool()
+    plain = made(trace, "hat", image=image, edges=False, threshold=0.5).masks[0].bool()
+    edged = made(trace, "hat", image=image, threshold=0.5).masks[0].bool()
     assert torch.equal(edged, corner) and not torch.equal(plain, corner)
     alone = made(trace, "hat", threshold=0.5).masks[0].bool()
-    assert torch.equal(alone, plain), "without a picture there are no edges"
+    assert torch.equal(alone, plain), "without an image there are no edges"
 
 
 @pytest.mark.parametrize("view", ["whole run", "by step"])
@@ -62,7 +63,7 @@ def test_more_words_than_a_figure_takes(trace: WordTrace, view: str, monkeypatch
     assert first.figure.numel() < whole.figure.numel()
 
 
-def test_the_other_picture(trace: WordTrace) -> None:
+def test_the_other_image(trace: WordTrace) -> None:
     assert made(trace, "hat", item=1).masks[0, 44, 92] > 0.9
     with pytest.raises(RevelioError, match="no picture 2"):
         made(trace, item=2)

@@ -9,7 +9,7 @@ from comfy_revelio.errors import RevelioError
 from comfy_revelio.render import feature_timeline
 from comfy_revelio.render.canvas import Canvas
 from comfy_revelio.render.colours import BACKGROUND, CURVES
-from comfy_revelio.render.timeline import _apart, colour_of
+from comfy_revelio.render.curves import _apart, colour_of
 from comfy_revelio.trace import Reading
 from comfy_revelio.trace.timeline import timeline
 
