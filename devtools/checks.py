@@ -19,6 +19,8 @@ WORKERS = 2
 Check = Callable[[Places], tuple[int, str]]
 """Its exit code and what it printed."""
 
+PAGE_FILES = ("web/*.js", "web/explorer/*.{js,css}", "tests/web/*.mjs", "locales/*/main.json")
+
 
 def everything(places: Places) -> int:
     """All checks, also after one has failed; raises Problem naming those which did."""
@@ -103,6 +105,13 @@ def _page_types(places: Places) -> tuple[int, str]:
     return call_quietly(command, env=places.variables(), cwd=places.pages)
 
 
+def _page_format(places: Places) -> tuple[int, str]:
+    prettier = places.pages / "node_modules" / "prettier" / "bin" / "prettier.cjs"
+    options = ["--check", "--config", ROOT / "devtools" / "pages" / "prettier.json"]
+    command = ["node", prettier, *options, *PAGE_FILES]
+    return call_quietly(command, env=places.variables(), cwd=ROOT)
+
+
 def _page_tests(places: Places) -> tuple[int, str]:
     files = sorted((ROOT / "tests" / "web").glob("*.test.mjs"))
     return call_quietly(["node", "--test", *files], env=places.variables(), cwd=ROOT)
@@ -114,6 +123,7 @@ LANES: tuple[dict[str, Check], ...] = (
         "ruff check": _lint,
         "ruff format --check": _format,
         "tsc: pages": _page_types,
+        "prettier --check: pages": _page_format,
         "node --test: pages": _page_tests,
     },
 )
