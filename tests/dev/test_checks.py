@@ -32,7 +32,8 @@ def test_what_failed_is_named_after_everything_was_tried(
     with pytest.raises(Problem, match=r"^Not passed: one, three, tests\.$"):
         checks.everything(places)
     told = capsys.readouterr().out
-    assert "one\nbad\n" in told and "two\ngood\n" in told and "three\nworse\n" in told
+    assert "one: failed\nbad\n" in told and "two: passed\n" in told and "three: failed\nworse\n" in told
+    assert "good" not in told
 
 
 def test_lanes_run_side_by_side(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
