@@ -66,7 +66,6 @@ NOT_YET = {
     "engine/analysis",
     "engine/cli",
     "engine/dictionary",
-    "engine/files",
     "engine/hookpoints",
     "engine/host",
     "engine/host/learn",
