@@ -379,8 +379,8 @@ ROWS = ("down_without", "down_steered", "up_without", "up_steered")
 def on_the_bundled_model(graph: Prompt, known: dict[str, Any]) -> None:
     """Put Revelio Mini where the checkpoint is, in its size, with prompts and a place that it is known by.
 
-    It learns from images of few steps, in few steps: how well an SAE gets is asked of the workflow that trains on
-    Revelio Mini, and here that the graph runs to its end and that what it learned reaches the sampler.
+    It learns from images of few steps, in few steps: how well an SAE gets is asked of the workflow that
+    trains on Revelio Mini, and here that the graph runs to its end and what it learned reaches the sampler.
 
     known: the inputs of Harvest Activations of the workflow that trains on Revelio Mini.
     """
