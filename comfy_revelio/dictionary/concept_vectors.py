@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from ..errors import RevelioError
+from .activations import Activation
 from .dictionary import Dictionary
 from .feature_stats import FeatureStats
+from .metadata import Captured, Extras, Provenance
 
 
 def concept_vectors(
-    contrasts: Mapping[str, tuple[Tensor, Tensor]], *, hook_point: str = "", captured: str = "output"
+    contrasts: Mapping[str, tuple[Tensor, Tensor]], *, hook_point: str = "", captured: Captured = "output"
 ) -> Dictionary:
     """One feature for each concept, from activations with it and without it.
 
@@ -48,11 +50,10 @@ def concept_vectors(
         W_dec.float(),
         torch.zeros(d),
         lowest.mean(dim=0).float(),
-        k=n,
-        activation="topk_signed",
-        hook_point=hook_point,
-        captured=captured,
-        source_format="concept-vectors",
-        labels={label: [number] for number, label in enumerate(contrasts)},
-        stats=FeatureStats(torch.ones(n)),
+        Activation("topk_signed", n),
+        provenance=Provenance(hook_point, captured, source_format="concept-vectors"),
+        extras=Extras(
+            labels={label: [number] for number, label in enumerate(contrasts)},
+            stats=FeatureStats(torch.ones(n)),
+        ),
     )

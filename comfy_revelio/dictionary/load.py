@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
-from ..errors import RevelioError
+from ..errors import checked_choice
 from ..files import tensor_file
 from . import sources
-from .dictionary import CAPTURED, EXTRAS, WEIGHTS, Dictionary
+from .dictionary import OPTIONAL_WEIGHTS, WEIGHTS, Dictionary
 from .layouts import read_layout, recognise
+from .metadata import CAPTURED
 from .native import config_of, is_native, peek_native, read_native, save_dictionary
 
 __all__ = ["check_file", "describe_file", "load_dictionary", "save_dictionary"]
@@ -32,16 +33,15 @@ def load_dictionary(
     Raises RevelioError, in one sentence, when it is missing, broken, of an unknown layout, would run code, or
     holds numbers that are not finite.
     """
-    if captured and captured not in CAPTURED:
-        raise RevelioError(f"Unknown captured {captured!r}; choose one of {', '.join(CAPTURED)}.")
+    chosen = checked_choice("captured", captured, CAPTURED) if captured else None
     source = sources.find(path)
     if source.weights.suffix == ".safetensors" and is_native(source.weights):
         dictionary = read_native(source.weights)
     else:
         dictionary = read_layout(source, sources.read(source))
     dictionary.hook_point = hook_point or dictionary.hook_point
-    dictionary.captured = captured or dictionary.captured
-    for name in (*WEIGHTS, *EXTRAS):
+    dictionary.captured = chosen or dictionary.captured
+    for name in (*WEIGHTS, *OPTIONAL_WEIGHTS):
         if (tensor := getattr(dictionary, name)) is not None:
             setattr(dictionary, name, tensor.to(dtype))
     return dictionary.to(device)

@@ -16,7 +16,10 @@ import torch
 from torch import Tensor
 
 from ..errors import RevelioError
+from .activations import Activation
 from .dictionary import Dictionary
+from .input_transform import InputTransform
+from .metadata import Provenance
 
 CLIP = 10.0
 _MARKS = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt")
@@ -88,12 +91,9 @@ def from_parameters(params: Mapping[str, Any], info: Mapping[str, Any], k: int) 
         ((W_dec * std) @ WM.T).float(),
         (b_post - b_pre).float(),
         ((b_post * std + mean) @ WM.T).float(),
-        k=k,
-        activation="topk_signed",
-        whitening=(WM / std).float(),
-        whitening_bias=(-mean / std).float(),
-        clip=CLIP,
-        source_format="fae",
+        Activation("topk_signed", k),
+        inputs=InputTransform(whitening=(WM / std).float(), whitening_bias=(-mean / std).float(), clip=CLIP),
+        provenance=Provenance(source_format="fae"),
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..dictionary import Dictionary
+from ..dictionary import Activation, Dictionary
 from ..dictionary.gradient_pursuit import gradient_pursuit
 from ..errors import RevelioError
 from .batches import Rows, batches, sample
@@ -69,6 +69,5 @@ def collect(
         found.clone(),
         mean,
         mean.clone(),
-        k=config.k,
-        activation="pursuit",
+        Activation("pursuit", config.k),
     )

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from ..activations import Activation
 from ..dictionary import Dictionary
+from ..metadata import Provenance
 from ..sources import Source
 from .checks import Content, FileLayout, require_int, require_same_size, require_tensors, unit_decoder
 
@@ -65,9 +67,8 @@ def _read_autoencoder(source: Source, content: Content) -> Dictionary:
         W_dec,
         t["bias"],
         t["bias"],
-        k=len(b_enc),
-        activation="relu",
-        hook_point=source.hook_point,
+        Activation("relu", len(b_enc)),
+        provenance=Provenance(source.hook_point),
     )
 
 
@@ -85,9 +86,8 @@ def _read_autoencoder_new(source: Source, content: Content) -> Dictionary:
         t["decoder.weight"].T.contiguous(),
         torch.zeros_like(b),
         b,
-        k=len(t["encoder.bias"]),
-        activation="relu",
-        hook_point=source.hook_point,
+        Activation("relu", len(t["encoder.bias"])),
+        provenance=Provenance(source.hook_point),
     )
 
 
@@ -119,11 +119,16 @@ def _read_topk(source: Source, content: Content) -> Dictionary:
         t["decoder.weight"].T.contiguous(),
         t["b_dec"],
         t["b_dec"],
-        k=n if batch else k,
-        activation="jumprelu" if batch else "topk_relu",
-        threshold=t["threshold"].expand(n).contiguous() if batch else None,
-        hook_point=source.hook_point,
+        Activation("jumprelu", n, t["threshold"].expand(n).contiguous())
+        if batch
+        else Activation("topk_relu", k),
+        provenance=Provenance(source.hook_point),
     )
+
+
+def _one_threshold(threshold: Tensor, n: int) -> Activation:
+    """A BatchTopK dictionary of n features, once it is trained."""
+    return Activation("jumprelu", n, threshold.expand(n).contiguous())
 
 
 def _read_matryoshka(source: Source, content: Content) -> Dictionary:
@@ -141,10 +146,8 @@ def _read_matryoshka(source: Source, content: Content) -> Dictionary:
         t["W_dec"],
         t["b_dec"],
         t["b_dec"],
-        k=n,
-        activation="jumprelu",
-        threshold=t["threshold"].expand(n).contiguous(),
-        hook_point=source.hook_point,
+        _one_threshold(t["threshold"], n),
+        provenance=Provenance(source.hook_point),
     )
 
 
@@ -159,10 +162,8 @@ def _read_jumprelu(source: Source, content: Content) -> Dictionary:
         t["W_dec"],
         torch.zeros_like(t["b_dec"]),
         t["b_dec"],
-        k=len(t["b_enc"]),
-        activation="jumprelu",
-        threshold=t["threshold"],
-        hook_point=source.hook_point,
+        Activation("jumprelu", len(t["b_enc"]), t["threshold"]),
+        provenance=Provenance(source.hook_point),
     )
 
 
@@ -180,11 +181,8 @@ def _read_gated(source: Source, content: Content) -> Dictionary:
         t["decoder.weight"].T.contiguous(),
         t["decoder_bias"],
         t["decoder_bias"],
-        k=len(t["mag_bias"]),
-        activation="gated",
-        gate_bias=t["gate_bias"],
-        magnitude=t["r_mag"].exp(),
-        hook_point=source.hook_point,
+        Activation("gated", len(t["mag_bias"]), gate_bias=t["gate_bias"], magnitude=t["r_mag"].exp()),
+        provenance=Provenance(source.hook_point),
     )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from ..activations import Activation
 from ..dictionary import Dictionary
+from ..metadata import Provenance
 from ..sources import Source
 from .checks import Content, FileLayout, require_int, require_same_size, require_tensors
 
@@ -30,16 +32,17 @@ def _read(source: Source, content: Content) -> Dictionary:
         source, t["encoder.weight"], d_in=settings.get("input_dim"), n=settings.get("hidden_dim")
     )
     n = len(t["encoder.bias"])
-    use_topk = settings.get("use_topk", False)
+    activation = Activation("relu", n)
+    if settings.get("use_topk", False):
+        activation = Activation("topk_relu", min(require_int(source, settings, "topk_k"), n))
     return Dictionary(
         t["encoder.weight"],
         t["encoder.bias"],
         t["decoder.weight"].T.contiguous(),
         t["pre_bias"],
         t["pre_bias"],
-        k=min(require_int(source, settings, "topk_k"), n) if use_topk else n,
-        activation="topk_relu" if use_topk else "relu",
-        hook_point=source.hook_point or _hook_point(settings.get("layer")),
+        activation,
+        provenance=Provenance(source.hook_point or _hook_point(settings.get("layer"))),
     )
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from ..activations import Activation
 from ..dictionary import Dictionary
+from ..input_transform import InputTransform
+from ..metadata import Provenance
 from ..sources import Source
 from .checks import Content, FileLayout, require_int, require_same_size, require_tensors
 
@@ -52,11 +55,9 @@ def _read(source: Source, content: Content) -> Dictionary:
         ys * std_y,
         t.get("mean_x", nothing) if centred else nothing,
         t.get("mean_y", nothing) * std_y if centred else nothing,
-        k=min(require_int(source, config, "target_l0"), n),
-        activation="pursuit",
-        whitening=torch.diag(1 / std_x) if scaled else None,
-        whitening_bias=nothing if scaled else None,
-        hook_point=source.hook_point,
+        Activation("pursuit", min(require_int(source, config, "target_l0"), n)),
+        inputs=InputTransform(whitening=torch.diag(1 / std_x), whitening_bias=nothing) if scaled else None,
+        provenance=Provenance(source.hook_point),
     )
 
 

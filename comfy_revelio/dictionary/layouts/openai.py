@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..activations import Activation, ActivationKind
 from ..dictionary import Dictionary
+from ..input_transform import InputTransform
+from ..metadata import Provenance
 from ..sources import Source
 from .checks import Content, FileLayout, require_int, require_tensors
 
@@ -36,7 +39,8 @@ def _read(source: Source, content: Content) -> Dictionary:
         after = settings.get("postact_fn", "ReLU") if isinstance(settings, Mapping) else None
         if after not in ("ReLU", "Identity"):
             raise source.refuse(f"its function after top-k is {after!r}, but known are ReLU and Identity.")
-        kind, k = ("topk_relu" if after == "ReLU" else "topk_signed"), require_int(source, settings, "k")
+        kind: ActivationKind = "topk_relu" if after == "ReLU" else "topk_signed"
+        k = require_int(source, settings, "k")
     elif activation == "ReLU":
         kind, k = "relu", n
     else:
@@ -47,10 +51,9 @@ def _read(source: Source, content: Content) -> Dictionary:
         t["decoder.linear.weight"] if tied else t["decoder.weight"].T.contiguous(),
         t["pre_bias"],
         t["pre_bias"],
-        k=k,
-        activation=kind,
-        normalise="layernorm" if activation == "TopK" else "none",
-        hook_point=source.hook_point,
+        Activation(kind, k),
+        inputs=InputTransform("layernorm" if activation == "TopK" else "none"),
+        provenance=Provenance(source.hook_point),
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..activations import Activation
 from ..dictionary import Dictionary
+from ..metadata import Provenance
 from ..sources import Source, Stub
 from .checks import Content, FileLayout, reject_extra_keys, require_int, require_same_size, require_tensors
 
@@ -31,10 +33,8 @@ def _read(source: Source, content: Content) -> Dictionary:
         t["W_dec"],
         t["b_dec"],
         t["b_dec"],
-        k=require_int(source, settings, "k"),
-        activation="topk_signed",
-        hook_point=named if isinstance(named, str) else "",
-        pooling="spatial_mean",
+        Activation("topk_signed", require_int(source, settings, "k")),
+        provenance=Provenance(named if isinstance(named, str) else "", pooling="spatial_mean"),
     )
 
 

@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 
+from ..activations import Activation, ActivationKind
 from ..dictionary import Dictionary
+from ..input_transform import InputTransform, Normalisation
+from ..metadata import Provenance
 from ..sources import Source
 from .checks import Content, FileLayout, require_int, require_same_size, require_tensors, unit_decoder
 
@@ -16,12 +19,21 @@ def _matches(content: Content, config: Content) -> bool:
     return {"W_enc", "W_dec", "b_dec"} <= set(content)
 
 
-_NORMALISATIONS = {
+_NORMALISATIONS: dict[str, Normalisation] = {
     "none": "none",
     "expected_average_only_in": "none",  # done by the training code's data, not by the dictionary
     "constant_norm_rescale": "rms",
     "layer_norm": "layernorm",
 }
+
+_KINDS: dict[str, ActivationKind] = {
+    "standard": "relu",
+    "topk": "topk_relu",
+    "batchtopk": "jumprelu",
+    "jumprelu": "jumprelu",
+    "gated": "gated",
+}
+"""Kind of activation by architecture."""
 
 
 def _read(source: Source, content: Content) -> Dictionary:
@@ -35,11 +47,8 @@ def _read(source: Source, content: Content) -> Dictionary:
     settings: dict[str, Any] = {**config, **(details if isinstance(details, Mapping) else {})}
     if architecture == "standard" and function == "topk":
         architecture = "topk"
-    if architecture not in ("standard", "topk", "batchtopk", "jumprelu", "gated"):
-        raise source.refuse(
-            f"its architecture is {architecture!r}, but known are standard, topk, batchtopk, jumprelu "
-            "and gated."
-        )
+    if architecture not in _KINDS:
+        raise source.refuse(f"its architecture is {architecture!r}, but known are {', '.join(_KINDS)}.")
     normalise = config.get("normalize_activations") or "none"
     normalise = "expected_average_only_in" if normalise is True else normalise
     if normalise not in _NORMALISATIONS:
@@ -81,13 +90,15 @@ def _read(source: Source, content: Content) -> Dictionary:
         W_dec,
         b_dec if centred else torch.zeros_like(b_dec),
         b_dec,
-        k=require_int(source, settings, "k") if architecture == "topk" else n,
-        activation={"standard": "relu", "topk": "topk_relu", "gated": "gated"}.get(architecture, "jumprelu"),
-        threshold=threshold,
-        gate_bias=t.get("b_gate"),
-        magnitude=t["r_mag"].exp() if architecture == "gated" else None,
-        normalise=_NORMALISATIONS[normalise],
-        hook_point=hook_point if isinstance(hook_point, str) else source.hook_point,
+        Activation(
+            _KINDS[architecture],
+            require_int(source, settings, "k") if architecture == "topk" else n,
+            threshold,
+            t.get("b_gate"),
+            t["r_mag"].exp() if architecture == "gated" else None,
+        ),
+        inputs=InputTransform(_NORMALISATIONS[normalise]),
+        provenance=Provenance(hook_point if isinstance(hook_point, str) else source.hook_point),
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from ..activations import Activation
 from ..dictionary import Dictionary
+from ..input_transform import InputTransform
+from ..metadata import Provenance
 from ..sources import Source
 from .checks import Content, FileLayout, require_int, require_same_size, require_tensors
 
@@ -29,17 +32,16 @@ def _read(source: Source, content: Content) -> Dictionary:
     activation = config.get("activation", "topk")
     if activation not in ("topk", "groupmax"):
         raise source.refuse(f"its activation is {activation!r}, but known are topk and groupmax.")
+    diff = config.get("residual_sae") or config.get("output_or_diff") == "diff"
     return Dictionary(
         t["encoder.weight"],
         t["encoder.bias"],
         t["W_dec"],
         t["b_dec"],
         t["b_dec"],
-        k=require_int(source, config, "k"),
-        activation="topk_relu" if activation == "topk" else "groupmax",
-        normalise="layernorm" if config.get("input_unit_norm") else "none",
-        hook_point=source.hook_point,
-        captured="diff" if config.get("residual_sae") or config.get("output_or_diff") == "diff" else "output",
+        Activation("topk_relu" if activation == "topk" else "groupmax", require_int(source, config, "k")),
+        inputs=InputTransform("layernorm" if config.get("input_unit_norm") else "none"),
+        provenance=Provenance(source.hook_point, "diff" if diff else "output"),
     )
 
 

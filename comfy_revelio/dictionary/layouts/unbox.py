@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..activations import Activation
 from ..dictionary import Dictionary
 from ..feature_stats import FeatureStats
+from ..metadata import Extras, Provenance
 from ..sources import Source, read_beside
 from .checks import Content, FileLayout, reject_extra_keys, require_int, require_same_size, require_tensors
 
@@ -45,10 +47,9 @@ def _read(source: Source, content: Content) -> Dictionary:
         t["decoder.weight"].T.contiguous(),
         t["pre_bias"],
         t["pre_bias"] * (2 if steerers else 1),
-        k=k,
-        hook_point=source.hook_point,
-        captured="output" if steerers or text else "diff",
-        stats=stats,
+        Activation("topk_relu", k),
+        provenance=Provenance(source.hook_point, "output" if steerers or text else "diff"),
+        extras=Extras(stats=stats),
     )
 
 
