@@ -87,12 +87,9 @@ def read_native(path: str | os.PathLike[str]) -> Dictionary:
         modulation = Modulation(*(tensors[name] for name in TIME_WEIGHTS))
     W_enc, b_enc, W_dec, b_in, b_out = (tensors[name] for name in WEIGHTS)
     threshold, gate_bias, magnitude, whitening, whitening_bias = map(tensors.get, OPTIONAL_WEIGHTS)
+    weights = (W_enc, b_enc, W_dec, b_in, b_out)
     return Dictionary(
-        W_enc,
-        b_enc,
-        W_dec,
-        b_in,
-        b_out,
+        *weights,
         Activation(config["activation"], config["k"], threshold, gate_bias, magnitude),
         inputs=InputTransform(
             config["normalise"], whitening, whitening_bias, float(config["clip"]), modulation

@@ -63,11 +63,5 @@ def collect(
             f"Only {count} activations are unlike the others, fewer than k = {config.k}; lower fvu_threshold."
         )
     found = atoms[:count].clone()
-    return Dictionary(
-        found,
-        found.new_zeros(count),
-        found.clone(),
-        mean,
-        mean.clone(),
-        Activation("pursuit", config.k),
-    )
+    weights = (found, found.new_zeros(count), found.clone(), mean, mean.clone())
+    return Dictionary(*weights, Activation("pursuit", config.k))

@@ -192,12 +192,9 @@ class LearningSAE(nn.Module):
         else:
             kind = cast(ActivationKind, config.activation)
             activation = Activation(kind, n if kind == "relu" else config.k)
+        weights = (W_enc.clone(), b_enc.clone(), W_dec.clone(), bias.detach(), bias.detach().clone())
         return Dictionary(
-            W_enc.clone(),
-            b_enc.clone(),
-            W_dec.clone(),
-            bias.detach(),
-            bias.detach().clone(),
+            *weights,
             activation,
             inputs=InputTransform(modulation=modulation),
         )

@@ -15,8 +15,8 @@ from .checks import Content, FileLayout, require_int, require_same_size, require
 
 
 def _matches(content: Content, config: Content) -> bool:
-    told = "trainer" in config or ("threshold" in content and not config)
-    return told or "decoder.weight" in content or "group_sizes" in content
+    has_trainer = "trainer" in config or ("threshold" in content and not config)
+    return has_trainer or "decoder.weight" in content or "group_sizes" in content
 
 
 def _read(source: Source, content: Content) -> Dictionary:
@@ -26,7 +26,7 @@ def _read(source: Source, content: Content) -> Dictionary:
         kind = _class_by_keys(content)
     reader = _CLASSES.get(kind) if isinstance(kind, str) else None
     if reader is None:
-        raise source.refuse(f"its class is {kind!r}, but known are {', '.join(_CLASSES)}.")
+        raise source.refuse(f"its class is {kind!r}, but the known ones are {', '.join(_CLASSES)}.")
     dictionary = reader(source, content)
     if isinstance(trainer, Mapping):
         require_same_size(
@@ -38,8 +38,8 @@ def _read(source: Source, content: Content) -> Dictionary:
 
 
 def _class_by_keys(content: Content) -> str:
-    """The class of a file without a config. AutoEncoderTopK and BatchTopKSAE have the same keys: a threshold
-    that was never set (-1) is top-k's."""
+    """The class of a file without a config. AutoEncoderTopK and BatchTopKSAE have the same keys; a threshold
+    that was never set (-1) belongs to the former."""
     if "group_sizes" in content:
         return "MatryoshkaBatchTopKSAE"
     if "r_mag" in content:
@@ -56,20 +56,13 @@ def _class_by_keys(content: Content) -> str:
 
 
 def _read_autoencoder(source: Source, content: Content) -> Dictionary:
-    """relu((x - bias) W_e^T + b) W_d^T + bias; its loader gives the decoder unit columns."""
+    """relu((x - bias) W_e^T + b) W_d^T + bias; its loader scales the decoder's columns to length 1."""
     t = require_tensors(
         source, content, {"bias": "d", "encoder.weight": "nd", "encoder.bias": "n", "decoder.weight": "dn"}
     )
     W_enc, b_enc, W_dec = unit_decoder(t["encoder.weight"], t["encoder.bias"], t["decoder.weight"].T)
-    return Dictionary(
-        W_enc,
-        b_enc,
-        W_dec,
-        t["bias"],
-        t["bias"],
-        Activation("relu", len(b_enc)),
-        provenance=Provenance(source.hook_point),
-    )
+    weights = (W_enc, b_enc, W_dec, t["bias"], t["bias"])
+    return Dictionary(*weights, Activation("relu", len(b_enc)), provenance=Provenance(source.hook_point))
 
 
 def _read_autoencoder_new(source: Source, content: Content) -> Dictionary:
@@ -80,14 +73,15 @@ def _read_autoencoder_new(source: Source, content: Content) -> Dictionary:
         {"encoder.weight": "nd", "encoder.bias": "n", "decoder.weight": "dn", "decoder.bias": "d"},
     )
     b = t["decoder.bias"]
-    return Dictionary(
+    weights = (
         t["encoder.weight"],
         t["encoder.bias"],
         t["decoder.weight"].T.contiguous(),
         torch.zeros_like(b),
         b,
-        Activation("relu", len(t["encoder.bias"])),
-        provenance=Provenance(source.hook_point),
+    )
+    return Dictionary(
+        *weights, Activation("relu", len(t["encoder.bias"])), provenance=Provenance(source.hook_point)
     )
 
 
@@ -112,13 +106,16 @@ def _read_topk(source: Source, content: Content) -> Dictionary:
     if not 1 <= k <= n:
         raise source.refuse(f"its k is {k}, but it has {n} features.")
     if batch and "threshold" not in t:
-        raise source.refuse("it has no threshold, without which a BatchTopK dictionary cannot be used.")
-    return Dictionary(
+        raise source.refuse("it has no threshold, which a BatchTopK dictionary needs.")
+    weights = (
         t["encoder.weight"],
         t["encoder.bias"],
         t["decoder.weight"].T.contiguous(),
         t["b_dec"],
         t["b_dec"],
+    )
+    return Dictionary(
+        *weights,
         Activation("jumprelu", n, t["threshold"].expand(n).contiguous())
         if batch
         else Activation("topk_relu", k),
@@ -132,7 +129,7 @@ def _one_threshold(threshold: Tensor, n: int) -> Activation:
 
 
 def _read_matryoshka(source: Source, content: Content) -> Dictionary:
-    """relu((x - b_dec) W_enc + b_enc) above one threshold, W_dec and b_dec: all groups, as it is loaded."""
+    """relu((x - b_dec) W_enc + b_enc) above one threshold, W_dec and b_dec; all groups, like its loader."""
     t = require_tensors(
         source,
         content,
@@ -140,28 +137,18 @@ def _read_matryoshka(source: Source, content: Content) -> Dictionary:
         {"k": "int ", "group_sizes": "int g"},
     )
     n = len(t["b_enc"])
-    return Dictionary(
-        t["W_enc"].T.contiguous(),
-        t["b_enc"],
-        t["W_dec"],
-        t["b_dec"],
-        t["b_dec"],
-        _one_threshold(t["threshold"], n),
-        provenance=Provenance(source.hook_point),
-    )
+    weights = (t["W_enc"].T.contiguous(), t["b_enc"], t["W_dec"], t["b_dec"], t["b_dec"])
+    return Dictionary(*weights, _one_threshold(t["threshold"], n), provenance=Provenance(source.hook_point))
 
 
 def _read_jumprelu(source: Source, content: Content) -> Dictionary:
-    """relu(h) where h > threshold, h = x W_enc + b_enc; b_dec is added on the way out only."""
+    """relu(h) where h > threshold, h = x W_enc + b_enc; b_dec is only added when decoding."""
     t = require_tensors(
         source, content, {"W_enc": "dn", "b_enc": "n", "W_dec": "nd", "b_dec": "d", "threshold": "n"}
     )
+    weights = (t["W_enc"].T.contiguous(), t["b_enc"], t["W_dec"], torch.zeros_like(t["b_dec"]), t["b_dec"])
     return Dictionary(
-        t["W_enc"].T.contiguous(),
-        t["b_enc"],
-        t["W_dec"],
-        torch.zeros_like(t["b_dec"]),
-        t["b_dec"],
+        *weights,
         Activation("jumprelu", len(t["b_enc"]), t["threshold"]),
         provenance=Provenance(source.hook_point),
     )
@@ -175,12 +162,15 @@ def _read_gated(source: Source, content: Content) -> Dictionary:
         {"decoder_bias": "d", "encoder.weight": "nd", "r_mag": "n", "gate_bias": "n", "mag_bias": "n",
          "decoder.weight": "dn"},
     )  # fmt: skip
-    return Dictionary(
+    weights = (
         t["encoder.weight"],
         t["mag_bias"],
         t["decoder.weight"].T.contiguous(),
         t["decoder_bias"],
         t["decoder_bias"],
+    )
+    return Dictionary(
+        *weights,
         Activation("gated", len(t["mag_bias"]), gate_bias=t["gate_bias"], magnitude=t["r_mag"].exp()),
         provenance=Provenance(source.hook_point),
     )

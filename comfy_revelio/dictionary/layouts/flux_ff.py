@@ -22,7 +22,9 @@ def _read(source: Source, content: Content) -> Dictionary:
     if not isinstance(settings, Mapping):
         raise source.refuse("it has no config beside model_state_dict.")
     if settings.get("normalize_data"):
-        raise source.refuse("it was trained on standardised activations, and by what they were is not in it.")
+        raise source.refuse(
+            "it was trained on standardised activations, but does not hold their mean and deviation."
+        )
     t = require_tensors(
         source,
         content["model_state_dict"],
@@ -35,19 +37,20 @@ def _read(source: Source, content: Content) -> Dictionary:
     activation = Activation("relu", n)
     if settings.get("use_topk", False):
         activation = Activation("topk_relu", min(require_int(source, settings, "topk_k"), n))
-    return Dictionary(
+    weights = (
         t["encoder.weight"],
         t["encoder.bias"],
         t["decoder.weight"].T.contiguous(),
         t["pre_bias"],
         t["pre_bias"],
-        activation,
-        provenance=Provenance(source.hook_point or _hook_point(settings.get("layer"))),
+    )
+    return Dictionary(
+        *weights, activation, provenance=Provenance(source.hook_point or _hook_point(settings.get("layer")))
     )
 
 
 def _hook_point(layer: object) -> str:
-    """The config's "layer5" is the feed-forward part of the picture's stream in that double block."""
+    """The config's "layer5" is the feed-forward part of the image stream in that double block."""
     match = re.fullmatch(r"layer(\d{1,3})", layer) if isinstance(layer, str) else None
     return f"transformer_blocks.{match[1]}.ff" if match else ""
 

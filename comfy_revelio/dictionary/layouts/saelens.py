@@ -21,7 +21,7 @@ def _matches(content: Content, config: Content) -> bool:
 
 _NORMALISATIONS: dict[str, Normalisation] = {
     "none": "none",
-    "expected_average_only_in": "none",  # done by the training code's data, not by the dictionary
+    "expected_average_only_in": "none",  # done by the training data, not by the dictionary
     "constant_norm_rescale": "rms",
     "layer_norm": "layernorm",
 }
@@ -40,7 +40,7 @@ def _read(source: Source, content: Content) -> Dictionary:
     """standard, topk, batchtopk, jumprelu and gated, of SAELens before and after its version 6."""
     config = source.config
     if not config:
-        raise source.refuse("it needs the cfg.json that SAELens writes beside it.")
+        raise source.refuse("it needs its cfg.json, which SAELens saves in the same folder.")
     architecture = config.get("architecture", "standard")
     function = config.get("activation_fn", config.get("activation_fn_str", "relu"))
     details = config.get("activation_fn_kwargs")
@@ -48,12 +48,12 @@ def _read(source: Source, content: Content) -> Dictionary:
     if architecture == "standard" and function == "topk":
         architecture = "topk"
     if architecture not in _KINDS:
-        raise source.refuse(f"its architecture is {architecture!r}, but known are {', '.join(_KINDS)}.")
+        raise source.refuse(f"its architecture is {architecture!r}, but must be one of {', '.join(_KINDS)}.")
     normalise = config.get("normalize_activations") or "none"
     normalise = "expected_average_only_in" if normalise is True else normalise
     if normalise not in _NORMALISATIONS:
         raise source.refuse(
-            f"its normalisation is {normalise!r}, but known are {', '.join(_NORMALISATIONS)}."
+            f"its normalisation is {normalise!r}, but must be one of {', '.join(_NORMALISATIONS)}."
         )
     own = {
         "standard": {"b_enc": "n"},
@@ -78,18 +78,15 @@ def _read(source: Source, content: Content) -> Dictionary:
         factor, torch.ones_like(factor)
     ):
         if not config.get("finetuning_scaling_factor"):
-            raise source.refuse("it has a scaling_factor that its config does not ask for.")
+            raise source.refuse("it has a scaling_factor, but its config does not mention one.")
         W_dec = W_dec * factor[:, None]
     centred = config.get("apply_b_dec_to_input", True)
     metadata = config.get("metadata")
     named = {**config, **(metadata if isinstance(metadata, Mapping) else {})}
     hook_point = named.get("hook_name", named.get("hook_point"))
+    weights = (W_enc, b_enc, W_dec, b_dec if centred else torch.zeros_like(b_dec), b_dec)
     return Dictionary(
-        W_enc,
-        b_enc,
-        W_dec,
-        b_dec if centred else torch.zeros_like(b_dec),
-        b_dec,
+        *weights,
         Activation(
             _KINDS[architecture],
             require_int(source, settings, "k") if architecture == "topk" else n,
