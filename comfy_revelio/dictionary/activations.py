@@ -83,22 +83,6 @@ class Encoder:
         return ACTIVATIONS[self.activation.kind](x_BD, self)
 
 
-def _topk_relu(x_BD: Tensor, encoder: Encoder) -> tuple[Tensor, Tensor]:
-    return top_k(encoder.pre_activations(x_BD), encoder.activation.k, signed=False)
-
-
-def _topk_signed(x_BD: Tensor, encoder: Encoder) -> tuple[Tensor, Tensor]:
-    return top_k(encoder.pre_activations(x_BD), encoder.activation.k, signed=True)
-
-
-def _groupmax(x_BD: Tensor, encoder: Encoder) -> tuple[Tensor, Tensor]:
-    return group_max(encoder.pre_activations(x_BD), encoder.activation.k)
-
-
-def _relu(x_BD: Tensor, encoder: Encoder) -> tuple[Tensor, Tensor]:
-    return positive(encoder.pre_activations(x_BD), encoder.activation.k)
-
-
 def _jumprelu(x_BD: Tensor, encoder: Encoder) -> tuple[Tensor, Tensor]:
     h_BN, threshold_N = encoder.pre_activations(x_BD), encoder.activation.threshold
     assert threshold_N is not None
@@ -113,17 +97,15 @@ def _gated(x_BD: Tensor, encoder: Encoder) -> tuple[Tensor, Tensor]:
     return positive(torch.where(g_BN + activation.gate_bias > 0, z_BN, 0.0), activation.k)
 
 
-def _pursuit(x_BD: Tensor, encoder: Encoder) -> tuple[Tensor, Tensor]:
-    k = encoder.activation.k
-    return positive(gradient_pursuit(x_BD, encoder.W_enc_ND, k), k)
-
-
 ACTIVATIONS: dict[ActivationKind, Callable[[Tensor, Encoder], tuple[Tensor, Tensor]]] = {
-    "topk_relu": _topk_relu,
-    "topk_signed": _topk_signed,
-    "groupmax": _groupmax,
-    "relu": _relu,
+    "topk_relu": lambda x_BD, enc: top_k(enc.pre_activations(x_BD), enc.activation.k, signed=False),
+    "topk_signed": lambda x_BD, enc: top_k(enc.pre_activations(x_BD), enc.activation.k, signed=True),
+    "groupmax": lambda x_BD, enc: group_max(enc.pre_activations(x_BD), enc.activation.k),
+    "relu": lambda x_BD, enc: positive(enc.pre_activations(x_BD), enc.activation.k),
     "jumprelu": _jumprelu,
     "gated": _gated,
-    "pursuit": _pursuit,
+    "pursuit": lambda x_BD, enc: positive(
+        gradient_pursuit(x_BD, enc.W_enc_ND, enc.activation.k), enc.activation.k
+    ),
 }
+"""x [B, D] -> indices and values of the active features, both [B, K]."""

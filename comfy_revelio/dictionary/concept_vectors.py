@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from ..errors import RevelioError
+from ..hookpoints.point import Captured
 from .activations import Activation
 from .dictionary import Dictionary
 from .feature_stats import FeatureStats
-from .metadata import Captured, Extras, Provenance
+from .metadata import Extras, Provenance
 
 
 def concept_vectors(
@@ -50,15 +51,12 @@ def concept_vectors(
     W_dec, lowest = torch.stack(directions), torch.stack(without_means)
     W_enc = W_dec / W_dec.square().sum(dim=1, keepdim=True)
     n, d = W_dec.shape
-    weights = (
+    return Dictionary(
         W_enc.float(),
         -(W_enc * lowest).sum(dim=1).float(),
         W_dec.float(),
         torch.zeros(d),
         lowest.mean(dim=0).float(),
-    )
-    return Dictionary(
-        *weights,
         Activation("topk_signed", n),
         provenance=Provenance(hook_point, captured, source_format="concept-vectors"),
         extras=Extras(

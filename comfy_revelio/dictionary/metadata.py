@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from ..errors import checked_choice
+from ..hookpoints.point import Captured
 from .concept import Concept
 from .feature_stats import FeatureStats
 
-Captured = Literal["output", "diff"]
 CAPTURED: tuple[Captured, ...] = get_args(Captured)
 Pooling = Literal["token", "spatial_mean"]
 POOLING: tuple[Pooling, ...] = get_args(Pooling)

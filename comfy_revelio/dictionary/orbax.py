@@ -83,15 +83,12 @@ def from_parameters(params: Mapping[str, Any], info: Mapping[str, Any], k: int) 
     except KeyError as missing:
         raise RevelioError(f"This checkpoint has no {missing.args[0]}, so it is not an SAE of fae.") from None
     std = (squares - mean.square()).clamp(min=1e-6).sqrt()
-    weights = (
+    return Dictionary(
         W_enc.T.float().contiguous(),
         torch.zeros(W_enc.shape[1]),
         ((W_dec * std) @ WM.T).float(),
         (b_post - b_pre).float(),
         ((b_post * std + mean) @ WM.T).float(),
-    )
-    return Dictionary(
-        *weights,
         Activation("topk_signed", k),
         inputs=InputTransform(whitening=(WM / std).float(), whitening_bias=(-mean / std).float(), clip=CLIP),
         provenance=Provenance(source_format="fae"),

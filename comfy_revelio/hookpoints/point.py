@@ -8,6 +8,7 @@ from typing import Literal
 from .token_layout import Stream, TokenLayout
 
 Stage = Literal["unet", "transformer", "text", ""]
+Captured = Literal["output", "diff"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class HookPoint:
     """"" for a module of an unknown model."""
     stream: Stream = "image"
     """Whose tokens they are."""
-    captured: tuple[str, ...] = ("output", "diff")
+    captured: tuple[Captured, ...] = ("output", "diff")
     """What can be read there: "output", and "diff" (output - input) where both have one shape."""
     layout: TokenLayout = field(default_factory=TokenLayout)
     """How the tokens are arranged in the activation."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import RevelioError
 from . import text_encoders as text
 from . import transformers, unet
-from .point import HookPoint
+from .point import HookPoint, Stage
 from .token_layout import TokenLayout
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _inside_alias(model: Module, points: list[HookPoint], wanted: str) -> list[s
 
 def _by_path(model: Module, points: list[HookPoint], path: str, module: Module) -> HookPoint:
     """Any module. Inside a block with one sequence, its tokens count as arranged like the block's."""
-    stage = "unet" if unet.is_unet(model) else ""
+    stage: Stage = "unet" if unet.is_unet(model) else ""
     found = HookPoint(path, path, (), unet.width_of(module), stage, layout=TokenLayout(exact=True))
     if stage == "unet":
         return found
@@ -160,7 +160,7 @@ def _is_container(path: str, module: Module) -> bool:
 
 
 def _all_of(points: list[HookPoint]) -> str:
-    """The hook points of a model, one a line, for people: titles first, in the order of computation."""
+    """The hook points of a model, one per line, for people: titles first, in the order of computation."""
     lines = (f"{point.title} = {point.name}" for point in points)
     return "\n".join(["The hook points of this model; write a title or a name:", *lines])
 

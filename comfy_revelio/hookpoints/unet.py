@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .point import HookPoint
+from .point import Captured, HookPoint
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -86,7 +86,7 @@ def _stage_points(side: str, level: int, leaves: list[_Leaf]) -> list[HookPoint]
         sampler = kind in ("downsampler", "upsampler")
         title = f"{part} - {kind}" if sampler else f"{part} - {kind} {number}"
         alike = kind == "attention" or getattr(leaf, "channels", 0) == getattr(leaf, "out_channels", None)
-        captured = ("output", "diff") if alike and not sampler else ("output",)
+        captured: tuple[Captured, ...] = ("output", "diff") if alike and not sampler else ("output",)
         points.append(HookPoint(path, title, tuple(aliases), width_of(leaf), "unet", captured=captured))
     return points
 

@@ -67,7 +67,6 @@ NOT_YET = {
     "engine/cli",
     "engine/dictionary",
     "engine/files",
-    "engine/hookpoints",
     "engine/host",
     "engine/host/learn",
     "engine/host/mini",

@@ -37,16 +37,10 @@ def _read(source: Source, content: Content) -> Dictionary:
     activation = Activation("relu", n)
     if settings.get("use_topk", False):
         activation = Activation("topk_relu", min(require_int(source, settings, "topk_k"), n))
-    weights = (
-        t["encoder.weight"],
-        t["encoder.bias"],
-        t["decoder.weight"].T.contiguous(),
-        t["pre_bias"],
-        t["pre_bias"],
-    )
-    return Dictionary(
-        *weights, activation, provenance=Provenance(source.hook_point or _hook_point(settings.get("layer")))
-    )
+    W_dec, bias = t["decoder.weight"].T.contiguous(), t["pre_bias"]
+    weights = (t["encoder.weight"], t["encoder.bias"], W_dec, bias, bias)
+    hook_point = source.hook_point or _hook_point(settings.get("layer"))
+    return Dictionary(*weights, activation, provenance=Provenance(hook_point))
 
 
 def _hook_point(layer: object) -> str:

@@ -50,13 +50,9 @@ def _read(source: Source, content: Content) -> Dictionary:
     scaled = not torch.equal(std_x, ones)
     if torch.equal(std_y, ones) and torch.equal(xs, ys):
         std_y = std_x  # the script sets only std_x, as the target is the input
-    weights = (
-        xs,
-        torch.zeros(n),
-        ys * std_y,
-        t.get("mean_x", nothing) if centred else nothing,
-        t.get("mean_y", nothing) * std_y if centred else nothing,
-    )
+    b_in = t.get("mean_x", nothing) if centred else nothing
+    b_out = t.get("mean_y", nothing) * std_y if centred else nothing
+    weights = (xs, torch.zeros(n), ys * std_y, b_in, b_out)
     return Dictionary(
         *weights,
         Activation("pursuit", min(require_int(source, config, "target_l0"), n)),

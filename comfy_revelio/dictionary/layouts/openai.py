@@ -45,13 +45,8 @@ def _read(source: Source, content: Content) -> Dictionary:
         kind, k = "relu", n
     else:
         raise source.refuse(f"its activation is {activation!r}, but must be TopK or ReLU.")
-    weights = (
-        t["encoder.weight"],
-        t["latent_bias"],
-        t["decoder.linear.weight"] if tied else t["decoder.weight"].T.contiguous(),
-        t["pre_bias"],
-        t["pre_bias"],
-    )
+    W_dec = t["decoder.linear.weight"] if tied else t["decoder.weight"].T.contiguous()
+    weights = (t["encoder.weight"], t["latent_bias"], W_dec, t["pre_bias"], t["pre_bias"])
     return Dictionary(
         *weights,
         Activation(kind, k),

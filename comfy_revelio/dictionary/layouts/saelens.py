@@ -84,16 +84,12 @@ def _read(source: Source, content: Content) -> Dictionary:
     metadata = config.get("metadata")
     named = {**config, **(metadata if isinstance(metadata, Mapping) else {})}
     hook_point = named.get("hook_name", named.get("hook_point"))
+    k = require_int(source, settings, "k") if architecture == "topk" else n
+    magnitude = t["r_mag"].exp() if architecture == "gated" else None
     weights = (W_enc, b_enc, W_dec, b_dec if centred else torch.zeros_like(b_dec), b_dec)
     return Dictionary(
         *weights,
-        Activation(
-            _KINDS[architecture],
-            require_int(source, settings, "k") if architecture == "topk" else n,
-            threshold,
-            t.get("b_gate"),
-            t["r_mag"].exp() if architecture == "gated" else None,
-        ),
+        Activation(_KINDS[architecture], k, threshold, t.get("b_gate"), magnitude),
         inputs=InputTransform(_NORMALISATIONS[normalise]),
         provenance=Provenance(hook_point if isinstance(hook_point, str) else source.hook_point),
     )

@@ -41,13 +41,8 @@ def _read(source: Source, content: Content) -> Dictionary:
             raise source.refuse("the mean.pt beside it must hold one finite number for each feature.")
         stats = FeatureStats(mean.float())
     text = source.hook_point.startswith("text_encoder")
-    weights = (
-        t["encoder.weight"],
-        t["latent_bias"],
-        t["decoder.weight"].T.contiguous(),
-        t["pre_bias"],
-        t["pre_bias"] * (2 if steerers else 1),
-    )
+    W_dec, b_in = t["decoder.weight"].T.contiguous(), t["pre_bias"]
+    weights = (t["encoder.weight"], t["latent_bias"], W_dec, b_in, b_in * (2 if steerers else 1))
     return Dictionary(
         *weights,
         Activation("topk_relu", k),
