@@ -65,8 +65,6 @@ NOT_YET = {
     "lab",
     "engine/analysis",
     "engine/cli",
-    "engine/dictionary",
-    "engine/hookpoints",
     "engine/host",
     "engine/host/record",
     "engine/host/taps",
