@@ -128,7 +128,7 @@ class RevelioExplorer(io.ComfyNode):
 
 def _known(sae: SAEHandle | None, trace: Trace) -> dict[str, Dictionary]:
     """The connected dictionary, for each hook point of the trace that was recorded with it."""
-    return {} if sae is None else dict.fromkeys(trace.word_positions(sae.dictionary), sae.dictionary)
+    return {} if sae is None else dict.fromkeys(trace.hook_points_of(sae.dictionary), sae.dictionary)
 
 
 def _of_another(sae: SAEHandle, trace: Trace) -> str:
@@ -156,7 +156,7 @@ def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[st
     from ..comfy_revelio.errors import RevelioError
     from ..comfy_revelio.steering import parse_selection
 
-    place = hook_point.strip() or next(iter(dictionaries), "") or trace.place()
+    place = hook_point.strip() or next(iter(dictionaries), "") or trace.hook_point()
     if place not in trace.hook_points:
         raise RevelioError(
             f"The features were chosen at {place}, but the trace was recorded at "

@@ -87,7 +87,7 @@ class RevelioFindFeatures(io.ComfyNode):
         from ..comfy_revelio.render.effect_table import effect_table, found_table
         from ..comfy_revelio.steering import Selection
 
-        asked = trace.place(hook_point.strip()) if hook_point.strip() else ""
+        asked = trace.hook_point(hook_point.strip()) if hook_point.strip() else ""
         findings = find_features(trace, trace_without, mask=mask, role=role)
         best = findings.best(count, asked)
         place = best[0].hook_point if best else asked

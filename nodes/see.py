@@ -76,7 +76,7 @@ class RevelioTopFeatures(io.ComfyNode):
         from ..comfy_revelio.render import feature_table
         from ..comfy_revelio.steering import Selection
 
-        place = trace.place(hook_point.strip())
+        place = trace.hook_point(hook_point.strip())
         scores = trace.top_features(place, count, step=None if step < 0 else step, role=role, by=by)
         table = feature_table(scores)
         selection = Selection(tuple(score.feature for score in scores), source=place)

@@ -191,7 +191,7 @@ def features_in_trace(trace: Trace, text: str, connected: Selection | None = Non
             f"The connected features are of {source}, but this trace was recorded at "
             f"{', '.join(trace.hook_points)}; connect the trace that they were found in."
         )
-    place = trace.place(source)
+    place = trace.hook_point(source)
     note = trace.dictionaries[place]
     found = [] if connected is None else connected.resolved(note).shown
     return place, list(dict.fromkeys(parse_selection(text, note).shown + found))

@@ -374,4 +374,4 @@ class TestNode:
             (shown,) = done.ui["revelio_explorer"]
             assert (done.args[0].source, shown["warnings"]) == (place, [])
             assert registry.SERVED_TRACES.find(shown["trace"])[1] == {place: handle.dictionary}
-        assert trace.place("mid_block.attentions.0") == PLACE
+        assert trace.hook_point("mid_block.attentions.0") == PLACE
