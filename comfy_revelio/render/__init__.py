@@ -1,7 +1,4 @@
-"""Pictures and tables that explain themselves.
-
-Everything here takes tensors or a trace and gives back `[H, W, 3]` float images in 0..1 or plain text.
-"""
+"""Figures, masks and tables of traces: `[H, W, 3]` float images in 0..1, or plain text."""
 
 from .animation import feature_animation
 from .colours import heat_colour

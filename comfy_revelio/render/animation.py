@@ -1,4 +1,4 @@
-"""The maps of features over the denoising steps as moving pictures."""
+"""Feature maps over the denoising steps as an animation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .names import facts, feature_name, hook_point_name
 MOST_PANELS = 6
 _ACROSS = 3
 _LARGEST = (512, 288)  # longest side of a panel: alone, and beside others
-_LOWEST = 72  # the words of a prompt lie in one row, beside which the scale still needs room
+_LOWEST = 72  # the words of a prompt are a single row, next to which the scale still needs room
 _HEAD = font(19, bold=True)
 _NAME = font(14, bold=True)
 
@@ -31,11 +31,10 @@ _NAME = font(14, bold=True)
 def feature_animation(
     reading: Reading, features: Sequence[int], *, image: Tensor | None = None, opacity: float = 0.9
 ) -> Tensor:
-    """One picture for each recorded step, [steps, height, width, 3] float32 in 0..1.
+    """One image for each recorded step, [steps, height, width, 3] float32 in 0..1.
 
-    features: a panel each, up to 6, the first ones. image: [H, W, 3], the finished picture under the heat.
-    All panels and steps share one colour scale. Heights and widths are even, as video formats ask.
-    Raises RevelioError as `feature_maps` does.
+    features: a panel for each of the first 6. image: [H, W, 3], the finished image under the heat. All panels
+    and steps share one colour scale. Heights and widths are even, as video formats require.
     """
     check_settings(features, "feature", opacity)
     rows = read_rows(reading, features[:MOST_PANELS])
@@ -58,7 +57,10 @@ def feature_animation(
 def held(frames: Tensor, fps: float, hold: float) -> Tensor:
     """The frames [n, H, W, 3] with the last one repeated, so that it stays for `hold` seconds more.
 
-    Raises RevelioError as `save_webp` does.
+    fps: frames per second.
+
+    >>> held(torch.zeros(3, 4, 4, 3), fps=4, hold=1.5).shape[0]
+    9
     """
     _check_times(fps, hold)
     return torch.cat([frames, frames[-1:].expand(round(hold * fps), -1, -1, -1)])
@@ -75,21 +77,20 @@ def save_webp(
 ) -> None:
     """Write frames [n, H, W, 3] in 0..1 as an animated WebP.
 
-    fps: frames a second. hold: seconds that the last one stays longer. loop: endless, else once.
-    notes: EXIF tag -> text. Raises RevelioError for a rate that is not above 0 and for a time to hold below
-    0, OSError when writing fails.
+    fps: frames per second. hold: seconds that the last one stays longer. loop: endless, else once.
+    notes: EXIF tag -> text.
     """
     _check_times(fps, hold)
-    pictures = [to_pillow(frame) for frame in frames]
-    durations = [round(1000 / fps)] * len(pictures)
+    images = [to_pillow(frame) for frame in frames]
+    durations = [round(1000 / fps)] * len(images)
     durations[-1] += round(1000 * hold)
-    exif = pictures[0].getexif()
+    exif = images[0].getexif()
     exif.update(notes)
-    pictures[0].save(
+    images[0].save(
         path,
         format="WEBP",
         save_all=True,
-        append_images=pictures[1:],
+        append_images=images[1:],
         duration=durations,
         loop=0 if loop else 1,
         quality=90,
@@ -100,7 +101,7 @@ def save_webp(
 
 def _check_times(fps: float, hold: float) -> None:
     if not (math.isfinite(fps) and fps > 0):
-        raise RevelioError(f"An animation of {fps} frames a second cannot be shown; give a number above 0.")
+        raise RevelioError(f"An animation cannot run at {fps} frames per second; give a number above 0.")
     if not (math.isfinite(hold) and hold >= 0):
         raise RevelioError(f"The last step cannot be held for {hold} seconds; give a number from 0.")
 
@@ -108,7 +109,7 @@ def _check_times(fps: float, hold: float) -> None:
 def _sheet(
     reading: Reading, rows: Sequence[FeatureRow], cell: tuple[int, int], scale: Scale
 ) -> tuple[Canvas, list[tuple[int, int]]]:
-    """What all pictures share: names, scale, what was read; and the panels' top left corners."""
+    """What all steps share: names, scale, what was read; and the panels' top left corners."""
     across = len(rows) if len(rows) <= _ACROSS else math.ceil(len(rows) / math.ceil(len(rows) / _ACROSS))
     down = math.ceil(len(rows) / across)
     tall = max(cell[0], _LOWEST)
@@ -131,13 +132,13 @@ def _sheet(
     return canvas, corners
 
 
-def _draw_step(canvas: Canvas, taken: Frame, total_steps: int) -> None:
+def _draw_step(canvas: Canvas, frame: Frame, total_steps: int) -> None:
     """The step, its noise level, and a bar that fills from the first step to the last."""
     breadth = canvas.width - 2 * MARGIN
-    words = f"step {taken.step + 1}/{total_steps}"
+    words = f"step {frame.step + 1}/{total_steps}"
     canvas.text(words, (MARGIN, MARGIN - 6), _HEAD, TEXT)
-    canvas.text(f"σ {number(taken.sigma)}", (MARGIN + width(words, _HEAD) + 16, MARGIN - 2), NOTE, QUIET_TEXT)
+    canvas.text(f"σ {number(frame.sigma)}", (MARGIN + width(words, _HEAD) + 16, MARGIN - 2), NOTE, QUIET_TEXT)
     y = MARGIN + line_height(_HEAD)
-    done = (taken.step + 1) / max(1, total_steps)
+    done = (frame.step + 1) / max(1, total_steps)
     canvas.path([(MARGIN, y), (MARGIN + breadth, y)], FRAME, 3)
     canvas.path([(MARGIN, y), (MARGIN + breadth * min(1.0, done), y)], ACCENT, 3)

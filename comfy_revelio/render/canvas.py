@@ -28,7 +28,7 @@ Point = tuple[float, float]
 
 
 class Canvas:
-    """A dark sheet of a fixed size that takes pictures and lines of text. Points are (x, y) in pixels."""
+    """A dark sheet of a fixed size that takes images and lines of text."""
 
     def __init__(self, size: tuple[int, int]):
         self._sheet = Image.new("RGB", size, BACKGROUND)
@@ -73,7 +73,7 @@ class Canvas:
         self._sheet.paste(large.resize(size, Image.Resampling.BOX), at)
 
     def copy(self) -> Canvas:
-        """A second sheet with the same on it."""
+        """A second sheet with the same content."""
         other = Canvas(self._sheet.size)
         other._sheet.paste(self._sheet)
         return other
@@ -84,7 +84,7 @@ class Canvas:
 
 
 class Pen:
-    """Lines and marks at fractions of pixels. Points are (x, y) from the corner of the part it draws in."""
+    """Lines and marks at fractions of pixels. Points count from the corner of the part it draws in."""
 
     FINE = 4  # times as fine as the sheet
 
@@ -163,10 +163,10 @@ def _dashes(points: list[Point], stroke: float, gap: float) -> list[list[Point]]
 
 
 def save_jpeg(pixels: Tensor, path: str | os.PathLike[str]) -> None:
-    """Write [H, W, 3] in 0..1 as a JPEG; OSError when that fails."""
+    """Write [H, W, 3] in 0..1 as a JPEG."""
     to_pillow(pixels).save(path, quality=88)
 
 
 def to_pillow(pixels: Tensor) -> Image.Image:
-    """[H, W, 3] in 0..1 as a picture of 8 bits."""
+    """[H, W, 3] in 0..1 as an image of 8 bits."""
     return Image.fromarray((pixels.clamp(0.0, 1.0) * 255).round().to(torch.uint8).contiguous().numpy())

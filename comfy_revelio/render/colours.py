@@ -15,7 +15,7 @@ ACCENT: RGB = (0xFF, 0xC4, 0x5E)
 
 # (position, sRGB). Positions are the anchors' own CIE lightness, rescaled to 0..1, so that equal steps of
 # value look like equal steps of brightness. The low end is a visible violet and not black: over a dimmed
-# picture a black low end would look like shadow.
+# image a black low end would look like shadow.
 _HEAT = (
     (0.000, (44, 26, 120)),
     (0.120, (98, 22, 152)),
@@ -62,7 +62,7 @@ CURVES: tuple[RGB, ...] = (
 def heat_colour(values: Tensor) -> Tensor:
     """Colours of values in 0..1 (violet to pale yellow); -1..0 runs through blue, for signed features.
 
-    values: [...] any float tensor; what lies outside -1..1 takes the end colour, NaN the colour of 0.
+    values: [...] any float tensor; values beyond -1..1 take the end colour, NaN that of 0.
     Returns [..., 3] float32 in 0..1 on the same device.
     """
     values = torch.nan_to_num(values.float(), nan=0.0).clamp(-1.0, 1.0)

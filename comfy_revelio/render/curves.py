@@ -26,9 +26,9 @@ _LABELS = (90, 230)  # narrowest and widest room for the names at the right
 _NAME = font(14, bold=True)
 _MOST_MARKS = 9
 _MEANING = {
-    "mean": "mean activation over all places of the picture",
-    "peak": "highest activation at any place of the picture",
-    "share": "share of places of the picture at which the feature fires",
+    "mean": "mean activation over the image",
+    "peak": "highest activation anywhere in the image",
+    "share": "share of the image in which the feature fires",
 }
 
 _PANEL_MARGIN = 20

@@ -23,7 +23,7 @@ _ROOM = 960  # for all columns together
 _MOST_COLUMNS = _ROOM // _NARROW
 _LABELS = 250  # for the names of the hook points
 _NAMES = 250  # for the best features
-_SHOWN_PER_PLACE = 2
+_SHOWN_PER_HOOK_POINT = 2
 _DARK_ABOVE = 0.5
 """Heat from which numbers on it are dark."""
 
@@ -31,7 +31,7 @@ _DARK_ABOVE = 0.5
 def effect_table(findings: Findings, *, title: str = "", compared: str = "") -> Tensor:
     """Heat of the best effect size of any feature at each hook point (rows) and step (columns).
 
-    Beside each row stand the features that tell the two sides apart best there; the best cell of all has a
+    Next to each row are the features that tell the two sides apart best there; the best cell of all has a
     bright frame. compared: what was compared, in a few words. Of more than 60 steps some are shown, spread
     evenly, always with the best. Returns [H, W, 3] float32 in 0..1.
     """
@@ -61,7 +61,7 @@ def effect_table(findings: Findings, *, title: str = "", compared: str = "") -> 
         for step, effect in zip(here.steps, here.effect.amax(1).clamp(min=0).tolist(), strict=True):
             if step in columns:
                 _draw_cell(canvas, (left + columns.index(step) * cell_w, y), cell_w, effect, highest)
-        for line, found in enumerate(findings.best(_SHOWN_PER_PLACE, name)):
+        for line, found in enumerate(findings.best(_SHOWN_PER_HOOK_POINT, name)):
             text = fitted(
                 f"{feature_name(found.feature, found.label)}  {number(found.effect)}", BOLD_NOTE, _NAMES
             )
@@ -79,24 +79,24 @@ def found_table(found: list[FoundFeature], total_steps: int) -> str:
         return "No feature is higher on the first side."
     rows = [
         (
-            f"#{one.feature}",
-            one.label or "-",
-            one.hook_point,
-            f"{one.step + 1}/{total_steps}",
-            f"{one.effect:.2f}",
-            f"{one.mean_with:.3g}",
-            f"{one.mean_without:.3g}",
+            f"#{feature.feature}",
+            feature.label or "-",
+            feature.hook_point,
+            f"{feature.step + 1}/{total_steps}",
+            f"{feature.effect:.2f}",
+            f"{feature.mean_with:.3g}",
+            f"{feature.mean_without:.3g}",
         )
-        for one in found
+        for feature in found
     ]
-    header = ("feature", "label", "place", "best at step", "effect size", "with", "without")
+    header = ("feature", "label", "hook point", "best at step", "effect size", "with", "without")
     return table(header, rows, numbers_from=3)
 
 
 def _columns(findings: Findings, best: FoundFeature | None) -> list[int]:
     """The steps that get a column."""
     steps = sorted({step for here in findings.places.values() for step in here.steps})
-    shown = {steps[place] for place in evenly_spread(len(steps), _MOST_COLUMNS)}
+    shown = {steps[index] for index in evenly_spread(len(steps), _MOST_COLUMNS)}
     return sorted(shown | ({best.step} if best else set()))
 
 

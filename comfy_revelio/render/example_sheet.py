@@ -27,16 +27,16 @@ def example_sheet(index: FeatureIndex, features: list[int] | None = None, *, tit
     """A row for each feature: its label and the crops that it fires on most. [H, W, 3] float32 in 0..1.
 
     features: None takes the surest labels, each label once, and the features that peak highest where there
-    are no labels. Raises RevelioError when there is nothing to show.
+    are no labels.
     """
     rows = _surest(index)[:_MOST_ROWS] if features is None else features
     if index.crops is None or not rows:
-        raise RevelioError("This index has no crops to show; build it with pictures.")
+        raise RevelioError("This index has no crops to show; build it with images.")
     across = min(_MOST_ACROSS, max(len(index.value[index.examples(feature)]) for feature in rows))
     bold = font(15, bold=True)
     canvas, top = titled_canvas(
         title or f"What features fire on · {index.hook_point}",
-        [f"{index.items} pictures; strongest on the left, each crop from another picture"],
+        [f"{index.items} images; strongest on the left, each crop from another image"],
         2 * MARGIN + _NAMES + max(1, across) * (_CROP + GAP),
         14 + len(rows) * (_CROP + GAP) + MARGIN - GAP,
     )
@@ -59,7 +59,7 @@ def example_sheet(index: FeatureIndex, features: list[int] | None = None, *, tit
 def label_table(index: FeatureIndex, most: int = 40) -> str:
     """The surest labels as aligned text that is also Markdown."""
     if not index.labels:
-        return "No feature has a label: no word tells its pictures from the others."
+        return "No feature has a label: no word tells its images from the others."
     chosen = sorted(index.labels, key=lambda f: (-(index.labels[f].score or 0.0), f))[:most]
     rows = [
         (

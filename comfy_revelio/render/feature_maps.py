@@ -31,12 +31,12 @@ _BARE = 512  # longest side of an overlay without an image
 _MOST_ACROSS = 4  # maps in a row of the mean view
 _NARROWEST_PLATE = 256  # width of an image below which nothing can be written on it
 _FINISHED = "finished image"
-_HOW = "The brighter a place, the stronger the feature fires there on average over all steps."
+_HOW = "The brighter a spot, the more strongly the feature fires there, on average over all steps."
 _HOW_PER_STEP = (
-    "The brighter a place, the stronger the feature fires there at that step; where it is silent, {}."
+    "The brighter a spot, the more strongly the feature fires there at that step; where it is silent, {}."
 )
 _HOW_DIFFERENCE = (
-    "Orange: the feature fires more there in the second run. Blue: it fires less. Clear: as much."
+    "Orange: the feature fires more there in the second run. Blue: it fires less. Clear: no difference."
 )
 
 

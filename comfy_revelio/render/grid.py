@@ -1,4 +1,4 @@
-"""Pictures side by side with a caption under each."""
+"""Images side by side with a caption under each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .lettering import font, line_height, width, wrapped
 
 _MARGIN = 20
 _GAP = 14
-_SMALLEST = 160  # longest side in pixels below which pictures are enlarged
+_SMALLEST = 160  # longest side in pixels below which images are enlarged
 _LARGEST = 512  # and above which they are reduced
 _MOST_COLUMNS = 8
 _CAPTION_LINES = 3
@@ -25,23 +25,22 @@ _CAPTION_LINES = 3
 def grid(
     images: Sequence[Tensor], labels: Sequence[str], *, columns: int | None = None, title: str = ""
 ) -> Tensor:
-    """A labelled grid, e.g. of before and after pictures.
+    """A labelled grid, such as images before and after: [H, W, 3] float32 in 0..1.
 
-    images: [H, W, 3] each, of any sizes (every picture keeps its aspect inside equal cells); labels: one per
-    image; columns: None takes up to 8 in a row, evenly filled. Returns [H, W, 3] float32 in 0..1.
-    Raises RevelioError when there is no image, or not one label per image.
+    images: [H, W, 3 or 4] each, of any sizes; every image keeps its aspect inside equal cells.
+    labels: one per image. columns: None takes up to 8 in a row, evenly filled.
     """
     if not images or len(images) != len(labels):
         raise RevelioError(
             f"The grid got {len(images)} images and {len(labels)} labels; give images and one label for each."
         )
     if columns is not None and columns < 1:
-        raise RevelioError(f"The grid was asked for {columns} columns; give 1 or more.")
-    pictures = [_sized(checked_image(image)) for image in images]
-    cell_w = max(picture.shape[1] for picture in pictures)
-    cell_h = max(picture.shape[0] for picture in pictures)
-    across = min(columns or _even_columns(len(pictures)), len(pictures))
-    rows = math.ceil(len(pictures) / across)
+        raise RevelioError(f"The number of columns is {columns}; give 1 or more.")
+    tiles = [_sized(checked_image(image)) for image in images]
+    cell_w = max(tile.shape[1] for tile in tiles)
+    cell_h = max(tile.shape[0] for tile in tiles)
+    across = min(columns or _even_columns(len(tiles)), len(tiles))
+    rows = math.ceil(len(tiles) / across)
 
     caption = font(15)
     captions = [_shortened(wrapped(label, caption, cell_w)) for label in labels]
@@ -54,11 +53,11 @@ def grid(
     top = _MARGIN + (len(title_lines) * line_height(heading) + 10 if title_lines else 0)
     canvas = Canvas((sheet_w, top + rows * row_h + (rows - 1) * _GAP + _MARGIN - 4))
     canvas.lines(title_lines, (_MARGIN, _MARGIN - 2), heading, TEXT)
-    for index, (picture, lines) in enumerate(zip(pictures, captions, strict=True)):
+    for index, (tile, lines) in enumerate(zip(tiles, captions, strict=True)):
         x = _MARGIN + (index % across) * (cell_w + _GAP)
         y = top + (index // across) * (row_h + _GAP)
-        height, breadth = picture.shape[:2]
-        canvas.image(picture, (x + (cell_w - breadth) // 2, y + (cell_h - height) // 2), framed=True)
+        height, breadth = tile.shape[:2]
+        canvas.image(tile, (x + (cell_w - breadth) // 2, y + (cell_h - height) // 2), framed=True)
         for number, line in enumerate(lines):
             middle = x + (cell_w - width(line, caption)) // 2
             canvas.text(line, (middle, y + cell_h + 8 + number * line_height(caption)), caption, QUIET_TEXT)
@@ -72,30 +71,30 @@ def grid_of_batches(
     columns: int | None = None,
     title: str = "",
 ) -> Tensor:
-    """`grid` of every picture of some batches [B, H, W, 3], in their order.
+    """`grid` of every image of some batches [B, H, W, 3], in their order.
 
-    labels: one per picture, or one per batch, which the pictures of a batch then share; None numbers them.
+    labels: one per image, or one per batch, which the images of a batch then share; None numbers them.
     """
-    pictures = [picture for batch in batches for picture in batch]
+    images = [image for batch in batches for image in batch]
     if labels is None:
-        labels = [str(number) for number in range(1, len(pictures) + 1)]
-    elif len(labels) == len(batches) != len(pictures):
+        labels = [str(number) for number in range(1, len(images) + 1)]
+    elif len(labels) == len(batches) != len(images):
         labels = [label for label, batch in zip(labels, batches, strict=True) for _ in batch]
-    return grid(pictures, labels, columns=columns, title=title)
+    return grid(images, labels, columns=columns, title=title)
 
 
 def _even_columns(count: int) -> int:
-    """As few rows as 8 columns allow, and those filled as evenly as possible: 10 pictures stand 5 by 5."""
+    """As few rows as 8 columns allow, and those filled as evenly as possible: 10 images are 5 by 5."""
     rows = math.ceil(count / _MOST_COLUMNS)
     return math.ceil(count / rows)
 
 
-def _sized(picture: Tensor) -> Tensor:
-    longest = max(picture.shape[:2])
-    # Whole factors when enlarging: an odd one blurs the lines of a small picture unevenly.
+def _sized(image: Tensor) -> Tensor:
+    longest = max(image.shape[:2])
+    # Whole factors when enlarging: an odd one blurs the lines of a small image unevenly.
     scale = _LARGEST / longest if longest > _LARGEST else math.ceil(_SMALLEST / longest)
-    height, breadth = (max(1, round(side * scale)) for side in picture.shape[:2])
-    return resize_image(picture, height, breadth)
+    height, breadth = (max(1, round(side * scale)) for side in image.shape[:2])
+    return resize_image(image, height, breadth)
 
 
 def _shortened(lines: list[str]) -> list[str]:

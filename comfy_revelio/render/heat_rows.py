@@ -129,6 +129,6 @@ def check_settings(rows: Sequence[object], what: str, opacity: float, columns: i
     if not rows:
         raise RevelioError(f"There is no {what} to draw; give at least one {what}.")
     if columns < 1:
-        raise RevelioError(f"The figure was asked for {columns} columns; give 1 or more.")
+        raise RevelioError(f"The number of columns is {columns}; give 1 or more.")
     if not 0.0 <= opacity <= 1.0:
         raise RevelioError(f"The opacity is {opacity}; give a number from 0 to 1.")

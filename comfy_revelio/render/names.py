@@ -1,4 +1,4 @@
-"""How places, prompt halves and pictures are called in figures."""
+"""What figures call hook points, features, prompts and images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from ..trace import Reading
 
-_PLACES = (
+_HOOK_POINTS = (
     (r"middle_block\.\d+", "middle block"),
     (r"input_blocks\.(\d+)\.\d+", "down block {}"),
     (r"output_blocks\.(\d+)\.\d+", "up block {}"),
@@ -20,8 +20,12 @@ ROLE_NAMES = {"cond": "positive prompt", "uncond": "negative prompt"}
 
 
 def hook_point_name(hook_point: str) -> str:
-    """A hook point for people, with its own name behind: "middle block (middle_block.1)"."""
-    for pattern, words in _PLACES:
+    """A hook point in words, followed by its own name.
+
+    >>> hook_point_name("output_blocks.4.1")
+    'up block 4 (output_blocks.4.1)'
+    """
+    for pattern, words in _HOOK_POINTS:
         if match := re.fullmatch(pattern, hook_point):
             return f"{words.format(*match.groups())} ({hook_point})"
     return hook_point
@@ -33,12 +37,12 @@ def feature_name(feature: int, label: str) -> str:
 
 
 def facts(reading: Reading) -> list[str]:
-    """What was read, for the line under a title: the prompt half, the picture, the frame."""
+    """What was read, for the line under a title: the prompt, the image, the frame."""
     kind = ROLE_NAMES.get(reading.role.rstrip("0123456789"), "")
-    said = [f"{kind} ({reading.role})" if kind else reading.role]
+    parts = [f"{kind} ({reading.role})" if kind else reading.role]
     if reading.trace.batch_size > 1:
-        said.append(f"image {reading.item + 1} of {reading.trace.batch_size}")
+        parts.append(f"image {reading.item + 1} of {reading.trace.batch_size}")
     if (count := reading.trace.video_frames(reading.hook_point)) > 1:
-        one = reading.frame
-        said.append(f"strongest of {count} frames" if one is None else f"frame {one + 1} of {count}")
-    return said
+        frame = reading.frame
+        parts.append(f"strongest of {count} frames" if frame is None else f"frame {frame + 1} of {count}")
+    return parts

@@ -61,7 +61,13 @@ def concept_table(concept: Concept, dictionary: Dictionary, count: int = 16) -> 
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers_from: int) -> str:
-    """Rows of cells under a header, in aligned columns; those from `numbers_from` on stand to the right."""
+    """Rows of cells under a header, in aligned columns; right-aligned from the column `numbers_from` on.
+
+    >>> print(table(("feature", "peak"), [("#7", "0.5")], numbers_from=1))
+    | feature | peak |
+    | ------- | ---: |
+    | #7      |  0.5 |
+    """
     columns = [
         _column([cell.replace("|", "\\|") for cell in column], right=number >= numbers_from)
         for number, column in enumerate(zip(header, *rows, strict=True))
@@ -70,7 +76,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers_from:
 
 
 def _column(cells: list[str], *, right: bool) -> list[str]:
-    """Cells of one width, with Markdown's rule under the first; its colon says on which side they stand."""
+    """Cells of one width, with Markdown's rule under the first; its colon marks right alignment."""
     size = max(len(cell) for cell in cells)
     head, *body = [cell.rjust(size) if right else cell.ljust(size) for cell in cells]
     rule = "-" * (size - 1) + ":" if right else "-" * size

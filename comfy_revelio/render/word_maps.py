@@ -40,8 +40,8 @@ BLUR = 1.5
 _WORD = font(17, bold=True)
 _LARGEST = 512  # longest side of a map in the view of the whole run, in pixels
 _HOW = (
-    "Each map is scaled to its own peak: it says where a word was looked up. The percentage is the highest "
-    "mean over steps and layers."
+    "Each map is scaled to its own peak: it shows where the model attended to the word. The percentage is "
+    "the highest mean over steps and layers."
 )
 
 
@@ -141,7 +141,7 @@ def _parts(names: str) -> list[str]:
 def _title(trace: WordTrace, options: WordMapOptions, count: int) -> str:
     title = f"Word maps · {ROLE_NAMES.get(options.role, options.role)}"
     if trace.batch_size > 1:
-        title += f" · picture {options.item + 1} of {trace.batch_size}"
+        title += f" · image {options.item + 1} of {trace.batch_size}"
     return title if count <= MOST else f"{title} · the first {MOST} of {count} words"
 
 
@@ -155,10 +155,10 @@ def _whole_run(
         height, breadth = max(1, round(height * scale)), max(1, round(breadth * scale))
     behind = backdrop(image, (height, breadth))
     cells = [] if image is None else [resize_image(image, height, breadth)]
-    labels = [] if image is None else ["the picture"]
+    labels = [] if image is None else ["the image"]
     cells += heat_cells(maps[: len(words)], behind, Scale(1.0, opacity))
     labels += [f"{word.text} · {word.note}" for word in words]
-    return grid(cells, labels, title=f"{title} · most attention of any place")
+    return grid(cells, labels, title=f"{title} · share of attention at the peak")
 
 
 def _by_part(
@@ -176,7 +176,7 @@ def _by_part(
     figure = HeatFigure(
         title=title,
         notes=[_HOW],
-        images=[] if image is None else [("the picture", image)],
+        images=[] if image is None else [("the image", image)],
         heads=[head for head, _ in parts],
         behind=image,
         cell=cell_size(size, image),
@@ -205,11 +205,11 @@ def _by_layer(frames: Sequence[WordFrame]) -> list[tuple[Head, list[WordFrame]]]
 
 
 def _table(words: Sequence[_Word], masks: Tensor) -> str:
-    """Each word with the attention it got and how much of the picture its mask covers."""
+    """Each word with the attention it got and how much of the image its mask covers."""
     lines = []
     for word, mask in zip(words, masks, strict=True):
         covered = masks_above(mask[None], 0.5).mean()
         shares = word.shares
         lines.append((word.text, f"{shares.max():.1%}", f"{shares.mean():.1%}", f"{covered:.0%}"))
-    head = ("word", "attention at its peak", "on average", "picture above half of the peak")
+    head = ("word", "attention at its peak", "on average", "image above half of the peak")
     return table(head, lines, numbers_from=1)

@@ -100,7 +100,7 @@ def test_one_step_and_some_layers(trace: WordTrace) -> None:
     ("settings", "message"),
     [
         ({"view": "all"}, "Unknown view 'all'; choose one of whole run"),
-        ({"columns": 0}, "asked for 0 columns"),
+        ({"columns": 0}, "number of columns is 0"),
         ({"opacity": 2.0}, "opacity is 2.0"),
         ({"role": "uncond"}, "words of 'uncond' are not known"),
         ({"layers": "nowhere"}, "no layer 'nowhere'; this run has input_blocks.1.1"),

@@ -173,7 +173,11 @@ class TestPlaces:
         assert two.hook_points_of(make_dictionary(hook_point=UP)) == [UP]
 
     def test_of_a_name(self, same_size) -> None:
-        assert [same_size.hook_point(name) for name in ("", UP, "mid_block.attentions.0")] == [MIDDLE, UP, MIDDLE]
+        assert [same_size.hook_point(name) for name in ("", UP, "mid_block.attentions.0")] == [
+            MIDDLE,
+            UP,
+            MIDDLE,
+        ]
         with pytest.raises(RevelioError, match=r"'layers\.2' was not recorded; recorded are: middle_block"):
             same_size.hook_point("layers.2")
 
