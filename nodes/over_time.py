@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import InputImpl, Types, io, ui
 
@@ -18,6 +18,9 @@ from .readings import (
     reading_of,
 )
 from .sockets import ROLE_TOOLTIP, ROLES, Features, TraceSocket, searchable
+
+if TYPE_CHECKING:
+    from ..comfy_revelio.trace.timeline import Measure
 
 
 class RevelioFeatureTimeline(io.ComfyNode):
@@ -79,7 +82,7 @@ class RevelioFeatureTimeline(io.ComfyNode):
         cls,
         trace: Any,
         feature_numbers: str,
-        measure: str,
+        measure: Measure,
         role: str,
         item: int,
         features: Any = None,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import RevelioError
 from ..trace import Reading
-from ..trace.timeline import Timeline
+from ..trace.timeline import Measure, Timeline
 from .canvas import MARGIN, NOTE, Canvas, Point, titled_canvas
 from .colours import ACCENT, CURVES, FRAME, QUIET_TEXT, RGB, TEXT
 from .heat import spaced, ticks
@@ -43,7 +43,7 @@ class _Curve(NamedTuple):
     points: list[Point]  # in the panel's own pixels
 
 
-def feature_timeline(reading: Reading, runs: Sequence[Timeline], measure: str = "mean") -> Tensor:
+def feature_timeline(reading: Reading, runs: Sequence[Timeline], measure: Measure = "mean") -> Tensor:
     """One panel with a curve for each feature, steps and noise levels below it: [H, W, 3] float32 in 0..1.
 
     runs: the timeline of `reading`, and optionally that of a second run, which is drawn dashed in the same
@@ -86,7 +86,7 @@ def _points(steps: Sequence[int], values: list[float], last: int, bottom: float,
     ]
 
 
-def _notes(reading: Reading, runs: Sequence[Timeline], measure: str) -> list[str]:
+def _notes(reading: Reading, runs: Sequence[Timeline], measure: Measure) -> list[str]:
     parts = [_MEANING[measure], *facts(reading)]
     if (count := len(runs[0].features)) > MOST_CURVES:
         parts.append(f"the first {MOST_CURVES} of {count} features")

@@ -1,4 +1,4 @@
-"""Traces: what the features did in one sampling run, recorded, asked and stored."""
+"""Traces: what the features did in one sampling run, recorded, read and saved."""
 
 from .frames import DictionaryNote, Frame
 from .ranking import FeatureScore

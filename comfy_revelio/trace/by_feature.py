@@ -11,23 +11,23 @@ from ..errors import RevelioError
 from .frames import Frame
 
 LEVELS = 32767
-"""Values are kept as whole shares of their feature's largest: 1 / 32767 of it is the worst error."""
+"""Values are kept as whole multiples of 1 / 32767 of their feature's largest."""
 
 
 def by_feature(frames: Sequence[Frame], item: int) -> dict[str, Tensor]:
     """Codes of one hook point, role and batch item over S steps and n features, as compact tensors.
 
-    frames: as from `Trace.steps`. What fires for feature f at the step numbered s among the frames are the
-    entries from starts[f * S + s] up to starts[f * S + s + 1]:
+    frames: as from `Trace.steps`. The tokens on which feature f fires in frame s are the entries from
+    starts[f * S + s] up to starts[f * S + s + 1]:
 
-    starts: int32 [n * S + 1]. tokens: int16 [entries], the bits of an unsigned token number (row * width +
-    column); int32 on grids of more than 65,536 tokens. values: int16 [entries]; times scale[f] the code.
-    scale: float32 [n]. steps: int32 [S], the frames' steps. sigmas: float32 [S].
-
-    Raises RevelioError when the frames differ in size.
+    starts: int32 [n * S + 1].
+    tokens: int16 [entries], the bits of an unsigned token number (row * width + column); int32 on grids of
+    more than 65,536 tokens.
+    values: int16 [entries]; values * scale[f] are the codes. scale: float32 [n].
+    steps: int32 [S], the frames' steps. sigmas: float32 [S].
     """
     if len({frame.grid for frame in frames}) != 1:
-        raise RevelioError("The recorded steps differ in size; look at them one at a time.")
+        raise RevelioError("The recorded steps differ in size; read one step at a time.")
     n, steps = frames[0].codes.n_features, len(frames)
     keys, tokens, values = [], [], []
     for number, frame in enumerate(frames):

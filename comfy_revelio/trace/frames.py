@@ -17,40 +17,42 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """The codes of all tokens of one hook point in one model call.
-
-    step: index in the schedule, from 0. evaluation: nth call of the model at this step, 0 first
-    (second-order samplers call it more than once, Heun's at the sigma of the step that follows).
-    sigma: the call's own noise level; timestep: the model's. role: "cond", "uncond", "cond2"...
-    grid: (height, width), or (frames, height, width) of a video. codes: [B, H*W, k] or [B, F*H*W, k].
-    """
+    """The codes of all tokens of one hook point in one model call."""
 
     hook_point: str
     step: int
+    """Index in the schedule, from 0."""
     evaluation: int
+    """Which call of the model at this step, from 0: second-order samplers make more than one, Heun's at the
+    sigma of the step that follows."""
     sigma: float
+    """The call's own noise level."""
     timestep: float
+    """The model's name for that noise level."""
     role: str
+    """"cond", "uncond", "cond2"..."""
     grid: tuple[int, ...]
+    """(height, width), or (frames, height, width) of a video."""
     codes: Codes
+    """[B, H*W, k] or [B, F*H*W, k]."""
 
 
 @dataclass(frozen=True, eq=False)
 class DictionaryNote:
-    """What a trace remembers of the dictionary that encoded it.
-
-    labels: name -> features, strongest first. mean_active: float32 [n_features] or None.
-    d_model: width of the activations; 0 where nobody noted it.
-    hook_point: the place as the dictionary itself calls it. aliases: other names of the recorded place.
-    """
+    """What a trace keeps of the dictionary that encoded it."""
 
     n_features: int
     k: int
     labels: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Name -> features, strongest first."""
     mean_active: Tensor | None = None
+    """Float32 [n_features]: the mean of each feature over the tokens on which it fires."""
     d_model: int = 0
+    """Width of the activations; 0 when unknown."""
     hook_point: str = ""
+    """The dictionary's own name for its hook point."""
     aliases: tuple[str, ...] = ()
+    """Other names of the hook point that was recorded."""
 
     @classmethod
     def of(cls, dictionary: Dictionary, aliases: Sequence[str] = ()) -> DictionaryNote:
@@ -73,7 +75,7 @@ class DictionaryNote:
         return sizes and self.d_model in (0, dictionary.d_model)
 
     def spellings(self, name: str) -> tuple[str, ...]:
-        """How the dictionary may call the place `name` that was recorded."""
+        """What the dictionary may call the recorded hook point `name`."""
         known = (name, *self.aliases)
         return known if self.hook_point in ("", *known) else (self.hook_point,)
 

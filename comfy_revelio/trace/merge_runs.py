@@ -1,4 +1,4 @@
-"""Runs of the same schedule as one trace, their pictures one after the other."""
+"""Runs of the same schedule as one trace, one batch item after the other."""
 
 from __future__ import annotations
 
@@ -12,19 +12,16 @@ from .trace import Trace
 
 
 def as_one_batch(traces: Sequence[Trace]) -> Trace:
-    """The batch items of all traces in their order, as if they had been sampled in one batch.
-
-    Raises RevelioError when the runs differ in anything but their items: places, steps, roles, sizes.
-    """
+    """The batch items of all traces in their order, as if they had been sampled in one batch."""
     if not traces:
-        raise RevelioError("There are no runs to put together; give at least one.")
+        raise RevelioError("There are no runs to merge; give at least one.")
     first, *others = traces
     if not others:
         return first
     keyed = [{_key(frame): frame for frame in trace.frames} for trace in traces]
     if any(trace.sigmas != first.sigmas for trace in others) or any(set(k) != set(keyed[0]) for k in keyed):
         raise RevelioError(
-            "Runs of unlike schedules, places or sizes cannot be put together; sample them in one way."
+            "Runs with different schedules, hook points or sizes cannot be merged; sample all alike."
         )
     frames = tuple(
         replace(frame, codes=concatenate([each[key].codes for each in keyed]))

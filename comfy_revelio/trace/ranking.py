@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -11,27 +12,28 @@ from torch import Tensor
 from ..errors import RevelioError
 from .frames import Frame
 
-WAYS = ("peak", "mean", "distinct")
+Way = Literal["peak", "mean", "distinct"]
+WAYS: tuple[Way, ...] = get_args(Way)
 
 
 @dataclass(frozen=True)
 class FeatureScore:
-    """One feature in a ranking.
-
-    score: what it was ranked by. peak: largest value of any token. mean: mean over all tokens,
-    silent ones included. share: share of tokens (0..1) on which it fires.
-    """
+    """One feature in a ranking."""
 
     feature: int
     label: str
     score: float
+    """What it was ranked by."""
     peak: float
+    """Largest value of any token."""
     mean: float
+    """Over all tokens, silent ones included."""
     share: float
+    """Share of tokens on which it fires, 0..1."""
 
 
 def rank(
-    frames: Sequence[Frame], count: int, item: int | None, by: str, label: Callable[[int], str]
+    frames: Sequence[Frame], count: int, item: int | None, by: Way, label: Callable[[int], str]
 ) -> list[FeatureScore]:
     """The `count` highest features over all frames, for one batch item or all (None).
 
@@ -40,7 +42,7 @@ def rank(
     once scores low. Features that never fire are left out; among equals the lower number wins.
     """
     if by not in WAYS:
-        raise RevelioError(f"Features cannot be ranked by {by!r}; choose one of {', '.join(WAYS)}.")
+        raise RevelioError(f"Unknown ranking {by!r}; choose one of {', '.join(WAYS)}.")
     peak, mean, share, excess = _summary(frames, item)
     scores = {"peak": peak, "mean": mean, "distinct": excess}[by]
     order = torch.where(share > 0, scores, -torch.inf).argsort(descending=True, stable=True)[: max(0, count)]

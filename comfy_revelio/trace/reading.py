@@ -1,4 +1,4 @@
-"""One reading of a trace: a place, a half of the prompt, a picture and a frame, and what its maps say."""
+"""One reading of a trace: a hook point, a role, a batch item and a video frame, and what its maps say."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """Which maps of a trace are meant.
-
-    role: whose half of the batch, such as "cond". item: picture of the batch, from 0. frame: of a video,
-    from 0; None for the strongest frame at each place.
-    """
+    """Which maps of a trace are meant."""
 
     trace: Trace
     hook_point: str
     role: str = "cond"
+    """Whose codes: "cond", "uncond", "cond2"..."""
     item: int = 0
+    """Image of the batch, from 0."""
     frame: int | None = None
+    """Of a video, from 0; None for the strongest frame at each position."""
 
     @property
     def steps(self) -> list[Frame]:
-        """The recorded steps in order; RevelioError for a place, role or item that was not recorded."""
+        """The recorded steps in order."""
         return self.trace._chosen(self.hook_point, None, self.item, self.role)
 
     @property
@@ -39,30 +38,28 @@ class Reading:
         return self.trace.dictionaries[self.hook_point]
 
     def maps(self, feature: int) -> Tensor:
-        """Where a feature fires: float32 [recorded steps, H, W]; raises as `Trace.feature_map` does."""
-        taken = self.trace.feature_map(
+        """Where a feature fires: float32 [recorded steps, H, W], on the CPU."""
+        maps = self.trace.feature_map(
             self.hook_point, feature, item=self.item, role=self.role, frame=self.frame
         )
-        return taken.float().cpu()
+        return maps.float().cpu()
 
     def of_second(self, other: Trace, *, same_maps: bool = True) -> Reading:
-        """The same reading of another run; where that run has one picture only, of that one.
+        """The same reading of another run; if that run has a single image, of that one.
 
-        same_maps: also ask for the same grid and steps, so that maps can be subtracted.
-        Raises RevelioError when the other run lacks the place, or was recorded with another dictionary, grid
-        or number of steps.
+        same_maps: also require the same grid and steps, so that maps can be subtracted.
         """
         if self.hook_point not in other.hook_points:
             known = ", ".join(other.hook_points) or "nowhere"
             raise RevelioError(
                 f"The second run was recorded at {known}, the first at {self.hook_point}; record both at the "
-                "same place."
+                "same hook point."
             )
         second = replace(self, trace=other, item=0 if other.batch_size == 1 else self.item)
         if not _alike(self.note, second.note):
             raise RevelioError(
-                f"The two runs were recorded at {self.hook_point} with different SAEs, so that their "
-                "features do not mean the same; record both with one SAE."
+                f"The two runs were recorded at {self.hook_point} with different SAEs, whose "
+                "features differ; record both with the same SAE."
             )
         if same_maps:
             _check_same_maps(self.steps, second.steps)
@@ -71,17 +68,17 @@ class Reading:
     def most_changed(self, second: Reading, count: int = 8) -> list[int]:
         """The features whose maps differ most from those of a second run, the most changed first.
 
-        Measure: the largest |second - first| at any place, on average over the steps, so that a change in one
-        part of the picture counts for more than a slight one all over it. Features that differ nowhere are
-        left out. Only codes are added up, never a table of all features and places.
+        Measure: the largest |second - first| of any token, on average over the steps, so that a change in one
+        part of the image counts for more than a slight one all over it. Features that differ nowhere are
+        left out. Only codes are added up, never a table of all features and tokens.
         """
         change = torch.zeros(self.note.n_features)
         for first, other in zip(self.steps, second.steps, strict=True):
             keys, values = [], []
             for frame, item, sign in ((first, self.item, -1.0), (other, second.item, 1.0)):
                 codes = frame.codes[item]
-                place = torch.arange(len(codes.indices))[:, None]
-                keys.append((place * self.note.n_features + codes.indices.cpu()).flatten())
+                token = torch.arange(len(codes.indices))[:, None]
+                keys.append((token * self.note.n_features + codes.indices.cpu()).flatten())
                 values.append(sign * codes.values.float().cpu().flatten())
             found, where = torch.cat(keys).unique(return_inverse=True)
             sums = torch.zeros(len(found)).scatter_add_(0, where, torch.cat(values))
@@ -103,8 +100,8 @@ def _check_same_maps(first: list[Frame], second: list[Frame]) -> None:
     grids = [" x ".join(str(side) for side in frames[0].grid) for frames in (first, second)]
     if grids[0] != grids[1]:
         raise RevelioError(
-            f"The maps of the two runs have different sizes, {grids[0]} and {grids[1]}; draw both "
-            "pictures in the same size."
+            f"The maps of the two runs have different sizes, {grids[0]} and {grids[1]}; generate both "
+            "images in the same size."
         )
     if [frame.step for frame in first] != [frame.step for frame in second]:
         raise RevelioError(

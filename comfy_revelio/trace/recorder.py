@@ -1,4 +1,4 @@
-"""Collecting the frames of one sampling run while it goes on."""
+"""Collecting the frames of one sampling run while it runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RunRecorder:
     them to the CPU together: a copy per step would make the device wait for each.
 
     total_steps, sigmas: the schedule. max_bytes: bound on all codes held, on the device and in
-    the trace (12 bytes for each of the k codes of a token, and up to 8 where the dictionary normalises).
+    the trace (12 bytes for each of the k codes of a token, and up to 8 if the dictionary normalises).
     """
 
     def __init__(self, total_steps: int, sigmas: Iterable[float], *, max_bytes: int = MAX_BYTES) -> None:
@@ -32,7 +32,7 @@ class RunRecorder:
         self.sigmas = tuple(float(sigma) for sigma in sigmas)
         self.max_bytes = max_bytes
         self._frames: list[Frame] = []
-        self._asked: list[int | None] = []
+        self._requests: list[int | None] = []
         self._bytes = 0
         self._lock = threading.Lock()
 
@@ -46,16 +46,16 @@ class RunRecorder:
         role: str,
         grid: tuple[int, ...],
         codes: Codes,
-        asked: int | None = None,
+        request: int | None = None,
     ) -> None:
-        """Keep the codes of one model call, on a grid as in `Frame`. Safe to call from several threads.
+        """Keep the codes [B, T, k] of one model call. Safe to call from several threads.
 
-        asked: how many times the sampler had asked for a prediction before, where that is known; then
-        `finish` gives an evaluation that looked ahead to the step that asked for it.
+        grid: as in `Frame`. request: how many predictions the sampler had requested before, if known;
+        `finish` then assigns an evaluation that looked ahead to the step that requested it.
         """
         if len(codes.shape) != 2 or len(grid) not in (2, 3) or codes.shape[1] != math.prod(grid):
             sides = " by ".join(str(side) for side in grid)
-            raise RevelioError(f"Codes of shape {list(codes.shape)} do not lie on a grid of {sides}.")
+            raise RevelioError(f"Codes of shape {list(codes.shape)} do not fit a grid of {sides}.")
         if not (math.isfinite(sigma) and math.isfinite(timestep)):
             raise RevelioError(f"A frame needs a finite sigma and timestep, not {sigma} and {timestep}.")
         # Clones, for codes may be views of something larger or of memory that the model reuses.
@@ -80,20 +80,20 @@ class RunRecorder:
                 )
             self._bytes += size
             self._frames.append(frame)
-            self._asked.append(asked)
+            self._requests.append(request)
 
     def finish(
         self,
         dictionaries: Mapping[str, Dictionary | DictionaryNote],
         aliases: Mapping[str, Sequence[str]] | None = None,
     ) -> Trace:
-        """The trace of all frames so far; the recorder is empty after.
+        """The trace of all frames so far; the recorder is then empty.
 
         dictionaries: by hook point. aliases: other names of the hook points, by which they are found too.
         """
         with self._lock:
-            frames = _with_steps(self._frames, self._asked, self.sigmas)
-            self._frames, self._asked, self._bytes = [], [], 0
+            frames = _with_steps(self._frames, self._requests, self.sigmas)
+            self._frames, self._requests, self._bytes = [], [], 0
         notes = {
             name: DictionaryNote.of(known, (aliases or {}).get(name, ()))
             if isinstance(known, Dictionary)
@@ -102,21 +102,21 @@ class RunRecorder:
         }
         for name in dict.fromkeys(frame.hook_point for frame in frames):
             if name not in notes:
-                raise RevelioError(f"Codes of {name} were recorded, but its dictionary was not named.")
+                raise RevelioError(f"Codes of {name} were recorded, but its dictionary is missing.")
         return Trace(_to_cpu(frames), notes, self.total_steps, self.sigmas)
 
 
-def _with_steps(frames: list[Frame], asked: list[int | None], sigmas: tuple[float, ...]) -> list[Frame]:
-    """Frames of evaluations that looked ahead, given to the step that they belong to."""
-    numbers = sorted({number for number in asked if number is not None})
-    noise = {number: frame.sigma for number, frame in zip(asked, frames, strict=True)}
+def _with_steps(frames: list[Frame], requests: list[int | None], sigmas: tuple[float, ...]) -> list[Frame]:
+    """The frames, evaluations that looked ahead assigned to the step that they belong to."""
+    numbers = sorted({number for number in requests if number is not None})
+    noise = {number: frame.sigma for number, frame in zip(requests, frames, strict=True)}
     moved = look_ahead([noise[number] for number in numbers], sigmas)
     if not moved:
         return frames
     steps = {numbers[position]: step for position, step in moved.items()}
     counts: dict[tuple[str, str, int], int] = {}
     result = []
-    for number, frame in zip(asked, frames, strict=True):
+    for number, frame in zip(requests, frames, strict=True):
         step = frame.step if number is None else steps.get(number, frame.step)
         key = (frame.hook_point, frame.role, step)
         result.append(replace(frame, step=step, evaluation=counts.get(key, 0)))

@@ -12,13 +12,16 @@ exp(log(sigma)) in some samplers move it by about 1e-6)."""
 
 
 def look_ahead(evaluations: Sequence[float], sigmas: Sequence[float]) -> dict[int, int]:
-    """The evaluations that belong to an earlier step than their noise says: number -> that step.
+    """The evaluations that belong to an earlier step than their noise suggests: number -> that step.
 
     evaluations: sigma of each evaluation of one run, in order; sigmas: the schedule, falling.
     Heun's corrector is evaluated at the sigma where the next step begins, and that step then evaluates the
     same sigma once more. So the last evaluation at a point of the schedule is the step's own, and one before
-    it belongs to the step that was being taken then. Empty where the schedule is not walked through in order,
-    or is gone through again (restarts): where more are early than any sampler looks ahead.
+    it belongs to the step before. Empty if the sampler does not follow the schedule in order, or repeats
+    parts of it (restarts): if more are early than any sampler looks ahead.
+
+    >>> look_ahead([3.0, 2.0, 2.0, 1.0, 1.0], [3.0, 2.0, 1.0, 0.0])  # Heun
+    {1: 0, 3: 1}
     """
     at: dict[int, list[int]] = {}
     for number, sigma in enumerate(evaluations):

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,42 +14,39 @@ from torch import Tensor
 from ..errors import RevelioError
 from .reading import Reading
 
-MEASURES = ("mean", "peak", "share")
+Measure = Literal["mean", "peak", "share"]
+MEASURES: tuple[Measure, ...] = get_args(Measure)
 
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """Numbers of some features over the recorded steps of one run.
-
-    steps: their numbers, from 0. sigmas: their noise levels. labels: of the features, "" where there is none.
-    mean: over all places of the picture. peak: the value farthest from 0. share: of places, 0..1, at which
-    the feature fires. Each of the three is float32 [features, steps].
-    """
+    """How active some features are over the recorded steps of one run."""
 
     features: tuple[int, ...]
     labels: tuple[str, ...]
+    """Of the features; "" for none."""
     steps: tuple[int, ...]
+    """The recorded ones, from 0."""
     sigmas: tuple[float, ...]
+    """Their noise levels."""
     total_steps: int
     mean: Tensor
+    """Over all tokens: float32 [features, steps], as the next two."""
     peak: Tensor
+    """The value farthest from 0."""
     share: Tensor
+    """Share of tokens on which the feature fires, 0..1."""
 
-    def of(self, measure: str) -> Tensor:
-        """One of the measures, [features, steps]; RevelioError for an unknown one."""
+    def of(self, measure: Measure) -> Tensor:
+        """One of the measures: [features, steps]."""
         if measure not in MEASURES:
-            raise RevelioError(
-                f"There is no measure {measure!r} of activity; choose one of {', '.join(MEASURES)}."
-            )
+            raise RevelioError(f"Unknown measure {measure!r}; choose one of {', '.join(MEASURES)}.")
         values: Tensor = getattr(self, measure)
         return values
 
 
 def timeline(reading: Reading, features: Sequence[int]) -> Timeline:
-    """The activity of features at every recorded step.
-
-    Raises RevelioError for no features, and for what the trace does not hold.
-    """
+    """The activity of features at every recorded step."""
     if not features:
         raise RevelioError("There is no feature to follow; give at least one feature number.")
     rows = []
@@ -71,9 +69,9 @@ def timeline(reading: Reading, features: Sequence[int]) -> Timeline:
 
 
 def as_csv(runs: Sequence[Timeline]) -> str:
-    """A line for each run, feature and step, under a header; steps are counted from 1 as in the figures.
+    """CSV with a line for each run, feature and step; steps count from 1 as in the figures.
 
-    Columns: run, feature, label, step, sigma, mean, peak, share of places (0..1).
+    Columns: run, feature, label, step, sigma, mean, peak, share of tokens (0..1).
     """
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")

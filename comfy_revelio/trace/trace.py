@@ -1,4 +1,4 @@
-"""A trace: everything recorded in one sampling run, immutable, with the questions people ask."""
+"""A trace: everything recorded in one sampling run, immutable, and what can be read from it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import RevelioError
 from . import ranking, save_load
 from .frames import DictionaryNote, Frame
-from .ranking import FeatureScore
+from .ranking import FeatureScore, Way
 
 if TYPE_CHECKING:
     from ..dictionary import Dictionary
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """Frames in the order in which they were computed, on the CPU.
-
-    dictionaries: hook point -> note. total_steps: steps of the schedule, recorded or not.
-    sigmas: the schedule itself, usually total_steps + 1 numbers ending in 0.
-    words: for a trace of a prompt, what stands at each of the height * width positions; empty for pictures.
-    """
+    """What the features did in one sampling run, or on one prompt."""
 
     frames: tuple[Frame, ...]
+    """In the order in which they were computed, on the CPU."""
     dictionaries: Mapping[str, DictionaryNote]
+    """By hook point."""
     total_steps: int
+    """Steps of the schedule, recorded or not."""
     sigmas: tuple[float, ...]
+    """The schedule itself, usually total_steps + 1 numbers ending in 0."""
     words: tuple[str, ...] = ()
+    """For a trace of a prompt, the word at each of the height * width positions; empty for images."""
 
     @property
     def hook_points(self) -> tuple[str, ...]:
@@ -51,34 +51,31 @@ class Trace:
         return sum(frame.codes.nbytes for frame in self.frames)
 
     def hook_point(self, name: str = "") -> str:
-        """The recorded hook point called `name`, also by an alias; the first for no name.
-
-        Raises RevelioError when there is none.
-        """
+        """The recorded hook point called `name`, also by an alias; the first if no name is given."""
         if not self.frames:
             raise RevelioError(
-                "This trace is empty: the sampler made no step with the recorded model; sample at least one."
+                "This trace is empty: the sampler made no step with the recorded model; sample again."
             )
         if not name:
             return self.hook_points[0]
-        called = [place for place in self.hook_points if name in self.dictionaries[place].aliases]
+        called = [known for known in self.hook_points if name in self.dictionaries[known].aliases]
         if name not in self.hook_points and len(called) == 1:
             return called[0]
         self._check_hook_point(name)
         return name
 
     def hook_points_of(self, dictionary: Dictionary) -> list[str]:
-        """The recorded places whose codes are of a dictionary: of its sizes, and called as it says.
+        """The recorded hook points with codes of a dictionary: of its sizes, and named as it names its own.
 
-        Where neither it nor the trace says what tells them apart, the only place of its sizes; else none.
+        If neither it nor the trace names one, the only hook point of its sizes; else none.
         """
         notes = {name: self.dictionaries[name] for name in self.hook_points}
         alike = [name for name, note in notes.items() if note.fits(dictionary)]
-        said = dictionary.hook_point
-        if called := [name for name in alike if said in notes[name].spellings(name)]:
+        own = dictionary.hook_point
+        if called := [name for name in alike if own in notes[name].spellings(name)]:
             return called
-        unsaid = [name for name in alike if not said or notes[name].spellings(name) == (name,)]
-        return unsaid if len(alike) == 1 else []
+        unnamed = [name for name in alike if not own or notes[name].spellings(name) == (name,)]
+        return unnamed if len(alike) == 1 else []
 
     def roles(self, hook_point: str) -> tuple[str, ...]:
         """The roles recorded at a hook point, such as ("cond", "uncond")."""
@@ -98,7 +95,7 @@ class Trace:
         return [first[step] for step in sorted(first)]
 
     def video_frames(self, hook_point: str) -> int:
-        """How many frames the tokens of a hook point have: 1 for pictures."""
+        """How many frames the tokens of a hook point have: 1 for images."""
         self._check_hook_point(hook_point)
         return max(math.prod(f.grid[:-2]) for f in self.frames if f.hook_point == hook_point)
 
@@ -114,15 +111,15 @@ class Trace:
     ) -> Tensor:
         """Where a feature fires: float32 [H, W] at one step, else [steps, H, W] over the recorded ones.
 
-        frame: which frame of a video, from 0; None for the value farthest from 0 over all of them.
+        frame: of a video, from 0; None for the value farthest from 0 over all frames.
         """
         frames = self._chosen(hook_point, step, item, role)
         n = frames[0].codes.n_features
         if not 0 <= feature < n:
             raise RevelioError(f"Feature {feature} does not exist at {hook_point}; choose from 0 to {n - 1}.")
         if len({frame.grid for frame in frames}) > 1:
-            raise RevelioError("The recorded steps differ in size; ask for one step at a time.")
-        maps = torch.stack([taken.codes[item].of(feature).reshape(taken.grid) for taken in frames])
+            raise RevelioError("The recorded steps differ in size; read one step at a time.")
+        maps = torch.stack([step.codes[item].of(feature).reshape(step.grid) for step in frames])
         maps = _of_frame(maps.reshape(len(maps), -1, *maps.shape[-2:]), frame)
         return maps if step is None else maps[0]
 
@@ -134,43 +131,37 @@ class Trace:
         step: int | None = None,
         item: int | None = None,
         role: str = "cond",
-        by: str = "peak",
+        by: Way = "peak",
     ) -> list[FeatureScore]:
-        """The highest features by "peak", "mean" or "distinct"; all steps and items unless named.
-
-        See `ranking.rank` for what the three mean.
-        """
+        """The highest features, see `ranking.rank`; over all steps and items unless given."""
         frames = self._chosen(hook_point, step, item or 0, role)
         return ranking.rank(frames, count, item, by, self.dictionaries[hook_point].label)
 
     def joined(self, other: Trace) -> Trace:
-        """This trace with the other hook points of the same run.
-
-        Raises RevelioError when the schedules, the batches or the words differ, or both recorded one place.
-        """
+        """This trace with the hook points of another trace of the same run."""
         if self.sigmas != other.sigmas or self.batch_size != other.batch_size:
             raise RevelioError(
-                "The two traces are of different runs: their steps or batches differ; join what was recorded "
-                "in one run of one sampler."
+                "The two traces are of different runs: their steps or batches differ; join traces of "
+                "one run of one sampler."
             )
         if both := [name for name in self.hook_points if name in other.hook_points]:
-            raise RevelioError(f"Both traces recorded {both[0]}; record each place once.")
+            raise RevelioError(f"Both traces recorded {both[0]}; record each hook point once.")
         if self.words != other.words:
             raise RevelioError(
                 "The two traces are of different prompts, or of text encoders that split them differently; "
-                "join what was recorded of one prompt in one text encoder."
+                "join traces of one prompt in one text encoder."
             )
         notes = {**self.dictionaries, **other.dictionaries}
         return Trace((*self.frames, *other.frames), notes, self.total_steps, self.sigmas, self.words)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one .safetensors file from which `load` makes exactly this trace again."""
+        """Write one .safetensors file from which `load` reads exactly this trace."""
         parts = (self.frames, self.dictionaries, self.total_steps, self.sigmas, self.words)
         save_load.save(save_load.TraceParts(*parts), path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:
-        """Read a trace; RevelioError when the file is missing, broken or not a trace."""
+        """Read a trace; a file that is missing, broken or not a trace raises RevelioError."""
         return cls(*save_load.load(path))
 
     def _check_hook_point(self, hook_point: str) -> None:
@@ -192,7 +183,7 @@ class Trace:
 
 
 def _of_frame(maps: Tensor, frame: int | None) -> Tensor:
-    """[steps, H, W] of maps [steps, F, H, W]."""
+    """[steps, H, W] of maps [steps, F, H, W]; frame: as in `feature_map`."""
     if frame is None:
         return maps.gather(1, maps.abs().argmax(dim=1, keepdim=True))[:, 0]
     if not 0 <= frame < maps.shape[1]:

@@ -1,4 +1,4 @@
-"""Everything that was noted about the words of the prompts in one sampling run."""
+"""How much each image patch attended to the words of the prompts in one sampling run."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ from ..errors import RevelioError
 
 MAX_BYTES = 4 * 1024**3
 SCALE = 256.0
-"""What shares are multiplied with in float16, whose small numbers have few digits."""
+"""Factor of shares in float16, whose small numbers have few digits."""
 _Key = tuple[str, int, int, float, str, tuple[int, int]]
 
 
 @dataclass(frozen=True, eq=False)
 class WordFrame:
-    """What the words of a prompt got in one layer and one model call.
+    """The attention to the words of a prompt in one layer and one model call.
 
-    step, evaluation, sigma, role: as in Frame. grid: height and width of the map of patches. scaled: float16
-    [B, words, H*W], SCALE times the share of its attention that each patch pays to each word, mean over heads
-    and over the frames of a video.
+    step, evaluation, sigma, role: as in `Frame`.
     """
 
     layer: str
@@ -31,7 +29,10 @@ class WordFrame:
     sigma: float
     role: str
     grid: tuple[int, int]
+    """Height and width of the map of patches."""
     scaled: Tensor
+    """Float16 [B, words, H*W]: SCALE times the share of its attention that each patch pays to each word, mean
+    over heads and over the frames of a video."""
 
     @property
     def batch_size(self) -> int:
@@ -43,19 +44,17 @@ class WordFrame:
         return self.scaled.float() / SCALE
 
     def maps(self, item: int) -> Tensor:
-        """The shares of one picture: float32 [words, H, W]."""
+        """The shares of one image: float32 [words, H, W]."""
         return (self.scaled[item].float() / SCALE).unflatten(1, self.grid)
 
 
 @dataclass(frozen=True, eq=False)
 class WordTrace:
-    """The frames of one run.
-
-    words: those of each role's prompt, in order, also when said twice; no role whose prompt is not known.
-    """
+    """The word frames of one run."""
 
     frames: tuple[WordFrame, ...]
     words: Mapping[str, tuple[str, ...]]
+    """The words of each role's prompt, in prompt order, repeats included; no role of an unknown prompt."""
     total_steps: int
 
     @property
@@ -77,28 +76,28 @@ class WordTrace:
     def select(
         self, role: str, *, step: int | None = None, layers: Sequence[str] | None = None
     ) -> list[WordFrame]:
-        """The frames of a role, of one step and of some layers. RevelioError where there are none."""
+        """The frames of a role, of one step and some layers if given; at least one."""
         if not self.words:
             raise RevelioError(
-                "The words of the sampler's prompts are not known: connect the positive and negative outputs "
-                "of Record Words to the sampler, in the place of CLIP Text Encode."
+                "The words of the sampler's prompts are unknown: connect the positive and negative outputs "
+                "of Record Words to the sampler, instead of CLIP Text Encode."
             )
         if role not in self.words:
             raise RevelioError(
-                f"The words of {role!r} are not known, only those of {', '.join(self.words)}: connect that "
-                "output of Record Words to the sampler, or choose another role."
+                f"The words of {role!r} are unknown; known are those of {', '.join(self.words)}. Connect "
+                "that output of Record Words to the sampler, or choose another role."
             )
         if not self.words[role]:
             raise RevelioError(f"Nothing was recorded for {role!r}: that prompt has no words.")
         if not self.frames:
             raise RevelioError(
                 "No attention to words was recorded: the sampler made no step with the recorded model, every "
-                "prompt covered only a part of the picture, or another node shortened the prompts."
+                "prompt covered only a part of the image, or another node shortened the prompts."
             )
         if role not in self.roles:
             raise RevelioError(
                 f"Nothing was recorded for {role!r}; this run has {', '.join(self.roles)}. At CFG 1 the "
-                "sampler leaves the negative prompt out, and a prompt for a part of the picture is not "
+                "sampler leaves the negative prompt out, and a prompt for a part of the image is not "
                 "recorded."
             )
         for layer in layers or ():
@@ -111,14 +110,14 @@ class WordTrace:
             if (step is None or frame.step == step) and (layers is None or frame.layer in layers)
         ]
         if not found:
-            place = f" at {', '.join(layers)}" if layers else ""
+            where = f" at {', '.join(layers)}" if layers else ""
             steps = sorted({frame.step for frame in mine if layers is None or frame.layer in layers})
-            raise RevelioError(f"There is no step {step}{place}; there are {steps[0]} to {steps[-1]}.")
+            raise RevelioError(f"There is no step {step}{where}; there are {steps[0]} to {steps[-1]}.")
         return found
 
 
 class WordRecorder:
-    """Collects the frames of one run while it goes on. Parts of one layer are averaged as they come.
+    """Collects the frames of one run while it runs. Parts of one layer are averaged as they come.
 
     max_bytes: bound on the trace. The shares of a step stay on the device that computed them until another
     step begins, which moves them to the CPU together: a copy per layer would make the device wait for each.
@@ -127,8 +126,8 @@ class WordRecorder:
     def __init__(self, total_steps: int, *, max_bytes: int = MAX_BYTES) -> None:
         self.total_steps = total_steps
         self.max_bytes = max_bytes
-        self._sums: dict[_Key, tuple[Tensor, int]] = {}  # of the step that goes on
-        self._frames: list[WordFrame] = []  # of the others
+        self._sums: dict[_Key, tuple[Tensor, int]] = {}  # of the current step
+        self._frames: list[WordFrame] = []  # of the steps before
         self._bytes = 0
         self._lock = threading.Lock()
 
@@ -145,7 +144,7 @@ class WordRecorder:
         """Keep the shares [B, words, patches] of one attention on a grid (H, W), or (F, H, W) of a video.
 
         Safe to call from several threads. Raises RevelioError when the bound is reached, and as soon as
-        another step begins if the whole run would reach it, as far as the steps before tell.
+        another step begins if the whole run would reach it, judging by the steps so far.
         """
         shares = shares.detach().float()
         if len(grid) == 3:
@@ -153,7 +152,7 @@ class WordRecorder:
         key = (layer, step, evaluation, sigma, role, (grid[-2], grid[-1]))
         with self._lock:
             if any(other[1] != step for other in self._sums):
-                self._put_away()
+                self._store()
                 steps = len({frame.step for frame in self._frames})
                 self._check(self._bytes / steps * max(self.total_steps, steps))
             total, count = self._sums.get(key, (None, 0))
@@ -163,14 +162,14 @@ class WordRecorder:
             self._sums[key] = (shares if total is None else total + shares, count + 1)
 
     def finish(self, words: Mapping[str, Iterable[str]]) -> WordTrace:
-        """The trace of everything so far, on the CPU; `words` by role. The recorder is empty after."""
+        """The trace of everything so far, on the CPU; `words` by role. The recorder is then empty."""
         with self._lock:
-            self._put_away()
+            self._store()
             frames, self._frames, self._bytes = tuple(self._frames), [], 0
-        return WordTrace(frames, {role: tuple(said) for role, said in words.items()}, self.total_steps)
+        return WordTrace(frames, {role: tuple(prompt) for role, prompt in words.items()}, self.total_steps)
 
-    def _put_away(self) -> None:
-        """Move what was computed to the frames."""
+    def _store(self) -> None:
+        """Move the sums of the current step to the frames."""
         for key, (total, count) in self._sums.items():
             self._frames.append(WordFrame(*key, (total * (SCALE / count)).half().cpu()))
         self._sums.clear()

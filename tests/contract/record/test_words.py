@@ -355,7 +355,7 @@ class TestWhosePromptItIs:
         own, _ = recording.encode_prompts(mini.clip, "glasses", "")
         trace = runs.trace_of(sample(recorded, positive=own))
         assert trace.words == {"cond": ("glasses",)} and trace.select("cond")
-        with pytest.raises(ValueError, match=r"words of 'uncond' are not known.*connect that output"):
+        with pytest.raises(ValueError, match=r"words of 'uncond' are unknown.*Connect that output"):
             trace.select("uncond")
 
     def test_of_two_nodes(self, mini: SimpleNamespace, recording: Any, sample: Any) -> None:

@@ -102,7 +102,7 @@ def test_one_step_and_some_layers(trace: WordTrace) -> None:
         ({"view": "all"}, "Unknown view 'all'; choose one of whole run"),
         ({"columns": 0}, "number of columns is 0"),
         ({"opacity": 2.0}, "opacity is 2.0"),
-        ({"role": "uncond"}, "words of 'uncond' are not known"),
+        ({"role": "uncond"}, "words of 'uncond' are unknown"),
         ({"layers": "nowhere"}, "no layer 'nowhere'; this run has input_blocks.1.1"),
         ({"show": "glasses"}, "does not say 'glasses'; it says hat, face"),
     ],

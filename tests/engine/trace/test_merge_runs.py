@@ -46,7 +46,7 @@ def test_unlike_runs_are_refused(trace: Trace) -> None:
         replace(trace, frames=trace.frames[:-1]),
         replace(trace, frames=(*trace.frames[:-1], replace(trace.frames[-1], grid=(10, 6)))),
     ):
-        with pytest.raises(RevelioError, match="unlike"):
+        with pytest.raises(RevelioError, match="cannot be merged"):
             as_one_batch([trace, other])
     with pytest.raises(RevelioError, match="no runs"):
         as_one_batch([])

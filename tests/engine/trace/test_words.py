@@ -40,9 +40,9 @@ def test_asking_for_what_is_not_there() -> None:
         trace.select("cond", layers=["c"])
     with pytest.raises(RevelioError, match="no step 7; there are 0 to 1"):
         trace.select("cond", step=7)
-    with pytest.raises(RevelioError, match=r"words of 'uncond' are not known, only those of cond: connect"):
+    with pytest.raises(RevelioError, match=r"words of 'uncond' are unknown; known are those of cond"):
         WordTrace(trace.frames, {"cond": ("red", "hat")}, 2).select("uncond")
-    with pytest.raises(RevelioError, match=r"words of 'cond' are not known, only those of uncond: connect"):
+    with pytest.raises(RevelioError, match=r"words of 'cond' are unknown; known are those of uncond"):
         WordRecorder(1).finish({"uncond": ()}).select("cond")
     with pytest.raises(RevelioError, match=r"Nothing was recorded for 'uncond': that prompt has no words"):
         WordTrace(trace.frames, {"cond": ("red", "hat"), "uncond": ()}, 2).select("uncond")
