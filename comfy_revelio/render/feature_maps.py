@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ..errors import RevelioError
 from ..hookpoints.grids import resize_maps
-from ..trace import Frame, Reading
+from ..trace import Reading
 from .canvas import NOTE, Canvas, titled_canvas
 from .colours import ACCENT, QUIET_TEXT, RGB, TEXT, difference_colour
 from .grid import grid
 from .heat import SCALE_WIDTH, Scale, backdrop, draw_scale, heat_cells
-from .heat_rows import Head, HeatFigure, HeatRow, cell_size, check_settings, evenly_spread
+from .heat_rows import LONGEST_CELL, Head, HeatFigure, HeatRow, cell_size, check_settings, evenly_spread
 from .input_images import checked_image
 from .lettering import Font, font, line_height, number, width
 from .names import facts, feature_name, hook_point_name
@@ -144,34 +144,19 @@ def feature_masks(
 def _per_step(
     reading: Reading, rows: list[FeatureRow], image: Tensor | None, columns: int, opacity: float
 ) -> Tensor:
-    steps = reading.steps
-    shown = evenly_spread(len(steps), columns)
+    shown, heads = _columns(reading, columns)
     note = reading.note
     counts = [f"{len(rows)} of {note.n_features:,} features", f"at most {note.k} active per token"]
     silent = "nothing is drawn" if image is None else "the finished image shows"
-    figure = HeatFigure(
-        title=_title(reading),
-        notes=[" · ".join([*counts, *facts(reading)]), _HOW_PER_STEP.format(silent)],
-        images=[] if image is None else [(_FINISHED, image)],
-        heads=_step_heads([steps[i] for i in shown], reading),
-        behind=image,
-        cell=cell_size(steps[0].grid, image),
-        scale=scale_of(rows, opacity),
-    )
+    notes = [" · ".join([*counts, *facts(reading)]), _HOW_PER_STEP.format(silent)]
+    figure = _figure(reading, notes, {_FINISHED: image}, heads, scale_of(rows, opacity))
     return figure.draw([HeatRow(_label(row, "peak ", reading), row.maps[shown]) for row in rows])
 
 
 def _side_by_side(reading: Reading, rows: list[FeatureRow], image: Tensor | None, opacity: float) -> Tensor:
     means = [replace(row, maps=row.mean[None]) for row in rows]
-    figure = HeatFigure(
-        title=_title(reading),
-        notes=_notes_of_means(reading, rows),
-        images=[] if image is None else [(_FINISHED, image)],
-        heads=[("mean of all steps", "")],
-        behind=image,
-        cell=cell_size(reading.steps[0].grid, image, _LARGE_CELL),
-        scale=scale_of(means, opacity),
-    )
+    notes, scale = _notes_of_means(reading, rows), scale_of(means, opacity)
+    figure = _figure(reading, notes, {_FINISHED: image}, [("mean of all steps", "")], scale, _LARGE_CELL)
     return figure.draw([HeatRow(_label(row, "up to "), row.maps) for row in means])
 
 
@@ -183,27 +168,38 @@ def _difference(
     opacity: float,
 ) -> Tensor:
     """rows: second run minus first. images: of the first and of the second run."""
-    steps = reading.steps
+    shown, heads = _columns(reading, columns)
+    counts = f"{len(rows)} of {reading.note.n_features:,} features"
+    scale = Scale(scale_of(rows, opacity).top, opacity, True, "difference", difference_colour)
+    notes = [" · ".join([counts, *facts(reading)]), _HOW_DIFFERENCE]
+    named = dict(zip(("first", "second"), images, strict=True))
+    figure = _figure(reading, notes, named, [("all steps", "mean"), *heads], scale)
+    figure = replace(figure, title=f"What the second run changes · {hook_point_name(reading.hook_point)}")
+    labels = (_label(row, "most +" if row.peak > 0 else "most ", reading, "no change") for row in rows)
+    heats = (torch.cat([row.mean[None], row.maps[shown]]) for row in rows)
+    return figure.draw([HeatRow(*row) for row in zip(labels, heats, strict=True)])
+
+
+def _figure(
+    reading: Reading,
+    notes: list[str],
+    images: Mapping[str, Tensor | None],
+    heads: Sequence[Head],
+    scale: Scale,
+    most: int = LONGEST_CELL,
+) -> HeatFigure:
+    """A figure of maps over the first of the images (by their heads) that is there."""
+    shown = [(head, image) for head, image in images.items() if image is not None]
+    behind = shown[0][1] if shown else None
+    cell = cell_size(reading.steps[0].grid, behind, most)
+    return HeatFigure(_title(reading), notes, shown, heads, behind, cell, scale)
+
+
+def _columns(reading: Reading, columns: int) -> tuple[list[int], list[Head]]:
+    """Which of the recorded steps are shown, and the heads above them."""
+    steps, total = reading.steps, reading.trace.total_steps
     shown = evenly_spread(len(steps), columns)
-    figure = HeatFigure(
-        title=f"What the second run changes · {hook_point_name(reading.hook_point)}",
-        notes=[
-            " · ".join([f"{len(rows)} of {reading.note.n_features:,} features", *facts(reading)]),
-            _HOW_DIFFERENCE,
-        ],
-        images=[
-            (head, image)
-            for head, image in zip(("first", "second"), images, strict=True)
-            if image is not None
-        ],
-        heads=[("all steps", "mean"), *_step_heads([steps[i] for i in shown], reading)],
-        behind=images[1] if images[0] is None else images[0],
-        cell=cell_size(steps[0].grid, images[0]),
-        scale=replace(scale_of(rows, opacity), signed=True, name="difference", colouring=difference_colour),
-    )
-    heats = [torch.cat([row.mean[None], row.maps[shown]]) for row in rows]
-    labels = [_label(row, "most +" if row.peak > 0 else "most ", reading, "no change") for row in rows]
-    return figure.draw([HeatRow(*pair) for pair in zip(labels, heats, strict=True)])
+    return shown, [(f"step {steps[i].step + 1}/{total}", f"σ {number(steps[i].sigma)}") for i in shown]
 
 
 def _overlays(reading: Reading, rows: list[FeatureRow], image: Tensor | None, opacity: float) -> Tensor:
@@ -264,11 +260,6 @@ def _title(reading: Reading) -> str:
 
 def _notes_of_means(reading: Reading, rows: list[FeatureRow]) -> list[str]:
     return [" · ".join([f"mean of {len(rows[0].maps)} steps", *facts(reading)]), _HOW]
-
-
-def _step_heads(frames: Sequence[Frame], reading: Reading) -> list[Head]:
-    total = reading.trace.total_steps
-    return [(f"step {frame.step + 1}/{total}", f"σ {number(frame.sigma)}") for frame in frames]
 
 
 def _label(

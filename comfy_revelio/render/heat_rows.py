@@ -19,8 +19,9 @@ _LABEL_GAP = 14  # between the row labels and the cells
 _SCALE_GAP = 22  # between the cells and the colour scale
 _NARROWEST = 560  # width below which the text above the cells gets too little room
 _TALLEST_SCALE = 340
-_LONGEST = 160  # longest side of a cell
-_NATURAL = 128  # images whose longest side is from this to _LONGEST are shown pixel by pixel
+LONGEST_CELL = 160
+"""Longest side of a cell, unless a figure has larger ones."""
+_NATURAL = 128  # images whose longest side is from this to LONGEST_CELL are shown pixel by pixel
 _SMALLEST = 96  # smallest room for a cell; a very narrow map is centred in it
 
 Head = tuple[str, str]
@@ -96,7 +97,7 @@ def _draw_label(canvas: Canvas, row: HeatRow, top: int, height: int, room: int) 
         y += line_height(face)
 
 
-def cell_size(grid: Sequence[int], image: Tensor | None, most: int = _LONGEST) -> tuple[int, int]:
+def cell_size(grid: Sequence[int], image: Tensor | None, most: int = LONGEST_CELL) -> tuple[int, int]:
     """Height and width of a cell in pixels: the aspect of the recorded grid (..., height, width).
 
     Its longest side is a whole multiple of that of the image [H, W, 3], where one from 128 to `most` exists;
