@@ -58,9 +58,7 @@ KEPT = {"what is in the picture"}
 """Whole texts that stay: what people type into ComfyUI's node search."""
 
 NOT_YET = {
-    "documents",
     "docs",
-    "sae_weights",
     "devtools",
     "lab",
     "engine/analysis",
@@ -98,6 +96,7 @@ def rooms() -> dict[str, list[Path]]:
     found["devtools"] += sorted((ROOT / "benchmarks").rglob("*.py"))
     for folder in ("nodes", "lab", "examples"):
         found[folder] = sorted((ROOT / folder).rglob("*.py"))
+    found["documents"] += sorted((ROOT / "lab").glob("*.md"))
     engine = ROOT / "comfy_revelio"
     for file in sorted(engine.rglob("*.py")):
         inside = file.relative_to(engine).parts[:-1]
