@@ -104,9 +104,9 @@ def presets_block(reports: list[dict[str, Any]], shards: ShardSet) -> str:
         for figures in reports
     ]
     return (
-        f"{reports[0]['steps']} steps of {BATCH} activations out of {shards.n_rows:,} of {shards.n_items} "
-        f"pictures ({HOOK_POINT}, {shards.d_model} wide, all 20 steps), measured on the "
-        f"{reports[0]['measured_rows']:,.0f} of the tenth of the pictures that was held out.\n\n"
+        f"{reports[0]['steps']} steps of {BATCH} activations, from {shards.n_rows:,} activations of "
+        f"{shards.n_items} images ({HOOK_POINT}, {shards.d_model} wide, all 20 steps). Measured on "
+        f"{reports[0]['measured_rows']:,.0f} activations of the tenth of the images that was held out.\n\n"
         + table(head, rows)
     )
 
