@@ -224,15 +224,15 @@ def blocks_of(chosen: Sequence[Case], measured: Sequence[Case], pictures: int) -
     rows.append(["**mean over parts**", "", *(f"**{mean(own):.2f}**" for own in parts)])
     every = [float(np.mean(scores)) for scores in columns.values()]
     rows.append(["**mean over cases**", str(len(names)), *(f"**{value:.2f}**" for value in every)])
-    told = (
-        f"{pictures} pictures, masks above {limits[0]:g} of the peak (no edges: {limits[1]:g}; as DAAM: "
-        f"{limits[2]:g}), which was chosen on {len({id(case.trace) for case in chosen})} other pictures.\n\n"
-        + table(["part", "cases", *columns], rows)
+    block = (
+        f"{pictures} images, with masks above {limits[0]:g} of the peak (no edges: {limits[1]:g}; as DAAM: "
+        f"{limits[2]:g}). These thresholds were chosen on {len({id(case.trace) for case in chosen})} other "
+        "images.\n\n" + table(["part", "cases", *columns], rows)
     )
     layers = measured[0].trace.layers
     steps = sorted({frame.step for frame in measured[0].trace.frames})
     return {
-        "parts": told,
+        "parts": block,
         "layers": _table(chosen, measured, {f"`{name}`": one_layer(name) for name in layers}, "layer"),
         "steps": _table(
             chosen,
