@@ -58,7 +58,6 @@ KEPT = {"what is in the picture"}
 """Whole texts that stay: what people type into ComfyUI's node search."""
 
 NOT_YET = {
-    "docs",
     "devtools",
     "lab",
     "engine/analysis",
