@@ -45,8 +45,8 @@ def _mini(report: dict[str, Any]) -> str:
     head = ["attribute", "prompted value found", "best constant answer", "judge on renders"]
     return (
         f"{mini['n_prompts']} held-out prompts with combinations of attributes never seen in training, "
-        f"{mini['steps']} steps ({mini['sampler']}), CFG {mini['cfg']:g}. The judge's own accuracy was measured "
-        f"on {judge['n_renders']} renders.\n\n" + table(head, rows)
+        f"{mini['steps']} steps ({mini['sampler']}), CFG {mini['cfg']:g}. The judge's own accuracy was "
+        f"measured on {judge['n_renders']} renders.\n\n" + table(head, rows)
     )
 
 
@@ -79,8 +79,8 @@ def _steering(steering: dict[str, Any]) -> str:
     rows = [[names[name], *_effect(summary)] for name, summary in methods.items()]
     others = [[f"`{point}`", *_effect(summary)] for point, summary in points.items()]
     return (
-        f"{steering['n_per_concept']} prompts per concept and direction. Cost is the drop in mean accuracy over "
-        f"all other attributes, in percentage points.\n\n{table(['method', *head], rows)}\n\n"
+        f"{steering['n_per_concept']} prompts per concept and direction. Cost is the drop in mean accuracy "
+        f"over all other attributes, in percentage points.\n\n{table(['method', *head], rows)}\n\n"
         f"The hook point of Steer Features was chosen on {tried} other prompts per concept and direction:\n\n"
         + table(["hook point", *head], others)
     )
