@@ -11,7 +11,7 @@ from playwright.sync_api import Page
 
 from devtools.places import ROOT
 
-from .pages import FIT, make_quiet
+from devtools.browser import FIT, make_quiet
 
 pytestmark = pytest.mark.browser
 
