@@ -46,8 +46,8 @@ def _answers() -> dict[tuple[str, str], bytes]:
     """(what, place) -> what the pack's routes would send."""
     import torch
 
-    from comfy_revelio import tensor_file
     from comfy_revelio.dictionary import Codes
+    from comfy_revelio.files import tensor_file
     from comfy_revelio.trace import Frame
     from comfy_revelio.trace.by_feature import by_feature
 

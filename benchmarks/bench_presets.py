@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from comfy_revelio import cli
+from comfy_revelio.cli.main import main as cli
 from comfy_revelio.errors import RevelioError
-from comfy_revelio.mini.attributes import labels_for
-from comfy_revelio.mini.captions import caption
 from comfy_revelio.training import PRESETS, ShardSet, preset
-from comfy_revelio.training.run import train_on_shards
-from devtools.figures import fill, table
+from comfy_revelio.training.train_on_shards import train_on_shards
 from devtools.places import ROOT
+from lab.data.attributes import labels_for
+from lab.data.captions import caption
+from lab.docs.tables import fill, table
 
 HOOK_POINT = "middle_block.1"
 DOCUMENT = ROOT / "docs" / "training.md"

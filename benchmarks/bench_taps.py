@@ -26,12 +26,12 @@ def main() -> int:
     from comfy_revelio.host.standalone import use_comfyui
 
     use_comfyui()
-    from comfy_revelio.host.generate import encode, sample
-    from comfy_revelio.host.mini_evaluation import bundled_saes
-    from comfy_revelio.host.mini_model import load_mini
-    from comfy_revelio.host.recording import record
+    from comfy_revelio.host.mini.model import load_mini
+    from comfy_revelio.host.record.features import record
+    from comfy_revelio.host.record.generation import encode, sample
     from comfy_revelio.host.steering import steer
     from comfy_revelio.steering import Intervention, Selection
+    from lab.evaluate.measure import bundled_saes
 
     model, clip, _ = load_mini()
     sae = next(s for s in bundled_saes() if not s.dictionary.hook_point.startswith("layers."))

@@ -18,16 +18,16 @@ import torch
 from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 
-from comfy_revelio.analysis.edges import follow_edges
+from comfy_revelio.analysis.edge_filter import follow_edges
 from comfy_revelio.analysis.word_maps import mean_shares, scaled, showing, spread, word_heat
 from comfy_revelio.host.standalone import use_comfyui
-from comfy_revelio.mini.attributes import HIDDEN, labels_for, seed_text, value_name
-from comfy_revelio.mini.captions import caption
-from comfy_revelio.mini.render import PARTS, masks, render
 from comfy_revelio.render.word_maps import BLUR
 from comfy_revelio.trace import WordFrame, WordTrace
-from devtools.figures import fill, table
 from devtools.places import ROOT
+from lab.data.attributes import HIDDEN, labels_for, seed_text, value_name
+from lab.data.captions import caption
+from lab.data.render import PARTS, masks, render
+from lab.docs.tables import fill, table
 
 DOCUMENT = ROOT / "docs" / "word-maps.md"
 TIMESTEPS = "950, 850, 750, 650, 550, 450, 350, 250, 150, 50"
@@ -84,8 +84,8 @@ def main() -> int:
 @torch.no_grad()
 def cases(numbers: Sequence[int]) -> Iterator[Case]:
     """The named parts of these avatars, noised and read by the bundled model."""
-    from comfy_revelio.host.mini_model import load_mini
-    from comfy_revelio.host.word_recording import read_image
+    from comfy_revelio.host.mini.model import load_mini
+    from comfy_revelio.host.record.words import read_image
 
     model, clip, vae = load_mini()
     labels = [labels_for("check", number, split="any") for number in numbers]

@@ -39,7 +39,7 @@ def _format(places: Places) -> int:
 
 def _tool_types(places: Places) -> int:
     print("\nmypy: tools", flush=True)
-    return _mypy(places, "dev.py", "devtools")
+    return _mypy(places, "dev.py", "devtools", "lab")
 
 
 def _pack_types(places: Places) -> int:

@@ -81,8 +81,8 @@ class RevelioSteerConditioning(io.ComfyNode):
         text: str = "",
         tokens: str = "auto",
     ) -> io.NodeOutput:
-        from ..comfy_revelio.host.concept import ConceptPrompts
-        from ..comfy_revelio.host.conditioning import steer_conditioning
+        from ..comfy_revelio.host.text.concept import ConceptPrompts
+        from ..comfy_revelio.host.text.conditioning import steer_conditioning
 
         return io.NodeOutput(
             *steer_conditioning(

@@ -98,8 +98,8 @@ class RevelioExplorer(io.ComfyNode):
         compare_image: Any = None,
     ) -> io.NodeOutput:
         from ..comfy_revelio.errors import RevelioError
-        from ..comfy_revelio.host.exhibits import EXHIBITS
-        from ..comfy_revelio.steering.painted import painted_mask
+        from ..comfy_revelio.host.web.served_traces import EXHIBITS
+        from ..comfy_revelio.steering.painted_mask import painted_mask
 
         for run in (trace, compare_trace):
             if run is not None and any(run.video_frames(name) > 1 for name in run.hook_points):
@@ -169,7 +169,7 @@ def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[st
 
 def _pictures(image: Any, name: str) -> list[Any]:
     """References to the pictures [B, H, W, 3] of an input in ComfyUI's temp folder."""
-    from ..comfy_revelio.render.pictures import checked_batch
+    from ..comfy_revelio.render.match_images import checked_batch
 
     return [] if image is None else list(ui.PreviewImage(checked_batch(image, name)).values)
 

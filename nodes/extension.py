@@ -6,7 +6,8 @@ from pathlib import Path
 
 from comfy_api.latest import ComfyExtension, io
 
-from ..comfy_revelio.host import routes, sae_files
+from ..comfy_revelio.host import sae_files
+from ..comfy_revelio.host.web import routes
 from . import (
     compare,
     conditioning,

@@ -81,7 +81,7 @@ class RevelioFindFeatures(io.ComfyNode):
         mask: Any = None,
     ) -> io.NodeOutput:
         from ..comfy_revelio.analysis import find_features
-        from ..comfy_revelio.render.effects import effect_table, found_table
+        from ..comfy_revelio.render.effect_table import effect_table, found_table
         from ..comfy_revelio.steering import Selection
 
         asked = trace.place(hook_point.strip()) if hook_point.strip() else ""
@@ -285,8 +285,8 @@ class RevelioLabelFeatures(io.ComfyNode):
         clip_model: str = "",
         **settings: Any,
     ) -> io.NodeOutput:
-        from ..comfy_revelio.host.label import label_features
-        from ..comfy_revelio.steering.prompts import lines_of
+        from ..comfy_revelio.host.learn.label import label_features
+        from ..comfy_revelio.steering.contrast_prompts import lines_of
 
         labelled, figure, table = label_features(
             model,

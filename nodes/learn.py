@@ -66,8 +66,8 @@ class RevelioHarvest(io.ComfyNode):
     def execute(
         cls, model: Any, clip: Any, prompts: str, hook_point: str, sampler_name: str, **settings: Any
     ) -> io.NodeOutput:
-        from ..comfy_revelio.host.learning import harvest_prompts
-        from ..comfy_revelio.steering.prompts import lines_of
+        from ..comfy_revelio.host.learn.train import harvest_prompts
+        from ..comfy_revelio.steering.contrast_prompts import lines_of
 
         found = harvest_prompts(model, clip, lines_of(prompts), hook_point, sampler=sampler_name, **settings)
         return io.NodeOutput(found, found.about)
@@ -137,7 +137,7 @@ class RevelioTrainSAE(io.ComfyNode):
         cls, activations: Any, recipe: str, expansion: float, name: str, **options: Any
     ) -> io.NodeOutput:
         from ..comfy_revelio.errors import RevelioError
-        from ..comfy_revelio.host.learning import train_sae
+        from ..comfy_revelio.host.learn.train import train_sae
         from ..comfy_revelio.training import ShardSet
 
         if not 0 < expansion < float("inf"):
@@ -202,8 +202,8 @@ class RevelioConceptVector(io.ComfyNode):
         prompts_without: str,
         **settings: Any,
     ) -> io.NodeOutput:
-        from ..comfy_revelio.host.learning import vector_of_prompts
-        from ..comfy_revelio.steering.prompts import lines_of
+        from ..comfy_revelio.host.learn.train import vector_of_prompts
+        from ..comfy_revelio.steering.contrast_prompts import lines_of
 
         sides = lines_of(prompts_with), lines_of(prompts_without)
         return io.NodeOutput(vector_of_prompts(model, clip, hook_point, concept, *sides, **settings))

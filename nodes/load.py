@@ -6,7 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..comfy_revelio.host import sae_files, trace_files
+from ..comfy_revelio.host import sae_files
+from ..comfy_revelio.host.record import trace_files
 from .sockets import Sae, TraceSocket, searchable
 
 
@@ -32,7 +33,7 @@ class RevelioMiniModel(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        from ..comfy_revelio.host import mini_model
+        from ..comfy_revelio.host.mini import model as mini_model
 
         return io.NodeOutput(*mini_model.load_mini())
 

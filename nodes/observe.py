@@ -35,7 +35,7 @@ class RevelioRecord(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, sae: Any, hook_point: str = "") -> io.NodeOutput:
-        from ..comfy_revelio.host.recording import record
+        from ..comfy_revelio.host.record.features import record
 
         return io.NodeOutput(*record(model, sae, hook_point))
 
@@ -141,7 +141,7 @@ class RevelioRecordImage(io.ComfyNode):
         hook_point: str = "",
         pooling: str = "auto",
     ) -> io.NodeOutput:
-        from ..comfy_revelio.host.record_image import record_image
+        from ..comfy_revelio.host.record.image import record_image
 
         return io.NodeOutput(
             record_image(
@@ -189,7 +189,7 @@ class RevelioRecordText(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip: Any, sae: Any, text: str, count: int) -> io.NodeOutput:
-        from ..comfy_revelio.host.record_text import record_text
+        from ..comfy_revelio.host.record.text import record_text
 
         trace, table = record_text(clip, sae, text, count=count)
         return io.NodeOutput(table, trace, ui=ui.PreviewText(table))
@@ -250,8 +250,8 @@ class RevelioRecordPrompts(io.ComfyNode):
         sae_3: Any = None,
         **settings: Any,
     ) -> io.NodeOutput:
-        from ..comfy_revelio.host.record_prompts import record_prompts
-        from ..comfy_revelio.steering.prompts import lines_of
+        from ..comfy_revelio.host.record.prompts import record_prompts
+        from ..comfy_revelio.steering.contrast_prompts import lines_of
 
         saes = [one for one in (sae, sae_2, sae_3) if one is not None]
         trace, latents = record_prompts(model, clip, saes, lines_of(prompts), seed=seed, **settings)

@@ -155,10 +155,10 @@ class RevelioFeatureAnimation(io.ComfyNode):
         features: Any = None,
         frame: int = -1,
     ) -> io.NodeOutput:
-        from ..comfy_revelio.host.animation import show_webp
+        from ..comfy_revelio.host.web.animation import show_webp
         from ..comfy_revelio.render import feature_animation
         from ..comfy_revelio.render.animation import held
-        from ..comfy_revelio.render.pictures import picture_of
+        from ..comfy_revelio.render.match_images import picture_of
 
         reading, chosen = reading_of(trace, feature_numbers, features, role, item, frame)
         steps = feature_animation(

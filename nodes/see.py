@@ -158,7 +158,7 @@ class RevelioFeatureMaps(io.ComfyNode):
         frame: int = -1,
     ) -> io.NodeOutput:
         from ..comfy_revelio.render import feature_masks, feature_pictures
-        from ..comfy_revelio.render.pictures import picture_of
+        from ..comfy_revelio.render.match_images import picture_of
 
         reading, chosen = reading_of(trace, feature_numbers, features, role, item, frame)
         second = None

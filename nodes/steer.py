@@ -253,7 +253,7 @@ class RevelioSteerConcept(io.ComfyNode):
         negative_prompt: str = "auto",
         tokens: str = "auto",
     ) -> io.NodeOutput:
-        from ..comfy_revelio.host.concept import ConceptPrompts, steer_concept
+        from ..comfy_revelio.host.text.concept import ConceptPrompts, steer_concept
 
         prompts = ConceptPrompts(concept, prompts_with, prompts_without)
         return io.NodeOutput(

@@ -61,7 +61,7 @@ class RevelioRecordWords(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, clip: Any, positive: str, negative: str) -> io.NodeOutput:
-        from ..comfy_revelio.host.word_recording import encode_prompts, record_words
+        from ..comfy_revelio.host.record.words import encode_prompts, record_words
 
         encoded, encoded_negative = encode_prompts(clip, positive, negative)
         recorded, runs = record_words(model)
@@ -168,8 +168,8 @@ class RevelioWordMaps(io.ComfyNode):
         edges: bool,
         image: Any = None,
     ) -> io.NodeOutput:
-        from ..comfy_revelio.host.word_recording import pixel_size
-        from ..comfy_revelio.render.pictures import still
+        from ..comfy_revelio.host.record.words import pixel_size
+        from ..comfy_revelio.render.match_images import still
         from ..comfy_revelio.render.word_maps import word_maps
 
         trace = words.trace_of(latent["samples"])

@@ -1,4 +1,4 @@
-"""Makes the engine importable as `comfy_revelio` with the repository off the import path.
+"""Makes the engine importable as `comfy_revelio`, and `lab`, with the repository off the import path.
 
 On the path, the pack's nodes/ would hide ComfyUI's own nodes.py from tests that use both.
 """
@@ -8,21 +8,23 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-ENGINE = REPOSITORY / "comfy_revelio"
 
 # `python -m pytest` puts the current folder there.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != REPOSITORY]
 
 
-def _load_engine() -> None:
+def _load(name: str) -> None:
+    """The package in the folder `name` of the repository."""
+    folder = REPOSITORY / name
     spec = importlib.util.spec_from_file_location(
-        "comfy_revelio", ENGINE / "__init__.py", submodule_search_locations=[str(ENGINE)]
+        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
     )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["comfy_revelio"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
 
 
-if "comfy_revelio" not in sys.modules:
-    _load_engine()
+for package in ("comfy_revelio", "devtools", "lab"):
+    if package not in sys.modules:
+        _load(package)

@@ -1,8 +1,8 @@
 """Asking traces and activations: which features belong to a concept."""
 
-from .concepts import concept_between, concept_of_runs
+from .concept_of_runs import concept_between, concept_of_runs
 from .contrast import Findings, FoundFeature, find_features
-from .words import labels_of_prompts
+from .prompt_labels import labels_of_prompts
 
 __all__ = [
     "Findings",

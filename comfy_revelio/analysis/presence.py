@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..dictionary import Concept, Dictionary
-from ..dictionary.concepts import kinds_of, on_grid
+from ..dictionary.concept import kinds_of, on_grid
 from ..trace import Frame
 
 _TINY = 1e-12

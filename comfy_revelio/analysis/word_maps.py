@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from ..errors import RevelioError
 from ..trace import WordFrame
-from .words import FUNCTION_WORDS
+from .prompt_labels import FUNCTION_WORDS
 
 
 def content_words(words: Sequence[str]) -> tuple[str, ...]:

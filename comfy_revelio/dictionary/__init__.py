@@ -1,10 +1,10 @@
 """Dictionaries: features as directions in one activation space, and sparse codes over them."""
 
 from .codes import Codes
-from .concepts import Concept
+from .concept import Concept
 from .dictionary import Dictionary
-from .formats import load_dictionary, peek, probe, save_dictionary
-from .stats import FeatureStats
+from .feature_stats import FeatureStats
+from .load import load_dictionary, peek, probe, save_dictionary
 
 __all__ = [
     "Codes",

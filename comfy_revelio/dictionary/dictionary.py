@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from ..errors import RevelioError
 from .codes import Codes, check_feature
-from .concepts import Concept
-from .modulation import Modulation
-from .pursuit import gradient_pursuit
-from .select import group_max, positive, top_k
-from .stats import FeatureStats
+from .concept import Concept
+from .feature_stats import FeatureStats
+from .gradient_pursuit import gradient_pursuit
+from .timestep_modulation import Modulation
+from .topk import group_max, positive, top_k
 
 ACTIVATIONS = ("topk_relu", "topk_signed", "groupmax", "relu", "jumprelu", "gated", "pursuit")
 NORMALISATIONS = ("none", "layernorm", "rms")

@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import tensor_file
 from ..errors import RevelioError
-from .concepts import Concept
+from ..files import tensor_file
+from .concept import Concept
 from .dictionary import ACTIVATIONS, CAPTURED, EXTRAS, NORMALISATIONS, POOLING, WEIGHTS, Dictionary
-from .modulation import NAMES as TIME_WEIGHTS
-from .modulation import Modulation
-from .stats import FeatureStats
+from .feature_stats import FeatureStats
+from .timestep_modulation import NAMES as TIME_WEIGHTS
+from .timestep_modulation import Modulation
 
 FORMAT = "revelio-sae"
 FORMAT_VERSION = "1"

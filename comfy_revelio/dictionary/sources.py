@@ -15,10 +15,10 @@ from typing import Any
 
 from torch import Tensor
 
-from .. import tensor_file
 from ..errors import RevelioError
-from ..pickle_file import Stub, read_pickle
-from .fae import is_orbax
+from ..files import tensor_file
+from ..files.pickle_file import Stub, read_pickle
+from .orbax import is_orbax
 
 CONFIG_NAMES = ("cfg.json", "config.json")
 WEIGHT_NAMES = (

@@ -1,12 +1,12 @@
 """Names for the places in a model where activations live, and how tokens lie there."""
 
-from .find import list_points as list
-from .find import module_of
-from .find import resolve_point as resolve
-from .find import resolve_text_point as resolve_text
-from .geometry import Layout, Place, place, token_count
 from .point import HookPoint
-from .text import list_points as list_text
+from .resolve import list_points as list
+from .resolve import module_of
+from .resolve import resolve_point as resolve
+from .resolve import resolve_text_point as resolve_text
+from .text_encoders import list_points as list_text
+from .token_layout import Layout, Place, place, token_count
 
 __all__ = [
     "HookPoint",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .geometry import Layout
+from .token_layout import Layout
 
 
 @dataclass(frozen=True)

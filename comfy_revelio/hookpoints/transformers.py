@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .geometry import Count, Layout
 from .point import HookPoint
+from .token_layout import Count, Layout
 from .unet import width_of
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP
 
 from ..analysis.index import IndexHead, beside, identity, read_head
-from ..analysis.index.form import labels_by_name
+from ..analysis.index.feature_index import labels_by_name
 from ..dictionary.dictionary import Dictionary
-from ..dictionary.formats import load_dictionary, probe
+from ..dictionary.load import load_dictionary, probe
 from ..errors import RevelioError
 
 FOLDER = "sae"

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from .. import steering
 from ..steering import Intervention, TokenContext
-from .model_taps import resolve, tap
-from .runs import ModelCall, Run
 from .sae_files import SAEHandle
+from .taps.model import resolve, tap
+from .taps.runs import ModelCall, Run
 
 
 def steer(

@@ -12,9 +12,9 @@ from ..errors import RevelioError
 from ..render.table import table
 from ..steering import TokenContext, Transfer
 from ..trace import Trace
-from .model_taps import resolve, tap
-from .runs import ModelCall, Run
 from .sae_files import SAEHandle
+from .taps.model import resolve, tap
+from .taps.runs import ModelCall, Run
 
 LISTED = 8
 

@@ -6,10 +6,10 @@ Everything here takes tensors or a trace and gives back `[H, W, 3]` float images
 from .animation import feature_animation
 from .colours import heat_colour
 from .feature_maps import feature_maps
+from .feature_views import VIEWS, feature_masks, feature_pictures
 from .grid import grid
 from .table import feature_table
 from .timeline import feature_timeline
-from .views import VIEWS, feature_masks, feature_pictures
 
 __all__ = [
     "VIEWS",

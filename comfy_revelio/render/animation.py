@@ -12,13 +12,13 @@ from torch import Tensor
 from ..errors import RevelioError
 from ..trace import Frame, Reading
 from .canvas import Canvas, checked_image, to_pillow
+from .colour_scale import SCALE_WIDTH, draw_scale
 from .colours import ACCENT, FRAME, QUIET_TEXT, TEXT
-from .layout import GAP, MARGIN, NOTE, cell_size
+from .feature_rows import Row, behind_heat, check_request, read_row
+from .figure_layout import GAP, MARGIN, NOTE, cell_size
 from .lettering import fitted, font, line_height, number, width
+from .names import facts, feature_name, place_name
 from .overlay import overlay, stretched
-from .rows import Row, behind_heat, check_request, read_row
-from .scale import SCALE_WIDTH, draw_scale
-from .words import facts, feature_name, place_name
 
 MOST_PANELS = 6
 _ACROSS = 3

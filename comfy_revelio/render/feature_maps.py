@@ -10,10 +10,10 @@ from torch import Tensor
 from ..steering import Selection
 from ..trace import Frame, Reading
 from .canvas import checked_image
-from .layout import cell_size
+from .feature_rows import Sheet, check_request, draw_rows, read_row
+from .figure_layout import cell_size
 from .lettering import number
-from .rows import Sheet, check_request, draw_rows, read_row
-from .words import facts, place_name
+from .names import facts, place_name
 
 if TYPE_CHECKING:
     from ..trace import Trace

@@ -13,12 +13,12 @@ from ..errors import RevelioError
 from ..trace import Reading
 from ..trace.timeline import Timeline
 from .canvas import Canvas, Pen
+from .colour_scale import spaced, ticks
 from .colours import CURVES, FRAME, QUIET_TEXT, RGB, TEXT
 from .feature_maps import evenly_spread
-from .layout import MARGIN, NOTE, TITLE
+from .figure_layout import MARGIN, NOTE, TITLE
 from .lettering import fitted, font, line_height, number, width, wrapped
-from .scale import spaced, ticks
-from .words import facts, feature_name, place_name
+from .names import facts, feature_name, place_name
 
 MOST_CURVES = 12
 _PLOT = (680, 380)  # width, height in pixels

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ..errors import RevelioError
 from .canvas import Canvas, checked_image
+from .colour_scale import draw_scale
 from .colours import ACCENT, QUIET_TEXT, TEXT
+from .figure_layout import GAP, HEAD, MARGIN, NOTE, TITLE, cell_size, plan
 from .grid import grid
-from .layout import GAP, HEAD, MARGIN, NOTE, TITLE, cell_size, plan
 from .lettering import fitted, font, line_height, width
 from .overlay import backdrop, overlay, resized, stretched
-from .scale import draw_scale
 
 _EMPTY = 0.12  # brightness behind the maps when there is no picture
 _WORD = font(17, bold=True)

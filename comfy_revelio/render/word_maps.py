@@ -8,24 +8,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..analysis.edges import follow_edges
-from ..analysis.word_maps import (
-    above,
-    content_words,
-    mean_shares,
-    places_of,
-    showing,
-    spread,
-    word_heat,
-)
+from ..analysis.edge_filter import follow_edges
+from ..analysis.word_maps import above, content_words, mean_shares, places_of, showing, spread, word_heat
 from ..errors import RevelioError
 from ..trace import WordFrame, WordTrace
 from .canvas import checked_image
 from .feature_maps import evenly_spread
+from .names import ROLE_NAMES, place_name
 from .overlay import resized
 from .table import table
 from .word_figure import WordRow, word_overlays, word_table_figure
-from .words import ROLE_NAMES, place_name
 
 VIEWS = ("whole run", "by step", "by layer")
 MOST = 32

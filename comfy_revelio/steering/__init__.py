@@ -1,10 +1,10 @@
 """Steering: interventions as pure functions on tokens. h <- h + dz @ W_dec."""
 
-from .concept import ConceptFeatures, contrast_features, contrast_score, paper_delta
+from .apply import apply, delta
 from .intervention import Intervention, TokenContext
+from .prompt_concept import ConceptFeatures, contrast_features, contrast_score, paper_delta
 from .saeuron import unlearn, unlearning_features
 from .selection import Selection, features_in_trace, parse_selection
-from .tokens import apply, delta
 from .transfer import Transfer
 
 __all__ = [

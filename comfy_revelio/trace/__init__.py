@@ -1,11 +1,11 @@
 """Traces: what the features did in one sampling run, recorded, asked and stored."""
 
-from .frame import DictionaryNote, Frame
 from .ranking import FeatureScore
 from .reading import Reading
 from .recorder import RunRecorder
+from .records import DictionaryNote, Frame
 from .trace import Trace
-from .word_trace import WordFrame, WordRecorder, WordTrace
+from .words import WordFrame, WordRecorder, WordTrace
 
 __all__ = [
     "DictionaryNote",

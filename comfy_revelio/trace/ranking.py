@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import RevelioError
-from .frame import Frame
+from .records import Frame
 
 WAYS = ("peak", "mean", "distinct")
 

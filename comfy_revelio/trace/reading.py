@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import RevelioError
-from .frame import DictionaryNote, Frame
+from .records import DictionaryNote, Frame
 
 if TYPE_CHECKING:
     from .trace import Trace

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..dictionary import Codes, Dictionary
 from ..errors import RevelioError
-from .frame import DictionaryNote, Frame
-from .look_ahead import look_ahead
+from .records import DictionaryNote, Frame
+from .sampler_steps import look_ahead
 from .trace import Trace
 
 MAX_BYTES = 4 * 1024**3

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ..errors import RevelioError
-from . import ranking, store
-from .frame import DictionaryNote, Frame
+from . import ranking, save_load
 from .ranking import FeatureScore
+from .records import DictionaryNote, Frame
 
 if TYPE_CHECKING:
     from ..dictionary import Dictionary
@@ -165,12 +165,12 @@ class Trace:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one .safetensors file from which `load` makes exactly this trace again."""
-        store.save(self, path)
+        save_load.save(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:
         """Read a trace; RevelioError when the file is missing, broken or no trace."""
-        return store.load(path)
+        return save_load.load(path)
 
     def _check_hook_point(self, hook_point: str) -> None:
         if hook_point not in self.hook_points:

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import tensor_file
 from ..errors import RevelioError
+from ..files import tensor_file
 from .config import TrainConfig
-from .sae import LearningSAE
+from .learning_sae import LearningSAE
 
 _FORMAT = "revelio-training"
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")

@@ -16,10 +16,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .. import tensor_file
 from ..errors import RevelioError
-from .shard_manifest import MANIFEST, read_manifest
+from ..files import tensor_file
 from .shards import Items, ShardWriter, Source
+from .shards.manifest import MANIFEST, read_manifest
 
 PROMPTS = "prompts.json"
 """Beside the folders of the hook points: the prompt of every item, for labels."""

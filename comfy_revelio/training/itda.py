@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ..dictionary import Dictionary
-from ..dictionary.pursuit import gradient_pursuit
+from ..dictionary.gradient_pursuit import gradient_pursuit
 from ..errors import RevelioError
+from .batches import Rows, batches, sample
 from .config import TrainConfig
-from .rows import Rows, batches, sample
 
 _SAMPLE = 32768
 _PART = 256

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from ..dictionary import Dictionary
-from ..dictionary.modulation import HIDDEN
+from ..dictionary.timestep_modulation import HIDDEN
+from .batches import Rows, batches, sample
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import TrainConfig
 from .itda import collect
+from .learning_sae import LearningSAE
 from .processes import Processes, join
-from .rows import Rows, batches, sample
-from .sae import LearningSAE
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called as progress(step, steps, figures) now and then; whatever it raises ends the training."""

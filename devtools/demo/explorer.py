@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..browser import FIT, FOCUS, READY, make_quiet
+from ..browser import FIT, FOCUS, make_quiet
 from ..chromium import FLAGS
 from ..client import Client
 from .workflows import Outcome, keep

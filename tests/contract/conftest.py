@@ -59,7 +59,7 @@ def pack(comfyui: Path) -> Callable[[str], ModuleType]:
 @pytest.fixture(scope="session")
 def mini(pack: Callable[[str], ModuleType]) -> SimpleNamespace:
     """The bundled model's architecture with random weights: .model, .clip, .vae."""
-    model, clip, vae = pack("comfy_revelio.host.mini_model").build_untrained()
+    model, clip, vae = pack("comfy_revelio.host.mini.model").build_untrained()
     return SimpleNamespace(model=model, clip=clip, vae=vae)
 
 
@@ -166,7 +166,7 @@ def built(comfyui: Any) -> Callable[[str], Any]:
 
 @pytest.fixture
 def taps(pack: Any) -> Any:
-    return pack("comfy_revelio.host.model_taps")
+    return pack("comfy_revelio.host.taps.model")
 
 
 @pytest.fixture

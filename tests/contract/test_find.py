@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -24,7 +25,7 @@ FINDING: dict[str, Any] = {"count": 4, "hook_point": "", "role": "cond"}
 
 @pytest.fixture(scope="module")
 def bundled(pack: Callable[[str], ModuleType]) -> SimpleNamespace:
-    model, clip, vae = pack("comfy_revelio.host.mini_model").load_mini()
+    model, clip, vae = pack("comfy_revelio.host.mini.model").load_mini()
     return SimpleNamespace(model=model, clip=clip, vae=vae)
 
 
@@ -121,9 +122,9 @@ def test_a_concept_found_in_four_pairs_takes_glasses_out(
         f"a {style} portrait of a sad person with glasses and black hair, yellow background"
         for style in ("flat cartoon", "pixel art")
     ] * 2
-    pictures = pack("comfy_revelio.host.generate").pictures
-    judge = pack("comfy_revelio.mini.judge").load_judge()
-    evaluate = pack("comfy_revelio.mini.evaluate")
+    pictures = pack("comfy_revelio.host.record.generation").pictures
+    judge = import_module("lab.evaluate.judge").load_judge()
+    evaluate = import_module("lab.evaluate.prompts")
     settings = {"steps": 20, "cfg": 3.0, "sampler": "euler", "scheduler": "normal"}
     plain, without = (
         evaluate.rate(judge.label(images), evaluate.CONCEPTS[0], also=True)
@@ -138,7 +139,7 @@ def test_a_concept_found_in_four_pairs_takes_glasses_out(
 def test_records_of_prompts_are_those_of_single_runs(
     pack: Callable[[str], ModuleType], bundled: SimpleNamespace, saes: dict[str, Any]
 ) -> None:
-    record = pack("comfy_revelio.host.record_prompts")
+    record = pack("comfy_revelio.host.record.prompts")
     settings = {"steps": 2, "cfg": 3.0, "height": 64, "width": 48}
     lines = [f"a doodle, {n} hats" for n in ("no", "one", "two")] * 3  # more than are sampled together
     trace, latents = record.record_prompts(

@@ -27,7 +27,7 @@ def core(comfyui: Path, pack: Any, mini: SimpleNamespace) -> Iterator[Any]:
     for node in asyncio.run(extension.get_node_list()):
         nodes.NODE_CLASS_MAPPINGS[node.GET_SCHEMA().node_id] = node
     nodes.NODE_CLASS_MAPPINGS["Keep"] = Keep
-    loader = pack("comfy_revelio.host.mini_model")
+    loader = pack("comfy_revelio.host.mini.model")
     original, loader.load_mini = loader.load_mini, lambda: (mini.model, mini.clip, mini.vae)
     yield nodes
     loader.load_mini = original

@@ -157,7 +157,7 @@ def test_the_change_of_a_difference_is_rounded_once(
 ) -> None:
     """In bfloat16 the output gets exactly the change, not a difference that was rounded on the way."""
     handle = sae(captured="diff")
-    model, _, _ = pack("comfy_revelio.host.mini_model").build_untrained()
+    model, _, _ = pack("comfy_revelio.host.mini.model").build_untrained()
     model.model.to(torch.bfloat16)
     model.model.manual_cast_dtype = torch.bfloat16
     model.model.diffusion_model.dtype = torch.bfloat16
@@ -189,7 +189,7 @@ def test_ablation_touches_only_tokens_where_the_feature_fires(
     mini: SimpleNamespace, sample: Any, steer: Any, sae: Any, pack: Any
 ) -> None:
     handle = sae()
-    model, recorder = pack("comfy_revelio.host.recording").record(mini.model, handle)
+    model, recorder = pack("comfy_revelio.host.record.features").record(mini.model, handle)
     trace = recorder.trace_of(sample(model, steps=1))
     feature = next(
         score.feature
@@ -204,7 +204,7 @@ def test_ablation_touches_only_tokens_where_the_feature_fires(
 def test_record_and_steer_see_each_other_in_graph_order(
     mini: SimpleNamespace, sample: Any, steer: Any, sae: Any, pack: Any
 ) -> None:
-    record = pack("comfy_revelio.host.recording").record
+    record = pack("comfy_revelio.host.record.features").record
     handle = sae()
     before, recorder_before = record(mini.model, handle)
     steered = steer(before, (4,), 5.0, handle=handle)
@@ -233,7 +233,7 @@ def test_the_sae_is_loaded_once_with_the_model(mini: SimpleNamespace, steer: Any
 
 def test_half_precision(pack: Any, sae: Any, prompts: Any, sample: Any, steer: Any) -> None:
     """A model that computes in bfloat16: the change is cast, and strength 0 stays exact."""
-    model, _, _ = pack("comfy_revelio.host.mini_model").build_untrained()
+    model, _, _ = pack("comfy_revelio.host.mini.model").build_untrained()
     model.model.to(torch.bfloat16)
     model.model.manual_cast_dtype = torch.bfloat16
     model.model.diffusion_model.dtype = torch.bfloat16

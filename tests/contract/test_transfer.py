@@ -16,7 +16,7 @@ SIZE = (8, 12)  # a grid of 4 by 6 at the middle block
 def scene(mini: SimpleNamespace, pack: Any, sae: Any, sample: Any, prompts: Any) -> SimpleNamespace:
     """Two recorded generations, and the mask of the left half."""
     handle = sae()
-    record = pack("comfy_revelio.host.recording").record
+    record = pack("comfy_revelio.host.record.features").record
 
     def trace(text: str) -> Any:
         model, recorder = record(mini.model, handle)

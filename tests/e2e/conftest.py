@@ -33,7 +33,6 @@ from devtools.client import Client  # noqa: E402
 from devtools.places import find_places  # noqa: E402
 from devtools.server import Server, running_server  # noqa: E402
 
-
 _running: list[Server] = []
 
 

@@ -18,11 +18,11 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from torch import Tensor
 
-from comfy_revelio.mini.evaluate import CONCEPTS, rate
-from comfy_revelio.mini.judge import Judge, load_judge
 from devtools.browser import FIT, FOCUS, make_quiet
 from devtools.client import Client
 from devtools.server import open_url
+from lab.evaluate.judge import Judge, load_judge
+from lab.evaluate.prompts import CONCEPTS, rate
 
 from .conftest import SCREENSHOTS
 from .pages import open_template, queue, wait_for_run, watch_runs

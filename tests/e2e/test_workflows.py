@@ -17,13 +17,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from comfy_revelio.mini.attributes import ATTRIBUTES, index_of
-from comfy_revelio.mini.evaluate import CONCEPTS, rate
-from comfy_revelio.mini.judge import Judge, load_judge
 from comfy_revelio.render import grid
 from comfy_revelio.steering.sweep import strength_label, strengths
 from devtools.client import Client, Prompt, RunResult
 from devtools.demo import named_models, picture_name
+from lab.data.attributes import ATTRIBUTES, index_of
+from lab.evaluate.judge import Judge, load_judge
+from lab.evaluate.prompts import CONCEPTS, rate
 
 SEE, FEATURE, CONCEPT = "01_see_features", "02_steer_a_feature", "03_steer_a_concept"
 TRAIN, EXPLORE = "04_train_your_own_sae", "05_explore_and_steer"

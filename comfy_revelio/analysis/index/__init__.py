@@ -1,8 +1,8 @@
 """The feature index: what each feature of a dictionary fires on, and what that is called, beside its file."""
 
 from .builder import IndexBuilder
+from .feature_index import FeatureIndex, Label, identity
 from .files import Examples, IndexHead, beside, read_examples, read_head, read_index, write_index
-from .form import FeatureIndex, Label, identity
 
 __all__ = [
     "Examples",

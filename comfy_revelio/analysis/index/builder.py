@@ -12,10 +12,10 @@ from torch import Tensor
 from ...dictionary import Codes, Dictionary
 from ...errors import RevelioError
 from ..contrast import Spread, effect_size
-from ..words import FEWEST, FUNCTION_WORDS, phrases
+from ..prompt_labels import FEWEST, FUNCTION_WORDS, phrases
 from .crops import cropped
+from .feature_index import LONGEST_LABEL, FeatureIndex, Label, identity
 from .files import LARGEST_CROP, MOST_EXAMPLES
-from .form import LONGEST_LABEL, FeatureIndex, Label, identity
 
 MOST_BYTES = 4 * 1024**3
 """What the crops may take in memory."""

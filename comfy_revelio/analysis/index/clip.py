@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...errors import RevelioError
-from .form import LONGEST_LABEL, FeatureIndex, Label
+from .feature_index import LONGEST_LABEL, FeatureIndex, Label
 
 MIN_SCORE = 2.0
 """Deviations above a word's usual likeness from which it is a label."""

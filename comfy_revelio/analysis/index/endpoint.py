@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...errors import RevelioError
-from .form import LONGEST_LABEL
+from .feature_index import LONGEST_LABEL
 
 INSTRUCTION = (
     "These crops are the places of different pictures to which one detector responds most strongly. Say in "

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ... import tensor_file
 from ...errors import RevelioError
-from .form import FeatureIndex, Label
+from ...files import tensor_file
+from .feature_index import FeatureIndex, Label
 
 FORMAT = "revelio-index"
 FORMAT_VERSION = "1"

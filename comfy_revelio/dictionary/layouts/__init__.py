@@ -10,7 +10,7 @@ from __future__ import annotations
 from ..dictionary import Dictionary
 from ..sources import Source
 from . import dictionary_learning, flux_ff, itda, openai, revelio, saelens, sparsify, unbox
-from .strict import Content, Layout
+from .checks import Content, Layout
 
 LAYOUTS = tuple(
     module.LAYOUT

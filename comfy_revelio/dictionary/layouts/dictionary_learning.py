@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..dictionary import Dictionary
 from ..sources import Source
-from .strict import Content, Layout, agree, take, unit_decoder, whole
+from .checks import Content, Layout, agree, take, unit_decoder, whole
 
 
 def _matches(content: Content, config: Content) -> bool:

@@ -6,7 +6,7 @@ import torch
 
 from ..dictionary import Dictionary
 from ..sources import Source
-from .strict import Content, Layout, agree, take, whole
+from .checks import Content, Layout, agree, take, whole
 
 
 def _matches(content: Content, config: Content) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ..dictionary import Dictionary
 from ..sources import Source
-from .strict import Content, Layout, take, whole
+from .checks import Content, Layout, take, whole
 
 
 def _matches(content: Content, config: Content) -> bool:

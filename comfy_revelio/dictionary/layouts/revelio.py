@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ..dictionary import Dictionary
 from ..sources import Source, Stub
-from .strict import Content, Layout, agree, only, take, whole
+from .checks import Content, Layout, agree, only, take, whole
 
 
 def _matches(content: Content, config: Content) -> bool:

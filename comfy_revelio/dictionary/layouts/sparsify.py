@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..dictionary import Dictionary
 from ..sources import Source
-from .strict import Content, Layout, agree, take, whole
+from .checks import Content, Layout, agree, take, whole
 
 
 def _matches(content: Content, config: Content) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..dictionary import Dictionary
+from ..feature_stats import FeatureStats
 from ..sources import Source, read_beside
-from ..stats import FeatureStats
-from .strict import Content, Layout, agree, only, take, whole
+from .checks import Content, Layout, agree, only, take, whole
 
 
 def _matches(content: Content, config: Content) -> bool:

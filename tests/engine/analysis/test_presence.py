@@ -8,7 +8,7 @@ import torch
 from comfy_revelio import RevelioError
 from comfy_revelio.analysis.presence import concept_presence, nearest_features
 from comfy_revelio.dictionary import Codes, Concept, Dictionary
-from comfy_revelio.dictionary.concepts import one_kind
+from comfy_revelio.dictionary.concept import one_kind
 from comfy_revelio.trace import Frame, RunRecorder
 
 GRID = (2, 3)

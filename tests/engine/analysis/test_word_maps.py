@@ -16,7 +16,7 @@ from comfy_revelio.analysis.word_maps import (
     word_heat,
 )
 from comfy_revelio.trace import WordFrame
-from comfy_revelio.trace.word_trace import SCALE
+from comfy_revelio.trace.words import SCALE
 
 WORDS = ("a", "red", "hat", "and", "a", "green", "hat")
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
-from comfy_revelio.dictionary import Codes, Dictionary, FeatureStats, select
+from comfy_revelio.dictionary import Codes, Dictionary, FeatureStats, topk
 from comfy_revelio.dictionary import dictionary as dictionary_module
-from comfy_revelio.dictionary.pursuit import gradient_pursuit
-from comfy_revelio.dictionary.select import top_k
+from comfy_revelio.dictionary.gradient_pursuit import gradient_pursuit
+from comfy_revelio.dictionary.topk import top_k
 from comfy_revelio.errors import RevelioError
 
 ACTIVATIONS = ("topk_relu", "topk_signed", "relu")
@@ -202,7 +202,7 @@ def test_the_way_for_gpus_finds_the_same_as_the_one_for_processors() -> None:
     h = torch.randint(-3, 4, (200, 64), generator=torch.Generator().manual_seed(6)).float()
     for signed in (True, False):
         rows = (h + torch.randn(h.shape) * (torch.arange(200) % 2)[:, None]).contiguous()
-        values, indices = select._exact_top(rows, 9)
+        values, indices = topk._exact_top(rows, 9)
         values = values if signed else values.relu()
         ours = top_k(rows, 9, signed=signed)
         assert torch.equal(ours[1], values) and torch.equal(ours[0], torch.where(values == 0, 0, indices))

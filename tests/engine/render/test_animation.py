@@ -9,7 +9,7 @@ from PIL import Image
 from comfy_revelio.errors import RevelioError
 from comfy_revelio.render import feature_animation
 from comfy_revelio.render.animation import held, save_webp
-from comfy_revelio.render.pictures import picture_of
+from comfy_revelio.render.match_images import picture_of
 from comfy_revelio.trace import Reading
 
 HOOK_POINT = "middle_block.1"

@@ -5,11 +5,11 @@ import torch
 
 from comfy_revelio.errors import RevelioError
 from comfy_revelio.render import feature_maps
+from comfy_revelio.render.colour_scale import draw_scale, ticks
 from comfy_revelio.render.feature_maps import evenly_spread
-from comfy_revelio.render.layout import cell_size, plan
+from comfy_revelio.render.figure_layout import cell_size, plan
 from comfy_revelio.render.lettering import font, width
-from comfy_revelio.render.scale import draw_scale, ticks
-from comfy_revelio.render.words import place_name
+from comfy_revelio.render.names import place_name
 from comfy_revelio.steering import Selection
 
 HOOK_POINT = "middle_block.1"

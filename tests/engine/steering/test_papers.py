@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from comfy_revelio.dictionary import Dictionary
-from comfy_revelio.dictionary.fae import from_parameters
+from comfy_revelio.dictionary.orbax import from_parameters
 from comfy_revelio.steering import (
     Intervention,
     Selection,

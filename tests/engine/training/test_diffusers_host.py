@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from comfy_revelio.cli import main
+from comfy_revelio.cli.main import main
 from comfy_revelio.errors import RevelioError
 from comfy_revelio.training import ShardSet
 from comfy_revelio.training.diffusers_host import DiffusersHost

@@ -14,7 +14,7 @@ from torch import Tensor
 from comfy_revelio.dictionary import load_dictionary, save_dictionary
 from comfy_revelio.errors import RevelioError
 from comfy_revelio.training import PRESETS, error_by_timestep, measure, preset, train
-from comfy_revelio.training.sae import geometric_median
+from comfy_revelio.training.learning_sae import geometric_median
 
 ROOT = Path(__file__).resolve().parents[3]
 D = 24

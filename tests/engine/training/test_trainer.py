@@ -10,7 +10,7 @@ from torch import Tensor
 
 from comfy_revelio import RevelioError
 from comfy_revelio.training import TrainConfig, measure, train
-from comfy_revelio.training.sae import LearningSAE
+from comfy_revelio.training.learning_sae import LearningSAE
 
 QUICK = TrainConfig(
     n_features=64,

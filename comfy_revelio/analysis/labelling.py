@@ -1,0 +1,171 @@
+"""Making feature indexes: from harvested activations or a model that runs, and giving features names.
+
+Above the rooms it joins: training has activations, pictures and prompts, analysis has the index.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..dictionary import Dictionary
+from ..errors import RevelioError
+from ..training.harvest import Drawing, Host, Item, Wanted, items_of_images, prompts_of, read_image
+from ..training.shards import ShardSet
+from .index import FeatureIndex, IndexBuilder, Label
+from .index.endpoint import Endpoint, ask
+
+Progress = Callable[[int, int], None]
+"""Called as progress(done, all); whatever it raises ends the work."""
+Pictures = Callable[[Sequence[Item]], Sequence[Tensor]]
+"""The pictures [H, W, 3] of some items that the host has just run."""
+
+_ROWS_AT_ONCE = 16_384
+
+
+def index_of_shards(
+    dictionary: Dictionary,
+    data: Path,
+    images: Path | None = None,
+    *,
+    top: int = 8,
+    crop: int = 48,
+    progress: Progress | None = None,
+) -> FeatureIndex:
+    """From a folder of harvested activations, and the folder of pictures that they were harvested from.
+
+    Without pictures there are no crops. Labels come from the prompts that the harvest wrote down. Only a few
+    thousand rows, and what is open of the pictures they belong to, are in memory at a time.
+    """
+    shards = ShardSet(data)
+    _check_width(dictionary, shards.d_model, str(data))
+    source = shards.source
+    files = {item.number: item for item in items_of_images(images)} if images is not None else {}
+    drawing = _drawing(source.extra.get("size", "")) if images is not None else None
+    left = shards.rows_of_items()
+    if missing := [number for number in left if images is not None and number not in files]:
+        raise RevelioError(
+            f"{images} has no picture number {missing[0]}, which {data} has activations of; name the folder "
+            "that was harvested."
+        )
+    builder = IndexBuilder(
+        dictionary, prompts_of(data.parent), source.grid, top=top, crop=crop if images is not None else 0
+    )
+    total = len(left)
+    for item, timestep, rows in _maps(shards):
+        builder.see(item, timestep, rows)
+        left[item] -= len(rows)
+        if left[item] == 0:
+            del left[item]
+            picture = None if drawing is None else read_image(files[item], drawing)
+            builder.close(item, picture)
+            if progress is not None:
+                progress(total - len(left), total)
+    return builder.finish(f"{total} items of {source.model}")
+
+
+def index_of_host(
+    dictionary: Dictionary,
+    host: Host,
+    items: Sequence[Item],
+    pictures: Pictures,
+    *,
+    top: int = 8,
+    crop: int = 48,
+    batch: int = 8,
+    timesteps: tuple[float, ...] = (25.0, 200.0),
+    progress: Progress | None = None,
+) -> FeatureIndex:
+    """From a model that draws the items' prompts, or looks at their images, a few at a time."""
+    if not items:
+        raise RevelioError("There is nothing to draw or to look at; give prompts or pictures.")
+    place = host.hook_point(dictionary.hook_point)
+    wanted = Wanted((place,), dictionary.captured, timesteps=timesteps)
+    captions = {item.number: item.prompt for item in items if item.prompt}
+    builder: IndexBuilder | None = None
+    for start in range(0, len(items), batch):
+        if progress is not None:
+            progress(start, len(items))
+        part = items[start : start + batch]
+        for taken in host.run(part, wanted):
+            _check_width(dictionary, taken.rows.shape[1], place)
+            builder = builder or IndexBuilder(dictionary, captions, taken.grid, top=top, crop=crop)
+            builder.see(taken.item, taken.timestep, taken.rows)
+        shown = pictures(part) if crop else [None] * len(part)
+        for item, picture in zip(part, shown, strict=True):
+            assert builder is not None
+            builder.close(item.number, picture)
+    if progress is not None:
+        progress(len(items), len(items))
+    assert builder is not None
+    return builder.finish(f"{len(items)} pictures of {host.name}")
+
+
+def label_by_endpoint(
+    index: FeatureIndex, endpoint: Endpoint, most: int, progress: Progress | None = None
+) -> FeatureIndex:
+    """The index with labels from a model that sees the crops, for the `most` features that peak highest.
+
+    Their other labels are replaced; the rest stay. Nothing but the crops and an instruction is sent.
+    """
+    if index.crops is None or not len(index.crops):
+        raise RevelioError("This index has no crops to send; build it with pictures.")
+    with_examples = index.starts[1:] > index.starts[:-1]
+    ranked = torch.where(with_examples, index.peak, -torch.inf).argsort(descending=True, stable=True)
+    chosen = ranked[: max(0, most)].tolist()
+    chosen = [feature for feature in chosen if with_examples[feature]]
+    labels = dict(index.labels)
+    for number, feature in enumerate(chosen):
+        if progress is not None:
+            progress(number, len(chosen))
+        if text := ask(endpoint, index.crops[index.examples(feature)]):
+            labels[feature] = Label(text, None, "endpoint")
+    if progress is not None:
+        progress(len(chosen), len(chosen))
+    return replace(index, labels=labels)
+
+
+def words_of(prompts: Sequence[str], most: int = 400) -> list[str]:
+    """The words and short phrases of prompts, the commonest first: what CLIP may choose from."""
+    from .prompt_labels import phrases
+
+    counts = Counter(word for prompt in prompts for word in sorted(phrases(prompt)))
+    return [word for word, _ in counts.most_common(most)]
+
+
+def _maps(shards: ShardSet) -> Iterator[tuple[int, float, Tensor]]:
+    """(item, timestep, rows [T, d]) of every map in order; of rows without a grid, stretches of one item."""
+    grid = shards.source.grid
+    cells = 1 if grid is None else grid[0] * grid[1]
+    size = max(1, _ROWS_AT_ONCE // cells) * cells
+    for start in range(0, shards.n_rows, size):
+        batch = shards.rows(torch.arange(start, min(shards.n_rows, start + size)))
+        changes = (batch.item[1:] != batch.item[:-1]) | (batch.timestep[1:] != batch.timestep[:-1])
+        edges = (changes.nonzero()[:, 0] + 1).tolist()
+        if grid is not None:
+            edges = sorted({*edges, *range(cells, len(batch.item), cells)})
+        for first, last in zip([0, *edges], [*edges, len(batch.item)], strict=True):
+            yield int(batch.item[first]), float(batch.timestep[first]), batch.x[first:last]
+
+
+def _check_width(dictionary: Dictionary, width: int, where: str) -> None:
+    if dictionary.d_model != width:
+        raise RevelioError(
+            f"This dictionary is for activations {dictionary.d_model} wide, but those of {where} are {width} "
+            "wide."
+        )
+
+
+def _drawing(size: str) -> Drawing:
+    """The size that a harvest noted; "" for harvests that noted none."""
+    width, x, height = size.partition("x")
+    if not x or not width.isdigit() or not height.isdigit():
+        raise RevelioError(
+            "These activations do not say at which size pictures were read; harvest them again."
+        )
+    return Drawing(int(height), int(width))

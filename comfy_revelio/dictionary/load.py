@@ -1,0 +1,82 @@
+"""Loading a dictionary of any layout, saving one, and looking at a file without loading it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from ..errors import RevelioError
+from ..files import tensor_file
+from . import sources
+from .dictionary import CAPTURED, EXTRAS, WEIGHTS, Dictionary
+from .layouts import read_layout, recognise
+from .native import config_of, is_native, peek_native, read_native, save_dictionary
+
+__all__ = ["load_dictionary", "peek", "probe", "save_dictionary"]
+
+
+def load_dictionary(
+    path: str | os.PathLike[str],
+    *,
+    hook_point: str | None = None,
+    captured: str | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Dictionary:
+    """Load a dictionary from a file or a directory, of any layout in docs/formats.md.
+
+    hook_point, captured: replace what the file, its config or its name say; None or "" keeps that.
+    dtype: the type the weights are kept in; maths is float32 whatever it is.
+    Raises RevelioError, in one sentence, when it is missing, broken, of an unknown layout, would run code, or
+    holds numbers that are not finite.
+    """
+    if captured and captured not in CAPTURED:
+        raise RevelioError(f"Unknown captured {captured!r}; choose one of {', '.join(CAPTURED)}.")
+    source = sources.find(path)
+    if source.weights.suffix == ".safetensors" and is_native(source.weights):
+        dictionary = read_native(source.weights)
+    else:
+        dictionary = read_layout(source, sources.read(source))
+    dictionary.hook_point = hook_point or dictionary.hook_point
+    dictionary.captured = captured or dictionary.captured
+    for name in (*WEIGHTS, *EXTRAS):
+        if (tensor := getattr(dictionary, name)) is not None:
+            setattr(dictionary, name, tensor.to(dtype))
+    return dictionary.to(device)
+
+
+def peek(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a dictionary holds, as plain values: kind, k, d_model, n_features, hook_point and so on.
+
+    Of the native layout only the header is read; other layouts are loaded for it.
+    Raises RevelioError for anything that is not a sound dictionary.
+    """
+    source = sources.find(path)
+    if source.weights.suffix == ".safetensors" and is_native(source.weights):
+        return peek_native(source.weights)
+    dictionary = load_dictionary(path)
+    return {
+        **config_of(dictionary),
+        "source_format": dictionary.source_format,
+        "d_model": dictionary.d_model,
+        "n_features": dictionary.n_features,
+        "has_stats": dictionary.stats is not None,
+        "has_maps": dictionary.stats_mean_map is not None,
+    }
+
+
+def probe(path: str | os.PathLike[str]) -> None:
+    """Raise RevelioError unless a file or directory looks like a dictionary; no tensor is read.
+
+    For lists of choices: what passes can still turn out to be broken when it is loaded.
+    """
+    source = sources.find(path)
+    if source.weights.suffix != ".safetensors":
+        if not sources.looks_like_one(source.weights):
+            raise source.refuse("its name is not one that a known layout uses.")
+    elif is_native(source.weights):
+        peek_native(source.weights)
+    elif recognise(tensor_file.read_header(source.weights).tensors, source.config) is None:
+        raise source.refuse("its tensors belong to no layout of a dictionary that is known here.")

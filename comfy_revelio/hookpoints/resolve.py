@@ -1,0 +1,178 @@
+"""From a name that a user typed to a hook point, and from a hook point to its module."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..errors import RevelioError
+from . import text_encoders as text
+from . import transformers, unet
+from .point import HookPoint
+from .token_layout import Layout
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+_CONTAINERS = ("input_blocks", "middle_block", "output_blocks")
+_PREFIX = re.compile(r"^(?:model\.)?(?:diffusion_model\.)?(?:unet\.|transformer\.(?!$))?")
+# How a stream is named behind a block; the picture's is the block's own.
+_STREAMS = (
+    (re.compile(r"\.(?:img|image|image_output)$"), ""),
+    (re.compile(r"\.(?:text|text_output)$"), ".txt"),
+)
+
+
+def list_points(diffusion_model: Module) -> list[HookPoint]:
+    """All hook points of a diffusion model, in the order in which they are computed.
+
+    Of a model of no known family, the blocks in its lists of blocks. Raises RevelioError when there are none.
+    """
+    points = _points(diffusion_model)
+    if not points:
+        raise RevelioError(
+            f"{type(diffusion_model).__name__} is of no known family and has no lists of blocks; give the "
+            "module path of the hook point instead."
+        )
+    return points
+
+
+def resolve_point(diffusion_model: Module, name: str) -> HookPoint:
+    """The hook point called `name`: its name, its title, an alias ("unet." or "transformer." allowed before
+    it), or the path of any module that the model calls, also one inside a block that an alias names.
+
+    Raises RevelioError with the nearest valid names when there is none, and with all of them for "?".
+    """
+    wanted = _PREFIX.sub("", name.strip())
+    points = _points(diffusion_model)
+    if wanted == "?":
+        raise RevelioError(_all_of(list_points(diffusion_model)))
+    spellings = [wanted, *(pattern.sub(ending, wanted) for pattern, ending in _STREAMS)]
+    for spelling in spellings:
+        if found := _named(points, spelling):
+            return found
+    for path in (wanted, *_inside_alias(diffusion_model, points, wanted)):
+        module = _module_at(diffusion_model, path)
+        if module is None:
+            continue
+        if not _is_container(path, module):
+            return _by_path(diffusion_model, points, path, module)
+        inside = [point.name for point in points if point.name.startswith(f"{path}.")]
+        raise RevelioError(
+            f"Hook point {name!r} is a list of modules that is never called itself; "
+            f"name one inside it, such as {', '.join(inside[:4]) or f'{path}.0'}."
+        )
+    raise _unknown(name, points, wanted)
+
+
+def resolve_text_point(text_model: Module, name: str) -> HookPoint:
+    """The layer called `name`, as "layers.2" or a longer path that ends so ("text_encoder...").
+
+    Raises RevelioError with the valid names when there is none.
+    """
+    points = text.list_points(text_model)
+    number = text.layer_number(name.strip())
+    if number is not None and number < len(points):
+        return points[number]
+    raise RevelioError(
+        f"Unknown text layer {name!r}; this text encoder has {points[0].name} to {points[-1].name}."
+        if points
+        else f"Unknown text layer {name!r}; this text encoder has no layers."
+    )
+
+
+def module_of(model: Module, hook_point: HookPoint) -> Module:
+    """The module of a hook point that was resolved on this model (or one built alike)."""
+    if hook_point.stage == "text":
+        layers = text.layers_of(model)
+        number = text.layer_number(hook_point.name)
+        module = layers[number] if number is not None and number < len(layers) else None
+    else:
+        module = _module_at(model, hook_point.module_path)
+    if module is None:
+        raise RevelioError(
+            f"This {type(model).__name__} has no module {hook_point.module_path!r}; "
+            "choose a hook point of this model."
+        )
+    return module
+
+
+def _points(model: Module) -> list[HookPoint]:
+    if unet.is_unet(model):
+        return unet.list_points(model)
+    if family := transformers.family_of(model):
+        return transformers.list_points(model, family)
+    return transformers.list_unknown(model)
+
+
+def _named(points: list[HookPoint], wanted: str) -> HookPoint | None:
+    return next(
+        (point for point in points if wanted in (point.name, point.title) or wanted in point.aliases), None
+    )
+
+
+def _inside_alias(model: Module, points: list[HookPoint], wanted: str) -> list[str]:
+    """Paths that `wanted` may mean where a block's alias is followed by the name of a part of the block."""
+    paths = []
+    for point in points:
+        for alias in (point.name, *point.aliases):
+            if wanted.startswith(f"{alias}."):
+                blocks = _blocks_around(model, f"{point.module_path}.")
+                part = wanted.removeprefix(f"{alias}.")
+                part = dict(blocks.inside).get(part, part) if blocks else part
+                paths.append(f"{point.module_path}.{part}")
+    return paths
+
+
+def _by_path(model: Module, points: list[HookPoint], path: str, module: Module) -> HookPoint:
+    """Any module. Inside a block that has one sequence, its tokens are taken to lie as the block's."""
+    stage = "unet" if unet.is_unet(model) else ""
+    found = HookPoint(path, path, (), unet.width_of(module), stage, layout=Layout(exact=True))
+    if stage == "unet":
+        return found
+    layout = transformers.guessed(model)
+    blocks = _blocks_around(model, path)
+    if blocks and all(stream.element == 0 for stream in blocks.streams):
+        around = next(point for point in points if path.startswith(f"{point.module_path}."))
+        layout = replace(around.layout, exact=len(blocks.streams) == 1)
+    return replace(found, layout=layout, stream=layout.stream)
+
+
+def _blocks_around(model: Module, path: str) -> transformers.Blocks | None:
+    family = None if unet.is_unet(model) else transformers.family_of(model)
+    lists = family.blocks if family else ()
+    return next((blocks for blocks in lists if path.startswith(f"{blocks.path}.")), None)
+
+
+def _module_at(model: Module, path: str) -> Module | None:
+    if not path:
+        return None
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        return None
+
+
+def _is_container(path: str, module: Module) -> bool:
+    """Lists are never called; nor are the blocks of a UNet, which the model walks through itself."""
+    parts = path.split(".")
+    depth = 1 if parts[0] == "middle_block" else 2
+    return type(module).__name__ == "ModuleList" or (parts[0] in _CONTAINERS and len(parts) <= depth)
+
+
+def _all_of(points: list[HookPoint]) -> str:
+    """What a model has, for people: titles first, in the order in which they are computed."""
+    lines = (f"{point.title} = {point.name}" for point in points)
+    return "\n".join(["The hook points of this model; write a title or a name:", *lines])
+
+
+def _unknown(name: str, points: list[HookPoint], wanted: str) -> RevelioError:
+    names = [spelling for point in points for spelling in (point.name, *point.aliases)]
+    near = difflib.get_close_matches(wanted, names, n=4, cutoff=0.5) or [point.name for point in points[:4]]
+    hint = f"nearest are {', '.join(near)}" if near else "give the path of a module of this model"
+    hint += "; ? lists all" if points else ""
+    if not name.strip():
+        return RevelioError(f"No hook point is named, neither here nor by the SAE; {hint}.")
+    return RevelioError(f"Unknown hook point {name!r:.120}; {hint}.")

@@ -1,0 +1,1 @@
+"""Learning in ComfyUI: harvests, training, labels."""

@@ -1,0 +1,117 @@
+"""ComfyUI as a host for harvesting: any MODEL, CLIP and VAE."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import comfy.sample
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from ... import hookpoints
+from ...errors import RevelioError
+from ...training.harvest import Drawing, Item, Taken, Wanted, read_image
+from ..record.generation import Conditioning, encode, encoded_batches, sample
+from ..record.noising import sigma_at
+from ..taps.model import network_of
+from ..taps.runs import ModelCall
+from .harvest import listen
+
+
+class ComfyHost:
+    """Runs a ComfyUI model. name: how the manifest calls it."""
+
+    def __init__(
+        self,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        name: str,
+        drawing: Drawing,
+        *,
+        sampler: str = "euler",
+        scheduler: str = "normal",
+    ) -> None:
+        self.model, self.clip, self.vae, self.name = model, clip, vae, name
+        self.drawing = drawing
+        self.sampling: dict[str, Any] = {"sampler": sampler, "scheduler": scheduler}
+        self.settings = {"host": "comfyui", **drawing.told(), **self.sampling}
+        self._drawn: dict[int, Tensor] = {}
+
+    def hook_point(self, name: str) -> str:
+        return hookpoints.resolve(network_of(self.model.model), name).name
+
+    def run(self, items: Sequence[Item], wanted: Wanted) -> Iterator[Taken]:
+        self._drawn = {}
+        prompts = [item.prompt for item in items]
+        for rows, positive in encoded_batches(self.clip, prompts, len(items)):
+            yield from self._run(items[rows], positive, wanted)
+
+    def _run(self, items: Sequence[Item], positive: Conditioning, wanted: Wanted) -> list[Taken]:
+        kept: list[Taken] = []
+        tapped = self.model
+        for name in wanted.hook_points:
+            tapped = self._listen(tapped, name, wanted, items, kept)
+        if items[0].image is None:
+            negative = encode(self.clip, [""])
+            seeds = [item.seed for item in items]
+            drawn = sample(tapped, positive, negative, seeds, **asdict(self.drawing), **self.sampling)
+            self._drawn |= {item.number: latent for item, latent in zip(items, drawn, strict=True)}
+        else:
+            self._look_at(tapped, items, positive, wanted.timesteps)
+        return kept
+
+    def pictures(self, items: Sequence[Item]) -> list[Tensor]:
+        """The pictures [H, W, 3] in 0..1 of the items that were run last: drawn, or as they were read."""
+        if items[0].image is not None:
+            return [read_image(item, self.drawing) for item in items]
+        latents = torch.stack([self._drawn[item.number] for item in items])
+        if latents.ndim != 4:
+            raise RevelioError("This model makes videos, and only pictures can be shown here.")
+        return list(self.vae.decode(latents).float().cpu())
+
+    def _listen(self, model: Any, name: str, wanted: Wanted, items: Sequence[Item], kept: list[Taken]) -> Any:
+        from_images = items[0].image is not None
+
+        def keep(tokens: Tensor, call: ModelCall) -> None:
+            if not (from_images or not wanted.steps or call.step in wanted.steps):
+                return
+            rows = tokens.to("cpu", torch.float32, copy=True)  # blocks may write to theirs
+            *frames, height, width = call.grid
+            for row, place in zip(rows, call.items, strict=True):
+                # of a video, its frames
+                for picture in row.unflatten(0, (math.prod(frames), height * width)):
+                    kept.append(Taken(name, items[place].number, call.timestep, picture, (height, width)))
+
+        return listen(model, name, keep, captured=wanted.captured)
+
+    def _look_at(
+        self, model: Any, items: Sequence[Item], positive: Conditioning, timesteps: Sequence[float]
+    ) -> None:
+        """One evaluation for each timestep of the pictures, noised to it: the way of Revelio."""
+        pixels = torch.stack([read_image(item, self.drawing) for item in items])
+        latents = self.vae.encode(pixels)
+        latents = comfy.sample.fix_empty_latent_channels(model, latents)
+        noise = torch.cat(
+            [comfy.sample.prepare_noise(latents[n : n + 1], item.seed) for n, item in enumerate(items)]
+        )
+        sampling = model.get_model_object("model_sampling")
+        for timestep in timesteps:
+            sigma = sigma_at(float(timestep), sampling)
+            # one Euler step from sigma to 0 evaluates the model once, at sigma, on the noised pictures
+            comfy.sample.sample_custom(
+                model,
+                noise,
+                1.0,
+                comfy.samplers.sampler_object("euler"),
+                torch.tensor([sigma, 0.0]),
+                positive,
+                positive,
+                latents,
+                disable_pbar=True,
+                seed=items[0].seed,
+            )

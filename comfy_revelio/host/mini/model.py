@@ -1,0 +1,159 @@
+"""Revelio Mini inside ComfyUI: the bundled weights in ComfyUI's own UNet, CLIP and VAE classes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.sd
+import comfy.sd1_clip
+import comfy.supported_models_base
+import comfy.utils
+import torch
+from comfy.latent_formats import LatentFormat
+
+from ...errors import RevelioError
+from . import config
+from .checkpoint import load_weights
+from .vae import build_vae
+
+
+def _unet_config() -> dict[str, Any]:
+    widths, blocks = config.UNET["channels"], config.UNET["blocks_per_level"]
+    return {
+        "image_size": config.IMAGE_SIZE // config.LATENT_SCALE,
+        "in_channels": config.LATENT_CHANNELS,
+        "out_channels": config.LATENT_CHANNELS,
+        "model_channels": widths[0],
+        "channel_mult": [width // widths[0] for width in widths],
+        "num_res_blocks": [blocks] * len(widths),
+        "transformer_depth": [1] * (blocks * len(widths)),
+        "transformer_depth_output": [1] * ((blocks + 1) * len(widths)),
+        "transformer_depth_middle": 1,
+        "context_dim": config.UNET["context_width"],
+        "use_spatial_transformer": True,
+        "use_linear_in_transformer": False,
+        "use_checkpoint": False,
+        "legacy": False,
+        "adm_in_channels": None,
+        "use_temporal_attention": False,
+        "use_temporal_resblock": False,
+    }
+
+
+class MiniLatents(LatentFormat):
+    """The autoencoder's latents, scaled to unit variance for the UNet."""
+
+    def __init__(self, scale_factor: float = 1.0) -> None:
+        self.scale_factor = scale_factor
+
+
+class MiniConfig(comfy.supported_models_base.BASE):
+    """What ComfyUI wants to know of a model; the shapes come from `comfy_revelio/host/mini/config.py`."""
+
+    unet_extra_config = {"num_heads": -1, "num_head_channels": config.UNET["head_width"]}  # noqa: RUF012
+    sampling_settings = {  # noqa: RUF012
+        "linear_start": config.SCHEDULE["linear_start"],
+        "linear_end": config.SCHEDULE["linear_end"],
+        "timesteps": config.SCHEDULE["timesteps"],
+    }
+    latent_format = MiniLatents
+    memory_usage_factor = 1.0
+
+    def model_type(self, state_dict: dict[str, torch.Tensor], prefix: str = "") -> Any:
+        return comfy.model_base.ModelType.V_PREDICTION
+
+
+def _load_strictly(module: torch.nn.Module, tensors: dict[str, torch.Tensor], what: str) -> None:
+    missing, unexpected = module.load_state_dict(tensors, strict=False)
+    if missing or unexpected:
+        raise RevelioError(
+            f"The bundled {what} does not fit this version of the pack ({len(missing)} tensors missing, "
+            f"{len(unexpected)} unknown): install the pack again."
+        )
+
+
+def _model(
+    tensors: dict[str, torch.Tensor] | None, latent_scale: float, dtype: torch.dtype = torch.float32
+) -> Any:
+    settings = MiniConfig(_unet_config())
+    settings.latent_format = MiniLatents(latent_scale)
+    load_device = comfy.model_management.get_torch_device()
+    offload_device = comfy.model_management.unet_offload_device()
+    settings.set_inference_dtype(dtype, None)
+    model = settings.get_model({}, device=offload_device)
+    network = model.diffusion_model
+    if tensors is None:
+        _initialise(network)
+    else:
+        names = comfy.utils.unet_to_diffusers(settings.unet_config)
+        renamed = {names.get(name, name): value for name, value in tensors.items()}
+        _load_strictly(network, renamed, "UNet")
+    network.eval()
+    return comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
+
+
+def _clip(tensors: dict[str, torch.Tensor] | None) -> Any:
+    target = comfy.supported_models_base.ClipTarget(comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel)
+    options = {"clip_l_model_config": dict(config.TEXT), "dtype": torch.float32}
+    clip = comfy.sd.CLIP(target, model_options=options)
+    transformer = clip.cond_stage_model.clip_l.transformer
+    if tensors is None:
+        _initialise(transformer)
+    else:
+        tensors = dict(tensors)
+        token_ids = tensors.pop("token_ids")
+        few = tensors.pop("embeddings.token_embedding.weight")
+        # every word that training never saw is the unknown word, row 0
+        full = few[:1].repeat(config.VOCABULARY, 1)
+        full[token_ids] = few[1:]
+        renamed = {f"text_model.{name}": value for name, value in tensors.items()}
+        renamed["text_model.embeddings.token_embedding.weight"] = full
+        # ComfyUI's class has CLIP's final projection, which SD-type models do not use
+        renamed["text_projection.weight"] = torch.eye(full.shape[1])
+        _load_strictly(transformer, renamed, "text encoder")
+    return clip
+
+
+def _initialise(module: torch.nn.Module) -> None:
+    """Finite random weights: ComfyUI's layers come uninitialised."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim > 1:
+                parameter.copy_(0.05 * torch.randn(parameter.shape, generator=generator))
+            else:
+                parameter.zero_()
+        for child in module.modules():
+            if isinstance(child, torch.nn.GroupNorm | torch.nn.LayerNorm) and child.weight is not None:
+                child.weight.fill_(1.0)
+
+
+def load_mini(
+    folder: Path = config.WEIGHTS_DIR, *, dtype: torch.dtype = torch.float32
+) -> tuple[Any, Any, Any]:
+    """(MODEL, CLIP, VAE) of the bundled model; the MODEL computes in `dtype`, the others in float32.
+
+    Raises RevelioError when a weight file is missing or does not fit.
+    """
+    files = {name: folder / f"{name}.safetensors" for name in ("unet", "text_encoder", "vae")}
+    for file in files.values():
+        if not file.is_file():
+            raise RevelioError(
+                f"The bundled weight file {file.name} is missing from {folder}: install the pack again."
+            )
+    vae_tensors, metadata = load_weights(files["vae"])
+    scale = float(json.loads(metadata["config"])["latent_scale"])
+    model = _model(load_weights(files["unet"])[0], scale, dtype)
+    return model, _clip(load_weights(files["text_encoder"])[0]), build_vae(vae_tensors)
+
+
+def build_untrained() -> tuple[Any, Any, Any]:
+    """The same three objects with random weights: for tests that need shapes and not pictures."""
+    vae = build_vae(None)
+    _initialise(vae.first_stage_model)
+    return _model(None, 1.0), _clip(None), vae

@@ -1,0 +1,1 @@
+"""Recording: of sampling runs, images, prompts, text and words."""

@@ -1,0 +1,86 @@
+"""Recording: a model clone that writes down its features while it samples, and where the traces wait."""
+
+from __future__ import annotations
+
+import threading
+from weakref import WeakKeyDictionary
+
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ...hookpoints import HookPoint
+from ...trace import RunRecorder, Trace
+from ..sae_files import SAEHandle
+from ..taps.model import resolve, tap
+from ..taps.runs import ModelCall, Run
+from .kept_runs import KeptRuns
+
+
+class Recorder:
+    """Holds the traces of the last runs of one recorded model, each under the latents that the run returned.
+
+    A Record node stays cached while only the seed of a sampler changes, and several samplers may share one
+    recorded model. So every run is recorded on its own, and found again by the samples it produced.
+    """
+
+    def __init__(self, sae: SAEHandle, hook_point: HookPoint) -> None:
+        self._sae = sae
+        self._hook_point = hook_point
+        self._open: WeakKeyDictionary[Run, RunRecorder] = WeakKeyDictionary()
+        self._kept: KeptRuns[Trace] = KeptRuns()
+        self._lock = threading.Lock()
+
+    def start(self, run: Run) -> None:
+        with self._lock:
+            self._open[run] = RunRecorder(run.total_steps, run.sigmas)
+
+    def see(self, tokens: Tensor, call: ModelCall, run: Run) -> None:
+        """Encode the tokens and note the codes; nothing leaves the device before the run ends."""
+        recorder = self._open.get(run)
+        if recorder is None:
+            return  # the model was called outside a sampling run
+        # the SAE is on the same device, unless ComfyUI could not load it there
+        tokens = tokens.to(self._sae.dictionary.W_enc.device)
+        codes = self._sae.dictionary.encode(tokens, timestep=call.timestep)
+        recorder.add(
+            self._hook_point.name,
+            call.step,
+            call.evaluation,
+            call.sigma,
+            call.timestep,
+            call.role,
+            call.grid,
+            codes,
+            call.asked,
+        )
+
+    def end(self, run: Run, samples: Tensor | None, denoised: Tensor | None) -> None:
+        """Keep the run's trace; an interrupted or failed run (`samples` is None) leaves none."""
+        with self._lock:
+            recorder = self._open.pop(run, None)
+        if recorder is None or samples is None:
+            return
+        point = self._hook_point
+        trace = recorder.finish({point.name: self._sae.dictionary}, {point.name: point.aliases})
+        self._kept.keep(trace, samples, denoised)
+
+    def trace_of(self, samples: Tensor) -> Trace:
+        """The trace of the run that returned `samples` (or whose denoised estimate they are)."""
+        return self._kept.of(samples)
+
+
+def record(model: ModelPatcher, sae: SAEHandle, hook_point: str = "") -> tuple[ModelPatcher, Recorder]:
+    """A clone of `model` that records at `hook_point` (empty: the SAE's own), and its recorder."""
+    dictionary = sae.dictionary
+    point = resolve(model, hook_point.strip() or dictionary.hook_point, dictionary.d_model, sae.title)
+    recorder = Recorder(sae, point)
+    clone = tap(
+        model,
+        point,
+        recorder.see,
+        captured=dictionary.captured,
+        on_start=recorder.start,
+        on_end=recorder.end,
+        weights=sae.patcher,
+    )
+    return clone, recorder

@@ -1,0 +1,157 @@
+"""Many pictures at once through ComfyUI's sampler: each row of a batch has its own prompt and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import comfy.sample
+import torch
+
+from ...errors import RevelioError
+
+Conditioning = list[list[Any]]
+"""ComfyUI's CONDITIONING: entries of text states [n, tokens, width] and what else the model is told."""
+
+PIXELS = 8  # of a latent cell in nearly every family
+OTHER_PIXELS = {
+    "ChromaRadiance": 1,
+    "SC_B": 4,
+    "SC_Prior": 42,
+    "SD_X4": 4,
+    "Flux2": 16,
+    "HunyuanImage21": 32,
+    "HunyuanVideo15": 16,
+    "LTXV": 32,
+    "Wan22": 16,
+}
+"""By the class of the latent format, which does not say so itself in all versions of ComfyUI."""
+
+
+def encode(clip: Any, prompts: Sequence[str]) -> Conditioning:
+    """One conditioning with a row for each prompt, as CLIPTextEncode encodes it.
+
+    Raises RevelioError for prompts that are not of one length in tokens: their states cannot be stacked.
+    """
+    batches = [conditioning for _, conditioning in encoded_batches(clip, prompts, len(prompts))]
+    if len(batches) != 1:
+        raise RevelioError(
+            "These prompts are of different lengths for this text encoder; encode them one by one."
+        )
+    return batches[0]
+
+
+def encoded_batches(clip: Any, prompts: Sequence[str], size: int) -> Iterator[tuple[slice, Conditioning]]:
+    """(which prompts, their conditioning) for neighbours that can be sampled together, at most `size`.
+
+    CLIP gives prompts of up to 75 tokens one length; other text encoders may give each its own.
+    """
+    rows: list[Conditioning] = []
+    for number, prompt in enumerate(prompts):
+        row = _encoded(clip, prompt)
+        if rows and (len(rows) == size or _shape(row) != _shape(rows[0])):
+            yield slice(number - len(rows), number), _stacked(rows)
+            rows = []
+        rows.append(row)
+    if rows:
+        yield slice(len(prompts) - len(rows), len(prompts)), _stacked(rows)
+
+
+@torch.no_grad()
+def _encoded(clip: Any, prompt: str) -> Conditioning:
+    return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+
+
+def _shape(conditioning: Conditioning) -> list[Any]:
+    """Equal for conditionings that can be stacked."""
+    return [
+        (states.shape[1:], {k: v.shape[1:] if torch.is_tensor(v) else v for k, v in more.items()})
+        for states, more in conditioning
+    ]
+
+
+def _stacked(rows: Sequence[Conditioning]) -> Conditioning:
+    def stacked(values: Sequence[Any]) -> Any:
+        return torch.cat(list(values)) if torch.is_tensor(values[0]) else values[0]
+
+    return [
+        [stacked([e[0] for e in entries]), {k: stacked([e[1][k] for e in entries]) for k in entries[0][1]}]
+        for entries in zip(*rows, strict=True)
+    ]
+
+
+@torch.no_grad()
+def sample(
+    model: Any,
+    positive: Conditioning,
+    negative: Conditioning,
+    seeds: Sequence[int],
+    *,
+    steps: int = 20,
+    cfg: float = 3.0,
+    sampler: str = "euler",
+    scheduler: str = "normal",
+    height: int = 128,
+    width: int = 128,
+    latents: torch.Tensor | None = None,
+    noise_mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Latents [n, C, h, w]; row i is what KSampler makes of seed i and row i of the conditionings.
+
+    positive: of n rows; negative: of 1 or n. height, width: in pixels. latents [n, C, h, w] stay as they are
+    where noise_mask [1, H, W] is 0, as after Set Latent Noise Mask.
+    """
+    empty = empty_latent(model, height, width)
+    noise = torch.cat([comfy.sample.prepare_noise(empty, seed) for seed in seeds])
+    return comfy.sample.sample(
+        model,
+        noise,
+        steps,
+        cfg,
+        sampler,
+        scheduler,
+        positive,
+        negative,
+        torch.zeros_like(noise) if latents is None else latents,
+        noise_mask=noise_mask,
+        disable_pbar=True,
+        seed=int(seeds[0]),
+    )
+
+
+def pixels_per_cell(model: Any) -> int:
+    """How many pixels of the picture a cell of the model's latents is high and wide."""
+    latents = model.get_model_object("latent_format")
+    said = getattr(latents, "spacial_downscale_ratio", PIXELS)
+    return OTHER_PIXELS.get(type(latents).__name__, int(said))
+
+
+def empty_latent(model: Any, height: int, width: int) -> torch.Tensor:
+    """An empty latent of one picture of height x width pixels, with the channels that the model has."""
+    scale = pixels_per_cell(model)
+    return comfy.sample.fix_empty_latent_channels(model, torch.zeros(1, 4, height // scale, width // scale))
+
+
+@torch.no_grad()
+def pictures(
+    model: Any,
+    clip: Any,
+    vae: Any,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    negative_clip: Any = None,
+    batch: int = 32,
+    **settings: Any,
+) -> torch.Tensor:
+    """Images [n, H, W, 3] in 0..1 for each (prompt, seed), with the empty negative prompt.
+
+    settings: as for `sample`.
+    negative_clip encodes the empty prompt where steering made another CLIP for it.
+    """
+    negative = encode(negative_clip or clip, [""])
+    images = []
+    for part, positive in encoded_batches(clip, prompts, batch):
+        latents = sample(model, positive, negative, seeds[part], **settings)
+        images.append(vae.decode(latents).float().cpu())
+    return torch.cat(images)

@@ -1,0 +1,54 @@
+"""Recording a prompt: which features of a text encoder layer fire on which of its tokens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from ...dictionary import Codes, Dictionary
+from ...render.table import table
+from ...trace import RunRecorder, Trace
+from ..sae_files import SAEHandle
+from ..text.encoder_taps import resolve_layer, text_hidden, words_of
+
+
+def record_text(clip: Any, sae: SAEHandle, prompt: str, *, count: int = 3) -> tuple[Trace, str]:
+    """(trace, table) of one prompt at the layer that the SAE reads.
+
+    The trace has one step and the role "cond"; its grid has a row for each section that the encoder reads
+    (77 tokens for CLIP) and a column for each position, and its `words` say what stands there. The table
+    lists each token of the prompt with its `count` strongest features; prompt weights take no part.
+    """
+    dictionary = sae.dictionary
+    layer = resolve_layer(clip, dictionary.hook_point, dictionary.d_model, sae.title)
+    hidden, keep = text_hidden(clip, [prompt], layer)
+    words = words_of(clip, prompt, layer, hidden.shape[1])
+    codes = dictionary.encode(hidden.to(dictionary.W_enc.device)).to("cpu")
+    recorder = RunRecorder(1, ())
+    whole = Codes(codes.indices.flatten(0, 1)[None], codes.values.flatten(0, 1)[None], codes.n_features)
+    name = layer.hook_point.name
+    if layer.joined is not None:
+        name = "+".join(f"{part.encoder}.{part.hook_point.name}" for part in layer.parts)
+    recorder.add(name, 0, 0, 0.0, 0.0, "cond", (hidden.shape[0], hidden.shape[1]), whole)
+    trace = replace(recorder.finish({name: dictionary}), words=tuple(words))
+    return trace, _table(whole[0], keep.flatten(), words, dictionary, count)
+
+
+def _table(codes: Codes, keep: Tensor, words: list[str], dictionary: Dictionary, count: int) -> str:
+    """Each token of the prompt with its strongest features, as Markdown."""
+    rows = []
+    for position in keep.nonzero().flatten().tolist():
+        indices, values = codes.indices[position, :count].tolist(), codes.values[position, :count].tolist()
+        found = [
+            f"#{feature} {label} {value:.3g}"
+            if (label := dictionary.label_of(feature))
+            else f"#{feature} {value:.3g}"
+            for feature, value in zip(indices, values, strict=True)
+            if value != 0
+        ]
+        rows.append((str(position), words[position], ", ".join(found) or "-"))
+    if not rows:
+        return "This prompt has no words."
+    return table(("position", "token", "strongest features"), rows, numbers_from=3)

@@ -1,0 +1,122 @@
+"""Trace files: saved into ComfyUI's output folder, and listed from there and from the input folder."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+import folder_paths
+
+from ...errors import RevelioError
+from ...trace import Trace, save_load
+
+EXTENSION = ".safetensors"
+# ComfyUI's own way of saying in which of its folders a file lies: "name [output]"
+OUTPUT, INPUT = " [output]", " [input]"
+
+
+def save(trace: Trace, prefix: str) -> str:
+    """Save a trace under the next free number of `prefix` in the output folder; the name that `load` takes.
+
+    prefix: as for Save Image, with folders and %year% and the like. Raises RevelioError when it leads out of
+    the output folder or cannot be written.
+    """
+    wanted = prefix.strip()
+    if not wanted or wanted.endswith(("/", "\\")):
+        raise RevelioError(f"{prefix!r} names no file; write a name such as revelio/trace.")
+    root = folder_paths.get_output_directory()
+    _check_inside(root, wanted)
+    try:
+        folder, name, number, subfolder, _ = folder_paths.get_save_image_path(wanted, root)
+    except OSError as problem:
+        raise RevelioError(
+            f"Nothing can be saved as {wanted!r} in the output folder ({problem.strerror}); choose another "
+            "name."
+        ) from None
+    file = f"{name}_{number:05}_{EXTENSION}"
+    trace.save(Path(folder) / file)
+    return Path(subfolder, file).as_posix() + OUTPUT
+
+
+def listing() -> list[str]:
+    """Names of all traces, the newest first."""
+    found: list[tuple[float, str]] = []
+    for mark in (OUTPUT, INPUT):
+        root = _root(mark)
+        for folder, _, files in os.walk(root):
+            for file in files:
+                path = Path(folder, file)
+                if file.endswith(EXTENSION) and _problem(path) is None:
+                    name = path.relative_to(root).as_posix() + mark
+                    with suppress(OSError):  # deleted just now
+                        found.append((path.stat().st_mtime, name))
+    return [name for _, name in sorted(found, reverse=True)]
+
+
+def path_of(name: str) -> Path:
+    """The file of a trace called "name [output]" or "name [input]"; RevelioError when there is none."""
+    mark = next((mark for mark in (OUTPUT, INPUT) if name.endswith(mark)), "")
+    root = _root(mark or INPUT)
+    relative = name.removesuffix(mark)
+    if relative:
+        _check_inside(root, relative)
+    path = Path(root, relative)
+    if not relative or not os.path.isfile(path):  # Path.is_file raises where a name is too long
+        raise RevelioError(
+            f'There is no trace "{name[:200]}"; save one with Save Trace, or put its file into the input '
+            "folder, and choose it from the list."
+        )
+    return path
+
+
+def check(name: str) -> str | None:
+    """None when `name` is a trace, else the sentence that says why not."""
+    try:
+        return _problem(path_of(name))
+    except RevelioError as problem:
+        return str(problem)
+
+
+def fingerprint(name: str) -> str:
+    """Changes when the file does: its size and modification time."""
+    try:
+        stat = path_of(name).stat()
+    except (RevelioError, OSError):
+        return "missing"
+    return f"{stat.st_size}:{stat.st_mtime_ns}"
+
+
+def load(name: str) -> Trace:
+    """The saved trace called `name`; RevelioError when it is missing, broken or no trace."""
+    return Trace.load(path_of(name))
+
+
+def _root(mark: str) -> str:
+    return folder_paths.get_output_directory() if mark == OUTPUT else folder_paths.get_input_directory()
+
+
+def _check_inside(root: str, relative: str) -> None:
+    """Refuse names that lead out of ComfyUI's folder: workflows come from strangers."""
+    whole = os.path.abspath(os.path.join(root, relative))
+    if os.path.isabs(relative) or not whole.startswith(os.path.abspath(root) + os.sep):
+        raise RevelioError(f"{relative!r} lies outside ComfyUI's folders; choose a name inside them.")
+
+
+def _problem(path: Path) -> str | None:
+    try:
+        stat = path.stat()
+    except OSError as problem:
+        return f"{path.name} cannot be read ({problem.strerror}); check the file."
+    return _problem_of(str(path), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _problem_of(path: str, _size: int, _modified: int) -> str | None:
+    """Why the file is no trace, remembered until the file changes: the list is built for every page load."""
+    try:
+        save_load.probe(path)
+    except RevelioError as problem:
+        return str(problem)
+    return None

@@ -1,0 +1,1 @@
+"""Taps on a model: runs, calls, hooks, and the tokens in them."""

@@ -1,0 +1,183 @@
+"""Taps: reading or changing the tokens at one hook point of a diffusion model, for one call at a time.
+
+A tap lives in the wrappers of a ModelPatcher clone. It resolves its module when the model is called,
+registers a forward hook, and removes it before the call returns, also when the call fails. So the shared
+network carries a hook only while the tapped clone itself is running, and no other branch can meet it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher, create_model_options_clone
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor, nn
+
+from ... import hookpoints
+from ...errors import RevelioError
+from ...hookpoints import HookPoint
+from ...hookpoints.text_encoders import is_layer
+from .call_hooks import RUN, TokenCallback, hooked, network_of, no_difference
+from .runs import Run
+
+__all__ = [
+    "KEY",
+    "RUN",
+    "TokenCallback",
+    "carry",
+    "network_of",
+    "resolve",
+    "sample_as_run",
+    "tap",
+    "transformer_options",
+]
+
+KEY = "revelio"
+NAMED = 6  # hook points that a message lists
+
+
+def tap(
+    model: ModelPatcher,
+    hook_point: HookPoint,
+    callback: TokenCallback,
+    *,
+    captured: str = "output",
+    on_start: Callable[[Run], None] | None = None,
+    on_end: Callable[[Run, Tensor | None, Tensor | None], None] | None = None,
+    weights: ModelPatcher | None = None,
+) -> ModelPatcher:
+    """A clone of `model` that shows the tokens at `hook_point` to `callback` in every model call.
+
+    callback(tokens [B, T, C], call, run) is asked once per conditioning in the batch, with the tokens of the
+    hook point's own stream: no text beside a picture, no padding, no reference pictures. It returns what to
+    add to them, [B or 1, T, C] of any float type, or None to leave the output untouched, bit for bit. The
+    tokens may be the model's own memory, which later blocks write to: copy what is to be kept.
+    captured: "output" shows the module's output; "diff" shows output minus input, in float32.
+    on_start(run) and on_end(run, samples, denoised) frame every sampling run; both tensors are None when the
+    run failed, and `denoised` is the sampler's last estimate where the sampler reports one.
+    weights: the SAE's own ModelPatcher, to be loaded together with the model.
+    Raises RevelioError when the hook point has no such difference.
+    """
+    if captured not in hook_point.captured:
+        raise no_difference(hook_point)
+    tap_id = object()
+
+    def around_run(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        return sample_as_run(executor, args, kwargs, on_start, on_end)
+
+    def around_prediction(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        run = executor.class_obj.model_options.get("transformer_options", {}).get(RUN)
+        with run.prediction() if run is not None else nullcontext():
+            return executor(*args, **kwargs)
+
+    def around_call(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        options = transformer_options(args, kwargs)
+        if options is None:
+            return executor(*args, **kwargs)
+        latent = kwargs["x"] if "x" in kwargs else args[0]
+        with hooked(executor.class_obj, hook_point, callback, captured, options, latent.shape, tap_id):
+            return executor(*args, **kwargs)
+
+    clone = model.clone()
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, around_run)
+    clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, around_prediction)
+    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, around_call)
+    if weights is not None:
+        carry(clone, weights)
+    return clone
+
+
+def carry(model: ModelPatcher, weights: ModelPatcher) -> None:
+    """Make `weights` load and offload together with `model`; each network only once."""
+    carried = list(model.get_additional_models_with_key(KEY))
+    if all(other.model is not weights.model for other in carried):
+        model.set_additional_models(KEY, [*carried, weights])
+
+
+def resolve(model: ModelPatcher, name: str, width: int, title: str) -> HookPoint:
+    """The hook point called `name` in `model`, for an SAE of `width` that messages call `title`."""
+    network = network_of(model.model)
+    try:
+        hook_point = hookpoints.resolve(network, name)
+    except RevelioError:
+        if not is_layer(name.strip()):
+            raise
+        raise RevelioError(
+            f"{title} reads a text encoder ({name}), not an image model: use it with Steer Concept, "
+            "or choose an SAE of the image model."
+        ) from None
+    if hook_point.width and hook_point.width != width:
+        raise RevelioError(
+            f"{title} reads activations of width {width}, but {hook_point.name} of this model has width "
+            f"{hook_point.width}; use the model that the SAE was trained on, or a hook point of width "
+            f"{width} (here: {_fitting(network, width)})."
+        )
+    return hook_point
+
+
+def _fitting(network: nn.Module, width: int) -> str:
+    """Some names of hook points of this width, for a message."""
+    try:
+        names = [point.name for point in hookpoints.list(network) if point.width == width]
+    except RevelioError:  # of no known family and without lists of blocks
+        names = []
+    return ", ".join(names[:NAMED]) + (" ..." if len(names) > NAMED else "") if names else "none"
+
+
+def sample_as_run(
+    executor: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    on_start: Callable[[Run], None] | None,
+    on_end: Callable[[Run, Tensor | None, Tensor | None], None] | None,
+) -> Any:
+    """Run the sampler with a `Run` in its options; every tap of the model shares the same one."""
+    guider = executor.class_obj
+    original = guider.model_options
+    run = original.get("transformer_options", {}).get(RUN)
+    if run is None:
+        sigmas = kwargs["sigmas"] if "sigmas" in kwargs else args[3]
+        run = Run(tuple(sigmas.flatten().tolist()), lambda: guider.conds)
+        guider.model_options = create_model_options_clone(original)
+        guider.model_options.setdefault("transformer_options", {})[RUN] = run
+    denoised: list[Tensor] = []
+    if on_end is not None:
+        args, kwargs = _with_listener(args, kwargs, denoised)
+    samples = None
+    try:
+        if on_start is not None:
+            on_start(run)
+        samples = executor(*args, **kwargs)
+        return samples
+    finally:
+        guider.model_options = original
+        if on_end is not None:
+            estimate = None
+            if samples is not None and denoised:
+                estimate = guider.model_patcher.model.process_latent_out(denoised[-1].cpu())
+            on_end(run, samples, estimate)
+
+
+def _with_listener(
+    args: tuple[Any, ...], kwargs: dict[str, Any], denoised: list[Tensor]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Listen to the sampler's step callback, which alone knows the denoised estimate of custom samplers."""
+    original = kwargs["callback"] if "callback" in kwargs else (args[5] if len(args) > 5 else None)
+
+    def callback(step: int, x0: Tensor, x: Tensor, total: int) -> Any:
+        denoised[:] = [x0]
+        return original(step, x0, x, total) if original is not None else None
+
+    if "callback" in kwargs or len(args) <= 5:
+        return args, {**kwargs, "callback": callback}
+    return (*args[:5], callback, *args[6:]), kwargs
+
+
+def transformer_options(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any] | None:
+    """The options of one call of `apply_model`, or None for a call without any."""
+    options = kwargs.get("transformer_options")
+    if options is not None:
+        return options
+    return next((arg for arg in args if isinstance(arg, dict) and "cond_or_uncond" in arg), None)

@@ -1,0 +1,1 @@
+"""Taps on text encoders, the words of prompts, and concepts in conditionings."""

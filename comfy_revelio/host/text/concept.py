@@ -1,0 +1,195 @@
+"""Steering concepts in a text encoder, by contrast or by the formula of Concept Steerers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ...dictionary import Dictionary
+from ...errors import RevelioError
+from ...render.table import table
+from ...steering import ConceptFeatures, contrast_features, paper_delta
+from ...steering.contrast_prompts import lines_of, neutral_prompts
+from ...steering.prompt_states import (
+    NEGATIVES,
+    TOKENS,
+    TextChange,
+    contrast_change,
+    fitted,
+    paper_change,
+    weighted_phrases,
+)
+from ..sae_files import SAEHandle
+from .encoder_taps import HiddenFunction, TextLayer, resolve_layer, steer_text, text_hidden
+
+METHODS = ("contrast", "paper")
+
+
+@dataclass(frozen=True)
+class ConceptPrompts:
+    """Concepts as the user says them: phrases, or prompts with and without one concept, one a line."""
+
+    phrase: str
+    with_it: str = ""
+    without: str = ""
+
+
+def steer_concept(
+    clip: Any,
+    sae: SAEHandle,
+    prompts: ConceptPrompts,
+    strength: float,
+    method: str = "contrast",
+    *,
+    negative: str = "auto",
+    tokens: str = "auto",
+) -> tuple[Any, Any, str]:
+    """(CLIP for the positive prompt, CLIP for the negative prompt, what was found in plain words).
+
+    "contrast": each concept's features are found by contrasting prompts; a strength below 0 takes them out
+    where they fire (-1 once, -2 twice as much), above 0 puts them in at strength times their measured mean.
+    "paper": the formula of Concept Steerers (arXiv 2501.19066). A concept's own weight multiplies strength.
+    negative: what the negative prompt gets: "none" nothing, "mirrored" the same with the opposite strength,
+    "same" the same; "auto" is none for contrast and mirrored for the paper.
+    tokens: "content" changes the prompt's own tokens only, "all" also start, end and padding; "auto" is all
+    for the paper, and for contrast content where something is put in.
+    Strength 0 changes nothing.
+    """
+    check_choices(method, strength, tokens, negative)
+    layer = resolve_layer(clip, sae.dictionary.hook_point, sae.dictionary.d_model, sae.title)
+    if strength == 0:
+        return clip, clip, "Strength 0: nothing is changed."
+    plus, minus, words = find_change(clip, sae, layer, prompts, strength, method, tokens)
+    if negative == "auto":
+        negative = "mirrored" if method == "paper" else "none"
+    other = {"none": None, "mirrored": minus, "same": plus}[negative]
+    steered = [
+        clip if change is None else steer_text(clip, layer, on_device(sae.dictionary, change))
+        for change in (plus, other)
+    ]
+    return steered[0], steered[1], words
+
+
+def check_choices(method: str, strength: float, tokens: str, negative: str = "auto") -> None:
+    """Raise RevelioError for a choice that does not exist."""
+    choices = (("method", method, METHODS), ("tokens", tokens, TOKENS), ("negative", negative, NEGATIVES))
+    for what, value, known in choices:
+        if value not in known:
+            raise RevelioError(f"Unknown {what} {value!r}; choose one of {', '.join(known)}.")
+    if not abs(strength) < float("inf"):
+        raise RevelioError(f"The strength must be a finite number, not {strength}.")
+
+
+def find_change(
+    clip: Any,
+    sae: SAEHandle,
+    layer: TextLayer,
+    prompts: ConceptPrompts,
+    strength: float,
+    method: str,
+    tokens: str,
+) -> tuple[TextChange, TextChange, str]:
+    """(what the positive prompt gets, the same with the opposite strength, what was found in words)."""
+    if method == "paper":
+        return _by_paper(clip, sae, layer, prompts.phrase, strength, tokens)
+    if lines_of(prompts.with_it):
+        concepts = [(prompts, 1.0)]
+    else:
+        phrases = weighted_phrases(prompts.phrase, commas=True)
+        concepts = [(ConceptPrompts(phrase, "", prompts.without), weight) for phrase, weight in phrases]
+        concepts = concepts or [(prompts, 1.0)]
+    found = [(find_concept(clip, sae, layer, one), weight) for one, weight in concepts]
+    words = [
+        describe(features, one.phrase.strip() or "the concept", sae.dictionary)
+        for (features, _), (one, _) in zip(found, concepts, strict=True)
+    ]
+    plus, minus = (
+        contrast_change([(features, sign * strength * weight) for features, weight in found], tokens)
+        for sign in (1.0, -1.0)
+    )
+    return plus, minus, "\n\n".join(words)
+
+
+def find_concept(clip: Any, sae: SAEHandle, layer: TextLayer, prompts: ConceptPrompts) -> ConceptFeatures:
+    """The features that fire with the concept and not without it, strongest first.
+
+    Raises RevelioError when there is nothing to look for or nothing is found.
+    """
+    phrase = prompts.phrase.strip()
+    neutral = neutral_prompts(phrase)
+    with_it = lines_of(prompts.with_it) or neutral[0]
+    without = lines_of(prompts.without) or neutral[1]
+    if not with_it or not without:
+        raise RevelioError(
+            "There is no concept to look for: write a phrase such as glasses, or prompts with and without "
+            "it, one a line."
+        )
+    device = sae.dictionary.W_enc.device
+    (hidden_with, keep_with), (hidden_without, keep_without) = (
+        text_hidden(clip, lines, layer) for lines in (with_it, without)
+    )
+    found = contrast_features(
+        sae.dictionary, hidden_with.to(device), keep_with, hidden_without.to(device), keep_without
+    )
+    if not found.features:
+        raise RevelioError(
+            f'No feature of {sae.title} tells prompts with "{phrase or with_it[0]}" from prompts without '
+            "it; use a word that the model knows, or give your own prompts with and without the concept."
+        )
+    return found
+
+
+def describe(found: ConceptFeatures, phrase: str, dictionary: Dictionary) -> str:
+    """The found features in words and a table, as Markdown, which ComfyUI's text preview shows as such."""
+    count = len(found.features)
+    rows = [
+        (f"#{feature}", dictionary.label_of(feature) or "-", f"{high:.3g}", f"{low:.3g}", f"{score:.2f}")
+        for feature, score, high, low in zip(
+            found.features, found.scores, found.mean_with, found.mean_without, strict=True
+        )
+    ]
+    intro = f'{count} feature{"" if count == 1 else "s"} found for "{phrase}" at {dictionary.hook_point}:'
+    return f"{intro}\n\n{table(('feature', 'label', 'with it', 'without', 'score'), rows, numbers_from=2)}"
+
+
+def on_device(dictionary: Dictionary, change: TextChange) -> HiddenFunction:
+    """`change`, done where the dictionary is: hidden states of a prompt are small, weights are not."""
+
+    def moved(hidden: Tensor, keep: Tensor) -> Tensor:
+        device = dictionary.W_enc.device
+        there = hidden.to(device)
+        changed = change.apply(there, keep.to(device), dictionary)
+        return hidden if changed is there else changed.to(hidden.device)
+
+    return moved
+
+
+def _by_paper(
+    clip: Any, sae: SAEHandle, layer: TextLayer, text: str, strength: float, tokens: str
+) -> tuple[TextChange, TextChange, str]:
+    """x + W_dec(strength * ENC(x_C)): no top-k, position by position, as in the authors' code.
+
+    A long prompt gets it in each of its sections. Several concepts add up; commas are part of a phrase.
+    """
+    concepts = weighted_phrases(text, commas=False)
+    if not concepts:
+        raise RevelioError("The paper method needs a concept phrase, such as glasses.")
+    dictionary = sae.dictionary
+    shifts: list[Tensor] = []
+    lines = []
+    for phrase, weight in concepts:
+        hidden, _ = text_hidden(clip, [phrase], layer)
+        if len(hidden) > 1:
+            raise RevelioError("The concept phrase is too long for one section of 77 tokens; shorten it.")
+        concept = hidden[0].to(dictionary.W_enc.device)
+        shifts.append(paper_delta(dictionary, concept, strength * weight))
+        firing = int((dictionary.encode_dense(concept) > 0).any(0).sum())
+        lines.append(
+            f'Concept Steerers\' formula for "{phrase}": all {firing} features that fire in the phrase are '
+            "used."
+        )
+    longest = max(len(shift) for shift in shifts)
+    total = sum((fitted(shift, longest) for shift in shifts[1:]), fitted(shifts[0], longest))
+    return paper_change(total, tokens), paper_change(-total, tokens), "\n\n".join(lines)

@@ -1,0 +1,181 @@
+"""What the pages of this pack may ask the server: about one trace, by its key; they can change nothing.
+
+    GET /revelio/traces/{key}                                           names and sizes, as JSON
+    GET /revelio/traces/{key}/codes?hook_point=&role=&item=             codes by feature, as safetensors
+    GET /revelio/traces/{key}/concepts?hook_point=&role=&item=          maps of concepts, as safetensors
+    GET /revelio/traces/{key}/neighbours?hook_point=&feature=           nearest features, as JSON
+    GET /revelio/traces/{key}/examples?hook_point=&feature=             what it fires on, as safetensors
+
+A key is 32 hexadecimal digits that the server made itself; all else is checked against what the trace holds.
+No request carries a path, and none makes the server read a file but the trace's own in the temp folder and
+the feature index that Load SAE has found beside the SAE of the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from ...errors import RevelioError
+from . import served_traces
+
+_KEY = re.compile(r"[0-9a-f]{32}")
+_NUMBER = re.compile(r"\d{1,9}")
+_MOST_QUERY = 512
+_FOREVER = {"Cache-Control": "private, max-age=86400, immutable"}  # what stands under a key never changes
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+
+def register() -> None:
+    """Add the routes to the running server, once; without a server there is nothing to do."""
+    module = sys.modules.get("server")  # ComfyUI's; loading it here would start half a server
+    server = getattr(getattr(module, "PromptServer", None), "instance", None)
+    if server is not None and not getattr(server, "_revelio_routes", False):
+        server._revelio_routes = True
+        add_to(server.routes)
+
+
+def add_to(routes: web.RouteTableDef) -> None:
+    """Add the routes to a table."""
+    base = "/revelio/traces/{key}"
+    for end, answer in (
+        ("", _description),
+        ("/codes", _codes),
+        ("/concepts", _concepts),
+        ("/neighbours", _neighbours),
+        ("/examples", _examples),
+    ):
+        routes.get(base + end)(_guarded(answer))
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+def _guarded(answer: Callable[[str, dict[str, str]], web.Response]) -> Handler:
+    """`answer(key, query)` in a thread of its own, with everything that is wrong as 4xx and one sentence."""
+
+    async def handle(request: web.Request) -> web.Response:
+        try:
+            return await asyncio.to_thread(answer, _checked_key(request), _checked_query(request))
+        except _Refused as refusal:
+            return web.json_response({"error": str(refusal)}, status=refusal.status)
+        except RevelioError as problem:
+            return web.json_response({"error": str(problem)}, status=400)
+
+    return handle
+
+
+def _checked_key(request: web.Request) -> str:
+    if request.can_read_body or (request.content_length or 0) > 0:
+        raise _Refused(413, "This address takes no body.")
+    key = request.match_info["key"]
+    if not _KEY.fullmatch(key):
+        raise _Refused(400, "A trace has a key of 32 hexadecimal digits.")
+    return key
+
+
+def _checked_query(request: web.Request) -> dict[str, str]:
+    if len(request.query_string) > _MOST_QUERY:
+        raise _Refused(414, "This address is too long.")
+    query = dict(request.query)
+    if len(query) != len(request.query):
+        raise _Refused(400, "A question names everything once.")
+    return query
+
+
+def _description(key: str, query: dict[str, str]) -> web.Response:
+    _only(query)
+    trace, dictionaries = _shown(key)
+    return web.json_response(
+        served_traces.describe(key, trace, dictionaries, served_traces.EXHIBITS.indexes(key))
+    )
+
+
+def _codes(key: str, query: dict[str, str]) -> web.Response:
+    _only(query, "hook_point", "role", "item")
+    trace, _ = _shown(key)
+    return _bytes(served_traces.codes(trace, _place(trace, query), query["role"], _number(query, "item")))
+
+
+def _concepts(key: str, query: dict[str, str]) -> web.Response:
+    _only(query, "hook_point", "role", "item")
+    trace, dictionaries = _shown(key)
+    place = _place(trace, query)
+    dictionary = _dictionary(dictionaries, place)
+    return _bytes(served_traces.concepts(trace, dictionary, place, query["role"], _number(query, "item")))
+
+
+def _neighbours(key: str, query: dict[str, str]) -> web.Response:
+    _only(query, "hook_point", "feature")
+    trace, dictionaries = _shown(key)
+    place = _place(trace, query)
+    feature = _feature(trace, place, query)
+    found = served_traces.neighbours(_dictionary(dictionaries, place), feature)
+    return web.json_response({"neighbours": found}, headers=_FOREVER)
+
+
+def _examples(key: str, query: dict[str, str]) -> web.Response:
+    _only(query, "hook_point", "feature")
+    trace, _ = _shown(key)
+    place = _place(trace, query)
+    feature = _feature(trace, place, query)
+    index = served_traces.EXHIBITS.indexes(key).get(place)
+    if index is None:
+        raise _Refused(404, f"There is no feature index for {place}.")
+    return _bytes(served_traces.examples(index, feature))
+
+
+def _shown(key: str) -> Any:
+    try:
+        return served_traces.EXHIBITS.find(key)
+    except KeyError:
+        raise _Refused(404, "This run is not on the server any more; run the workflow again.") from None
+
+
+def _dictionary(known: served_traces.Known, place: str) -> Any:
+    """The dictionary of a place, None where none was ever connected."""
+    if place in known and known[place] is None:
+        raise _Refused(410, served_traces.GONE)
+    return known.get(place)
+
+
+def _only(query: dict[str, str], *names: str) -> None:
+    if set(query) != set(names):
+        raise _Refused(
+            400, f"This address takes {', '.join(names) or 'no question'}, nothing else and nothing less."
+        )
+
+
+def _place(trace: Any, query: dict[str, str]) -> str:
+    name = query["hook_point"]
+    if name not in trace.hook_points:
+        raise _Refused(404, "This hook point was not recorded.")
+    if "role" in query and query["role"] not in trace.roles(name):
+        raise _Refused(404, "This role was not recorded.")
+    return name
+
+
+def _feature(trace: Any, place: str, query: dict[str, str]) -> int:
+    feature = _number(query, "feature")
+    if feature >= trace.dictionaries[place].n_features:
+        raise _Refused(404, f"There is no feature {feature} at {place}.")
+    return feature
+
+
+def _number(query: dict[str, str], name: str) -> int:
+    if not _NUMBER.fullmatch(query[name]):
+        raise _Refused(400, f"The {name} must be a whole number from 0.")
+    return int(query[name])
+
+
+def _bytes(data: bytes) -> web.Response:
+    return web.Response(body=data, content_type="application/octet-stream", headers=_FOREVER)

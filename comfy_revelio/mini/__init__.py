@@ -1,1 +1,0 @@
-"""Revelio Mini: its data, its training and its judge."""

@@ -1,0 +1,305 @@
+"""Reading harvested activations, of which far more may be on disk than fits in memory.
+
+Everything goes through plain file reads into a bounded buffer: pages of a memory map would count as
+memory of the process. Every choice is a hash of (seed, epoch, ...), so any batch of a long training
+can be made without the ones before it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import count, groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...errors import RevelioError
+from .manifest import ShardFile, check_shards, read_manifest
+
+_BLOCK_ROWS = 256
+_BLOCKS_PER_WINDOW = 64  # at least, so that a window mixes rows from all over the set
+_ORDER_BYTES = 32  # per row of a window, for shuffling it
+_SPLIT_KEY = 0x5EED
+
+_Planes = dict[str, np.ndarray]
+"""Rows as they are on disk: for each tensor of a shard the bytes, uint8 [n, bytes of one row]."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows: x float32 [b, d], timestep float32 [b], item int64 [b]."""
+
+    x: Tensor
+    timestep: Tensor
+    item: Tensor
+
+
+class ShardSet:
+    """A folder of activations that a `ShardWriter` made, whole or so far; what comes later is not seen.
+
+    Rows are numbered through all shards, in the order of the manifest. The rows of one `add` follow
+    each other, so with a source.grid every height * width rows from 0 on are one map.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        """Checks the manifest and the headers of all shards; no row is read."""
+        manifest = read_manifest(Path(folder))
+        self.source = manifest.source
+        self.n_items = len(manifest.items)
+        self._files = check_shards(Path(folder), manifest)
+        self._ends = np.cumsum([file.rows for file in self._files], dtype=np.int64)
+        self._dtype: torch.dtype = getattr(torch, manifest.dtype)
+        self._widths = {"x": self.d_model * torch.finfo(self._dtype).bits // 8, "timestep": 4, "item": 8}
+
+    @property
+    def d_model(self) -> int:
+        return self.source.d_model
+
+    @property
+    def n_rows(self) -> int:
+        return sum(file.rows for file in self._files)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the shards on disk."""
+        return sum(file.bytes for file in self._files)
+
+    @property
+    def row_bytes(self) -> int:
+        """What one row takes, in a shard and in memory."""
+        return sum(self._widths.values())
+
+    def rows(self, index: Tensor) -> Batch:
+        """The rows of the given numbers [len], in that order."""
+        if index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool:
+            raise RevelioError("Rows are asked for by a list of their numbers, as a tensor of integers.")
+        if not len(index):
+            return Batch(torch.empty(0, self.d_model), torch.empty(0), torch.empty(0, dtype=torch.int64))
+        wanted, places = np.unique(index.cpu().numpy().astype(np.int64), return_inverse=True)
+        if not 0 <= wanted[0] <= wanted[-1] < self.n_rows:
+            raise RevelioError(f"Rows are numbered from 0 to {self.n_rows - 1}.")
+        planes = self._room(len(wanted))
+        self._read(wanted, planes)
+        return self._batch(planes, torch.from_numpy(places))
+
+    def split(self, held_out: float = 0.1) -> tuple[RowView, RowView]:
+        """Rows to train on and rows to measure on, about in this proportion, with no item in both.
+
+        An item's side hangs on its number alone: it stays when more items are harvested. With few items
+        a side can be empty; held_out = 0 puts all rows into the first.
+        """
+        if not 0.0 <= held_out < 1.0:
+            raise RevelioError(f"The share of held-out rows must be from 0 to below 1, not {held_out}.")
+        begins, items = self._runs
+        counts = np.diff(begins, append=self.n_rows)
+        out = (_hash(items, _SPLIT_KEY) >> np.uint64(11)) * 2.0**-53 < held_out
+        return RowView(self, begins[~out], counts[~out]), RowView(self, begins[out], counts[out])
+
+    def rows_of_items(self) -> dict[int, int]:
+        """How many rows each item has."""
+        begins, items = self._runs
+        numbers, place = np.unique(items, return_inverse=True)
+        rows = np.bincount(place, weights=np.diff(begins, append=self.n_rows)).astype(np.int64)
+        return dict(zip(numbers.tolist(), rows.tolist(), strict=True))
+
+    def _room(self, n: int) -> _Planes:
+        """Memory for n rows."""
+        return {name: np.empty((n, width), np.uint8) for name, width in self._widths.items()}
+
+    def _read(self, rows: np.ndarray, planes: _Planes) -> None:
+        """Fill the beginning of the planes with rows of ascending numbers int64 [n], at most their length."""
+        if not len(rows):
+            return
+        files = np.searchsorted(self._ends, rows, side="right")
+        breaks = np.flatnonzero((np.diff(rows) != 1) | (np.diff(files) != 0)) + 1
+        starts = np.concatenate([[0], breaks])
+        stops = np.append(breaks, len(rows))
+        stretches = zip(
+            files[starts].tolist(), rows[starts].tolist(), starts.tolist(), stops.tolist(), strict=True
+        )
+        for number, group in groupby(stretches, key=lambda stretch: stretch[0]):
+            file = self._files[number]
+            first = int(self._ends[number]) - file.rows
+            _read_file(file, [(row - first, start, stop) for _, row, start, stop in group], planes)
+
+    def _batch(self, planes: _Planes, picks: Tensor | slice) -> Batch:
+        """Some of the rows in the planes, as tensors."""
+        x = torch.from_numpy(planes["x"]).view(self._dtype)[picks].float()
+        timestep = torch.from_numpy(planes["timestep"]).view(torch.float32)[picks, 0]
+        return Batch(x, timestep, torch.from_numpy(planes["item"]).view(torch.int64)[picks, 0])
+
+    @cached_property
+    def _runs(self) -> tuple[np.ndarray, np.ndarray]:
+        """The first row int64 [r] of every run of rows of one item, and that item int64 [r]."""
+        begins, items = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        first = 0
+        for file in self._files:
+            raw = np.empty((file.rows, 8), np.uint8)
+            _read_file(file, [(0, 0, file.rows)], {"item": raw})
+            item = raw.view(np.int64)[:, 0]
+            at = np.concatenate([[0], np.flatnonzero(item[1:] != item[:-1]) + 1])
+            listed = np.concatenate([np.arange(start, last + 1) for start, last in file.items.ranges])
+            if not np.array_equal(np.unique(item[at]), listed):
+                raise RevelioError(
+                    f"{file.path} holds other items than the manifest lists; bring the right file back."
+                )
+            begins.append(at + first)
+            items.append(item[at])
+            first += file.rows
+        return np.concatenate(begins), np.concatenate(items)
+
+
+class RowView:
+    """Some rows of a `ShardSet`: runs that begin at `begins` int64 [r], ascending, of `counts` rows."""
+
+    def __init__(self, shards: ShardSet, begins: np.ndarray, counts: np.ndarray) -> None:
+        self.shards = shards
+        self._ends = np.cumsum(counts)
+        self._shifts = begins - (self._ends - counts)
+        self.n_rows = int(counts.sum())
+
+    def batches(
+        self,
+        batch: int,
+        *,
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        buffer_bytes: int = 512 * 2**20,
+    ) -> Iterator[Batch]:
+        """Shuffled batches without end, from number `start` on; every epoch shows each row once.
+
+        Batch i is the same whenever and by whomever it is made, as long as batch, seed and buffer_bytes
+        are. With a world of several processes, rank r of them gets its share of every batch; the shares
+        together are the batch of a world of 1. The last rows of an epoch that fill no batch are dropped.
+        buffer_bytes: memory for rows. A set that fits is read once and shuffled as a whole; of a larger
+        one, small blocks from all over are shuffled together, a buffer at a time.
+        """
+        if not 0 <= rank < world <= batch:
+            raise RevelioError(f"Rank {rank} of {world} has no share of a batch of {batch} rows.")
+        if start < 0:
+            raise RevelioError(f"Batches are numbered from 0, so none is number {start}.")
+        if self.n_rows < batch:
+            raise RevelioError(
+                f"There are {self.n_rows} rows, which fill no batch of {batch}; harvest more or lower it."
+            )
+        share = slice(batch * rank // world, batch * (rank + 1) // world)
+        return self._stream(_Shuffle(self, seed, buffer_bytes), batch, share, start)
+
+    def all(self, limit: int | None = None, seed: int = 0) -> Batch:
+        """All rows in order, or a random `limit` of them, the same ones every time."""
+        n = self.n_rows if limit is None else min(limit, self.n_rows)
+        if n < 1:
+            raise RevelioError("There are no activations to measure on; harvest more items.")
+        edges = np.arange(n + 1) * self.n_rows // n  # one row from each of n equal stretches
+        rows = edges[:-1] + (_hash(np.arange(n), seed) >> np.uint64(1)).astype(np.int64) % np.diff(edges)
+        planes = self.shards._room(n)
+        self._read(rows, planes)
+        return self.shards._batch(planes, slice(None))
+
+    def _read(self, rows: np.ndarray, planes: _Planes) -> None:
+        """Fill the planes with rows of this view: ascending numbers int64 [n] from 0 to n_rows - 1."""
+        self.shards._read(rows + self._shifts[np.searchsorted(self._ends, rows, side="right")], planes)
+
+    @staticmethod
+    def _stream(shuffle: _Shuffle, batch: int, share: slice, start: int) -> Iterator[Batch]:
+        per_epoch = shuffle.n_rows // batch
+        for number in count(start):
+            epoch, place = divmod(number, per_epoch)
+            yield shuffle.take(epoch, place * batch + share.start, place * batch + share.stop)
+
+
+class _Shuffle:
+    """The rows of a view in the shuffled order of any epoch, of which one window is in memory.
+
+    Blocks of neighbouring rows are permuted over the whole view and cut into windows, as many as memory
+    asks for and all of about one size; the rows of a window are permuted again.
+    """
+
+    def __init__(self, view: RowView, seed: int, buffer_bytes: int) -> None:
+        self.n_rows = view.n_rows
+        self._view, self._seed = view, seed
+        fit = max(1, buffer_bytes // (view.shards.row_bytes + _ORDER_BYTES))
+        self._block = max(1, min(_BLOCK_ROWS, fit // _BLOCKS_PER_WINDOW))
+        self._blocks = -(-self.n_rows // self._block)
+        windows = 1 if fit >= self.n_rows else -(-self._blocks // (fit // self._block))
+        self._cuts = np.arange(windows + 1) * self._blocks // windows
+        self._planes = view.shards._room(min(self.n_rows, int(np.diff(self._cuts).max()) * self._block))
+        self._held = np.empty(0, np.int64)  # the blocks in the planes
+        self._epoch = self._window = -1
+
+    def take(self, epoch: int, first: int, last: int) -> Batch:
+        """Rows first to last - 1 of an epoch."""
+        if epoch != self._epoch:
+            self._begin(epoch)
+        parts = []
+        while first < last:
+            window = int(np.searchsorted(self._ends, first, side="right")) - 1
+            self._load(window)
+            begin, end = int(self._ends[window]), int(self._ends[window + 1])
+            picks = torch.from_numpy(self._order[first - begin : last - begin])
+            parts.append(self._view.shards._batch(self._planes, picks))
+            first = end
+        if len(parts) == 1:
+            return parts[0]
+        return Batch(
+            *(torch.cat([getattr(part, name) for part in parts]) for name in ("x", "timestep", "item"))
+        )
+
+    def _begin(self, epoch: int) -> None:
+        self._epoch, self._window = epoch, -1
+        self._permuted = _permutation(self._blocks, self._seed, epoch)
+        sizes = np.minimum(self.n_rows - self._permuted * self._block, self._block)  # the last block is cut
+        self._ends = np.concatenate([[0], np.cumsum(sizes)])[self._cuts]
+
+    def _load(self, window: int) -> None:
+        if window == self._window:
+            return
+        self._window = window
+        blocks = np.sort(self._permuted[self._cuts[window] : self._cuts[window + 1]])
+        rows = (blocks[:, None] * self._block + np.arange(self._block)).ravel()
+        rows = rows[rows < self.n_rows]
+        if not np.array_equal(blocks, self._held):
+            self._view._read(rows, self._planes)
+            self._held = blocks
+        self._order = _permutation(len(rows), self._seed, self._epoch, window)
+
+
+def _read_file(file: ShardFile, stretches: list[tuple[int, int, int]], planes: _Planes) -> None:
+    """Read stretches (first row in the file, first and end in the planes) of one shard."""
+    try:
+        with file.path.open("rb") as handle:
+            for name, plane in planes.items():
+                for row, start, stop in stretches:
+                    part = plane[start:stop]
+                    handle.seek(file.starts[name] + row * plane.shape[1])
+                    if handle.readinto(part.data) != part.nbytes:
+                        raise RevelioError(f"{file.path} has become shorter; bring the right file back.")
+    except OSError as error:
+        raise RevelioError(f"{file.path} cannot be read ({error.strerror}); check the file.") from None
+
+
+def _permutation(n: int, *keys: int) -> np.ndarray:
+    """The numbers below n in an order that hangs on the keys alone, on any machine: int64 [n]."""
+    return np.argsort(_hash(np.arange(n), *keys), kind="stable")
+
+
+def _hash(numbers: np.ndarray, *keys: int) -> np.ndarray:
+    """SplitMix64 of numbers int64 [n] under some keys: uint64 [n]."""
+    key = 0
+    for part in keys:
+        key = int(_mixed(np.array([part & (2**64 - 1)], np.uint64), key)[0])
+    return _mixed(numbers.astype(np.uint64), key)
+
+
+def _mixed(numbers: np.ndarray, key: int) -> np.ndarray:
+    z = (numbers + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

@@ -1,0 +1,253 @@
+"""Writing harvested activations to disk, so that a kill at any moment costs little and spoils nothing.
+
+Rows are kept in memory until their item is whole; whole items go to disk together, as a shard that
+appears under its name in one piece, and after that into the manifest. What the manifest lists is
+therefore always complete, and the rest is done again by the next run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import operator
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from ...errors import RevelioError
+from ...files import tensor_file
+from .manifest import (
+    ITEM_END,
+    LEFTOVER_NAME,
+    MANIFEST,
+    ROW_TYPES,
+    SHARD_NAME,
+    Items,
+    Manifest,
+    Shard,
+    Source,
+    check_shards,
+    next_name,
+    read_manifest,
+    write_manifest,
+)
+
+_HEADER_BYTES = 1024  # more than the header of any shard
+
+
+class BudgetReached(RevelioError):
+    """The shards may grow no further; what is on disk is whole and usable."""
+
+
+@dataclass
+class _Item:
+    """The rows of one item so far: x parts [n, d] in the type of the shards, and a timestep for each part."""
+
+    number: int
+    parts: list[Tensor] = field(default_factory=list)
+    timesteps: list[float] = field(default_factory=list)
+    rows: int = 0
+
+
+class ShardWriter:
+    """Collects the activations of items, in any order and interleaved, into shards of whole items.
+
+    Opening a folder that has some goes on with it, if it is of the same source and dtype. Items that
+    are complete there may be added again, which does nothing; `done_items` tells a harvest which ones
+    it can skip. One process at a time may write to a folder.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        source: Source,
+        *,
+        dtype: torch.dtype = torch.float16,
+        shard_bytes: int = 256 * 2**20,
+        shard_items: int = 64,
+        budget_bytes: int | None = None,
+    ) -> None:
+        """budget_bytes: of all shards; the rest bounds one shard, and so what a kill costs.
+
+        shard_bytes: its size, unless a single item is larger; shard_items: how many items it has at most.
+        """
+        name = str(dtype).removeprefix("torch.")
+        if name not in ROW_TYPES:
+            raise RevelioError(f"Activations are stored as one of {', '.join(ROW_TYPES)}, not as {name}.")
+        self._folder, self._dtype = Path(folder), dtype
+        self._shard_bytes, self._shard_items, self._budget = shard_bytes, shard_items, budget_bytes
+        self._row_bytes = source.d_model * torch.finfo(dtype).bits // 8 + 4 + 8
+        self._manifest, self._disk_bytes = _open_folder(self._folder, Manifest(source, name))
+        self._listed = self._manifest  # the manifest as it is on disk
+        self._before = self.done_items
+        self._open: dict[int, _Item] = {}
+        self._ready: list[_Item] = []
+        self._ready_rows = 0
+        self._finished: set[int] = set()
+        self._full = False
+
+    @property
+    def done_items(self) -> Items:
+        """The items that are complete on disk."""
+        return self._manifest.items
+
+    def add(self, item: int, timestep: float, rows: Tensor) -> None:
+        """Take rows [n, d_model] of an item at a timestep; with a grid, n is its height times its width."""
+        item = operator.index(item)
+        if item in self._before:
+            return
+        if not 0 <= item < ITEM_END or item in self._finished:
+            raise RevelioError(f"Item {item} was finished before, or is no number that an item can have.")
+        self._check(item, timestep, rows)
+        kept = rows.detach().to("cpu", self._dtype, copy=True)
+        self._check_values(item, timestep, rows, kept)
+        entry = self._open.setdefault(item, _Item(item))
+        entry.parts.append(kept)
+        entry.timesteps.append(float(timestep))
+        entry.rows += len(kept)
+        self._check_budget(entry)
+
+    def finish_item(self, item: int) -> None:
+        """Say that all rows of the item were added."""
+        item = operator.index(item)
+        if item in self._before:
+            return
+        entry = self._open.get(item)
+        if entry is None:
+            raise RevelioError(f"Item {item} cannot be finished: it has no rows, or was finished before.")
+        self._check_budget(entry)
+        if (self._ready_rows + entry.rows) * self._row_bytes > self._shard_bytes:
+            self._flush()
+        self._finished.add(item)
+        self._ready.append(self._open.pop(item))
+        self._ready_rows += entry.rows
+        if self._ready_rows * self._row_bytes >= self._shard_bytes or len(self._ready) >= self._shard_items:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is left; an item that was begun but not finished is an error, and is not written."""
+        self._flush()
+        if self._open:
+            raise RevelioError(f"Item {min(self._open)} was begun but not finished; harvest it again.")
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+            return
+        with contextlib.suppress(RevelioError):  # the first error is the one to tell
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write the whole items as one shard, then list it."""
+        if self._ready:
+            items = sorted(self._ready, key=lambda item: item.number)
+            name = next_name(self._manifest)
+            shard = Shard(name, sum(item.rows for item in items), Items.of(item.number for item in items))
+            tensor_file.write(self._folder / name, _tensors(items), {})
+            # In this order an interrupt between two lines can lose items, which are harvested again,
+            # but cannot write them twice.
+            self._ready, self._ready_rows = [], 0
+            self._manifest = replace(self._manifest, shards=(*self._manifest.shards, shard))
+            self._disk_bytes += (self._folder / name).stat().st_size
+        if self._listed is not self._manifest:
+            write_manifest(self._folder, self._manifest)
+            self._listed = self._manifest
+
+    def _check(self, item: int, timestep: float, rows: Tensor) -> None:
+        source = self._manifest.source
+        if rows.ndim != 2 or rows.shape[1] != source.d_model or not len(rows) or not rows.is_floating_point():
+            raise RevelioError(
+                f"Item {item} must come as rows [n, {source.d_model}] of floating-point numbers, "
+                f"not {list(rows.shape)} of {rows.dtype}."
+            )
+        if source.grid is not None and len(rows) != math.prod(source.grid):
+            raise RevelioError(
+                f"Item {item} has {len(rows)} tokens, but items of this source have a grid of {source.grid}."
+            )
+        if not abs(timestep) < 1e30:
+            raise RevelioError(f"Item {item} has the timestep {timestep}, which no model has.")
+
+    def _check_values(self, item: int, timestep: float, rows: Tensor, kept: Tensor) -> None:
+        if bool(kept.isfinite().all()):
+            return
+        where = f"Item {item} at timestep {timestep:g}"
+        if not bool(rows.isfinite().all()):
+            raise RevelioError(
+                f"{where} has activations that are not finite; run the model in more precision."
+            )
+        name = self._manifest.dtype
+        better = "bfloat16 or float32" if name == "float16" else "float32"
+        raise RevelioError(
+            f"{where} has activations up to {float(rows.abs().max()):g}, but {name} ends at "
+            f"{torch.finfo(self._dtype).max:g}; store them as {better}."
+        )
+
+    def _check_budget(self, entry: _Item) -> None:
+        """Stop for good when this item and the whole ones before it no longer fit, even in two shards."""
+        if self._budget is None:
+            return
+        rows = self._ready_rows + entry.rows
+        need = self._disk_bytes + rows * self._row_bytes + 2 * _HEADER_BYTES
+        if self._full or need > self._budget:
+            self._full = True
+            self._open.clear()
+            self._flush()
+            raise BudgetReached(
+                f"{self._folder} has reached its budget of {self._budget} bytes "
+                f"with {len(self.done_items)} items; raise the budget or go on with these."
+            )
+
+
+def _open_folder(folder: Path, wanted: Manifest) -> tuple[Manifest, int]:
+    """The manifest to go on with and the bytes of its shards; removes what a kill left behind."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise RevelioError(f"{folder} cannot be used ({error.strerror}); choose another folder.") from None
+    manifest = wanted
+    if MANIFEST in names:
+        manifest = read_manifest(folder)
+        difference = manifest.source.difference(wanted.source)
+        if difference is None and manifest.dtype != wanted.dtype:
+            difference = f"its dtype is {manifest.dtype}, not {wanted.dtype}"
+        if difference is not None:
+            raise RevelioError(f"{folder} holds other activations: {difference}; choose another folder.")
+    elif any(SHARD_NAME.fullmatch(name) for name in names):
+        raise RevelioError(f"{folder} holds shards without their {MANIFEST}; choose another folder.")
+    size = sum(file.bytes for file in check_shards(folder, manifest))
+    _remove_leftovers(folder, names, {shard.name for shard in manifest.shards})
+    if MANIFEST not in names:
+        write_manifest(folder, manifest)
+    return manifest, size
+
+
+def _remove_leftovers(folder: Path, names: list[str], listed: set[str]) -> None:
+    for name in names:
+        if (SHARD_NAME.fullmatch(name) and name not in listed) or LEFTOVER_NAME.fullmatch(name):
+            try:
+                (folder / name).unlink()
+            except OSError as error:
+                raise RevelioError(f"{folder / name} cannot be removed ({error.strerror}).") from None
+
+
+def _tensors(items: list[_Item]) -> dict[str, Tensor]:
+    timesteps = [
+        torch.full((len(part),), timestep, dtype=torch.float32)
+        for item in items
+        for part, timestep in zip(item.parts, item.timesteps, strict=True)
+    ]
+    return {
+        "x": torch.cat([part for item in items for part in item.parts]),
+        "timestep": torch.cat(timesteps),
+        "item": torch.cat([torch.full((item.rows,), item.number, dtype=torch.int64) for item in items]),
+    }

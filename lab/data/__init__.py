@@ -1,0 +1,1 @@
+"""Avatars with exact labels, and captions for them."""

@@ -1,0 +1,57 @@
+"""Rendered avatars read back from their shards into memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file
+
+from comfy_revelio.errors import RevelioError
+from comfy_revelio.files.tensor_file import read_header
+
+
+class Avatars(NamedTuple):
+    images: torch.Tensor
+    """uint8 [N, 3, H, W]"""
+    labels: torch.Tensor
+    """int64 [N, attributes], -1 where an attribute is not visible"""
+
+
+def load_avatars(folder: Path, namespace: str, *, limit: int | None = None) -> Avatars:
+    """All shards of `python -m lab data --out folder`, in order, at most `limit` images.
+
+    namespace: whose avatars they must be, so that model and judge can never share any. Those of the model
+    must be of the split "train". Raises RevelioError for others.
+    """
+    shards = sorted(Path(folder).glob("*.safetensors"))
+    if not shards:
+        raise RevelioError(
+            f"No avatars in {folder}: make some with `python -m lab data --out {folder} --count 50000`."
+        )
+    images, labels, count = [], [], 0
+    for shard in shards:
+        about = read_header(shard).metadata
+        if about.get("namespace") != namespace or (namespace == "model" and about.get("split") != "train"):
+            raise RevelioError(
+                f"{shard} holds avatars of namespace {about.get('namespace')}, split {about.get('split')}, "
+                f"but those of namespace {namespace} are needed: make them in a folder of their own."
+            )
+        data = load_file(str(shard))
+        images.append(data["images"])
+        labels.append(data["labels"])
+        count += len(data["images"])
+        if limit is not None and count >= limit:
+            break
+    pixels = np.concatenate(images)[:limit]
+    return Avatars(
+        images=torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
+        labels=torch.from_numpy(np.concatenate(labels)[:limit].astype(np.int64)),
+    )
+
+
+def as_floats(images: torch.Tensor) -> torch.Tensor:
+    """uint8 [N, 3, H, W] -> float32 in -1..1, what the autoencoder reads."""
+    return images.float().div_(127.5).sub_(1.0)

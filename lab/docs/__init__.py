@@ -1,0 +1,1 @@
+"""Tables and images of the docs, made from what was measured."""

@@ -1,0 +1,114 @@
+"""Put measured figures into README and model cards: `python -m lab.docs.tables output/evaluation.json`.
+
+The file is what `python -m comfy_revelio evaluate mini --json FILE` writes. Each document has blocks between
+`<!-- figures: NAME -->` and `<!-- /figures -->`; the text between is replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from devtools.places import ROOT
+
+DOCUMENTS = (
+    ROOT / "README.md",
+    ROOT / "sae_weights" / "README.md",
+    ROOT / "sae_weights" / "revelio_mini" / "README.md",
+)
+
+
+def fill(text: str, blocks: dict[str, str]) -> str:
+    """`text` with the inside of every figures block replaced by the block of its name."""
+
+    def replace(match: re.Match[str]) -> str:
+        return f"<!-- figures: {match[1]} -->\n{blocks[match[1]]}\n<!-- /figures -->"
+
+    return re.sub(r"<!-- figures: (\w+) -->\n.*?\n<!-- /figures -->", replace, text, flags=re.DOTALL)
+
+
+def blocks_of(report: dict[str, Any]) -> dict[str, str]:
+    """The three blocks: mini (prompt accuracy), saes, steering."""
+    return {"mini": _mini(report), "saes": _saes(report), "steering": _steering(report["steering"])}
+
+
+def _mini(report: dict[str, Any]) -> str:
+    mini, judge = report["mini_model"], report["judge"]
+    rows = [
+        [name, f"{share:.1%}", f"{mini['chance'][name]:.1%}", f"{judge['by_attribute'][name]:.1%}"]
+        for name, share in mini["by_attribute"].items()
+    ]
+    rows.append(["**mean**", f"**{mini['prompt_accuracy']:.1%}**", "", f"{judge['accuracy']:.1%}"])
+    head = ["attribute", "prompted value found", "best constant answer", "judge on renders"]
+    return (
+        f"{mini['n_prompts']} held-out prompts whose combinations training never saw, {mini['steps']} steps "
+        f"({mini['sampler']}), CFG {mini['cfg']:g}; the judge's own accuracy is on {judge['n_renders']} "
+        "renders.\n\n" + table(head, rows)
+    )
+
+
+def _saes(report: dict[str, Any]) -> str:
+    rows = [
+        [
+            f"`{sae['name']}`",
+            f"`{sae['hook_point']}`",
+            str(sae["n_features"]),
+            str(sae["k"]),
+            f"{sae['explained_variance']:.3f}",
+            f"{sae['l0']:.1f}",
+            f"{sae['dead_share']:.1%}",
+        ]
+        for sae in report["saes"]
+    ]
+    return table(["file", "hook point", "features", "k", "explained variance", "L0", "dead"], rows)
+
+
+def _steering(steering: dict[str, Any]) -> str:
+    best, points = steering["best_hook_point"], dict(steering["hook_points"])
+    tried = points.pop("n_per_concept")
+    methods = {name: row["summary"] for name, row in steering.items() if name.startswith("steer_")}
+    names = {
+        "steer_features": f"Steer Features at `{best}`",
+        "steer_concept_contrast": "Steer Concept, contrast",
+        "steer_concept_paper": "Steer Concept, paper",
+    }
+    head = ["removed (relative)", "cost (points)", "added (points)", "cost (points)"]
+    rows = [[names[name], *_effect(summary)] for name, summary in methods.items()]
+    others = [[f"`{point}`", *_effect(summary)] for point, summary in points.items()]
+    return (
+        f"{steering['n_per_concept']} prompts per concept and direction. Cost: by how many points the mean "
+        f"accuracy of all other attributes fell.\n\n{table(['method', *head], rows)}\n\n"
+        f"Where features steer, on {tried} other prompts each, which chose the hook point above:\n\n"
+        + table(["hook point", *head], others)
+    )
+
+
+def _effect(summary: dict[str, float]) -> list[str]:
+    return [
+        f"{summary['removal_relative']:.0%}",
+        f"{summary['removal_cost'] * 100:.1f}",
+        f"{summary['addition_points'] * 100:.0f}",
+        f"{summary['addition_cost'] * 100:.1f}",
+    ]
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def main() -> int:
+    if len(sys.argv) != 2:
+        print("Name the evaluation's file: python -m lab.docs.tables output/evaluation.json", file=sys.stderr)
+        return 2
+    blocks = blocks_of(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    for document in DOCUMENTS:
+        document.write_text(fill(document.read_text(encoding="utf-8"), blocks), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

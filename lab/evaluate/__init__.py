@@ -1,0 +1,1 @@
+"""How well the bundled models follow prompts and steering, counted by a judge."""

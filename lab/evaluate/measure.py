@@ -1,0 +1,365 @@
+"""Measure Revelio Mini and its steering: pictures by ComfyUI, verdicts by the judge."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from comfy_revelio.dictionary import load_dictionary
+from comfy_revelio.errors import RevelioError
+from comfy_revelio.host import sae_files
+from comfy_revelio.host.mini import config
+from comfy_revelio.host.mini.checkpoint import load_weights
+from comfy_revelio.host.mini.model import load_mini
+from comfy_revelio.host.record.generation import pictures
+from comfy_revelio.host.sae_files import SAEHandle
+from comfy_revelio.host.steering import steer
+from comfy_revelio.host.text.concept import ConceptPrompts, steer_concept
+from comfy_revelio.steering import Intervention, parse_selection
+
+from ..train.precision import quick_dtype
+from .judge import JUDGE_FILE, Judge, load_judge
+from .notes import Notes
+from .prompts import (
+    CONCEPTS,
+    Concept,
+    Prompt,
+    accuracies,
+    chance,
+    held_out_prompts,
+    mean,
+    others,
+    prompts_naming,
+    prompts_without,
+    rate,
+)
+
+SAMPLING: dict[str, Any] = {"steps": 20, "cfg": 3.0, "sampler": "euler", "scheduler": "normal"}
+
+REMOVAL, ADDITION = "removal", "addition"
+ALLOWED_COST = {REMOVAL: 0.02, ADDITION: 0.05}
+
+Strengths = dict[str, tuple[float, ...]]
+"""By direction: the strengths tried, and first the one used when nothing is tried."""
+
+CONTRAST_STRENGTHS: Strengths = {REMOVAL: (-1.25, -1.0, -1.5), ADDITION: (0.7, 0.5, 1.0)}
+PAPER_STRENGTHS: Strengths = {REMOVAL: (-0.5, -0.25, -1.0), ADDITION: (1.0, 0.5, 0.25)}
+FEATURE_STRENGTHS: Strengths = {REMOVAL: (-2.5, -2.0, -3.0), ADDITION: (2.0, 1.5, 1.0)}
+
+TUNING_PROMPTS = 8
+_TUNING_START = 5_000_000
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One way to make a picture: a model, a CLIP for the prompt and one for the negative prompt."""
+
+    model: Any
+    clip: Any
+    negative_clip: Any
+
+
+@dataclass(frozen=True)
+class Studio:
+    """The bundled model, its judge, the branch that steers nothing, and what has been measured so far."""
+
+    plain: Branch
+    vae: Any
+    judge: Judge
+    notes: Notes = field(default_factory=Notes)
+
+    def look(self, branch: Branch, prompts: Sequence[Prompt]) -> torch.Tensor:
+        """The judge's values int64 [n, attributes] of the pictures that `branch` makes of the prompts."""
+        images = pictures(
+            branch.model,
+            branch.clip,
+            self.vae,
+            [prompt.text for prompt in prompts],
+            [prompt.seed for prompt in prompts],
+            negative_clip=branch.negative_clip,
+            **SAMPLING,
+        )
+        return self.judge.label(images)
+
+
+Steer = Callable[[Concept, float], Branch]
+"""A method: the branch that steers a concept at a strength."""
+
+
+def open_studio(notes: Path | None = None) -> Studio:
+    """The bundled model in the precision that is quick here, which changes no verdict that was looked at.
+
+    notes: file for what has been measured, to go on from after a stop.
+    """
+    model, clip, vae = load_mini(dtype=quick_dtype())
+    return Studio(Branch(model, clip, clip), vae, load_judge(), Notes(notes))
+
+
+def bundled_saes() -> list[SAEHandle]:
+    """The SAEs that come with the pack, in the order of their file names."""
+    files = sorted(config.WEIGHTS_DIR.parent.glob("*.safetensors"))
+    return [sae_files.handle(load_dictionary(file), file.stem) for file in files]
+
+
+def evaluate(
+    n_prompts: int = 512,
+    n_steering: int = 128,
+    *,
+    tune: bool = True,
+    notes: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """All figures of the bundle as one JSON-able dict: mini_model, judge, saes, steering.
+
+    n_steering: prompts per concept and direction; 0 leaves steering out. tune: choose each method's strength
+    on prompts of their own first, else the usual one is taken. notes: file to go on from after a stop.
+    """
+    studio = open_studio(notes)
+    saes = bundled_saes()
+    report: dict[str, Any] = {
+        "mini_model": studio.notes.once(
+            f"{n_prompts} prompts", lambda: measure_prompts(studio, n_prompts, say)
+        ),
+        "judge": judge_figures(),
+        "saes": [sae_figures(sae) for sae in saes],
+    }
+    if n_steering:
+        report["steering"] = measure_steering(studio, saes, n_steering, tune=tune, say=say)
+    return report
+
+
+def evaluate_in(minutes: float, *, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """`evaluate` on a sample that takes about `minutes` here, at usual strengths; it says its own size."""
+    studio = open_studio()
+    trial = held_out_prompts(9)
+    studio.look(studio.plain, trial[:1])  # the first picture loads and warms up
+    start = time.monotonic()
+    studio.look(studio.plain, trial[1:])
+    seconds = (time.monotonic() - start) / 8
+    affordable = minutes * 60 / seconds
+    n_prompts = max(16, min(512, int(affordable * 0.35)))
+    points = sum(not sae.dictionary.hook_point.startswith("layers.") for sae in bundled_saes())
+    branches = 4 + (points + 1) / 2
+    n_steering = max(4, min(128, int(affordable * 0.6 / (2 * len(CONCEPTS) * branches))))
+    say(
+        f"{seconds:.2f} s a picture: {n_prompts} prompts, "
+        f"and {n_steering} per concept and direction of steering"
+    )
+    return evaluate(n_prompts, n_steering, tune=False, say=say)
+
+
+def measure_prompts(studio: Studio, count: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """How often the judge finds what held-out prompts ask for."""
+    prompts = held_out_prompts(count)
+    found = studio.look(studio.plain, prompts)
+    by_attribute = accuracies(found, prompts)
+    figures = {
+        "prompt_accuracy": mean(list(by_attribute.values())),
+        "worst": min(by_attribute, key=by_attribute.__getitem__),
+        "by_attribute": by_attribute,
+        "chance": chance(prompts),
+        "n_prompts": count,
+        **SAMPLING,
+    }
+    say(
+        f"prompt accuracy {figures['prompt_accuracy']:.3f} on {count} held-out prompts, "
+        f"worst: {figures['worst']}"
+    )
+    return figures
+
+
+def judge_figures() -> dict[str, Any]:
+    """The judge's accuracy on held-out renders, measured when it was trained."""
+    settings = json.loads(load_weights(JUDGE_FILE)[1]["config"])
+    by_attribute = dict(settings["accuracy"])
+    return {
+        "accuracy": by_attribute.pop("mean"),
+        "by_attribute": by_attribute,
+        "n_renders": settings["n_held_out"],
+    }
+
+
+def sae_figures(sae: SAEHandle) -> dict[str, Any]:
+    d = sae.dictionary
+    return {"name": sae.name, "hook_point": d.hook_point, "n_features": d.n_features, "k": d.k, **d.figures}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A concept to take out of some prompts, or to put in, and the verdict on their unsteered pictures."""
+
+    concept: Concept
+    direction: str
+    prompts: Sequence[Prompt]
+    before: dict[str, float]
+
+
+Rows = dict[str, dict[str, dict[str, float]]]
+"""By direction and concept: the strength, and the verdicts before and after."""
+
+
+def measure_steering(
+    studio: Studio, saes: Sequence[SAEHandle], count: int, *, tune: bool, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Removal and addition of each concept by each method, against the same prompts and seeds unsteered.
+
+    Strengths, when they are tuned, and the hook point of Steer Features are chosen on prompts of their own.
+    """
+    text = [sae for sae in saes if sae.dictionary.hook_point.startswith("layers.")]
+    image = [sae for sae in saes if sae not in text]
+    if not text or not image:
+        raise RevelioError("Bundled SAEs of the text encoder and of the UNet are needed to measure steering.")
+    trial = cases(studio, TUNING_PROMPTS if tune else max(2, count // 2), first=_TUNING_START, say=say)
+    full = cases(studio, count, say=say)
+
+    def tried(name: str, method: Steer, strengths: Strengths, used: slice) -> Rows:
+        choices = {(c.direction, c.concept.name): strengths[c.direction][used] for c in trial}
+        return run_cases(studio, f"trial of {name}", method, trial, choices, say)
+
+    points = {sae.dictionary.hook_point: _by_features(studio, sae) for sae in image}
+    effects = {p: summary(tried(p, method, FEATURE_STRENGTHS, slice(1))) for p, method in points.items()}
+    best = max(effects, key=lambda point: _merit(effects[point]))
+    methods = {
+        "steer_concept_contrast": (_by_text(studio, text[0], "contrast"), CONTRAST_STRENGTHS),
+        "steer_concept_paper": (_by_text(studio, text[0], "paper"), PAPER_STRENGTHS),
+        "steer_features": (points[best], FEATURE_STRENGTHS),
+    }
+    result: dict[str, Any] = {"n_per_concept": count, "best_hook_point": best}
+    result["hook_points"] = {"n_per_concept": len(trial[0].prompts), **effects}
+    for name, (method, strengths) in methods.items():
+        rows = tried(name, method, strengths, slice(None)) if tune else _usual(strengths)
+        chosen = {
+            (c.direction, c.concept.name): (rows[c.direction][c.concept.name]["strength"],) for c in full
+        }
+        measured = run_cases(studio, name, method, full, chosen, say)
+        result[name] = {**measured, "summary": summary(measured)}
+    return result
+
+
+def cases(studio: Studio, count: int, *, first: int = 0, say: Callable[[str], None] = print) -> list[Case]:
+    """Every concept in both directions, with `count` prompts each."""
+    found = []
+    for concept in CONCEPTS:
+        for direction, collect in ((REMOVAL, prompts_naming), (ADDITION, prompts_without)):
+            prompts = collect(concept, count, first=first)
+            before = studio.notes.once(
+                f"unsteered, {direction} of {concept.name}, {count} from {first}",
+                partial(_unsteered, studio, prompts, concept, direction),
+            )
+            found.append(Case(concept, direction, prompts, before))
+            say(f"unsteered, for {direction} of {concept.name}: rate {before['rate']:.2f}")
+    return found
+
+
+def run_cases(
+    studio: Studio,
+    name: str,
+    method: Steer,
+    todo: Sequence[Case],
+    strengths: Mapping[tuple[str, str], Sequence[float]],
+    say: Callable[[str], None],
+) -> Rows:
+    """Each case at each of its strengths, by (direction, concept); the best one is kept."""
+    rows: Rows = {REMOVAL: {}, ADDITION: {}}
+    for case in todo:
+        before = case.before
+        outcomes = {
+            s: studio.notes.once(
+                f"{name}, {case.direction} of {case.concept.name} at {s:+g}, {len(case.prompts)}",
+                partial(_after, studio, method, case, s),
+            )
+            for s in strengths[case.direction, case.concept.name]
+        }
+        strength = max(outcomes, key=lambda s: _gain(case, outcomes[s]))
+        after = outcomes[strength]
+        row = {"strength": strength, **{f"{k}_before": v for k, v in before.items()}}
+        rows[case.direction][case.concept.name] = row | {f"{k}_after": v for k, v in after.items()}
+        say(
+            f"{name}, {case.direction} of {case.concept.name} at {strength:+g}: rate {before['rate']:.2f} -> "
+            f"{after['rate']:.2f}, others {before['others']:.3f} -> {after['others']:.3f}"
+        )
+    return rows
+
+
+def _usual(strengths: Strengths) -> Rows:
+    """The usual strength of every concept, as if a trial had chosen it."""
+    return {way: {c.name: {"strength": tried[0]} for c in CONCEPTS} for way, tried in strengths.items()}
+
+
+def _by_text(studio: Studio, sae: SAEHandle, method: str) -> Steer:
+    def branch(concept: Concept, strength: float) -> Branch:
+        positive, negative, _ = steer_concept(
+            studio.plain.clip, sae, ConceptPrompts(concept.name), strength, method
+        )
+        return Branch(studio.plain.model, positive, negative)
+
+    return branch
+
+
+def _by_features(studio: Studio, sae: SAEHandle) -> Steer:
+    def branch(concept: Concept, strength: float) -> Branch:
+        selection = parse_selection(concept.name, sae.dictionary, sae.dictionary.concepts)
+        model = steer(studio.plain.model, Intervention(sae.dictionary, selection, strength), sae)
+        return Branch(model, studio.plain.clip, studio.plain.negative_clip)
+
+    return branch
+
+
+def _verdict(
+    found: torch.Tensor, prompts: Sequence[Prompt], concept: Concept, direction: str
+) -> dict[str, float]:
+    return {
+        "rate": rate(found, concept, also=direction == REMOVAL),
+        "others": others(found, prompts, concept),
+    }
+
+
+def _unsteered(
+    studio: Studio, prompts: Sequence[Prompt], concept: Concept, direction: str
+) -> dict[str, float]:
+    return _verdict(studio.look(studio.plain, prompts), prompts, concept, direction)
+
+
+def _after(studio: Studio, method: Steer, case: Case, strength: float) -> dict[str, float]:
+    """The verdict on the steered pictures; a method that knows no feature for the concept changes nothing."""
+    try:
+        branch = method(case.concept, strength)
+    except RevelioError:
+        return case.before
+    return _verdict(studio.look(branch, case.prompts), case.prompts, case.concept, case.direction)
+
+
+def _gain(case: Case, after: dict[str, float]) -> float:
+    """How far the rate moved the right way, where cost beyond what is allowed counts three times."""
+    moved = after["rate"] - case.before["rate"]
+    cost = case.before["others"] - after["others"]
+    wanted = -moved if case.direction == REMOVAL else moved
+    return wanted - 3 * max(0.0, cost - ALLOWED_COST[case.direction])
+
+
+def summary(figures: Rows) -> dict[str, float]:
+    """Means over concepts: relative removal, points added, and what each cost the other attributes."""
+    removal, addition = list(figures[REMOVAL].values()), list(figures[ADDITION].values())
+    return {
+        "removal_relative": mean([_relative_fall(r["rate_before"], r["rate_after"]) for r in removal]),
+        "removal_cost": mean([r["others_before"] - r["others_after"] for r in removal]),
+        "addition_points": mean([r["rate_after"] - r["rate_before"] for r in addition]),
+        "addition_cost": mean([r["others_before"] - r["others_after"] for r in addition]),
+    }
+
+
+def _relative_fall(before: float, after: float) -> float:
+    """Share of a rate that is gone; 0 where there was nothing to take away."""
+    return 1 - after / before if before else 0.0
+
+
+def _merit(summary: dict[str, float]) -> float:
+    gained = summary["removal_relative"] + summary["addition_points"]
+    return gained - 3 * (summary["removal_cost"] + summary["addition_cost"])

@@ -1,0 +1,54 @@
+"""What a long evaluation has measured so far, so that one that was stopped goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from comfy_revelio.host.mini import config
+
+
+class Notes:
+    """Results by name; with a file they outlive the process.
+
+    file: written whole after each result; notes in it count only if they were taken of the same weights, else
+    they are dropped. None keeps them in memory.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self.file = file
+        self.found: dict[str, Any] = {}
+        self._of = "" if file is None else _weights()
+        if file is not None and file.is_file():
+            try:
+                kept = json.loads(file.read_text(encoding="utf-8"))
+                self.found = dict(kept["found"]) if kept["of"] == self._of else {}
+            except (ValueError, KeyError, TypeError):
+                pass  # half written or of something else: measured again
+
+    def once(self, name: str, measure: Callable[[], Any]) -> Any:
+        """The result of that name, measured if there is none yet; results must be JSON-able."""
+        if name not in self.found:
+            self.found[name] = measure()
+            self._save()
+        return self.found[name]
+
+    def _save(self) -> None:
+        if self.file is None:
+            return
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        part = self.file.with_name(f"{self.file.name}.part")
+        part.write_text(json.dumps({"of": self._of, "found": self.found}), encoding="utf-8")
+        os.replace(part, self.file)
+
+
+def _weights() -> str:
+    """A digest of all bundled weights."""
+    digest = hashlib.sha256()
+    for file in sorted(config.WEIGHTS_DIR.parent.rglob("*.safetensors")):
+        digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()

@@ -1,0 +1,165 @@
+"""What is asked of Revelio Mini and of steering it, and how the judge's answers are counted.
+
+Prompts, concepts and scores only; `host/mini_evaluation.py` makes the pictures.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..data.attributes import ATTRIBUTES, HIDDEN, STYLES, index_of, labels_for, reserved_by, value_name
+from ..data.captions import caption
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A caption of an avatar, what it says, and the seed of the picture."""
+
+    text: str
+    labels: dict[str, int]
+    mentioned: frozenset[str]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Concept:
+    """Something to take out of pictures or to put in."""
+
+    name: str
+    """The phrase that a user would write."""
+    attribute: str
+    value: str
+    also: tuple[str, ...] = ()
+    """Other values that still count as the concept being there when it should be gone."""
+    hides: tuple[str, ...] = ()
+    """Attributes that nobody can see any more behind it."""
+
+
+CONCEPTS = (
+    Concept("glasses", "glasses", "glasses", also=("sunglasses",)),
+    Concept("beard", "beard", "beard"),
+    Concept("hat", "hat", "hat", hides=("hair",)),
+    Concept("blue hair", "hair", "blue"),
+    Concept("pink hair", "hair", "pink"),
+)
+
+
+def held_out_prompts(count: int) -> list[Prompt]:
+    """Prompts that name a combination of values that training never saw together; always the same ones."""
+    found: list[Prompt] = []
+    number = 0
+    while len(found) < count:
+        prompt = _prompt(number, labels_for("check", number, split="held_out"))
+        if prompt.mentioned.issuperset(reserved_by(prompt.labels)):
+            found.append(prompt)
+        number += 1
+    return found
+
+
+def prompts_naming(concept: Concept, count: int, *, first: int = 0) -> list[Prompt]:
+    """Prompts of avatars that have the concept, and say so."""
+    wanted = index_of(concept.attribute, concept.value)
+    return _collect(
+        count,
+        first,
+        fits=lambda labels: labels[concept.attribute] == wanted,
+        accept=lambda prompt: concept.attribute in prompt.mentioned,
+    )
+
+
+def prompts_without(concept: Concept, count: int, *, first: int = 0) -> list[Prompt]:
+    """Prompts of avatars that lack the concept, in styles that can draw it, and do not speak of it."""
+    wanted, nothing = (
+        index_of(concept.attribute, concept.value),
+        index_of(concept.attribute, ATTRIBUTES[concept.attribute][0]),
+    )
+
+    def fits(labels: dict[str, int]) -> bool:
+        style = value_name("style", labels["style"])
+        there = labels[concept.attribute]
+        absent = (
+            there == nothing if "none" in ATTRIBUTES[concept.attribute] else there not in (wanted, HIDDEN)
+        )
+        return absent and concept.value in STYLES[style][concept.attribute]
+
+    return _collect(
+        count, first, fits=fits, accept=lambda _: True, silent=(concept.attribute, *concept.hides)
+    )
+
+
+def _collect(
+    count: int,
+    first: int,
+    *,
+    fits: Callable[[dict[str, int]], bool],
+    accept: Callable[[Prompt], bool],
+    silent: Sequence[str] = (),
+) -> list[Prompt]:
+    found: list[Prompt] = []
+    number = 1_000_000 + first
+    while len(found) < count:
+        labels = labels_for("check", number, split="any")
+        if fits(labels):
+            prompt = _prompt(number, labels, silent)
+            if accept(prompt):
+                found.append(prompt)
+        number += 1
+    return found
+
+
+def _prompt(number: int, labels: dict[str, int], silent: Sequence[str] = ()) -> Prompt:
+    words = caption(labels, np.random.default_rng([7, number]), without=silent)
+    return Prompt(words.text, dict(labels), words.mentioned, number)
+
+
+def accuracies(
+    found: torch.Tensor, prompts: Sequence[Prompt], *, leave_out: Sequence[str] = ()
+) -> dict[str, float]:
+    """Share of pictures in which the judge sees the prompted value, per attribute that prompts mention.
+
+    found: the judge's values int64 [n, attributes].
+    """
+    result = {}
+    for column, name in enumerate(ATTRIBUTES):
+        rows = [
+            i
+            for i, prompt in enumerate(prompts)
+            if name in prompt.mentioned and prompt.labels[name] != HIDDEN
+        ]
+        if rows and name not in leave_out:
+            right = [int(found[i, column]) == prompts[i].labels[name] for i in rows]
+            result[name] = sum(right) / len(right)
+    return result
+
+
+def chance(prompts: Sequence[Prompt]) -> dict[str, float]:
+    """What the best constant answer would reach, per attribute."""
+    result = {}
+    for name in ATTRIBUTES:
+        values = Counter(p.labels[name] for p in prompts if name in p.mentioned and p.labels[name] != HIDDEN)
+        if values:
+            result[name] = max(values.values()) / sum(values.values())
+    return result
+
+
+def rate(found: torch.Tensor, concept: Concept, *, also: bool) -> float:
+    """Share of pictures in which the judge sees the concept; with `also`, its near relatives count too."""
+    values = (concept.value, *(concept.also if also else ()))
+    wanted = torch.tensor([index_of(concept.attribute, value) for value in values])
+    column = list(ATTRIBUTES).index(concept.attribute)
+    return torch.isin(found[:, column], wanted).float().mean().item()
+
+
+def others(found: torch.Tensor, prompts: Sequence[Prompt], concept: Concept) -> float:
+    """Mean accuracy over all attributes that prompts mention except the concept's own and those it hides."""
+    result = accuracies(found, prompts, leave_out=(concept.attribute, *concept.hides))
+    return sum(result.values()) / max(1, len(result))
+
+
+def mean(values: Sequence[float]) -> float:
+    return float(sum(values) / max(1, len(values)))

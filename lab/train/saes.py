@@ -1,0 +1,330 @@
+"""Train the SAEs of Revelio Mini on what it does inside ComfyUI while it samples.
+
+`python -m lab saes`: one run of pictures is harvested at all hook points at once; each SAE is
+trained on one part of it and measured on the rest. Features of parts are labelled by contrast between the
+same prompt and seed with a word and without it; those of what every picture has (style, skin, background)
+between the pictures in which the judge sees a value and the others. The pairs also give the concepts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from comfy_revelio.analysis import concept_between
+from comfy_revelio.analysis.image_kinds import kind_reader
+from comfy_revelio.dictionary import Concept, Dictionary, save_dictionary
+from comfy_revelio.host.learn.harvest import harvest
+from comfy_revelio.host.mini import config
+from comfy_revelio.host.mini.model import load_mini
+from comfy_revelio.host.record.generation import encode, sample
+from comfy_revelio.host.text.encoder_taps import resolve_layer, text_hidden
+from comfy_revelio.steering.prompt_concept import contrast_features, contrast_score, rank_contrast
+from comfy_revelio.training import TrainConfig, feature_stats, measure, train
+
+from ..data.attributes import ATTRIBUTES, NAMES, STYLES, index_of, labels_for, value_name
+from ..data.captions import Caption, caption, phrases
+from ..evaluate.judge import load_judge
+from ..evaluate.measure import SAMPLING
+from .precision import quick_dtype
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One SAE of the bundle."""
+
+    file: str
+    hook_point: str
+    n_features: int
+    k: int
+    steps: int
+    carriers: int = 0
+    """Features kept for a concept; the more, the cleaner it steers, and the larger the file."""
+
+
+UNET_PLANS = (
+    Plan("revelio_mini_middle", "middle_block.1", 1536, 16, 600, carriers=32),
+    Plan("revelio_mini_up2", "output_blocks.2.1", 1536, 16, 600, carriers=128),
+    Plan("revelio_mini_up4", "output_blocks.4.1", 1536, 16, 600, carriers=64),
+)
+"""Where parts can be moved was measured, by putting the activations of a prompt with a word into the run of
+the same prompt without it: in the middle and before output_blocks.2.1 nothing changes, there and at 3.1
+glasses come, at 4.1 everything does."""
+TEXT_PLAN = Plan("revelio_mini_text", "layers.1", 256, 8, 600)
+
+FAMILY = "revelio-mini"
+LABELLED = 4
+"""Features kept for a label, strongest first."""
+MIN_SCORE = 0.5
+PARTS = ("hair", "glasses", "beard", "hat", "mood", "clothes")
+"""Attributes that a picture can do without, or at least a prompt."""
+FEWEST_PAIRS = 4
+STEERED = ("hair", "glasses", "beard", "hat", "mood")
+"""Attributes whose values become concepts."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A picture to harvest. base: the number of the same shot without `value` of `attribute` in words."""
+
+    text: str
+    seed: int
+    attribute: str = ""
+    value: str = ""
+    base: int = -1
+
+
+def train_all(
+    pictures_count: int = 64,
+    pairs_count: int = 56,
+    captions_count: int = 4000,
+    *,
+    out: Path = config.WEIGHTS_DIR.parent,
+    device: str = "",
+    say: Callable[[str], None] = print,
+) -> dict[str, dict[str, float]]:
+    """Harvest, train, measure, label and save every SAE; returns the figures by file name.
+
+    pictures_count: pictures of captions as they come.
+    pairs_count: prompts to which each value of PARTS is added in turn.
+    """
+    captions = _captions(max(pictures_count, captions_count))
+    shots = paired_shots(pairs_count)
+    shots += [Shot(words.text, number) for number, (words, _) in enumerate(captions[:pictures_count])]
+    maps, values = harvest_unet(shots, say=say)
+    figures = train_unet_saes(shots, maps, values, out=out, device=device, say=say)
+    figures[TEXT_PLAN.file] = train_text_sae(captions[:captions_count], out=out, device=device, say=say)
+    return figures
+
+
+def paired_shots(count: int) -> list[Shot]:
+    """`count` prompts without PARTS, and each again with every value of PARTS that its style can draw."""
+    shots: list[Shot] = []
+    for number in range(count):
+        labels = labels_for("model", 1_000_000 + number, split="train")
+        rng = np.random.default_rng([12, number])
+        base, seed = len(shots), 1_000_000 + number
+        plain = caption(labels, rng, without=PARTS).text
+        shots.append(Shot(plain, seed))
+        drawable = STYLES[value_name("style", labels["style"])]
+        for attribute in PARTS:
+            for value in drawable[attribute]:
+                if value != "none":
+                    words = phrases(attribute, value)
+                    text = f"{plain}, {words[int(rng.integers(len(words)))]}"
+                    shots.append(Shot(text, seed, attribute, value, base))
+    return shots
+
+
+def harvest_unet(shots: Sequence[Shot], *, say: Callable[[str], None]) -> tuple[dict[str, Tensor], Tensor]:
+    """Draw the shots: each hook point's maps float16 [steps, items, H, W, width] of the positive prompt's
+    half, and what the judge sees in the pictures, int64 [items, attributes]."""
+    model, clip, vae = load_mini(dtype=quick_dtype())
+    judge = load_judge()
+    negative = encode(clip, [""])
+    seen: list[Tensor] = []
+
+    def generate(tapped: Any) -> None:
+        for start in range(0, len(shots), 32):
+            part = shots[start : start + 32]
+            positive = encode(clip, [shot.text for shot in part])
+            latents = sample(tapped, positive, negative, [shot.seed for shot in part], **SAMPLING)
+            seen.append(judge.label(vae.decode(latents).float().cpu()))
+            say(f"harvested {start + len(part)} of {len(shots)} pictures")
+
+    maps = harvest(model, [plan.hook_point for plan in UNET_PLANS], generate)
+    return maps, torch.cat(seen)
+
+
+def train_unet_saes(
+    shots: Sequence[Shot],
+    maps: dict[str, Tensor],
+    values: Tensor,
+    *,
+    out: Path,
+    device: str,
+    say: Callable[[str], None],
+) -> dict[str, dict[str, float]]:
+    """The SAEs of the UNet, from what `harvest_unet` gave for the shots; the maps are used up."""
+    pairs = pair_contrasts(shots, values)
+    figures = {}
+    for plan in UNET_PLANS:
+        here = maps.pop(plan.hook_point)
+        items = here.shape[1]
+        unseen = torch.arange(items) % 8 == 7
+        dictionary = _train(here[:, ~unseen].flatten(0, 3), plan, device)
+        dictionary.figures = measure(dictionary, here[:, unseen].flatten(0, 1))
+        dictionary.set_stats(feature_stats(dictionary, here[:, ~unseen].flatten(0, 1)))
+        peaks = peaks_of(dictionary, here)
+        dictionary.labels = label_by_contrast(peaks, picture_contrasts(values), one_each=True)
+        dictionary.labels |= label_by_contrast(peaks, pairs)
+        steered = pair_contrasts(shots, values, STEERED)
+        dictionary.concepts = concepts_of_pairs(dictionary, here, values, steered, plan.carriers)
+        figures[plan.file] = _save(dictionary, plan, out, say)
+    return figures
+
+
+def train_text_sae(
+    captions: Sequence[tuple[Caption, dict[str, int]]], *, out: Path, device: str, say: Callable[[str], None]
+) -> dict[str, float]:
+    """The SAE of a text layer, on the captions' own tokens and a share of start, end and padding."""
+    _, clip, _ = load_mini()
+    width = config.TEXT["hidden_size"]
+    layer = resolve_layer(clip, TEXT_PLAN.hook_point, width, TEXT_PLAN.file)
+    texts = [words.text for words, _ in captions]
+    hidden, keep = text_hidden(clip, texts, layer)
+    padding = torch.rand(keep.shape, generator=torch.Generator().manual_seed(0)) < 0.1
+    cut = len(texts) * 7 // 8
+    taken = keep | padding
+    dictionary = _train(hidden[:cut][taken[:cut]], TEXT_PLAN, device)
+    dictionary.figures = measure(dictionary, hidden[cut:][taken[cut:]])
+    dictionary.set_stats(feature_stats(dictionary, hidden[:cut][keep[:cut]]))
+    dictionary.labels = label_by_words(dictionary, hidden, keep, captions)
+    return _save(dictionary, TEXT_PLAN, out, say)
+
+
+Contrast = tuple[Tensor, Tensor]
+"""Numbers of the pictures with a value, and of those without it."""
+
+
+def picture_contrasts(values: Tensor) -> dict[str, Contrast]:
+    """By label, the pictures in which the judge sees a value and the others; values: [items, attributes]."""
+    found = {}
+    for column, (attribute, names) in enumerate(ATTRIBUTES.items()):
+        for index, name in enumerate(names):
+            has = values[:, column] == index
+            if attribute not in PARTS and has.any() and not has.all():
+                found[_label(attribute, name)] = (has.nonzero()[:, 0], (~has).nonzero()[:, 0])
+    return found
+
+
+def pair_contrasts(
+    shots: Sequence[Shot], values: Tensor, parts: Sequence[str] = PARTS
+) -> dict[str, Contrast]:
+    """By label, the pairs whose word did what it says: the judge sees the value with it and not without."""
+    pairs: dict[str, list[tuple[int, int]]] = {}
+    for number, shot in enumerate(shots):
+        if shot.base >= 0 and shot.attribute in parts:
+            seen = values[:, NAMES.index(shot.attribute)] == index_of(shot.attribute, shot.value)
+            if seen[number] and not seen[shot.base]:
+                pairs.setdefault(_label(shot.attribute, shot.value), []).append((number, shot.base))
+    return {
+        label: (torch.tensor([n for n, _ in found]), torch.tensor([base for _, base in found]))
+        for label, found in pairs.items()
+        if len(found) >= FEWEST_PAIRS
+    }
+
+
+def concepts_of_pairs(
+    dictionary: Dictionary, maps: Tensor, values: Tensor, pairs: Mapping[str, Contrast], carriers: int
+) -> dict[str, Concept]:
+    """The concept of each label, measured apart in each drawing style: it looks different there, and lies
+    elsewhere. maps: [steps, items, H, W, width]."""
+    pooled = maps.mean(dim=(2, 3), dtype=torch.float32).flatten(0, 1)
+    reader = kind_reader(pooled, values[:, NAMES.index("style")].repeat(len(maps)))
+
+    def of(items: Tensor) -> Iterator[Tensor]:
+        return (step[items] for step in maps)
+
+    return {
+        label: concept_between(dictionary, of(with_it), of(without), reader=reader, count=carriers)
+        for label, (with_it, without) in pairs.items()
+    }
+
+
+def label_by_contrast(
+    peaks: Tensor, contrasts: Mapping[str, Contrast], *, one_each: bool = False
+) -> dict[str, list[int]]:
+    """The features of each label: those whose highest value in a picture is higher with it than without.
+
+    peaks: [items, n_features], from `peaks_of`. one_each: a feature goes to the label that it tells best
+    alone; for contrasts between pictures that also differ in other things, which it then may really follow.
+    """
+    highs = torch.stack([peaks[with_it].mean(dim=0) for with_it, _ in contrasts.values()])
+    lows = torch.stack([peaks[without].mean(dim=0) for _, without in contrasts.values()])
+    if one_each:
+        scores = contrast_score(highs, lows)
+        highs = torch.where(scores == scores.amax(dim=0), highs, 0.0)
+    labels = {}
+    for label, high, low in zip(contrasts, highs, lows, strict=True):
+        found = rank_contrast(high, low, count=LABELLED, min_score=MIN_SCORE)
+        if found.features:
+            labels[label] = list(found.features)
+    return labels
+
+
+def peaks_of(dictionary: Dictionary, maps: Tensor) -> Tensor:
+    """The highest value of each feature in each picture: float32 [items, n_features].
+
+    maps: [steps, items, H, W, width].
+    """
+    parts = []
+    for start in range(0, maps.shape[1], 16):
+        steps = [dictionary.encode(step[start : start + 16].float().flatten(1, 2)).peaks() for step in maps]
+        parts.append(torch.stack(steps).amax(dim=0))
+    return torch.cat(parts)
+
+
+def _label(attribute: str, value: str) -> str:
+    return value if attribute in ("glasses", "beard", "hat", "style", "mood") else f"{value} {attribute}"
+
+
+def label_by_words(
+    dictionary: Dictionary, hidden: Tensor, keep: Tensor, captions: Sequence[tuple[Caption, dict[str, int]]]
+) -> dict[str, list[int]]:
+    """Features by attribute value: captions that name it against captions that do not."""
+    labels = {}
+    for label, has, lacks in _contrasts(captions):
+        if has.any() and lacks.any():
+            a, b = torch.from_numpy(has), torch.from_numpy(lacks)
+            found = contrast_features(dictionary, hidden[a], keep[a], hidden[b], keep[b], count=LABELLED)
+            if found.features:
+                labels[label] = list(found.features)
+    return labels
+
+
+def _contrasts(
+    captions: Sequence[tuple[Caption, dict[str, int]]],
+) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """(label, captions that name the value, captions that do not) for every value worth a label."""
+    result = []
+    for attribute, values in ATTRIBUTES.items():
+        named = np.array([attribute in words.mentioned for words, _ in captions])
+        value = np.array([labels[attribute] for _, labels in captions])
+        for index, name in enumerate(values):
+            if name == "none":
+                continue
+            result.append((_label(attribute, name), named & (value == index), value != index))
+    return result
+
+
+def _captions(count: int) -> list[tuple[Caption, dict[str, int]]]:
+    """Captions of avatars that the model was trained on, in a wording of their own."""
+    result = []
+    for number in range(count):
+        labels = labels_for("model", number, split="train")
+        result.append((caption(labels, np.random.default_rng([11, number])), dict(labels)))
+    return result
+
+
+def _train(rows: Tensor, plan: Plan, device: str) -> Dictionary:
+    settings = TrainConfig(n_features=plan.n_features, k=plan.k, steps=plan.steps, batch=2048, device=device)
+    dictionary = train(rows, settings)
+    dictionary.hook_point, dictionary.model_family = plan.hook_point, FAMILY
+    return dictionary.cpu()
+
+
+def _save(dictionary: Dictionary, plan: Plan, out: Path, say: Callable[[str], None]) -> dict[str, float]:
+    save_dictionary(dictionary, out / f"{plan.file}.safetensors", dtype=torch.float16)
+    f = dictionary.figures
+    say(
+        f"{plan.file} at {plan.hook_point}: explained variance {f['explained_variance']:.3f}, "
+        f"L0 {f['l0']:.1f}, dead {f['dead_share']:.1%}"
+    )
+    return dict(f)

@@ -1,0 +1,63 @@
+"""Captions as token numbers over the small vocabulary that the captions really use.
+
+The tokenizer is CLIP's own (49,408 tokens), read from ComfyUI's tree; training uses only the few hundred
+tokens that occur. All others share one embedding, which training teaches to mean "a word I do not know".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from comfy_revelio.errors import RevelioError
+from comfy_revelio.host.mini import config
+
+UNKNOWN = 0
+"""Number of the shared unknown word in the small vocabulary."""
+
+
+def tokenizer_folder() -> Path:
+    """ComfyUI's folder with CLIP's `vocab.json` and `merges.txt`; COMFYUI_PATH says where ComfyUI is."""
+    root = os.environ.get("COMFYUI_PATH")
+    folder = Path(root or "") / "comfy" / "sd1_tokenizer"
+    if not root or not (folder / "vocab.json").is_file():
+        raise RevelioError(
+            "CLIP's tokenizer was not found: set COMFYUI_PATH to the folder that holds comfy/sd1_tokenizer."
+        )
+    return folder
+
+
+def load_tokenizer() -> Any:
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer.from_pretrained(str(tokenizer_folder()))
+
+
+def tokenize(tokenizer: Any, captions: Sequence[str]) -> np.ndarray:
+    """Captions -> CLIP token numbers [n, 77] uint16, padded with the end token, as ComfyUI does for SD1."""
+    rows = tokenizer(list(captions), padding="max_length", truncation=True, max_length=config.CONTEXT_TOKENS)[
+        "input_ids"
+    ]
+    ids = np.asarray(rows, dtype=np.int64)
+    if (ids[:, 0] != config.BOS_TOKEN).any() or (ids == config.EOS_TOKEN).sum(axis=1).min() < 1:
+        raise RevelioError(
+            "This version of transformers does not read CLIP's tokenizer rightly: use another one."
+        )
+    after_end = np.cumsum(ids == config.EOS_TOKEN, axis=1) > 0
+    return np.where(after_end, config.EOS_TOKEN, ids).astype(np.uint16)
+
+
+def small_vocabulary(ids: np.ndarray) -> np.ndarray:
+    """Sorted CLIP numbers [v] of the tokens that occur in `ids`; entry i has small number i + 1."""
+    return np.unique(np.append(ids, [config.BOS_TOKEN, config.EOS_TOKEN])).astype(np.int64)
+
+
+def to_small(ids: np.ndarray, vocabulary: np.ndarray) -> np.ndarray:
+    """CLIP numbers -> numbers in the small vocabulary, UNKNOWN for all others; same shape, int16."""
+    table = np.full(config.VOCABULARY, UNKNOWN, dtype=np.int16)
+    table[vocabulary] = np.arange(1, len(vocabulary) + 1, dtype=np.int16)
+    return table[ids]
