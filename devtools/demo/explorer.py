@@ -18,8 +18,8 @@ WORKFLOW = "05_explore_and_steer"
 AT_THE_GLASSES = (0.5, 0.47)
 """Where they are in the workflow's image, in shares of its width and height."""
 STRENGTH = "-2.5"
-WINDOW = {"width": 1600, "height": 1000}
-"""Of the browser, in pixels."""
+WINDOW = (1600, 1000)
+"""Width and height of the browser in pixels."""
 SECONDS = 240.0
 """The longest wait for one run of the workflow."""
 
@@ -100,7 +100,7 @@ def _page(chromium: Path) -> Iterator[Any]:
         except Error as problem:
             raise NoBrowser(problem.message.partition("\n")[0]) from None
         try:
-            page = browser.new_page(viewport=WINDOW)
+            page = browser.new_page(viewport={"width": WINDOW[0], "height": WINDOW[1]})
             page.set_default_timeout(SECONDS * 1000)
             yield page
         finally:

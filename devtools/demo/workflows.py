@@ -12,8 +12,9 @@ from typing import Any
 
 from PIL import Image
 
-from ..client import Client, Picture, RunError
+from ..client import Client, OutputImage, RunError
 from ..places import ROOT
+from .captions import CAPTIONS
 
 MOVING = (".mp4", ".webm", ".webp")
 """Kept as they are and not laid beside others."""
@@ -33,6 +34,10 @@ class Outcome:
     """The title of the node that saved it, by the same name."""
     images: dict[str, list[bytes]] = field(default_factory=dict, repr=False)
     """The images of each batch, as PNG, by the same name."""
+
+    def caption(self, name: str) -> str:
+        """What one sees in the image of that name."""
+        return CAPTIONS.get(name) or self.titles.get(name) or name
 
     def entry(self) -> dict[str, Any]:
         """What the report says of it."""
@@ -74,11 +79,11 @@ def run_workflow(client: Client, workflow: Path, output: Path) -> Outcome:
     return outcome
 
 
-def keep(pictures: Sequence[Picture], graph: dict[str, Any], output: Path, outcome: Outcome) -> None:
+def keep(images: Sequence[OutputImage], graph: dict[str, Any], output: Path, outcome: Outcome) -> None:
     """Put saved images into the folder `output` and into `outcome`; a batch becomes one row."""
-    for node_id, batch in _saved(pictures).items():
-        name, kind = picture_name(batch[0].filename), Path(batch[0].filename).suffix
-        data = [picture.data for picture in batch]
+    for node_id, batch in _saved(images).items():
+        name, kind = image_name(batch[0].filename), Path(batch[0].filename).suffix
+        data = [image.data for image in batch]
         if kind in MOVING:
             file = output / f"{name}{kind}"
             file.write_bytes(data[0])
@@ -90,29 +95,29 @@ def keep(pictures: Sequence[Picture], graph: dict[str, Any], output: Path, outco
         outcome.titles[name] = graph[node_id].get("_meta", {}).get("title") or graph[node_id]["class_type"]
 
 
-def picture_name(filename: str) -> str:
+def image_name(filename: str) -> str:
     """The name that the workflow's author gave: `features` of ComfyUI's `features_00001_.png`."""
     return re.sub(r"_\d+_$", "", Path(filename).stem)
 
 
 def beside(files: Sequence[bytes], gap: int = 4) -> Image.Image:
     """Images of one batch in a row, `gap` white pixels between them."""
-    pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in files]
-    width = sum(picture.width + gap for picture in pictures) - gap
-    row = Image.new("RGB", (width, max(picture.height for picture in pictures)), "white")
+    images = [Image.open(io.BytesIO(data)).convert("RGB") for data in files]
+    width = sum(image.width + gap for image in images) - gap
+    row = Image.new("RGB", (width, max(image.height for image in images)), "white")
     left = 0
-    for picture in pictures:
-        row.paste(picture, (left, 0))
-        left += picture.width + gap
+    for image in images:
+        row.paste(image, (left, 0))
+        left += image.width + gap
     return row
 
 
-def _saved(pictures: Sequence[Picture]) -> dict[str, list[Picture]]:
+def _saved(images: Sequence[OutputImage]) -> dict[str, list[OutputImage]]:
     """The images that were saved and not only previewed, by the node that did it."""
-    nodes: dict[str, list[Picture]] = {}
-    for picture in pictures:
-        if picture.type == "output":
-            nodes.setdefault(picture.node_id, []).append(picture)
+    nodes: dict[str, list[OutputImage]] = {}
+    for image in images:
+        if image.type == "output":
+            nodes.setdefault(image.node_id, []).append(image)
     return nodes
 
 
