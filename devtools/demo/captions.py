@@ -22,9 +22,9 @@ CAPTIONS = {
     "04_without": "Four seeds without steering.",
     "04_steered": "The same seeds, with glasses turned down by the SAE that was just trained.",
     "explorer": "The Explorer in ComfyUI after a click on the glasses. The heat shows where the concept is "
-    "active at the chosen step, the small maps show it at every step, and the list names what else is "
-    "active there.",
-    "explorer_steered": "The same workflow after glasses were turned down in the Explorer and it ran again.",
+    "active at the chosen step, the small maps on the right show it at every step.",
+    "explorer_steered": "Steer was pressed and the strength set to −2.5. The workflow then ran again: only "
+    "the steered image was sampled, with the same seed.",
     "05_without": "The image that was recorded for the Explorer.",
     "05_steered": "The same seed, steered as chosen in the Explorer.",
     "06_picture": "The image whose words are mapped below.",

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..browser import FIT, FOCUS, make_quiet
+from ..browser import FOCUS, make_quiet
 from ..chromium import FLAGS
 from ..client import Client
 from .workflows import Outcome, keep
@@ -30,13 +30,25 @@ _RUN = """() => new Promise((done, fail) => {
     window.app.queuePrompt(0)
 })"""
 
+_AREA = """() => {
+    const {graph, canvas} = window.app, node = graph._nodes.find(n => n.type === 'RevelioExplorer')
+    const {scale, offset} = canvas.ds, room = canvas.canvas.getBoundingClientRect()
+    return {
+        x: room.x + (node.pos[0] + offset[0]) * scale,
+        y: room.y + (node.pos[1] - 30 + offset[1]) * scale,
+        width: node.size[0] * scale,
+        height: (node.size[1] + 30) * scale,
+    }
+}"""
+"""The part of the window that the Explorer's node takes, its title of 30 units included."""
+
 
 class NoBrowser(Exception):
     """Chromium is there and does not start."""
 
 
 def explore(client: Client, workflow: Path, chromium: Path, output: Path) -> Outcome:
-    """Walk through the workflow of the Explorer and keep two images of the window, and what was sampled.
+    """Walk through the workflow of the Explorer and keep two images of its node, and what was sampled.
 
     chromium: the executable. Raises NoBrowser when it cannot be started; all that fails after that is the
     outcome's error.
@@ -74,20 +86,21 @@ def _walk(page: Any, url: str, graph: dict[str, Any], output: Path, outcome: Out
     page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
     explorer.locator(".rv-card[data-kind=concept][data-name=glasses] .rv-card-main").click()
     explorer.locator(".rv-page h3").first.wait_for()
-    page.mouse.move(0, 0)
-    _keep_window(page, "explorer", output, outcome)
+    _keep_node(page, "explorer", output, outcome)
 
     explorer.locator(".rv-page .rv-steer").click()
     explorer.locator(".rv-line[data-name=glasses] input[type=range]").fill(STRENGTH)
     page.evaluate(_RUN)
-    page.evaluate(FIT, 40)
-    _keep_window(page, "explorer_steered", output, outcome)
+    _keep_node(page, "explorer_steered", output, outcome)
 
 
-def _keep_window(page: Any, name: str, output: Path, outcome: Outcome) -> None:
+def _keep_node(page: Any, name: str, output: Path, outcome: Outcome) -> None:
+    """Keep an image of the Explorer's node as it stands in the window."""
+    page.mouse.move(0, 0)
+    page.evaluate("() => window.app.canvas.deselectAll()")  # and no buttons hang over it
     page.wait_for_timeout(1500)  # the canvas draws a frame after its images have come
     outcome.files[name] = output / f"{name}.png"
-    page.screenshot(path=outcome.files[name])
+    page.screenshot(path=outcome.files[name], clip=page.evaluate(_AREA))
 
 
 @contextmanager

@@ -26,6 +26,9 @@ NOTE = (
 )
 """For the report of the short demo."""
 
+FEW = "steering: 4 images for each direction; the full sample is in the README and on the page"
+"""The same for the last line."""
+
 CONCEPT = "glasses"
 PROMPTED = {"style": "flat cartoon", "background": "green", "hair": "blue", "mood": "smile"}
 """What the prompts of workflows 02 and 03 ask for besides the concept that is steered."""

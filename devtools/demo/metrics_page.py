@@ -48,7 +48,7 @@ def _steering(report: Mapping[str, Any], link: Callable[[str], str]) -> str:
         "lost it. <em>Added</em> is how many more images in a hundred have it. <em>Cost</em> is how many "
         "percentage points less often everything else in the prompt is there: lower is better, and below 0 "
         "it became better. The judge does not see damage, such as smeared eyes.</p>",
-        f"<p>Measured now, on {escape(sample)}</p>",
+        f"<p>Measured now, on {escape(sample)} The fewer they are, the less such a number says.</p>",
         table(head, rows),
     ]
     full = full_sample()

@@ -90,10 +90,14 @@ model, and turns some of them down or up. Click on an image to see it alone.</p>
 
 def markdown_line(text: str) -> str:
     """Bold, italics and code of one paragraph of Markdown as HTML."""
-    html = escape(" ".join(text.split()), quote=False)
-    html = re.sub(r"`([^`]+)`", r"<code>\1</code>", html)
-    html = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", html)
-    return re.sub(r"\*([^*]+)\*", r"<em>\1</em>", html)
+    parts = escape(" ".join(text.split()), quote=False).split("`")
+    for number, part in enumerate(parts):
+        if number % 2:
+            parts[number] = f"<code>{part}</code>"
+        else:
+            part = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", part)
+            parts[number] = re.sub(r"\*([^*]+)\*", r"<em>\1</em>", part)
+    return "".join(parts)
 
 
 def _workflow(outcome: Outcome, output: Path) -> tuple[str, str]:

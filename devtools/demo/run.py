@@ -107,6 +107,8 @@ def demo(places: Places, output: Path, *, everything: bool = False) -> int:
     print(f"The numbers are in {_shown(output / 'report.json')}.")
     for line in metrics.summary_lines(report):
         print(f"  {line}")
+    if "note" in report:
+        print(f"  {metrics.FEW}")
     return 0
 
 
@@ -171,7 +173,8 @@ def _run(client: Client, workflow: Path, output: Path, chromium: Path | None, pr
         outcome = run_workflow(client, workflow, output)
     progress.say(f"\n{workflow.stem}, {outcome.seconds:.0f} s")
     for name, file in outcome.files.items():
-        progress.say(f"  {_shown(file)}: {outcome.caption(name)}")
+        first = outcome.caption(name).partition(". ")[0].rstrip(".")
+        progress.say(f"  {_shown(file)}: {first}")
     if outcome.error:
         progress.say(f"  failed: {outcome.error}")
     return outcome

@@ -113,12 +113,12 @@ def beside(files: Sequence[bytes], gap: int = 4) -> Image.Image:
 
 
 def _saved(images: Sequence[OutputImage]) -> dict[str, list[OutputImage]]:
-    """The images that were saved and not only previewed, by the node that did it."""
+    """The images that were saved and not only previewed, by node, in the order of the file."""
     nodes: dict[str, list[OutputImage]] = {}
     for image in images:
         if image.type == "output":
             nodes.setdefault(image.node_id, []).append(image)
-    return nodes
+    return dict(sorted(nodes.items(), key=lambda node: int(node[0].partition(":")[0])))
 
 
 def _blame(error: RunError) -> str:
