@@ -17,7 +17,7 @@ from .metrics_page import metrics_section
 from .workflows import MOVING, Outcome, note_of
 
 STYLE = Path(__file__).with_name("page.css")
-WIDE = 640
+WIDE = 1000
 """Pixels from which an image gets the whole width of the page."""
 NARROW = 300
 """Pixels up to which an image is alone and shown no wider than it needs."""
