@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS, SIDE, FEATURES, K = 50, 64, 5120, 20
-PLACES = ("input_blocks.8.1", "middle_block.1", "output_blocks.0.1", "output_blocks.1.1")
+PLACEMENTS = ("input_blocks.8.1", "middle_block.1", "output_blocks.0.1", "output_blocks.1.1")
 CONCEPTS = [f"concept {number}" for number in range(24)]
 CHANGES, QUICK_CHANGES = 1000, 200
 KINDS = {".js": "text/javascript", ".css": "text/css", ".html": "text/html"}
@@ -54,7 +54,7 @@ def _answers() -> dict[tuple[str, str], bytes]:
     generator = torch.Generator().manual_seed(0)
     answers: dict[tuple[str, str], bytes] = {}
     metadata = {"grid": f"{SIDE}x{SIDE}", "features": str(FEATURES)}
-    for place in PLACES:
+    for place in PLACEMENTS:
         frames = []
         for step in range(STEPS):
             # each cell's features at an offset of its own, so that none occurs twice
@@ -74,7 +74,7 @@ def _answers() -> dict[tuple[str, str], bytes]:
             "key": "0" * 32,
             "total_steps": STEPS,
             "sigmas": list(range(STEPS, -1, -1)),
-            "places": [_place(name) for name in PLACES],
+            "places": [_place(name) for name in PLACEMENTS],
         }
     ).encode()
     return answers
@@ -145,7 +145,9 @@ def _measure(url: str, changes: int) -> dict[str, Any]:
         most = 0.0
         for change in range(changes):
             if change % 50 == 0:
-                _go_to(page, PLACES[(change // 50 + 1) % len(PLACES)])  # the first one is shown already
+                _go_to(
+                    page, PLACEMENTS[(change // 50 + 1) % len(PLACEMENTS)]
+                )  # the first one is shown already
                 most = max(most, _heap_megabytes(devtools))
             kind, patch = _change(chance, change)
             times[kind].append(page.evaluate("patch => timeChange(patch)", patch))

@@ -19,7 +19,7 @@ from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 
 from comfy_revelio.analysis.edge_filter import follow_edges
-from comfy_revelio.analysis.word_maps import mean_shares, scaled, showing, spread, word_heat
+from comfy_revelio.analysis.word_maps import frames_showing, mean_shares, resized_maps, scaled, word_heat
 from comfy_revelio.host.standalone import use_comfyui
 from comfy_revelio.render.word_maps import BLUR
 from comfy_revelio.trace import WordFrame, WordTrace
@@ -121,7 +121,7 @@ Heat = Callable[[Case], Tensor]
 
 def heat_of(take: Callable[[WordTrace], Sequence[WordFrame]]) -> Heat:
     """The map of a case's words over the pixels of the picture, [H, W], with what `take` takes of its run."""
-    return lambda case: spread(word_heat(take(case.trace), 0, [case.places]), *case.truth.shape)[0]
+    return lambda case: resized_maps(word_heat(take(case.trace), 0, [case.places]), *case.truth.shape)[0]
 
 
 def edge_heat(case: Case) -> Tensor:
@@ -134,7 +134,7 @@ def edge_heat(case: Case) -> Tensor:
 def plain_heat(case: Case) -> Tensor:
     """As DAAM has it: the mean over everything."""
     shares = mean_shares(case.trace.select("cond"), 0)[case.places].sum(0)
-    return spread(scaled(shares[None]), *case.truth.shape)[0]
+    return resized_maps(scaled(shares[None]), *case.truth.shape)[0]
 
 
 def iou(found: Tensor, truth: Tensor) -> float:
@@ -178,7 +178,7 @@ class Seen:
 
 
 def chosen_layers(trace: WordTrace) -> list[WordFrame]:
-    return showing(trace.select("cond"))
+    return frames_showing(trace.select("cond"))
 
 
 def one_layer(layer: str) -> Callable[[WordTrace], list[WordFrame]]:
@@ -186,7 +186,7 @@ def one_layer(layer: str) -> Callable[[WordTrace], list[WordFrame]]:
 
 
 def one_step(step: int) -> Callable[[WordTrace], list[WordFrame]]:
-    return lambda trace: showing(trace.select("cond", step=step))
+    return lambda trace: frames_showing(trace.select("cond", step=step))
 
 
 def prior(chosen: Sequence[Case], measured: Sequence[Case]) -> dict[str, float]:

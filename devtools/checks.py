@@ -11,6 +11,8 @@ from .places import ROOT, Places
 from .problem import Problem
 from .process import call
 
+PAGE_FILES = ("web/*.js", "web/explorer/*.{js,css}", "tests/web/*.mjs", "locales/*/main.json")
+
 
 def everything(places: Places) -> int:
     """All checks, also after one has failed; raises Problem naming those which did."""
@@ -72,6 +74,13 @@ def _page_types(places: Places) -> int:
     return call(["node", compiler, "--project", places.pages], env=places.variables(), cwd=places.pages)
 
 
+def _page_format(places: Places) -> int:
+    print("\nprettier --check: pages", flush=True)
+    prettier = places.pages / "node_modules" / "prettier" / "bin" / "prettier.cjs"
+    options = ["--check", "--config", ROOT / "devtools" / "pages" / "prettier.json"]
+    return call(["node", prettier, *options, *PAGE_FILES], env=places.variables(), cwd=ROOT)
+
+
 def _page_tests(places: Places) -> int:
     print("\nnode --test: pages", flush=True)
     files = sorted((ROOT / "tests" / "web").glob("*.test.mjs"))
@@ -84,5 +93,6 @@ CHECKS = (
     ("types of the tools", _tool_types),
     ("types of the pack", _pack_types),
     ("types of the pages", _page_types),
+    ("format of the pages", _page_format),
     ("tests of the pages", _page_tests),
 )

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from ..dictionary import Concept, Dictionary
-from ..dictionary.concept import kinds_of, one_kind
+from ..dictionary.concept import image_kinds, single_kind_reader
 from ..errors import RevelioError
 from ..trace import Frame, Trace
 from .contrast import check_same_steps
@@ -44,7 +44,7 @@ def concept_between(
     Raises RevelioError when a side is empty.
     """
     if reader is None:
-        reader = one_kind(dictionary.d_model)
+        reader = single_kind_reader(dictionary.d_model)
     high, low = (_sums(dictionary, side, reader) for side in (with_it, without))
     if high.codes.shape != low.codes.shape:
         raise RevelioError(
@@ -66,7 +66,7 @@ def concept_of_means(
     features = carried.argsort(descending=True, stable=True)[:count]
     high, low = (side[..., features].permute(0, 3, 1, 2) for side in (high, low))
     share = ((high - low) / (high + _EPS)).clamp(0, 1)
-    reader = one_kind(dictionary.d_model) if reader is None else reader
+    reader = single_kind_reader(dictionary.d_model) if reader is None else reader
     return Concept(tuple(features.tolist()), (high - low).cpu(), share.cpu(), reader.cpu())
 
 
@@ -108,7 +108,7 @@ def concept_of_runs(
 
 def _places(dictionary: Dictionary, trace: Trace) -> list[str]:
     trace.place()  # says so when the trace is empty
-    return trace.places_of(dictionary)
+    return trace.word_positions(dictionary)
 
 
 def _place_of(dictionary: Dictionary, trace: Trace) -> str:
@@ -169,7 +169,7 @@ class _Sums:
 def _sums(dictionary: Dictionary, parts: Iterable[Tensor], reader: Tensor) -> _Sums:
     total: _Sums | None = None
     for maps in parts:
-        kinds = kinds_of(maps.float().mean(dim=(1, 2)), reader.to(maps.device))
+        kinds = image_kinds(maps.float().mean(dim=(1, 2)), reader.to(maps.device))
         for one, kind in zip(maps.split(1), kinds.tolist(), strict=True):
             here = codes_on_grid(dictionary, one)[0]
             if total is None:

@@ -249,6 +249,6 @@ def _add_sides(inside: Spread, outside: Spread, frame: Frame, mask: Tensor) -> N
 def _on_tokens(mask: Tensor, frame: Frame) -> Tensor:
     """The mask of each picture, averaged over the area of each token: float32 [items, tokens]."""
     items, tokens = frame.codes.shape
-    on_grid = functional.interpolate(mask[:, None].cpu(), size=frame.grid[-2:], mode="area").flatten(1)
-    chosen = on_grid[[number % len(mask) for number in range(items)]]
+    resize_to_grid = functional.interpolate(mask[:, None].cpu(), size=frame.grid[-2:], mode="area").flatten(1)
+    chosen = resize_to_grid[[number % len(mask) for number in range(items)]]
     return chosen.repeat(1, tokens // chosen.shape[1])  # of a video, in every frame

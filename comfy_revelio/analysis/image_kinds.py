@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..dictionary.concept import one_kind
+from ..dictionary.concept import single_kind_reader
 
 
 def kind_reader(pooled: Tensor, kinds: Tensor) -> Tensor:
@@ -17,7 +17,7 @@ def kind_reader(pooled: Tensor, kinds: Tensor) -> Tensor:
     """
     number = kinds.unique().numel()
     if number < 2:
-        return one_kind(pooled.shape[1])
+        return single_kind_reader(pooled.shape[1])
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     analysis = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")

@@ -15,7 +15,15 @@ from torch import Tensor
 
 from ..dictionary import Dictionary
 from ..errors import RevelioError
-from ..training.harvest import Drawing, Host, Item, Wanted, items_of_images, prompts_of, read_image
+from ..training.harvest import (
+    CaptureSpec,
+    Host,
+    Item,
+    SamplingSettings,
+    items_of_images,
+    prompts_of,
+    read_image,
+)
 from ..training.shards import ShardSet
 from .index import FeatureIndex, IndexBuilder, Label
 from .index.endpoint import Endpoint, ask
@@ -85,7 +93,7 @@ def index_of_host(
     if not items:
         raise RevelioError("There is nothing to draw or to look at; give prompts or pictures.")
     place = host.hook_point(dictionary.hook_point)
-    wanted = Wanted((place,), dictionary.captured, timesteps=timesteps)
+    wanted = CaptureSpec((place,), dictionary.captured, timesteps=timesteps)
     captions = {item.number: item.prompt for item in items if item.prompt}
     builder: IndexBuilder | None = None
     for start in range(0, len(items), batch):
@@ -161,11 +169,11 @@ def _check_width(dictionary: Dictionary, width: int, where: str) -> None:
         )
 
 
-def _drawing(size: str) -> Drawing:
+def _drawing(size: str) -> SamplingSettings:
     """The size that a harvest noted; "" for harvests that noted none."""
     width, x, height = size.partition("x")
     if not x or not width.isdigit() or not height.isdigit():
         raise RevelioError(
             "These activations do not say at which size pictures were read; harvest them again."
         )
-    return Drawing(int(height), int(width))
+    return SamplingSettings(int(height), int(width))

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..dictionary import Concept, Dictionary
-from ..dictionary.concept import kinds_of, on_grid
+from ..dictionary.concept import image_kinds, resize_to_grid
 from ..trace import Frame
 
 _TINY = 1e-12
@@ -41,7 +41,7 @@ def concept_presence(frames: Sequence[Frame], dictionary: Dictionary, item: int)
     for number, concept in enumerate(dictionary.concepts.values()):
         features = torch.tensor(concept.features)
         pulls = _pulls(concept, grid)
-        for step, kind in enumerate(kinds_of(pooled, concept.reader.cpu()).tolist()):
+        for step, kind in enumerate(image_kinds(pooled, concept.reader.cpu()).tolist()):
             here = (taken[step].of_many(features) * pulls[kind]).sum(-1)
             heat[number, step] = here.clamp(min=0).sqrt().reshape(grid)
     return heat
@@ -73,6 +73,8 @@ def _pulls(concept: Concept, grid: tuple[int, ...]) -> list[Tensor]:
     """For each kind of picture, what the codes of the concept's features count at each token: [T, m]."""
     pulls = []
     for amount, share in zip(concept.amount, concept.share, strict=True):
-        raised = on_grid(amount.cpu(), grid).clamp(min=0)
-        pulls.append(on_grid(share.cpu(), grid) * raised / raised.square().sum(-1).max().clamp(min=_TINY))
+        raised = resize_to_grid(amount.cpu(), grid).clamp(min=0)
+        pulls.append(
+            resize_to_grid(share.cpu(), grid) * raised / raised.square().sum(-1).max().clamp(min=_TINY)
+        )
     return pulls

@@ -18,7 +18,7 @@ def content_words(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for word in words if word not in FUNCTION_WORDS))
 
 
-def places_of(words: Sequence[str], wanted: str) -> list[int]:
+def word_positions(words: Sequence[str], wanted: str) -> list[int]:
     """Where a word, or some words in a row, stand among the words of a prompt, all occurrences.
 
     Only letters and digits are compared, so that t-shirt, blue_hair and 1girl are found, whose words a
@@ -58,11 +58,11 @@ def mean_shares(frames: Sequence[WordFrame], item: int) -> Tensor:
         by_grid.setdefault(frame.grid, []).append(frame.maps(item))
     total = torch.zeros(())
     for maps in by_grid.values():
-        total = total + spread(torch.stack(maps).sum(0), *finest)
+        total = total + resized_maps(torch.stack(maps).sum(0), *finest)
     return total / len(frames)
 
 
-def spread(maps: Tensor, height: int, width: int) -> Tensor:
+def resized_maps(maps: Tensor, height: int, width: int) -> Tensor:
     """Maps [n, h, w] of at least 0 at another size, bicubic, never below 0: [n, height, width]."""
     if maps.shape[1:] == (height, width):
         return maps
@@ -70,7 +70,7 @@ def spread(maps: Tensor, height: int, width: int) -> Tensor:
     return planes[:, 0].clamp(min=0.0)
 
 
-def showing(frames: Sequence[WordFrame]) -> list[WordFrame]:
+def frames_showing(frames: Sequence[WordFrame]) -> list[WordFrame]:
     """The frames of the later half of the layers, in the order in which the model computes them.
 
     The way down of a UNet looks words up without much regard to place; leaving it out found the parts of the
@@ -95,7 +95,7 @@ def word_heat(frames: Sequence[WordFrame], item: int, rows: Sequence[Sequence[in
     total = torch.zeros(())
     for layer in dict.fromkeys(frame.layer for frame in frames):
         shares = mean_shares([frame for frame in frames if frame.layer == layer], item)
-        maps = spread(torch.stack([shares[list(row)].sum(0) for row in rows]), *finest)
+        maps = resized_maps(torch.stack([shares[list(row)].sum(0) for row in rows]), *finest)
         contrast = maps.std((1, 2), correction=0) / maps.mean((1, 2)).clamp(min=1e-12)
         total = total + maps * contrast[:, None, None]
     return scaled(total)
@@ -107,6 +107,6 @@ def scaled(maps: Tensor) -> Tensor:
     return (maps - low) / (high - low).clamp(min=1e-12)
 
 
-def above(maps: Tensor, threshold: float) -> Tensor:
+def masks_above(maps: Tensor, threshold: float) -> Tensor:
     """Masks of 0 and 1 of maps [n, H, W]: where each reaches this share of its peak."""
     return (maps >= threshold * maps.amax((1, 2), keepdim=True)).float()

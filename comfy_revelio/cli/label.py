@@ -54,11 +54,11 @@ def add_label(commands: Any, count: Callable[[str], int], host: Callable[[argpar
 
 
 def _label(arguments: argparse.Namespace, host: Callable[[argparse.Namespace], Any]) -> None:
-    from ..analysis.index import beside, identity, read_index, write_index
+    from ..analysis.index import dictionary_id, index_path, read_index, write_index
     from ..dictionary import load_dictionary
 
     dictionary = load_dictionary(arguments.dictionary)
-    out = arguments.out or beside(arguments.dictionary)
+    out = arguments.out or index_path(arguments.dictionary)
     if out.suffix != ".safetensors":
         raise RevelioError(f"The name of an index file ends in .safetensors; {out} does not.")
     ways = _ways(arguments)  # all that can be wrong with them shows before the long work
@@ -70,7 +70,7 @@ def _label(arguments: argparse.Namespace, host: Callable[[argparse.Namespace], A
                 "There is nothing to look at: give --data, --prompts or --images, or other labels by --by."
             )
         index = read_index(out)
-        if index.dictionary != identity(dictionary):
+        if index.dictionary != dictionary_id(dictionary):
             raise RevelioError(f"{out} belongs to another dictionary than {arguments.dictionary}.")
     index = ways(index)
     write_index(index, out)

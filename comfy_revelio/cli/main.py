@@ -154,15 +154,15 @@ def _minutes(text: str) -> float:
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
-    from ..dictionary import peek
+    from ..dictionary import describe_file
 
-    print_table(peek(arguments.file), as_json=arguments.json)
+    print_table(describe_file(arguments.file), as_json=arguments.json)
 
 
 def _convert(arguments: argparse.Namespace) -> None:
     import torch
 
-    from ..dictionary import load_dictionary, peek, save_dictionary
+    from ..dictionary import describe_file, load_dictionary, save_dictionary
     from ..dictionary.orbax import is_orbax, read_orbax
 
     if is_orbax(arguments.source):
@@ -176,7 +176,7 @@ def _convert(arguments: argparse.Namespace) -> None:
             arguments.source, hook_point=arguments.hook_point, captured=arguments.captured
         )
     save_dictionary(dictionary, arguments.out, dtype=torch.float32 if arguments.float32 else torch.float16)
-    print_table(peek(arguments.out), as_json=arguments.json)
+    print_table(describe_file(arguments.out), as_json=arguments.json)
 
 
 def print_table(config: dict[str, Any], *, as_json: bool) -> None:
@@ -194,7 +194,7 @@ def _harvest(arguments: argparse.Namespace) -> None:
     import torch
 
     from ..training import ShardSet
-    from ..training.harvest import Wanted, items_of_images, items_of_prompts
+    from ..training.harvest import CaptureSpec, items_of_images, items_of_prompts
     from ..training.processes import join
     from ..training.shards.join import harvest_together
 
@@ -205,7 +205,7 @@ def _harvest(arguments: argparse.Namespace) -> None:
         else items_of_prompts(lines_of_file(arguments.prompts))
     )
     host = _host(arguments)
-    wanted = Wanted(
+    wanted = CaptureSpec(
         tuple(arguments.hook_point),
         arguments.captured,
         tuple(range(0, arguments.steps, arguments.every)) if arguments.every > 1 else (),
@@ -240,11 +240,11 @@ def _harvest(arguments: argparse.Namespace) -> None:
 
 def _host(arguments: argparse.Namespace) -> Any:
     """The model that is to be harvested."""
-    from ..training.harvest import Drawing
+    from ..training.harvest import SamplingSettings
 
     bundled = not arguments.diffusers and not arguments.checkpoint
     width, height = _size(arguments.size or ("128x128" if bundled else "512x512"))
-    drawing = Drawing(height, width, arguments.steps, arguments.cfg)
+    drawing = SamplingSettings(height, width, arguments.steps, arguments.cfg)
     if arguments.diffusers:
         from ..training.diffusers_host import DiffusersHost
 
@@ -338,7 +338,7 @@ def _named(pairs: Sequence[str]) -> dict[str, Any]:
 def _evaluate_reconstruction(arguments: argparse.Namespace) -> None:
     from ..dictionary import load_dictionary
     from ..training import ShardSet
-    from ..training.train_on_shards import figures_on
+    from ..training.train_on_shards import metrics_on
 
     dictionary, shards = load_dictionary(arguments.dictionary), ShardSet(arguments.data)
     if dictionary.d_model != shards.d_model:
@@ -348,7 +348,7 @@ def _evaluate_reconstruction(arguments: argparse.Namespace) -> None:
         )
     view = shards.split(held_out=0.0)[0] if arguments.all else shards.split()[1]
     rows = view.all(limit=arguments.rows)
-    print_table(_rounded(figures_on(dictionary, rows.x, rows.timestep)), as_json=arguments.json)
+    print_table(_rounded(metrics_on(dictionary, rows.x, rows.timestep)), as_json=arguments.json)
 
 
 def _lab(name: str) -> Any:

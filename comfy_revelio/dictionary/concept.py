@@ -49,17 +49,17 @@ class Concept:
         return self.amount.shape[0]
 
 
-def one_kind(d_model: int) -> Tensor:
+def single_kind_reader(d_model: int) -> Tensor:
     """The reader for pictures that are all of one kind."""
     return torch.zeros(1, d_model + 1)
 
 
-def kinds_of(pooled: Tensor, reader: Tensor) -> Tensor:
+def image_kinds(pooled: Tensor, reader: Tensor) -> Tensor:
     """The kind with the highest score: int64 [...] for mean activations pooled [..., d_model]."""
     return (pooled.float() @ reader[:, :-1].T + reader[:, -1]).argmax(dim=-1)
 
 
-def on_grid(maps: Tensor, grid: tuple[int, ...]) -> Tensor:
+def resize_to_grid(maps: Tensor, grid: tuple[int, ...]) -> Tensor:
     """Maps [m, h, w] resized to the grid (height, width), by token: float32 [T, m]."""
     resized = functional.interpolate(maps.float()[None], size=grid, mode="bilinear", antialias=True)
     return resized[0].flatten(1).T

@@ -14,7 +14,7 @@ from .dictionary import CAPTURED, EXTRAS, WEIGHTS, Dictionary
 from .layouts import read_layout, recognise
 from .native import config_of, is_native, peek_native, read_native, save_dictionary
 
-__all__ = ["load_dictionary", "peek", "probe", "save_dictionary"]
+__all__ = ["check_file", "describe_file", "load_dictionary", "save_dictionary"]
 
 
 def load_dictionary(
@@ -47,7 +47,7 @@ def load_dictionary(
     return dictionary.to(device)
 
 
-def peek(path: str | os.PathLike[str]) -> dict[str, Any]:
+def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What a dictionary holds, as plain values: kind, k, d_model, n_features, hook_point and so on.
 
     Of the native layout only the header is read; other layouts are loaded for it.
@@ -67,7 +67,7 @@ def peek(path: str | os.PathLike[str]) -> dict[str, Any]:
     }
 
 
-def probe(path: str | os.PathLike[str]) -> None:
+def check_file(path: str | os.PathLike[str]) -> None:
     """Raise RevelioError unless a file or directory looks like a dictionary; no tensor is read.
 
     For lists of choices: what passes can still turn out to be broken when it is loaded.

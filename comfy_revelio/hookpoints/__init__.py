@@ -6,16 +6,16 @@ from .resolve import module_of
 from .resolve import resolve_point as resolve
 from .resolve import resolve_text_point as resolve_text
 from .text_encoders import list_points as list_text
-from .token_layout import Layout, Place, place, token_count
+from .token_layout import TokenGrid, TokenLayout, locate_tokens, token_count
 
 __all__ = [
     "HookPoint",
-    "Layout",
-    "Place",
+    "TokenGrid",
+    "TokenLayout",
     "list",
     "list_text",
+    "locate_tokens",
     "module_of",
-    "place",
     "resolve",
     "resolve_text",
     "token_count",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .token_layout import Layout
+from .token_layout import TokenLayout
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class HookPoint:
     stage: str
     stream: str = "image"
     captured: tuple[str, ...] = ("output", "diff")
-    layout: Layout = field(default_factory=Layout)
+    layout: TokenLayout = field(default_factory=TokenLayout)
     path: str = ""
     element: int = 0
     input: tuple[str, int] = ("", 0)

@@ -11,7 +11,7 @@ from ..errors import RevelioError
 from . import text_encoders as text
 from . import transformers, unet
 from .point import HookPoint
-from .token_layout import Layout
+from .token_layout import TokenLayout
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -129,7 +129,7 @@ def _inside_alias(model: Module, points: list[HookPoint], wanted: str) -> list[s
 def _by_path(model: Module, points: list[HookPoint], path: str, module: Module) -> HookPoint:
     """Any module. Inside a block that has one sequence, its tokens are taken to lie as the block's."""
     stage = "unet" if unet.is_unet(model) else ""
-    found = HookPoint(path, path, (), unet.width_of(module), stage, layout=Layout(exact=True))
+    found = HookPoint(path, path, (), unet.width_of(module), stage, layout=TokenLayout(exact=True))
     if stage == "unet":
         return found
     layout = transformers.guessed(model)

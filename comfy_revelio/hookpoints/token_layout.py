@@ -18,7 +18,7 @@ Count = str
 
 
 @dataclass(frozen=True)
-class Layout:
+class TokenLayout:
     """Which tokens of a sequence are the picture's or the prompt's, and how they lie.
 
     stream: "image" tokens lie on the grid of the latents, row by row (and frame by frame);
@@ -46,7 +46,7 @@ class Layout:
     either_end: bool = False
 
     @property
-    def witnesses(self) -> tuple[str, ...]:
+    def counted_modules(self) -> tuple[str, ...]:
         """Paths of the modules whose number of tokens must be known to place this layout."""
         return tuple(
             dict.fromkeys(
@@ -58,8 +58,8 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the tokens lie in one activation. Made by `place`.
+class TokenGrid:
+    """Where the tokens lie in one activation. Made by `locate_tokens`.
 
     grid: (height, width), or (frames, height, width) for more than one frame.
     start: first token in the sequence; pitch: tokens from the beginning of a row to the next.
@@ -89,13 +89,13 @@ class Place:
         view += change.to(activation).expand(len(view), -1, -1).reshape(view.shape)
 
 
-def place(
+def locate_tokens(
     activation: Tensor,
-    layout: Layout,
+    layout: TokenLayout,
     latent: Sequence[int] | None = None,
     seen: Mapping[str, int] | None = None,
     map_size: Sequence[int] = (),
-) -> Place:
+) -> TokenGrid:
     """Where the tokens of `layout` lie in this activation.
 
     latent: shape of the model's input, [B, C, H, W] or [B, C, F, H, W], if known. seen: tokens
@@ -106,7 +106,7 @@ def place(
     shapes.
     """
     if activation.ndim in (4, 5):
-        return Place(_without_single_frame(tuple(activation.shape[2:])))
+        return TokenGrid(_without_single_frame(tuple(activation.shape[2:])))
     if activation.ndim != 3:
         raise RevelioError(
             f"Activations of the shape {list(activation.shape)} are neither a map [B, C, H, W] "
@@ -114,9 +114,9 @@ def place(
         )
     total = activation.shape[1]
     if map_size and math.prod(map_size) == total:
-        return Place(tuple(map_size))
+        return TokenGrid(tuple(map_size))
     found = _on_latents(layout, total, latent, seen or {})
-    return found or Place((1, total))
+    return found or TokenGrid((1, total))
 
 
 def token_count(output: object) -> int:
@@ -129,8 +129,8 @@ def token_count(output: object) -> int:
 
 
 def _on_latents(
-    layout: Layout, total: int, latent: Sequence[int] | None, seen: Mapping[str, int]
-) -> Place | None:
+    layout: TokenLayout, total: int, latent: Sequence[int] | None, seen: Mapping[str, int]
+) -> TokenGrid | None:
     grid = None if latent is None else _latent_grid(latent, layout.patch)
     image = 0 if grid is None else math.prod(grid)
     counts = {
@@ -144,7 +144,7 @@ def _on_latents(
     if layout.either_end and (ahead := counts.get("ahead", 0)):
         begin, end = (0, ahead) if layout.stream == "text" else (begin + ahead, end)
     if layout.stream == "text":
-        return Place((1, end - begin), begin) if 0 <= begin < end <= total else None
+        return TokenGrid((1, end - begin), begin) if 0 <= begin < end <= total else None
     if grid is None:
         return None
     rows = math.prod(grid[:-1])
@@ -152,7 +152,7 @@ def _on_latents(
     end = begin + rows * pitch
     if begin < 0 or end > total or (layout.exact and end != total):
         return None
-    return Place(_without_single_frame(grid), begin, pitch)
+    return TokenGrid(_without_single_frame(grid), begin, pitch)
 
 
 def _latent_grid(latent: Sequence[int], patch: tuple[int, int, int]) -> tuple[int, ...] | None:

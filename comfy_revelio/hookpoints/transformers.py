@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .point import HookPoint
-from .token_layout import Count, Layout
+from .token_layout import Count, TokenLayout
 from .unet import width_of
 
 if TYPE_CHECKING:
@@ -232,9 +232,9 @@ def list_unknown(model: Module) -> list[HookPoint]:
     return points
 
 
-def guessed(model: Module) -> Layout:
+def guessed(model: Module) -> TokenLayout:
     """The layout of a module that no family describes: the picture's tokens if they are as many."""
-    return Layout(patch=_patch(model), exact=True)
+    return TokenLayout(patch=_patch(model), exact=True)
 
 
 def model_width(model: Module) -> int:
@@ -257,7 +257,7 @@ def _point(model: Module, blocks: Blocks, number: int, stream: Stream) -> HookPo
         width=model_width(model),
         stage="transformer",
         stream=stream.kind,
-        layout=Layout(
+        layout=TokenLayout(
             stream=stream.kind,
             patch=_patch(model),
             begin=stream.begin,

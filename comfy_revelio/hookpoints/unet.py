@@ -70,7 +70,7 @@ def _levels(side: str, part: str, blocks: list[Module], first: int) -> Iterator[
 
 def _stage_points(side: str, level: int, leaves: list[_Leaf]) -> list[HookPoint]:
     whole = "mid_block" if side == "mid" else f"{side}_blocks.{level}"
-    place = "middle" if side == "mid" else f"{side} {level}"
+    part = "middle" if side == "mid" else f"{side} {level}"
     counts: dict[str, int] = {}
     points = []
     for position, (path, leaf) in enumerate(leaves):
@@ -83,7 +83,7 @@ def _stage_points(side: str, level: int, leaves: list[_Leaf]) -> list[HookPoint]
         if position == len(leaves) - 1:
             aliases.append(whole)  # a whole block puts out what its last leaf puts out
         sampler = kind in ("downsampler", "upsampler")
-        title = f"{place} - {kind}" if sampler else f"{place} - {kind} {number}"
+        title = f"{part} - {kind}" if sampler else f"{part} - {kind} {number}"
         alike = kind == "attention" or getattr(leaf, "channels", 0) == getattr(leaf, "out_channels", None)
         captured = ("output", "diff") if alike and not sampler else ("output",)
         points.append(HookPoint(path, title, tuple(aliases), width_of(leaf), "unet", captured=captured))

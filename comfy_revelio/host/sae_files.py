@@ -14,10 +14,10 @@ import folder_paths
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP
 
-from ..analysis.index import IndexHead, beside, identity, read_head
+from ..analysis.index import IndexHead, dictionary_id, index_path, read_head
 from ..analysis.index.feature_index import labels_by_name
 from ..dictionary.dictionary import Dictionary
-from ..dictionary.load import load_dictionary, probe
+from ..dictionary.load import check_file, load_dictionary
 from ..errors import RevelioError
 
 FOLDER = "sae"
@@ -112,7 +112,7 @@ def load(name: str, hook_point: str = "", captured: str = "") -> SAEHandle:
 
 def index_of(name: str) -> Path | None:
     """The index of the SAE file called `name`, in any of the folders; None when there is none."""
-    found = folder_paths.get_full_path(FOLDER, beside(name).as_posix()) if name else None
+    found = folder_paths.get_full_path(FOLDER, index_path(name).as_posix()) if name else None
     return None if found is None else Path(found)
 
 
@@ -120,8 +120,8 @@ def index_target(name: str) -> Path:
     """Where the index of an SAE file is to be written: beside it; of the pack's own, in models/sae."""
     path = path_of(name)
     if _bundled is not None and _bundled.resolve() in path.resolve().parents:
-        return Path(folder_paths.get_folder_paths(FOLDER)[0]) / beside(name)
-    return beside(path)
+        return Path(folder_paths.get_folder_paths(FOLDER)[0]) / index_path(name)
+    return index_path(path)
 
 
 def handle(dictionary: Dictionary, name: str, index: IndexHead | None = None) -> SAEHandle:
@@ -144,7 +144,7 @@ def _index_for(dictionary: Dictionary, name: str) -> IndexHead | None:
         return None
     try:
         head = read_head(path)
-        if head.dictionary == identity(dictionary):
+        if head.dictionary == dictionary_id(dictionary):
             return head
         logging.warning("Revelio: %s belongs to another SAE than %s; make the index again.", path, name)
     except RevelioError as problem:
@@ -162,7 +162,7 @@ def _move_whole(patcher: ModelPatcher, device: Any = None, *_: Any) -> None:
 def _problem_of(path: str, _size: int, _modified: int) -> str | None:
     """Why the file is no SAE, remembered until the file changes: the list is built for every page load."""
     try:
-        probe(path)
+        check_file(path)
     except RevelioError as problem:
         return str(problem)
     return None

@@ -13,7 +13,7 @@ from ..trace import Reading
 from .canvas import Canvas
 from .colour_scale import draw_scale
 from .colours import ACCENT, QUIET_TEXT, TEXT, difference_colour, heat_colour
-from .figure_layout import GAP, HEAD, MARGIN, NOTE, TITLE, Layout, plan
+from .figure_layout import GAP, HEAD, MARGIN, NOTE, TITLE, FigureLayout, plan
 from .lettering import fitted, font, line_height, number, width
 from .overlay import Colouring, backdrop, overlay, resized, stretched
 
@@ -146,7 +146,7 @@ def _label_width(rows: Sequence[Row], changes: bool) -> int:
     return min(max(narrowest, *wanted), widest)
 
 
-def _draw_heads(canvas: Canvas, layout: Layout, heads: Sequence[tuple[str, str]]) -> None:
+def _draw_heads(canvas: Canvas, layout: FigureLayout, heads: Sequence[tuple[str, str]]) -> None:
     for column, (head, under) in enumerate(heads):
         x = layout.column_middle(column)
         single = 0 if under else line_height(HEAD)
@@ -154,7 +154,7 @@ def _draw_heads(canvas: Canvas, layout: Layout, heads: Sequence[tuple[str, str]]
         canvas.text(under, (x, layout.heads_top + line_height(HEAD)), NOTE, QUIET_TEXT, anchor="ma")
 
 
-def _draw_label(canvas: Canvas, layout: Layout, index: int, row: Row, changes: bool) -> None:
+def _draw_label(canvas: Canvas, layout: FigureLayout, index: int, row: Row, changes: bool) -> None:
     """The row's label, its block of lines centred beside the cells."""
     room = layout.cells_left - MARGIN - GAP
     block = [(f"#{row.feature}", _FEATURE, TEXT)]

@@ -23,7 +23,7 @@ HEAD = font(13, bold=True)
 
 
 @dataclass(frozen=True)
-class Layout:
+class FigureLayout:
     """Everything the figure needs to know to draw its parts; see `plan`."""
 
     size: tuple[int, int]  # width, height of the sheet
@@ -58,7 +58,7 @@ def plan(
     cell: tuple[int, int],
     label_width: int,
     head_width: int,
-) -> Layout:
+) -> FigureLayout:
     """Places rows x columns of cells (height, width), the labels left, the heads above, the scale right."""
     room = (max(_SMALLEST, cell[0]), max(_SMALLEST, cell[1], head_width + 4))
     cells_left = MARGIN + label_width + _LABEL_GAP
@@ -71,7 +71,7 @@ def plan(
     heads_top = MARGIN + len(title_lines) * line_height(TITLE) + len(note_lines) * line_height(NOTE) + 18
     rows_top = heads_top + 2 * line_height(HEAD) + 4
     rows_height = rows * (room[0] + GAP) - GAP
-    return Layout(
+    return FigureLayout(
         size=(sheet_width, rows_top + rows_height + MARGIN),
         title=title_lines,
         notes=note_lines,

@@ -8,7 +8,7 @@ from ..errors import RevelioError
 from ..trace import Reading
 
 
-def picture_of(images: Tensor | None, reading: Reading) -> Tensor | None:
+def image_of(images: Tensor | None, reading: Reading) -> Tensor | None:
     """The picture [H, W, 3] of the reading's batch item among images [n, H, W, 3]; None for none.
 
     A single picture serves every item. Of a video, whose images are its frames, it is the frame that lies at
@@ -25,10 +25,10 @@ def picture_of(images: Tensor | None, reading: Reading) -> Tensor | None:
         where = 0.5 if reading.frame is None else reading.frame / (count - 1)
         first = reading.item * each if each < len(images) else 0
         return images[first + min(each - 1, round(where * (each - 1)))]
-    return still(images, reading.item)
+    return still_image(images, reading.item)
 
 
-def still(images: Tensor | None, item: int) -> Tensor | None:
+def still_image(images: Tensor | None, item: int) -> Tensor | None:
     """The picture [H, W, C] of one batch item; a single picture serves every item.
 
     Raises RevelioError when the batch has no such picture.

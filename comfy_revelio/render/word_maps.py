@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from ..analysis.edge_filter import follow_edges
-from ..analysis.word_maps import above, content_words, mean_shares, places_of, showing, spread, word_heat
+from ..analysis.word_maps import (
+    content_words,
+    frames_showing,
+    masks_above,
+    mean_shares,
+    resized_maps,
+    word_heat,
+    word_positions,
+)
 from ..errors import RevelioError
 from ..trace import WordFrame, WordTrace
 from .canvas import checked_image
@@ -69,10 +77,10 @@ def word_maps(
     frames = trace.select(role, step=step, layers=named or None)
     said = trace.words[role]
     words = [part.strip() for part in show.split(",") if part.strip()] or list(content_words(said))
-    rows = [places_of(said, word) for word in words]
-    chosen = frames if named else showing(frames)
+    rows = [word_positions(said, word) for word in words]
+    chosen = frames if named else frames_showing(frames)
     heat = word_heat(chosen, item, rows)
-    masks = spread(heat, *size).clamp(max=1.0)
+    masks = resized_maps(heat, *size).clamp(max=1.0)
     if edges and image is not None:
         cell = max(side / count for side, count in zip(size, heat.shape[1:], strict=True))
         masks = follow_edges(masks, resized(image, *size), BLUR * cell)
@@ -94,7 +102,7 @@ def word_maps(
         parts = _by_step(chosen) if view == "by step" else _by_layer(frames)
         parts = [parts[index] for index in evenly_spread(len(parts), columns)]
         height, width = heat.shape[1:]
-        heats = [spread(word_heat(part, item, rows[drawn]), height, width) for _, part in parts]
+        heats = [resized_maps(word_heat(part, item, rows[drawn]), height, width) for _, part in parts]
         maps = torch.stack(heats, 1)
         own = [WordRow(w, n, m) for w, n, m in zip(words[drawn], notes[drawn], maps, strict=True)]
         reading = (
@@ -105,7 +113,7 @@ def word_maps(
             own, [head for head, _ in parts], image=image, opacity=opacity, title=title, notes=[reading]
         )
     told = _table(words, attention, masks)
-    return WordMaps(figure, above(masks, threshold) if threshold > 0 else masks, told)
+    return WordMaps(figure, masks_above(masks, threshold) if threshold > 0 else masks, told)
 
 
 def _whose(trace: WordTrace, role: str, item: int) -> str:
@@ -136,7 +144,7 @@ def _table(words: Sequence[str], attention: Sequence[Tensor], masks: Tensor) -> 
     """Each word with the attention it got and how much of the picture its mask covers."""
     lines = []
     for word, got, own in zip(words, attention, masks, strict=True):
-        covered = above(own[None], 0.5).mean()
+        covered = masks_above(own[None], 0.5).mean()
         lines.append((word, f"{got.max():.1%}", f"{got.mean():.1%}", f"{covered:.0%}"))
     head = ("word", "attention at its peak", "on average", "picture above half of the peak")
     return table(head, lines, numbers_from=1)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..dictionary import Codes, Concept
-from ..dictionary.concept import kinds_of, on_grid
+from ..dictionary.concept import image_kinds, resize_to_grid
 from ..errors import RevelioError
 from . import modes
 from .intervention import Intervention, TokenContext
@@ -144,7 +144,7 @@ def _place(intervention: Intervention, features: Tensor, grid: tuple[int, int]) 
     spread = intervention.mode == "add" or intervention.place == "everywhere" or intervention.mask is not None
     if spread or maps is None:
         return features.new_ones(grid[0] * grid[1], 1, dtype=torch.float32)
-    return on_grid(maps[features], grid)
+    return resize_to_grid(maps[features], grid)
 
 
 def _in_this_kind(
@@ -157,7 +157,7 @@ def _in_this_kind(
             kept.pop(next(iter(kept)))
         kept[key] = _concept_on_grid(concept, grid, tokens.device)
     amount, share, reader = kept[key]
-    kind = kinds_of(tokens.float().mean(dim=1), reader)
+    kind = image_kinds(tokens.float().mean(dim=1), reader)
     return amount[kind], share[kind]
 
 
@@ -165,7 +165,9 @@ def _concept_on_grid(
     concept: Concept, grid: tuple[int, int], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Amount and share [kinds, T, m] and the reader, on the device."""
-    maps = (torch.stack([on_grid(kind, grid) for kind in side]) for side in (concept.amount, concept.share))
+    maps = (
+        torch.stack([resize_to_grid(kind, grid) for kind in side]) for side in (concept.amount, concept.share)
+    )
     amount, share = (side.to(device) for side in maps)
     return amount, share, concept.reader.to(device)
 
@@ -173,8 +175,8 @@ def _concept_on_grid(
 def _mask_on_grid(mask: Tensor, context: TokenContext, rows: int) -> Tensor:
     """The mask of each row's batch item, averaged over the area of each cell: [B, T, 1]."""
     numbers = [number % len(mask) for number in context.item_numbers(rows)]
-    on_grid = functional.interpolate(mask[:, None], size=context.grid, mode="area")
-    return on_grid[numbers].flatten(1)[..., None]
+    resize_to_grid = functional.interpolate(mask[:, None], size=context.grid, mode="area")
+    return resize_to_grid[numbers].flatten(1)[..., None]
 
 
 def _check_fit(tokens: Tensor, d_model: int, grid: tuple[int, int]) -> None:

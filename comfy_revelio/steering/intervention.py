@@ -14,7 +14,7 @@ from .modes import BRINGING, READING
 from .selection import Selection
 
 MODES = ("push", "add", "scale", "set", "clamp", "ablate", "only", "replace", "ablate_block")
-PLACES = ("usual", "everywhere")
+PLACEMENTS = ("usual", "everywhere")
 ROLES = ("cond", "uncond", "both", "mirrored")
 UNITS = ("mean", "code", "norm")
 RAMPS = ("none", "fade in", "fade out", "fade in and out")
@@ -77,7 +77,7 @@ class Intervention:
     """The concepts on the grids and devices met so far, worked out once; they go with the intervention."""
 
     def __post_init__(self) -> None:
-        choices = {"mode": MODES, "place": PLACES, "role": ROLES, "unit": UNITS, "ramp": RAMPS}
+        choices = {"mode": MODES, "place": PLACEMENTS, "role": ROLES, "unit": UNITS, "ramp": RAMPS}
         for what, known in choices.items():
             value = getattr(self, what)
             if value not in known:

@@ -1,9 +1,9 @@
 """Traces: what the features did in one sampling run, recorded, asked and stored."""
 
+from .frames import DictionaryNote, Frame
 from .ranking import FeatureScore
 from .reading import Reading
 from .recorder import RunRecorder
-from .records import DictionaryNote, Frame
 from .trace import Trace
 from .words import WordFrame, WordRecorder, WordTrace
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import RevelioError
-from .records import Frame
+from .frames import Frame
 
 LEVELS = 32767
 """Values are kept as whole shares of their feature's largest: 1 / 32767 of it is the worst error."""

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from ..dictionary import Codes
 from ..errors import RevelioError
-from .records import Frame
+from .frames import Frame
 from .trace import Trace
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import RevelioError
-from .records import Frame
+from .frames import Frame
 
 WAYS = ("peak", "mean", "distinct")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import RevelioError
-from .records import DictionaryNote, Frame
+from .frames import DictionaryNote, Frame
 
 if TYPE_CHECKING:
     from .trace import Trace

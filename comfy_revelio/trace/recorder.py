@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..dictionary import Codes, Dictionary
 from ..errors import RevelioError
-from .records import DictionaryNote, Frame
+from .frames import DictionaryNote, Frame
 from .sampler_steps import look_ahead
 from .trace import Trace
 

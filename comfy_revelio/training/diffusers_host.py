@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RevelioError
-from .harvest import Drawing, Item, Taken, Wanted, read_image
+from .harvest import CapturedRows, CaptureSpec, Item, SamplingSettings, read_image
 
 
 class DiffusersHost:
@@ -23,7 +23,7 @@ class DiffusersHost:
     def __init__(
         self,
         folder: Path,
-        drawing: Drawing,
+        drawing: SamplingSettings,
         *,
         device: str = "",
         dtype: torch.dtype | None = None,
@@ -47,7 +47,7 @@ class DiffusersHost:
         self.drawing = drawing
         self.settings = {
             "host": "diffusers",
-            **drawing.told(),
+            **drawing.manifest_fields(),
             "scheduler": type(self.pipe.scheduler).__name__,
         }
 
@@ -56,7 +56,7 @@ class DiffusersHost:
         self._module(plain)
         return plain
 
-    def run(self, items: Sequence[Item], wanted: Wanted) -> Iterator[Taken]:
+    def run(self, items: Sequence[Item], wanted: CaptureSpec) -> Iterator[CapturedRows]:
         with Listening(self.pipe.unet, wanted) as heard:
             if items[0].image is None:
                 self._generate(items)
@@ -67,7 +67,7 @@ class DiffusersHost:
                 continue
             # with guidance the batch is the negative prompt's half, then the positive one's
             for item, rows in zip(items, tokens[-len(items) :], strict=True):
-                yield Taken(name, item.number, timestep, rows, grid)
+                yield CapturedRows(name, item.number, timestep, rows, grid)
 
     def _module(self, path: str) -> nn.Module:
         try:
@@ -125,7 +125,7 @@ class Listening:
     calls: (hook point, call number, timestep, tokens float32 [B, n, d] on the CPU, grid) in order.
     """
 
-    def __init__(self, unet: nn.Module, wanted: Wanted) -> None:
+    def __init__(self, unet: nn.Module, wanted: CaptureSpec) -> None:
         self.unet, self.wanted = unet, wanted
         self.calls: list[tuple[str, int, float, Tensor, tuple[int, int]]] = []
         self._timestep, self._step = 0.0, -1

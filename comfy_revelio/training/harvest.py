@@ -37,7 +37,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class CaptureSpec:
     """What to take. captured: "output" of the module, or "diff" = output - input.
 
     steps: of prompts, the steps of the schedule to keep, () for all. timesteps: of images, how much they are
@@ -51,7 +51,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class SamplingSettings:
     """How pictures are drawn of prompts. height, width: in pixels, of real pictures too."""
 
     height: int
@@ -59,12 +59,12 @@ class Drawing:
     steps: int = 20
     cfg: float = 3.0
 
-    def told(self) -> dict[str, str]:
+    def manifest_fields(self) -> dict[str, str]:
         """As it stands in the manifest."""
         return {"size": f"{self.width}x{self.height}", "steps": str(self.steps), "cfg": f"{self.cfg:g}"}
 
 
-class Taken(NamedTuple):
+class CapturedRows(NamedTuple):
     """Activations [n, d] of one item at one hook point and timestep; grid: (height, width) with n cells."""
 
     hook_point: str
@@ -83,7 +83,7 @@ class Host(Protocol):
     def hook_point(self, name: str) -> str:
         """The plain name of a hook point; RevelioError when the model has none such."""
 
-    def run(self, items: Sequence[Item], wanted: Wanted) -> Iterator[Taken]:
+    def run(self, items: Sequence[Item], wanted: CaptureSpec) -> Iterator[CapturedRows]:
         """The activations of some items at once, of the positive prompt's half."""
 
 
@@ -95,7 +95,7 @@ def harvest(
     host: Host,
     items: Sequence[Item],
     out: Path,
-    wanted: Wanted,
+    wanted: CaptureSpec,
     *,
     batch: int = 8,
     dtype: torch.dtype = torch.float16,
@@ -151,7 +151,7 @@ def harvest(
 
 
 def undone(
-    host: Host, items: Sequence[Item], out: Path, wanted: Wanted
+    host: Host, items: Sequence[Item], out: Path, wanted: CaptureSpec
 ) -> tuple[dict[str, Path], list[Item]]:
     """The folder of each hook point by its plain name, and the items that some of them lacks.
 
@@ -184,7 +184,7 @@ def items_of_images(folder: Path, prompt: str = "") -> list[Item]:
     return items
 
 
-def read_image(item: Item, drawing: Drawing) -> Tensor:
+def read_image(item: Item, drawing: SamplingSettings) -> Tensor:
     """The picture of an item, cropped to the shape and scaled: float32 [height, width, 3] in 0..1."""
     import numpy as np
     from PIL import Image, ImageOps
@@ -235,7 +235,7 @@ def _done(folder: Path, model: str, captured: str, extra: dict[str, str]) -> Ite
     return manifest.items
 
 
-def _told(wanted: Wanted, items: Sequence[Item]) -> dict[str, str]:
+def _told(wanted: CaptureSpec, items: Sequence[Item]) -> dict[str, str]:
     """What of `wanted` decides the rows, for the manifest."""
     from_images = bool(items) and items[0].image is not None
     chosen: Sequence[float] = wanted.timesteps if from_images else wanted.steps

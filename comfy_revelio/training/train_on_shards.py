@@ -58,7 +58,7 @@ def train_on_shards(
     dictionary.hook_point, dictionary.captured = shards.source.hook_point, shards.source.captured
     dictionary.model_family = family or shards.source.model
     unseen = held_out.all(limit=MEASURED)
-    figures = figures_on(dictionary, unseen.x, unseen.timestep)
+    figures = metrics_on(dictionary, unseen.x, unseen.timestep)
     dictionary.figures = {name: value for name, value in figures.items() if isinstance(value, float)}
     if dictionary.modulation is None:
         dictionary.set_stats(stats_on(dictionary, shards))
@@ -69,7 +69,7 @@ def train_on_shards(
     return figures
 
 
-def figures_on(dictionary: Dictionary, x: Tensor, timesteps: Tensor) -> dict[str, Any]:
+def metrics_on(dictionary: Dictionary, x: Tensor, timesteps: Tensor) -> dict[str, Any]:
     """Figures on rows [N, d], over all of them and by ranges of timesteps."""
     figures: dict[str, Any] = dict(measure(dictionary, x, timesteps=timesteps))
     figures["by_timestep"] = error_by_timestep(dictionary, x, timesteps)

@@ -17,7 +17,7 @@ from comfy_revelio.host import sae_files
 from comfy_revelio.host.mini import config
 from comfy_revelio.host.mini.checkpoint import load_weights
 from comfy_revelio.host.mini.model import load_mini
-from comfy_revelio.host.record.generation import pictures
+from comfy_revelio.host.record.generation import generate_images
 from comfy_revelio.host.sae_files import SAEHandle
 from comfy_revelio.host.steering import steer
 from comfy_revelio.host.text.concept import ConceptPrompts, steer_concept
@@ -72,7 +72,7 @@ class Studio:
 
     def look(self, branch: Branch, prompts: Sequence[Prompt]) -> torch.Tensor:
         """The judge's values int64 [n, attributes] of the pictures that `branch` makes of the prompts."""
-        images = pictures(
+        images = generate_images(
             branch.model,
             branch.clip,
             self.vae,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from comfy_revelio.errors import RevelioError
-from comfy_revelio.host.record.generation import encode, encoded_batches, pictures, sample
+from comfy_revelio.host.record.generation import encode, encoded_batches, generate_images, sample
 from comfy_revelio.host.sae_files import SAEHandle
 from comfy_revelio.host.steering import steer
 from comfy_revelio.render import grid
@@ -162,7 +162,7 @@ def _steered(studio: Studio, handle: SAEHandle, setting: Setting) -> Any:
 def _draw(studio: Studio, model: Any, prompts: Sequence[Prompt]) -> Tensor:
     """Pictures [n, H, W, 3] of the prompts by a model."""
     texts, seeds = [prompt.text for prompt in prompts], [prompt.seed for prompt in prompts]
-    return pictures(model, studio.plain.clip, studio.vae, texts, seeds, **SAMPLING)
+    return generate_images(model, studio.plain.clip, studio.vae, texts, seeds, **SAMPLING)
 
 
 def _verdict(studio: Studio, images: Tensor, prompts: Sequence[Prompt], way: str) -> dict[str, float]:

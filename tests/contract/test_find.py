@@ -19,7 +19,7 @@ LINES = [
 ]
 WITH, WITHOUT = ([line.format(words) for line in LINES] for words in (" with glasses", ""))
 SETTINGS = {"seed": 7, "width": 128, "height": 128, "steps": 20, "cfg": 3.0}
-PLACES = ("middle_block.1", "output_blocks.2.1", "output_blocks.4.1")
+PLACEMENTS = ("middle_block.1", "output_blocks.2.1", "output_blocks.4.1")
 FINDING: dict[str, Any] = {"count": 4, "hook_point": "", "role": "cond"}
 
 
@@ -86,7 +86,7 @@ def test_of_another_place(find: ModuleType, traces: Any, saes: Any) -> None:
 
 def test_all_places_and_steps_are_compared(pack: Callable[[str], ModuleType], traces: Any) -> None:
     findings = pack("comfy_revelio.analysis").find_features(*traces)
-    assert set(findings.places) == set(PLACES)
+    assert set(findings.places) == set(PLACEMENTS)
     assert {here.effect.shape[0] for here in findings.places.values()} == {20}
     nothing = pack("comfy_revelio.analysis").find_features(traces[0], traces[0])
     assert nothing.best(1) == []
@@ -122,7 +122,7 @@ def test_a_concept_found_in_four_pairs_takes_glasses_out(
         f"a {style} portrait of a sad person with glasses and black hair, yellow background"
         for style in ("flat cartoon", "pixel art")
     ] * 2
-    pictures = pack("comfy_revelio.host.record.generation").pictures
+    pictures = pack("comfy_revelio.host.record.generation").generate_images
     judge = import_module("lab.evaluate.judge").load_judge()
     evaluate = import_module("lab.evaluate.prompts")
     settings = {"steps": 20, "cfg": 3.0, "sampler": "euler", "scheduler": "normal"}

@@ -161,13 +161,13 @@ def test_a_painted_region_becomes_the_mask(story: tuple[Page, str]) -> None:
     explorer.get_by_role("button", name="Clear").click()
     assert wait_for_input(page, "painted", "") == ""
     page.keyboard.press("v")  # the button is gone, and the keys are still the explorer's
-    expect(explorer.locator(".rv-stage")).to_have_attribute("data-tool", "look")
+    expect(explorer.locator(".rv-stage")).to_have_attribute("data-tool", "inspect")
 
 
 def test_a_place_whose_sae_is_not_connected_says_so(story: tuple[Page, str]) -> None:
     page, _mode = story
     explorer = page.locator(".rv-explorer")
-    sentence = "Connect the SAE of this place"
+    sentence = "Connect the SAE of this layer"
     explorer.get_by_role("tab", name="up 4").click()
     expect(explorer.locator(".rv-list")).to_contain_text(sentence)
     explorer.get_by_role("tab", name="up 2").click()

@@ -1,56 +1,128 @@
-/** The top line: places of the model, whose half, which picture, opacity, tools, search, full size. */
-import {el, iconButton, put} from './dom.js'
+/** The top line: hook points, roles, images of the batch, opacity, tools, search, full size. */
+import {button, el, iconButton, replaceChildren} from './dom.js'
+import {anyChanged} from './store.js'
+
+/**
+ * @typedef {import('./texts.js').Translate} Translate
+ * @typedef {import('./store.js').Tool} Tool
+ */
 
 /**
  * @param {import('./view.js').Context} context
  * @param {() => void} toggleFull
  */
 export function createBar(context, toggleFull) {
-  const {store, t} = context, {state} = store
-  const places = el('div', {class: 'rv-tabs', role: 'tablist', 'aria-label': t('Place in the model')})
-  const roles = el('div', {class: 'rv-switch', role: 'group', 'aria-label': t('Whose features')})
-  const items = el('select', {class: 'rv-input', 'aria-label': t('Picture of the batch'), onchange: () => store.set({item: Number(items.value)})})
+  const {store, t} = context
+  const {state} = store
+  const hookPoints = el('div', {class: 'rv-tabs', role: 'tablist', 'aria-label': t('Layer of the model')})
+  const roles = el('div', {
+    class: 'rv-switch',
+    role: 'group',
+    'aria-label': t('Prompt or negative prompt'),
+  })
+  const items = el('select', {
+    class: 'rv-input',
+    'aria-label': t('Image of the batch'),
+    onchange: () => store.set({item: Number(items.value)}),
+  })
   const opacity = el('input', {
-    class: 'rv-slider rv-short', type: 'range', min: '0', max: '1', step: '0.05', 'aria-label': t('Heat'), title: t('How much the heat covers the picture'),
+    class: 'rv-slider rv-short',
+    type: 'range',
+    min: '0',
+    max: '1',
+    step: '0.05',
+    'aria-label': t('Heat'),
+    title: t('How strongly the heat covers the image'),
     oninput: () => store.set({opacity: Number(opacity.value)}),
   })
-  const tools = el('div', {class: 'rv-switch', role: 'group', 'aria-label': t('Tool')},
-    iconButton('look', t('Look: click or drag a box (V)'), () => store.set({tool: 'look'})),
-    iconButton('paint', t('Paint a region (B)'), () => store.set({tool: 'paint'})),
-    iconButton('erase', t('Rub out (E)'), () => store.set({tool: 'erase'})))
+  /** @type {[Tool, string][]} */
+  const titles = [
+    ['inspect', t('Inspect: click or drag a box (V)')],
+    ['paint', t('Paint a region (B)')],
+    ['erase', t('Erase (E)')],
+  ]
+  const tools = titles.map(([tool, title]) => ({
+    tool,
+    element: iconButton(tool, title, () => store.set({tool})),
+  }))
   const search = el('input', {
-    class: 'rv-input rv-search', type: 'search', placeholder: t('Search: glasses, 1203 …'), 'aria-label': t('Search by number or name'),
+    class: 'rv-input rv-search',
+    type: 'search',
+    placeholder: t('Search: glasses, 1203 …'),
+    'aria-label': t('Search by number or name'),
     oninput: () => store.set({search: search.value}),
   })
-  const element = el('div', {class: 'rv-bar'},
-    places, roles, items,
+  const element = el(
+    'div',
+    {class: 'rv-bar'},
+    hookPoints,
+    roles,
+    items,
     el('label', {class: 'rv-field'}, el('span', {class: 'rv-quiet'}, t('Heat')), opacity),
-    tools, iconButton('reset', t('Whole picture in view (0)'), () => store.set({zoom: 1, panX: 0, panY: 0})),
-    el('span', {class: 'rv-grow'}), search, iconButton('full', t('Full size (F)'), toggleFull))
+    el(
+      'div',
+      {class: 'rv-switch', role: 'group', 'aria-label': t('Tool')},
+      ...tools.map(tool => tool.element),
+    ),
+    iconButton('reset', t('Show the whole image (0)'), () => store.set({zoom: 1, panX: 0, panY: 0})),
+    el('span', {class: 'rv-grow'}),
+    search,
+    iconButton('full', t('Full size (F)'), toggleFull),
+  )
+
+  /** @param {string} name */
+  const hookPointTab = name =>
+    button(
+      {
+        class: 'rv-tab',
+        role: 'tab',
+        'aria-selected': String(name === state.hookPoint),
+        title: name,
+        onclick: () => {
+          if (name === state.hookPoint) return
+          store.set({hookPoint: name, subject: null, page: false, codes: null, presence: null})
+        },
+      },
+      hookPointTitle(name, t),
+    )
+
+  /** @param {string} role */
+  const roleTab = role =>
+    button(
+      {
+        class: 'rv-tab',
+        'aria-pressed': String(role === state.role),
+        title: role,
+        onclick: () => store.set({role}),
+      },
+      roleTitle(role, t),
+    )
 
   return {
     element,
-    /** @param {Set<string>} changed */
+    /** @param {import('./store.js').Changed} changed */
     update(changed) {
-      const run = context.run(), place = run?.place(state.place)
-      if (changed.has('all') || changed.has('place')) {
-        put(places, ...(run?.info.places ?? []).map(({name}) => el('button', {
-          type: 'button', class: 'rv-tab', role: 'tab', 'aria-selected': String(name === state.place), title: name,
-          onclick: () => { if (name !== state.place) store.set({place: name, subject: null, page: false, codes: null, presence: null}) },
-        }, placeName(name, t))))
-        put(items, ...Array.from({length: place?.items ?? 0}, (_, item) => el('option', {value: String(item)}, `${t('Picture')} ${item + 1}`)))
-        items.hidden = (place?.items ?? 0) < 2
+      const run = context.run()
+      const hookPoint = run?.hookPoint(state.hookPoint)
+      const count = hookPoint?.items ?? 0
+      if (anyChanged(changed, ['hookPoint'])) {
+        replaceChildren(hookPoints, ...(run?.info.hookPoints ?? []).map(({name}) => hookPointTab(name)))
+        replaceChildren(
+          items,
+          ...Array.from({length: count}, (_, item) =>
+            el('option', {value: String(item)}, t('Image {number}', {number: item + 1})),
+          ),
+        )
+        items.hidden = count < 2
       }
-      if (['all', 'place', 'role'].some(name => changed.has(name))) {
-        put(roles, ...(place?.roles ?? []).map(role => el('button', {
-          type: 'button', class: 'rv-tab', 'aria-pressed': String(role === state.role), title: role, onclick: () => store.set({role}),
-        }, roleName(role, t))))
-        roles.hidden = (place?.roles.length ?? 0) < 2
+      if (anyChanged(changed, ['hookPoint', 'role'])) {
+        replaceChildren(roles, ...(hookPoint?.roles ?? []).map(roleTab))
+        roles.hidden = (hookPoint?.roles.length ?? 0) < 2
       }
       items.value = String(state.item)
       opacity.value = String(state.opacity)
       if (search.value !== state.search) search.value = state.search
-      ;[...tools.children].forEach((tool, at) => tool.setAttribute('aria-pressed', String(['look', 'paint', 'erase'][at] === state.tool)))
+      for (const {tool, element} of tools) element.setAttribute('aria-pressed', String(tool === state.tool))
     },
   }
 }
@@ -58,20 +130,20 @@ export function createBar(context, toggleFull) {
 /**
  * A hook point in words where its name is one of a UNet's; the name itself stays in the tooltip.
  * @param {string} name
- * @param {(text: string) => string} t
+ * @param {Translate} t
  */
-function placeName(name, t) {
-  const found = /^(input_blocks|middle_block|output_blocks)\.(\d+)/.exec(name)
-  if (!found) return name
-  if (found[1] === 'middle_block') return t('middle')
-  return `${found[1] === 'input_blocks' ? t('down') : t('up')} ${found[2]}`
+function hookPointTitle(name, t) {
+  const [, part, block = ''] = /^(input_blocks|middle_block|output_blocks)\.(\d+)/.exec(name) ?? []
+  if (part === 'input_blocks') return t('down {block}', {block})
+  if (part === 'middle_block') return t('middle')
+  return part ? t('up {block}', {block}) : name
 }
 
 /**
  * @param {string} role
- * @param {(text: string) => string} t
+ * @param {Translate} t
  */
-function roleName(role, t) {
+function roleTitle(role, t) {
   if (role === 'cond') return t('prompt')
   return role === 'uncond' ? t('negative') : role
 }

@@ -1,5 +1,5 @@
 /**
- * What was chosen for steering, in the words that the nodes read: "glasses:-4, 1203:-1.5".
+ * What was chosen for steering, in the text that the nodes read: "glasses:-4, 1203:-1.5".
  *
  * @typedef {{name: string, strength: number}} Chosen  A concept's name or a feature's number, as text.
  */
@@ -11,17 +11,18 @@
 export function parseChoice(text) {
   return (text ?? '').split(/[,;\n]/).flatMap(part => {
     const found = /^\s*(.+?)\s*:\s*([+-]?[\d.]+)\s*$/.exec(part)
-    const name = (found ? found[1] : part).trim()
+    const name = (found?.[1] ?? part).trim()
     const strength = found ? Number(found[2]) : 1
     return name && Number.isFinite(strength) ? [{name, strength}] : []
   })
 }
 
 /** @param {Chosen[]} chosen */
-export const choiceText = chosen => chosen.map(({name, strength}) => `${name}:${Number(strength.toFixed(2))}`).join(', ')
+export const formatChoice = chosen =>
+  chosen.map(({name, strength}) => `${name}:${Number(strength.toFixed(2))}`).join(', ')
 
 /**
- * A choice with one entry changed, added (at the end), or taken away (strength null).
+ * A choice with one entry changed, added at the end, or removed (strength null).
  * @param {Chosen[]} chosen
  * @param {string} name
  * @param {number | null} strength

@@ -9,7 +9,7 @@
  * @property {Float32Array} sigmas  Their noise levels.
  * @property {Int32Array} starts  Entry number at which (feature * steps + step) begins.
  * @property {Uint16Array | Int32Array} tokens  Cell of each entry: row * width + column.
- * @property {Int16Array} values  Times the feature's scale it is the activation.
+ * @property {Int16Array} values  Times the feature's scale: the activation.
  * @property {Float32Array} scale
  * @property {number} bytes
  */
@@ -24,7 +24,7 @@ export const LEVELS = 32767
  */
 export function openCodes(buffer) {
   const {metadata, tensors} = parseSafetensors(buffer)
-  const [height, width] = metadata.grid.split('x').map(Number)
+  const [height = 0, width = 0] = (metadata.grid ?? '').split('x').map(Number)
   const {tokens} = tensors
   return {
     height,
@@ -34,9 +34,10 @@ export function openCodes(buffer) {
     sigmas: /** @type {Float32Array} */ (tensors.sigmas),
     starts: /** @type {Int32Array} */ (tensors.starts),
     // 16 bits hold unsigned cell numbers, which the file format's plain types cannot say
-    tokens: tokens instanceof Int16Array
-      ? new Uint16Array(tokens.buffer, tokens.byteOffset, tokens.length)
-      : /** @type {Int32Array} */ (tokens),
+    tokens:
+      tokens instanceof Int16Array
+        ? new Uint16Array(tokens.buffer, tokens.byteOffset, tokens.length)
+        : /** @type {Int32Array} */ (tokens),
     values: /** @type {Int16Array} */ (tensors.values),
     scale: /** @type {Float32Array} */ (tensors.scale),
     bytes: buffer.byteLength,
@@ -48,14 +49,27 @@ export function openCodes(buffer) {
  * @param {Codes} codes
  * @param {number} feature
  * @param {number} step  Number among the recorded steps.
- * @param {Float32Array} [out]  Memory to use again.
+ * @param {Float32Array} [out]  Memory to reuse.
  */
-export function mapOf(codes, feature, step, out = new Float32Array(codes.height * codes.width)) {
-  const {starts, tokens, values, scale} = codes
-  const at = feature * codes.steps.length + step
+export function activationMap(codes, feature, step, out = new Float32Array(codes.height * codes.width)) {
+  const {tokens, values} = codes
+  const {first, end} = entriesOf(codes, feature, step)
+  const scale = codes.scale[feature] ?? 0
   out.fill(0)
-  for (let entry = starts[at]; entry < starts[at + 1]; entry++) out[tokens[entry]] = values[entry] * scale[feature]
+  for (let entry = first; entry < end; entry++) out[tokens[entry] ?? 0] = (values[entry] ?? 0) * scale
   return out
+}
+
+/**
+ * The entries of a feature at one step, or at several steps in a row: the first, and the one after the last.
+ * @param {Codes} codes
+ * @param {number} feature
+ * @param {number} step
+ * @param {number} [count]  Of steps.
+ */
+export function entriesOf({starts, steps}, feature, step, count = 1) {
+  const number = feature * steps.length + step
+  return {first: starts[number] ?? 0, end: starts[number + count] ?? 0}
 }
 
 /**
@@ -63,22 +77,23 @@ export function mapOf(codes, feature, step, out = new Float32Array(codes.height 
  * @param {Codes} codes
  * @param {number} feature
  */
-export const peakOf = (codes, feature) => codes.scale[feature] * LEVELS
+export const peakActivation = (codes, feature) => (codes.scale[feature] ?? 0) * LEVELS
 
 /**
- * Mean over the picture at each step, and the share of cells on which the feature fires.
+ * Mean over the image at each step, and the share of cells on which the feature fires.
  * @param {Codes} codes
  * @param {number} feature
  */
-export function curveOf(codes, feature) {
-  const count = codes.steps.length, cells = codes.height * codes.width
-  const means = new Float32Array(count), shares = new Float32Array(count)
-  for (let step = 0; step < count; step++) {
-    const at = feature * count + step
+export function activationCurve(codes, feature) {
+  const cells = codes.height * codes.width
+  const means = new Float32Array(codes.steps.length)
+  const shares = new Float32Array(codes.steps.length)
+  for (let step = 0; step < codes.steps.length; step++) {
+    const {first, end} = entriesOf(codes, feature, step)
     let sum = 0
-    for (let entry = codes.starts[at]; entry < codes.starts[at + 1]; entry++) sum += codes.values[entry]
-    means[step] = (sum * codes.scale[feature]) / cells
-    shares[step] = (codes.starts[at + 1] - codes.starts[at]) / cells
+    for (let entry = first; entry < end; entry++) sum += codes.values[entry] ?? 0
+    means[step] = (sum * (codes.scale[feature] ?? 0)) / cells
+    shares[step] = (end - first) / cells
   }
   return {means, shares}
 }

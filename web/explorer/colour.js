@@ -1,55 +1,73 @@
-/** The heat's colours, the same as those of the pack's figures, and how numbers are written. */
+/** The heat's colours, those of the figures too (comfy_revelio/render/colours.py), and short numbers. */
 
-/** Position and colour; equal steps of value look like equal steps of brightness. */
-const HEAT = /** @type {[number, number[]][]} */ ([
-  [0, [44, 26, 120]], [0.12, [98, 22, 152]], [0.254, [158, 30, 148]], [0.388, [208, 58, 112]],
-  [0.537, [238, 106, 70]], [0.697, [250, 160, 48]], [0.858, [250, 212, 76]], [1, [252, 250, 190]],
-])
-const COLD = /** @type {[number, number[]][]} */ ([
-  [0, [20, 34, 92]], [0.211, [28, 72, 150]], [0.423, [34, 118, 190]], [0.631, [64, 166, 212]],
-  [0.827, [130, 208, 228]], [1, [206, 240, 244]],
-])
-/** Below 1, so that weak activity is still seen. */
+/** @typedef {readonly [number, readonly [number, number, number]]} Anchor  Position 0 to 1, and sRGB. */
+
+/**
+ * Equal steps of value look like equal steps of brightness.
+ * @type {readonly Anchor[]}
+ */
+export const HEAT = [
+  [0, [44, 26, 120]],
+  [0.12, [98, 22, 152]],
+  [0.254, [158, 30, 148]],
+  [0.388, [208, 58, 112]],
+  [0.537, [238, 106, 70]],
+  [0.697, [250, 160, 48]],
+  [0.858, [250, 212, 76]],
+  [1, [252, 250, 190]],
+]
+/** @type {readonly Anchor[]} */
+export const COLD = [
+  [0, [20, 34, 92]],
+  [0.211, [28, 72, 150]],
+  [0.423, [34, 118, 190]],
+  [0.631, [64, 166, 212]],
+  [0.827, [130, 208, 228]],
+  [1, [206, 240, 244]],
+]
+/** Below 1, so that weak activity can still be seen. */
 const ALPHA_CURVE = 0.5
 const ENTRIES = 256
 
-const LITTLE = new Uint8Array(new Uint32Array([1]).buffer)[0] === 1
+const LITTLE_ENDIAN = new Uint8Array(new Uint32Array([1]).buffer)[0] === 1
 
 /**
  * @param {number} value  0 to 1.
- * @param {[number, number[]][]} [ramp]
+ * @param {readonly Anchor[]} [ramp]
+ * @returns {number[]} sRGB, 0 to 255.
  */
 export function heatColour(value, ramp = HEAT) {
-  const upper = Math.max(1, ramp.findIndex(([position]) => position >= value))
-  const [low, from] = ramp[upper - 1], [high, to] = ramp[upper]
+  const found = ramp.findIndex(([position]) => position >= value)
+  const upper = Math.max(1, found)
+  const [low, from] = /** @type {Anchor} */ (ramp[upper - 1])
+  const [high, to] = /** @type {Anchor} */ (ramp[upper])
   const share = Math.min(1, Math.max(0, (value - low) / (high - low)))
-  return from.map((channel, i) => Math.round(channel + (to[i] - channel) * share))
+  return from.map((channel, i) => Math.round(channel + ((to[i] ?? 0) - channel) * share))
 }
 
 /**
  * Pixels of heat for values 0 to 1, and (from entry 256 on) for 0 to -1: clear where it is 0.
  * @param {number} opacity  Of the hottest heat.
  */
-export function heatPixels(opacity) {
-  const table = new Uint32Array(2 * ENTRIES)
-  for (const [start, ramp] of /** @type {const} */ ([[0, HEAT], [ENTRIES, COLD]])) {
-    for (let i = 0; i < ENTRIES; i++) {
-      const value = i / (ENTRIES - 1)
-      const [red, green, blue] = heatColour(value, ramp)
-      const alpha = Math.round(255 * opacity * value ** ALPHA_CURVE)
-      table[start + i] = LITTLE
-        ? ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0
-        : ((red << 24) | (green << 16) | (blue << 8) | alpha) >>> 0
-    }
-  }
-  return table
+export function heatPalette(opacity) {
+  const colours = [...rampColours(HEAT), ...rampColours(COLD)]
+  return Uint32Array.from(colours, ([red = 0, green = 0, blue = 0], entry) => {
+    const value = (entry % ENTRIES) / (ENTRIES - 1)
+    const alpha = Math.round(255 * opacity * value ** ALPHA_CURVE)
+    return LITTLE_ENDIAN
+      ? ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0
+      : ((red << 24) | (green << 16) | (blue << 8) | alpha) >>> 0
+  })
 }
 
+/** @param {readonly Anchor[]} ramp */
+const rampColours = ramp => Array.from({length: ENTRIES}, (_, i) => heatColour(i / (ENTRIES - 1), ramp))
+
 /**
- * The table's entry of a value between -1 and 1.
+ * The palette's entry for a value between -1 and 1.
  * @param {number} value
  */
-export function entryOf(value) {
+export function paletteIndex(value) {
   const size = Math.min(1, Math.abs(value)) * (ENTRIES - 1)
   return (value < 0 ? ENTRIES : 0) + Math.round(size)
 }
@@ -61,7 +79,7 @@ export const GRADIENT = `linear-gradient(to top, ${HEAT.map(([p, c]) => `rgb(${c
  * A number in three significant digits.
  * @param {number} value
  */
-export function written(value) {
+export function formatNumber(value) {
   if (!Number.isFinite(value)) return '–'
   if (value === 0) return '0'
   const size = Math.abs(value)
@@ -70,4 +88,4 @@ export function written(value) {
 }
 
 /** @param {number} share */
-export const percent = share => `${share > 0 && share < 0.01 ? '<1' : Math.round(100 * share)} %`
+export const formatPercent = share => `${share > 0 && share < 0.01 ? '<1' : Math.round(100 * share)} %`

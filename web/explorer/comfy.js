@@ -1,10 +1,10 @@
 /** ComfyUI's own objects, with their types. */
 // @ts-ignore: ComfyUI serves these files beside the packs
-import {api as itsApi} from '../../../scripts/api.js'
+import {api as comfyApi} from '../../../scripts/api.js'
 // @ts-ignore
-import {app as itsApp} from '../../../scripts/app.js'
+import {app as comfyApp} from '../../../scripts/app.js'
 
 /** @type {import('@comfyorg/comfyui-frontend-types').ComfyApp} */
-export const app = itsApp
+export const app = comfyApp
 /** @type {import('@comfyorg/comfyui-frontend-types').ComfyApi} */
-export const api = itsApi
+export const api = comfyApi

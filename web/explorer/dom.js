@@ -1,10 +1,13 @@
-/** Elements in one line each. */
+/** Elements in one expression each. */
+
+/** @typedef {Node | string | null | undefined | false} Child  null, undefined and false show nothing. */
 
 /**
  * @template {keyof HTMLElementTagNameMap} K
  * @param {K} tag
- * @param {Record<string, any>} [properties]  `class`, `on...` listeners, attributes with a dash, or properties.
- * @param {...(Node | string | null | false)} children
+ * @param {Record<string, any>} [properties]
+ *   `class`, `on...` listeners, `style`, attributes with a dash, or properties of the element.
+ * @param {...Child} children
  * @returns {HTMLElementTagNameMap[K]}
  */
 export function el(tag, properties = {}, ...children) {
@@ -17,32 +20,32 @@ export function el(tag, properties = {}, ...children) {
     else if (name === 'style') Object.assign(element.style, value)
     else Reflect.set(element, name, value)
   }
-  put(element, ...children)
+  replaceChildren(element, ...children)
   return element
 }
 
 /**
  * Replace what is in an element.
  * @param {Element} element
- * @param {...(Node | string | null | false)} children
+ * @param {...Child} children
  */
-export function put(element, ...children) {
-  element.replaceChildren(...children.filter(child => child !== null && child !== false))
+export function replaceChildren(element, ...children) {
+  element.replaceChildren(
+    ...children.filter(child => child !== null && child !== undefined && child !== false),
+  )
 }
 
-/** Icons of 16 x 16, drawn with the text's colour. */
+/** Icons of 16 x 16, drawn in the text's colour. */
 const PATHS = {
-  look: 'M2 6V2h4M10 2h4v4M14 10v4h-4M6 14H2v-4',
-  paint: 'M13.5 2.5 7 9M7 9c-2 0-3 1-3 2.5S2.5 14 2 14c3 .6 6.5 0 6.500-3C8.500 10 8 9 7 9Z',
+  inspect: 'M2 6V2h4M10 2h4v4M14 10v4h-4M6 14H2v-4',
+  paint: 'M13.5 2.5 7 9M7 9c-2 0-3 1-3 2.5S2.5 14 2 14c3 .6 6.5 0 6.5-3C8.5 10 8 9 7 9Z',
   erase: 'M9 3l4 4-6 6H4l-2-2zM6 6l4 4M8 13h6',
-  play: 'M4 2.500v11l9-5.500z',
-  pause: 'M4.500 3v10M11.500 3v10',
+  play: 'M4 2.5v11l9-5.5z',
+  pause: 'M4.5 3v10M11.5 3v10',
   full: 'M9 2h5v5M14 2 9 7M7 14H2V9M2 14l5-5',
   close: 'M3 3l10 10M13 3 3 13',
   back: 'M10 3 5 8l5 5',
-  search: 'M7 12A5 5 0 1 0 7 2a5 5 0 0 0 0 10ZM11 11l3.500 3.500',
-  reset: 'M3 8a5 5 0 1 0 1.500-3.500M3 2v3.500h3.500',
-  run: 'M4 2.500v11l9-5.500z',
+  reset: 'M3 8a5 5 0 1 0 1.5-3.5M3 2v3.5h3.5',
 }
 
 /** @param {keyof typeof PATHS} name */
@@ -58,10 +61,16 @@ export function icon(name) {
 }
 
 /**
- * A button with an icon; its title is what screen readers say.
+ * @param {Record<string, any>} properties
+ * @param {...Child} children
+ */
+export const button = (properties, ...children) => el('button', {type: 'button', ...properties}, ...children)
+
+/**
+ * A button with an icon; its title is also what screen readers read out.
  * @param {keyof typeof PATHS} name
  * @param {string} title
  * @param {() => void} onclick
  */
 export const iconButton = (name, title, onclick) =>
-  el('button', {class: 'rv-button rv-square', type: 'button', title, 'aria-label': title, onclick}, icon(name))
+  button({class: 'rv-button rv-square', title, 'aria-label': title, onclick}, icon(name))

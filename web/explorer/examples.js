@@ -1,16 +1,16 @@
-/** What a feature fires on most, from its index: small crops of pictures, the strongest first. */
+/** What a feature fires on most, from its index: small crops of images, the strongest first. */
 import {el} from './dom.js'
-import {written} from './colour.js'
+import {formatNumber} from './colour.js'
 import {parseSafetensors} from './safetensors.js'
 
 /**
  * @typedef {object} Examples
  * @property {number} bytes
  * @property {number} side  Of a crop in pixels.
- * @property {Uint8ClampedArray[]} crops  RGBA, side by side.
- * @property {number[]} values
+ * @property {Uint8ClampedArray[]} crops  RGBA, row by row.
+ * @property {number[]} values  The activation on each crop.
  * @property {string} label  What the index calls the feature, or "".
- * @property {string} by
+ * @property {string} by  Where the label comes from.
  * @property {string} score
  */
 
@@ -20,26 +20,46 @@ import {parseSafetensors} from './safetensors.js'
  */
 export function openExamples(buffer) {
   const {tensors, shapes, metadata} = parseSafetensors(buffer)
-  const [count, side] = shapes.crops, pixels = side * side
-  const crops = Array.from({length: side ? count : 0}, (_, number) => {
-    const rgba = new Uint8ClampedArray(4 * pixels).fill(255)
-    for (let at = 0; at < pixels; at++) rgba.set(tensors.crops.subarray(3 * (number * pixels + at), 3 * (number * pixels + at) + 3), 4 * at)
-    return rgba
-  })
+  const [count = 0, side = 0] = shapes.crops ?? []
+  const rgb = tensors.crops ?? new Uint8Array()
+  const crops = Array.from({length: side ? count : 0}, (_, number) => toRgba(rgb, number, side * side))
   const {label = '', by = '', score = ''} = metadata
-  return {bytes: buffer.byteLength + 4 * pixels * crops.length, side, crops, values: [...tensors.value], label, by, score}
+  const bytes = buffer.byteLength + 4 * side * side * crops.length
+  return {bytes, side, crops, values: [...(tensors.value ?? [])], label, by, score}
+}
+
+/**
+ * @param {import('./safetensors.js').Numbers} rgb  Of all crops.
+ * @param {number} number  Of the crop.
+ * @param {number} pixels  Of one crop.
+ */
+function toRgba(rgb, number, pixels) {
+  const rgba = new Uint8ClampedArray(4 * pixels).fill(255)
+  for (let pixel = 0; pixel < pixels; pixel++) {
+    const start = 3 * (number * pixels + pixel)
+    rgba.set(rgb.subarray(start, start + 3), 4 * pixel)
+  }
+  return rgba
 }
 
 /**
  * One canvas for each crop.
  * @param {Examples} examples
- * @param {(text: string) => string} t
+ * @param {import('./texts.js').Translate} t
  */
-export function exampleCrops({crops, side, values}, t) {
+export function createCrops({crops, side, values}, t) {
   return crops.map((rgba, number) => {
-    const text = `${t('activation')} ${written(values[number])}`
-    const canvas = el('canvas', {class: 'rv-example', width: side, height: side, title: text, role: 'img', 'aria-label': text})
-    canvas.getContext('2d')?.putImageData(new ImageData(/** @type {any} */ (rgba), side, side), 0, 0)
+    const text = `${t('activation')} ${formatNumber(values[number] ?? 0)}`
+    const canvas = el('canvas', {
+      class: 'rv-example',
+      width: side,
+      height: side,
+      title: text,
+      role: 'img',
+      'aria-label': text,
+    })
+    const context = canvas.getContext('2d')
+    context?.putImageData(new ImageData(/** @type {any} */ (rgba), side, side), 0, 0)
     return canvas
   })
 }

@@ -1,28 +1,30 @@
-/** Search by number, label or text. */
+/** Search by number, label or concept. */
 
 /**
  * @typedef {import('./store.js').Subject} Subject
- * @typedef {import('./run.js').Place} Place
+ * @typedef {import('./run.js').HookPoint} HookPoint
  */
 
 /**
  * What matches a text, best first: the number itself, concepts, then features by their labels.
  * @param {string} text
- * @param {Place} place
+ * @param {HookPoint} hookPoint
  * @param {import('./labels.js').Labels} labels
  * @param {number} count
  * @returns {Subject[]}
  */
-export function findSubjects(text, place, labels, count) {
+export function findSubjects(text, hookPoint, labels, count) {
   const wanted = text.trim().replace(/^#/, '').toLowerCase()
   if (!wanted) return []
   /** @type {Subject[]} */
   const found = []
-  if (/^\d+$/.test(wanted) && Number(wanted) < place.features) found.push({kind: 'feature', feature: Number(wanted)})
-  for (const {name} of place.concepts) if (matches(name, wanted)) found.push({kind: 'concept', name})
+  if (/^\d+$/.test(wanted) && Number(wanted) < hookPoint.features) {
+    found.push({kind: 'feature', feature: Number(wanted)})
+  }
+  for (const {name} of hookPoint.concepts) if (matches(name, wanted)) found.push({kind: 'concept', name})
   const features = new Set()
   for (const [feature, label] of labels.own) if (matches(label, wanted)) features.add(feature)
-  for (const [label, members] of Object.entries(place.labels)) {
+  for (const [label, members] of Object.entries(hookPoint.labels)) {
     if (matches(label, wanted)) members.forEach(feature => features.add(feature))
   }
   for (const feature of features) found.push({kind: 'feature', feature})

@@ -1,94 +1,118 @@
-/** Maps of a coarse grid drawn as smooth heat. */
-import {entryOf} from './colour.js'
+/**
+ * Maps of a coarse grid drawn as smooth heat.
+ *
+ * @typedef {object} HeatMap
+ * @property {Float32Array} values  [height, width]
+ * @property {number} height
+ * @property {number} width
+ * @property {number} peak  Value of the hottest colour.
+ *
+ * @typedef {object} Raster  Part of an image that a map is drawn into.
+ * @property {Uint32Array} pixels  Of the whole image.
+ * @property {number} stride  Pixels of one row of the whole image.
+ * @property {number} start  Pixel number of the part's upper left corner.
+ * @property {number} rows
+ * @property {number} columns
+ */
+import {paletteIndex} from './colour.js'
+
+const GAP = 2
 
 /**
  * Heat of one map on a canvas, which takes the size that suits.
  * @param {HTMLCanvasElement} canvas
- * @param {Float32Array} map  [height, width]
- * @param {number} height
- * @param {number} width
- * @param {number} peak  Value of the hottest colour.
- * @param {Uint32Array} pixels  See heatPixels.
+ * @param {HeatMap} map
+ * @param {Uint32Array} palette  See heatPalette.
  * @param {number} side  Pixels of the longer side.
  */
-export function drawHeat(canvas, map, height, width, peak, pixels, side) {
-  const scale = Math.max(1, side / Math.max(height, width))
-  const rows = Math.round(height * scale), columns = Math.round(width * scale)
-  if (canvas.width !== columns || canvas.height !== rows) Object.assign(canvas, {width: columns, height: rows})
+export function drawHeat(canvas, map, palette, side) {
+  const scale = Math.max(1, side / Math.max(map.height, map.width))
+  const rows = Math.round(map.height * scale)
+  const columns = Math.round(map.width * scale)
+  if (canvas.width !== columns || canvas.height !== rows)
+    Object.assign(canvas, {width: columns, height: rows})
   const context = canvas.getContext('2d')
   if (!context) return
   const image = context.createImageData(columns, rows)
-  fill(new Uint32Array(image.data.buffer), columns, 0, rows, columns, map, height, width, peak, pixels)
+  const pixels = new Uint32Array(image.data.buffer)
+  drawInto({pixels, stride: columns, start: 0, rows, columns}, map, palette)
   context.putImageData(image, 0, 0)
 }
 
 /**
- * Maps side by side, each in a cell of its own.
+ * Maps of one size side by side, each in a cell of its own.
  * @param {HTMLCanvasElement} canvas
- * @param {Float32Array[]} maps
- * @param {number} height
- * @param {number} width
- * @param {number} peak
- * @param {Uint32Array} pixels
- * @param {number} cell  Pixels of a cell's longer side.
- * @param {number} perRow
+ * @param {HeatMap[]} maps
+ * @param {Uint32Array} palette
+ * @param {{cell: number, perRow: number}} layout  cell: pixels of a cell's longer side.
  */
-export function drawStrip(canvas, maps, height, width, peak, pixels, cell, perRow) {
-  const scale = cell / Math.max(height, width), gap = 2
-  const rows = Math.max(1, Math.round(height * scale)), columns = Math.max(1, Math.round(width * scale))
+export function drawStrip(canvas, maps, palette, {cell, perRow}) {
+  const {height = 1, width = 1} = maps[0] ?? {}
+  const scale = cell / Math.max(height, width)
+  const rows = Math.max(1, Math.round(height * scale))
+  const columns = Math.max(1, Math.round(width * scale))
   const lines = Math.ceil(maps.length / perRow)
-  Object.assign(canvas, {width: perRow * (columns + gap) - gap, height: lines * (rows + gap) - gap})
+  Object.assign(canvas, {width: perRow * (columns + GAP) - GAP, height: lines * (rows + GAP) - GAP})
   const context = canvas.getContext('2d')
   if (!context) return
   const image = context.createImageData(canvas.width, canvas.height)
-  const out = new Uint32Array(image.data.buffer)
+  const pixels = new Uint32Array(image.data.buffer)
+  const stride = canvas.width
   maps.forEach((map, number) => {
-    const start = Math.floor(number / perRow) * (rows + gap) * canvas.width + (number % perRow) * (columns + gap)
-    fill(out, canvas.width, start, rows, columns, map, height, width, peak, pixels)
+    const top = Math.floor(number / perRow) * (rows + GAP)
+    const left = (number % perRow) * (columns + GAP)
+    drawInto({pixels, stride, start: top * stride + left, rows, columns}, map, palette)
   })
   context.putImageData(image, 0, 0)
 }
 
 /**
- * Values between the cells' middles are mixed before they are coloured: colours mixed would lie.
- * @param {Uint32Array} out
- * @param {number} stride
- * @param {number} start
- * @param {number} rows
- * @param {number} columns
- * @param {Float32Array} map
- * @param {number} height
- * @param {number} width
- * @param {number} peak
- * @param {Uint32Array} pixels
+ * Values are interpolated before they are coloured: mixed colours would show values that are not there.
+ * @param {Raster} raster
+ * @param {HeatMap} map
+ * @param {Uint32Array} palette
  */
-function fill(out, stride, start, rows, columns, map, height, width, peak, pixels) {
+function drawInto({pixels, stride, start, rows, columns}, {values, height, width, peak}, palette) {
   const unit = peak > 0 ? 1 / peak : 0
-  const across = positions(columns, width)
+  const across = interpolation(columns, width)
+  const down = interpolation(rows, height)
   for (let y = 0; y < rows; y++) {
-    const at = Math.min(height - 1, Math.max(0, ((y + 0.5) * height) / rows - 0.5))
-    const top = Math.floor(at), down = at - top
-    const upper = top * width, lower = Math.min(height - 1, top + 1) * width
+    const upper = values.subarray((down.low[y] ?? 0) * width)
+    const lower = values.subarray((down.high[y] ?? 0) * width)
+    const shareDown = down.share[y] ?? 0
     for (let x = 0; x < columns; x++) {
-      const left = across.left[x], right = across.right[x], share = across.share[x]
-      const a = map[upper + left] + (map[upper + right] - map[upper + left]) * share
-      const b = map[lower + left] + (map[lower + right] - map[lower + left]) * share
-      out[start + y * stride + x] = pixels[entryOf((a + (b - a) * down) * unit)]
+      const left = across.low[x] ?? 0
+      const right = across.high[x] ?? 0
+      const share = across.share[x] ?? 0
+      const top = mix(upper[left] ?? 0, upper[right] ?? 0, share)
+      const bottom = mix(lower[left] ?? 0, lower[right] ?? 0, share)
+      pixels[start + y * stride + x] = palette[paletteIndex(mix(top, bottom, shareDown) * unit)] ?? 0
     }
   }
 }
 
 /**
- * @param {number} columns
- * @param {number} width
+ * @param {number} from
+ * @param {number} to
+ * @param {number} share
  */
-function positions(columns, width) {
-  const left = new Int32Array(columns), right = new Int32Array(columns), share = new Float32Array(columns)
-  for (let x = 0; x < columns; x++) {
-    const at = Math.min(width - 1, Math.max(0, ((x + 0.5) * width) / columns - 0.5))
-    left[x] = Math.floor(at)
-    right[x] = Math.min(width - 1, left[x] + 1)
-    share[x] = at - left[x]
+const mix = (from, to, share) => from + (to - from) * share
+
+/**
+ * For each pixel of a side the two cells between whose centres it lies, and how far towards the second.
+ * @param {number} pixels
+ * @param {number} cells
+ */
+function interpolation(pixels, cells) {
+  const low = new Int32Array(pixels)
+  const high = new Int32Array(pixels)
+  const share = new Float32Array(pixels)
+  for (let pixel = 0; pixel < pixels; pixel++) {
+    const position = Math.min(cells - 1, Math.max(0, ((pixel + 0.5) * cells) / pixels - 0.5))
+    const cell = Math.floor(position)
+    low[pixel] = cell
+    high[pixel] = Math.min(cells - 1, cell + 1)
+    share[pixel] = position - cell
   }
-  return {left, right, share}
+  return {low, high, share}
 }

@@ -1,27 +1,28 @@
 /**
- * Names that the user has given to features, kept by ComfyUI with the user's data, for each dictionary.
+ * Names that the user has given to features, one file for each dictionary, in ComfyUI's user data.
  *
- * @typedef {object} Shelf
- * @property {(file: string) => Promise<string | null>} load  null only where there is no such file; else it throws.
+ * @typedef {object} LabelStorage
+ * @property {(file: string) => Promise<string | null>} load  null where there is no such file.
  * @property {(file: string, text: string) => Promise<void>} save
+ *   Both throw where they fail.
  */
 
-const LONGEST = 60
+const MAX_LENGTH = 60
 
-/** Changes wait for one another, so that two explorers of one page never work on the same file at once. */
-let turn = Promise.resolve()
+/** Changes wait for each other, so that two explorers on one page never work on the same file at once. */
+let lastChange = Promise.resolve()
 
 /**
- * The user's data of ComfyUI.
+ * ComfyUI's user data.
  * @param {Pick<import('@comfyorg/comfyui-frontend-types').ComfyApi, 'getUserData' | 'storeUserData'>} api
- * @returns {Shelf}
+ * @returns {LabelStorage}
  */
-export const userShelf = api => ({
+export const userDataStorage = api => ({
   async load(file) {
-    const answer = await api.getUserData(file)
-    if (answer.status === 404) return null
-    if (!answer.ok) throw new Error(`The server answered ${answer.status}.`)
-    return answer.text()
+    const response = await api.getUserData(file)
+    if (response.status === 404) return null
+    if (!response.ok) throw new Error(`The server answered with status ${response.status}.`)
+    return response.text()
   },
   async save(file, text) {
     await api.storeUserData(file, text, {stringify: false, throwOnError: true, overwrite: true})
@@ -29,54 +30,62 @@ export const userShelf = api => ({
 })
 
 export class Labels {
-  /** @param {Shelf} shelf */
-  constructor(shelf) {
-    this._shelf = shelf
-    this._dictionary = ''
-    this._read = false
-    /** @type {Map<number, string>} */
-    this._own = new Map()
+  #storage
+  #dictionary = ''
+  #loaded = false
+  /** @type {Map<number, string>} */
+  #own = new Map()
+
+  /** @param {LabelStorage} storage */
+  constructor(storage) {
+    this.#storage = storage
   }
 
   /**
-   * Bring the names for another dictionary; throws where they are there and cannot be read.
+   * Load the names for a dictionary; throws where there is a file that cannot be read.
    * @param {string} dictionary
    */
   async open(dictionary) {
-    if (dictionary === this._dictionary && this._read) return
-    this._dictionary = dictionary
-    this._read = false
-    this._own = new Map()
-    const kept = await this._kept(dictionary)
-    if (dictionary === this._dictionary) this._take(kept)
+    if (dictionary === this.#dictionary && this.#loaded) return
+    this.#dictionary = dictionary
+    this.#loaded = false
+    this.#own = new Map()
+    const saved = await this.#load(dictionary)
+    if (dictionary === this.#dictionary) this.#replaceOwn(saved)
   }
 
   /**
    * The user's name for a feature, else the one it came with, else "".
-   * @param {import('./run.js').Place | undefined} place
+   * @param {import('./run.js').HookPoint | undefined} hookPoint
    * @param {number} feature
    */
-  of(place, feature) {
-    return this._own.get(feature) ?? builtIn(place, feature)
+  of(hookPoint, feature) {
+    return this.#own.get(feature) ?? builtInLabel(hookPoint, feature)
   }
 
   /**
-   * Name a feature; an empty name takes the user's away. Names that were given elsewhere meanwhile stay.
+   * Name a feature; an empty name removes the user's own. Names given elsewhere in the meantime stay.
    * Throws, and changes nothing, where the names cannot be read or saved.
    * @param {number} feature
    * @param {string} label
    */
   set(feature, label) {
-    const dictionary = this._dictionary, text = label.trim().slice(0, LONGEST)
-    const done = turn.then(async () => {
-      const kept = await this._kept(dictionary)
-      if (text) kept[feature] = text
-      else delete kept[feature]
-      await this._shelf.save(fileOf(dictionary), JSON.stringify(kept, null, 1))
-      if (dictionary === this._dictionary) this._take(kept)
+    const dictionary = this.#dictionary
+    const text = label.trim().slice(0, MAX_LENGTH)
+    const change = lastChange.then(async () => {
+      const saved = await this.#load(dictionary)
+      if (text) saved[feature] = text
+      else delete saved[feature]
+      await this.#storage.save(fileOf(dictionary), JSON.stringify(saved, null, 1))
+      if (dictionary === this.#dictionary) this.#replaceOwn(saved)
     })
-    turn = done.catch(() => {})
-    return done
+    lastChange = change.catch(() => {})
+    return change
+  }
+
+  /** All names by the user: [feature, name]. */
+  get own() {
+    return [...this.#own]
   }
 
   /**
@@ -84,24 +93,23 @@ export class Labels {
    * @param {string} dictionary
    * @returns {Promise<Record<string, unknown>>}
    */
-  async _kept(dictionary) {
-    const kept = JSON.parse(await this._shelf.load(fileOf(dictionary)) || '{}')
-    if (typeof kept !== 'object' || kept === null || Array.isArray(kept)) throw new Error('The file holds no names.')
-    return kept
-  }
-
-  /** @param {Record<string, unknown>} kept */
-  _take(kept) {
-    this._own = new Map()
-    for (const [feature, label] of Object.entries(kept)) {
-      if (/^\d+$/.test(feature) && typeof label === 'string') this._own.set(Number(feature), label.slice(0, LONGEST))
+  async #load(dictionary) {
+    const saved = JSON.parse((await this.#storage.load(fileOf(dictionary))) || '{}')
+    if (typeof saved !== 'object' || saved === null || Array.isArray(saved)) {
+      throw new Error(`${fileOf(dictionary)} does not hold feature names.`)
     }
-    this._read = true
+    return saved
   }
 
-  /** All names by the user: [feature, name]. */
-  get own() {
-    return [...this._own]
+  /** @param {Record<string, unknown>} saved */
+  #replaceOwn(saved) {
+    this.#own = new Map()
+    for (const [feature, label] of Object.entries(saved)) {
+      if (/^\d+$/.test(feature) && typeof label === 'string') {
+        this.#own.set(Number(feature), label.slice(0, MAX_LENGTH))
+      }
+    }
+    this.#loaded = true
   }
 }
 
@@ -109,15 +117,16 @@ export class Labels {
 const fileOf = dictionary => `revelio/labels_${dictionary}.json`
 
 /**
- * The label under which a feature ranks highest.
- * @param {import('./run.js').Place | undefined} place
+ * The label under which a feature ranks highest, as its SAE brings it.
+ * @param {import('./run.js').HookPoint | undefined} hookPoint
  * @param {number} feature
  */
-export function builtIn(place, feature) {
-  let best = '', rank = Infinity
-  for (const [label, features] of Object.entries(place?.labels ?? {})) {
-    const at = features.indexOf(feature)
-    if (at >= 0 && at < rank) [best, rank] = [label, at]
+export function builtInLabel(hookPoint, feature) {
+  let best = ''
+  let bestRank = Infinity
+  for (const [label, features] of Object.entries(hookPoint?.labels ?? {})) {
+    const rank = features.indexOf(feature)
+    if (rank >= 0 && rank < bestRank) [best, bestRank] = [label, rank]
   }
   return best
 }

@@ -1,142 +1,227 @@
-/** What is active in the region: concepts first, then features, each with its little map. */
-import {heatPixels, percent} from './colour.js'
-import {el, put} from './dom.js'
+/** What is active in the region: concepts first, then features, each with a small map. */
+import {formatPercent, heatPalette} from './colour.js'
+import {button, el, replaceChildren} from './dom.js'
 import {findSubjects} from './find.js'
 import {drawHeat} from './heat.js'
 import {rankConcepts, rankFeatures} from './ranking.js'
-import {cellsIn} from './region.js'
-import {mapsOf, nameOf, same} from './subject.js'
+import {cellsInBox} from './region.js'
+import {anyChanged} from './store.js'
+import {mapsOf, nameOf, sameSubject} from './subject.js'
 
 const CONCEPTS = 4
 const FEATURES = 8
 const FOUND = 24
-const WHOLE = {left: 0, top: 0, right: 1, bottom: 1}
+const WHOLE_IMAGE = {left: 0, top: 0, right: 1, bottom: 1}
 const THUMB = 40
-const WATCHED = ['all', 'codes', 'presence', 'region', 'step', 'everyStep', 'subject', 'search', 'chosen', 'page']
+
+/** @type {(keyof import('./store.js').State)[]} */
+const WATCHED = ['codes', 'presence', 'region', 'step', 'everyStep', 'subject', 'search', 'chosen', 'page']
 
 /**
  * @typedef {import('./store.js').Subject} Subject
  * @typedef {import('./view.js').Context} Context
- * @typedef {{subject: Subject, share: number, note: string, like?: string[]}} Line  like: concepts that it may as well be.
+ *
+ * @typedef {object} Entry
+ * @property {Subject} subject
+ * @property {number} share  Of the strongest entry's activity; 0 where it is not shown.
+ * @property {string} note
+ * @property {string[]} [alternatives]  Concepts that are about as likely.
+ *
+ * @typedef {{title: string, aside: string, entries: Entry[], empty?: string}} Group
+ *   empty: shown without entries.
  */
 
 /** @param {Context} context */
 export function createList(context) {
-  const {store, t} = context, {state} = store
+  const {store, t} = context
+  const {state} = store
   const element = el('div', {class: 'rv-list'})
-  const pixels = heatPixels(0.95)
+  const palette = heatPalette(0.95)
   /** @type {Subject[]} */
   let shown = []
 
   return {
     element,
     /** The subjects in their order, for the number keys. */
-    get shown() { return shown },
-    /** @param {Set<string>} changed */
+    get shown() {
+      return shown
+    },
+    /** @param {import('./store.js').Changed} changed */
     update(changed) {
-      const place = context.run()?.place(state.place)
-      if (!place || (state.page && !state.search) || !WATCHED.some(name => changed.has(name))) return
-      const groups = state.search ? [found(context, place)] : active(context)
-      shown = groups.flatMap(group => group.lines.map(line => line.subject))
-      put(element, state.search ? null : heading(context), ...groups.flatMap(group => [
-        el('div', {class: 'rv-group'}, el('span', {}, group.title), group.aside && el('span', {class: 'rv-quiet'}, group.aside)),
-        ...group.lines.map(line => card(context, line, pixels)),
-        group.lines.length ? null : el('div', {class: 'rv-empty'}, group.empty ?? t('Nothing found.')),
-      ]))
+      const hookPoint = context.run()?.hookPoint(state.hookPoint)
+      if (!hookPoint || (state.page && !state.search) || !anyChanged(changed, WATCHED)) return
+      const groups = state.search
+        ? [searchGroup(context, hookPoint)]
+        : [conceptGroup(context, hookPoint), featureGroup(context)].filter(group => group !== null)
+      shown = groups.flatMap(group => group.entries.map(entry => entry.subject))
+      replaceChildren(
+        element,
+        state.search ? null : createHeading(context),
+        ...groups.flatMap(({title, aside, entries, empty = t('Nothing found.')}) => [
+          el(
+            'div',
+            {class: 'rv-group'},
+            el('span', {}, title),
+            aside && el('span', {class: 'rv-quiet'}, aside),
+          ),
+          ...entries.map(entry => createCard(context, entry, palette)),
+          entries.length ? null : el('div', {class: 'rv-empty'}, empty),
+        ]),
+      )
     },
   }
 }
 
 /** @param {Context} context */
-function heading({store, t}) {
+function createHeading({store, t}) {
   const {state} = store
-  const choice = (/** @type {boolean} */ every, /** @type {string} */ text) =>
-    el('button', {type: 'button', class: 'rv-tab', 'aria-pressed': String(state.everyStep === every), onclick: () => store.set({everyStep: every})}, text)
-  return el('div', {class: 'rv-heading'},
-    el('h3', {}, state.region ? t('What is active here') : t('What is active in the picture')),
-    el('div', {class: 'rv-switch', role: 'group', 'aria-label': t('Steps that count')}, choice(false, t('this step')), choice(true, t('all steps'))),
-    state.region && el('button', {type: 'button', class: 'rv-link', onclick: () => store.set({region: null})}, t('whole picture')))
+  const stepsTab = (/** @type {boolean} */ everyStep, /** @type {string} */ text) =>
+    button(
+      {
+        class: 'rv-tab',
+        'aria-pressed': String(state.everyStep === everyStep),
+        onclick: () => store.set({everyStep}),
+      },
+      text,
+    )
+  return el(
+    'div',
+    {class: 'rv-heading'},
+    el('h3', {}, state.region ? t('What is active here') : t('What is active in the image')),
+    el(
+      'div',
+      {class: 'rv-switch', role: 'group', 'aria-label': t('Steps to include')},
+      stepsTab(false, t('this step')),
+      stepsTab(true, t('all steps')),
+    ),
+    state.region && button({class: 'rv-link', onclick: () => store.set({region: null})}, t('whole image')),
+  )
 }
 
 /**
  * @param {Context} context
- * @returns {{title: string, aside: string, lines: Line[], empty?: string}[]}  empty: what is said where there are no lines.
+ * @param {import('./run.js').HookPoint} hookPoint
+ * @returns {Group | null} null where there are no concepts and nothing to do about it.
  */
-function active({store, run, t}) {
-  const {state} = store
-  const step = state.everyStep ? null : state.step
-  const box = state.region ?? WHOLE
-  const concepts = {title: state.region ? t('Concepts here') : t('Concepts in the picture'), aside: t('what people have words for')}
-  /** @type {ReturnType<typeof active>} */
-  const groups = []
-  const place = run()?.place(state.place)
-  if (place && !place.neighbours && !place.missing) groups.push({...concepts, lines: [], empty: t('Connect the SAE of this place to the node to see which concepts it knows.')})
-  if (state.presence?.names.length) {
-    const {height, width} = state.presence
-    const ranked = rankConcepts(state.presence, cellsIn(box, height, width), step, CONCEPTS)
+function conceptGroup({store, t}, hookPoint) {
+  const {region, presence, everyStep, step} = store.state
+  const heading = {
+    title: region ? t('Concepts here') : t('Concepts in the image'),
+    aside: t('what people have words for'),
+  }
+  if (presence?.names.length) {
+    const inside = cellsInBox(region ?? WHOLE_IMAGE, presence.height, presence.width)
+    const ranked = rankConcepts(presence, inside, everyStep ? null : step, CONCEPTS)
     const most = ranked[0]?.here ?? 1
-    groups.push({
-      ...concepts,
-      lines: ranked.map(({name, here, only, like}) => ({...line({kind: 'concept', name}, here / most, only), like})),
-    })
+    return {
+      ...heading,
+      entries: ranked.map(({name, here, specificity, alternatives}) => ({
+        subject: {kind: 'concept', name},
+        share: here / most,
+        note: region ? t('{share} only here', {share: formatPercent(specificity)}) : '',
+        alternatives,
+      })),
+    }
   }
-  if (state.codes) {
-    const {height, width} = state.codes
-    const ranked = rankFeatures(state.codes, cellsIn(box, height, width), step, FEATURES)
-    const most = Math.max(...ranked.map(({here}) => here), 1e-9)
-    groups.push({
-      title: state.region ? t('Features here') : t('Features in the picture'),
-      aside: t('the model’s own parts'),
-      lines: ranked.map(({feature, here, only}) => line({kind: 'feature', feature}, here / most, only)),
-    })
-  }
-  return groups
-
-  /**
-   * @param {Subject} subject
-   * @param {number} share
-   * @param {number} only
-   * @returns {Line}
-   */
-  function line(subject, share, only) {
-    return {subject, share, note: state.region ? `${percent(only)} ${t('only here')}` : ''}
+  if (hookPoint.neighbours || hookPoint.missing) return null
+  return {
+    ...heading,
+    entries: [],
+    empty: t('Connect the SAE of this layer to the node to see which concepts it knows.'),
   }
 }
 
 /**
  * @param {Context} context
- * @param {import('./run.js').Place} place
+ * @returns {Group | null}
  */
-function found({store, labels, t}, place) {
-  /** @type {Line[]} */
-  const lines = findSubjects(store.state.search, place, labels, FOUND).map(subject => ({subject, share: 0, note: ''}))
-  return {title: t('Found'), aside: '', lines, empty: t('Nothing found.')}
+function featureGroup({store, t}) {
+  const {region, codes, everyStep, step} = store.state
+  if (!codes) return null
+  const inside = cellsInBox(region ?? WHOLE_IMAGE, codes.height, codes.width)
+  const ranked = rankFeatures(codes, inside, everyStep ? null : step, FEATURES)
+  const most = Math.max(...ranked.map(({here}) => here), 1e-9)
+  return {
+    title: region ? t('Features here') : t('Features in the image'),
+    aside: t('the model’s own units'),
+    entries: ranked.map(({feature, here, specificity}) => ({
+      subject: {kind: 'feature', feature},
+      share: here / most,
+      note: region ? t('{share} only here', {share: formatPercent(specificity)}) : '',
+    })),
+  }
 }
 
 /**
  * @param {Context} context
- * @param {Line} line
- * @param {Uint32Array} pixels
+ * @param {import('./run.js').HookPoint} hookPoint
+ * @returns {Group}
  */
-function card(context, {subject, share, note, like = []}, pixels) {
-  const {store, labels, t} = context, {state} = store
-  const place = context.run()?.place(state.place)
+function searchGroup({store, labels, t}, hookPoint) {
+  const subjects = findSubjects(store.state.search, hookPoint, labels, FOUND)
+  return {title: t('Found'), aside: '', entries: subjects.map(subject => ({subject, share: 0, note: ''}))}
+}
+
+/**
+ * @param {Context} context
+ * @param {Entry} entry
+ * @param {Uint32Array} palette
+ */
+function createCard(context, {subject, share, note, alternatives = []}, palette) {
+  const {store, labels, t} = context
+  const {state} = store
+  const hookPoint = context.run()?.hookPoint(state.hookPoint)
   const canvas = el('canvas', {class: 'rv-thumb', 'aria-hidden': 'true'})
   const maps = mapsOf(subject, state.codes, state.presence)
-  if (maps) drawHeat(canvas, maps.map(state.step), maps.height, maps.width, maps.peak, pixels, THUMB)
-  const own = subject.kind === 'feature' ? labels.of(place, subject.feature) : ''
+  if (maps) drawHeat(canvas, maps.heatMap(state.step), palette, THUMB)
+  const label = subject.kind === 'feature' ? labels.of(hookPoint, subject.feature) : ''
   const title = subject.kind === 'feature' ? `#${subject.feature}` : subject.name
-  const chosen = state.chosen.some(entry => entry.name === nameOf(subject)) && state.chosenPlace === state.place
-  return el('div', {class: 'rv-card', 'data-kind': subject.kind, 'data-name': nameOf(subject), 'aria-current': String(same(subject, state.subject))},
-    el('button', {type: 'button', class: 'rv-card-main', title: t('Show where it is, and more about it'), onclick: () => context.open(subject)},
+  const text = el(
+    'span',
+    {class: 'rv-card-text'},
+    el('span', {class: 'rv-card-title'}, title, label && el('span', {class: 'rv-label'}, label)),
+    share > 0 && el('span', {class: 'rv-meter'}, el('span', {style: {width: `${100 * share}%`}})),
+    note && el('span', {class: 'rv-note'}, note),
+    alternatives.length > 0 &&
+      el(
+        'span',
+        {class: 'rv-note rv-alternatives'},
+        t('or {others}: this layer can hardly tell them apart', {others: alternatives.join(', ')}),
+      ),
+  )
+  return el(
+    'div',
+    {
+      class: 'rv-card',
+      'data-kind': subject.kind,
+      'data-name': nameOf(subject),
+      'aria-current': String(sameSubject(subject, state.subject)),
+    },
+    button(
+      {
+        class: 'rv-card-main',
+        title: t('Show where it is and learn more'),
+        onclick: () => context.open(subject),
+      },
       canvas,
-      el('span', {class: 'rv-card-text'},
-        el('span', {class: 'rv-card-title'}, title, own && el('span', {class: 'rv-label'}, own)),
-        share > 0 && el('span', {class: 'rv-meter'}, el('span', {style: {width: `${100 * share}%`}})),
-        note && el('span', {class: 'rv-note'}, note),
-        like.length > 0 && el('span', {class: 'rv-note rv-like'}, `${t('or')} ${like.join(', ')}: ${t('this place hardly tells them apart')}`))),
-    el('button', {
-      type: 'button', class: 'rv-button rv-steer', disabled: chosen, title: t('Choose it for steering'),
-      onclick: () => context.choose(subject),
-    }, chosen ? t('chosen') : t('Steer')))
+      text,
+    ),
+    createSteerButton(context, subject, t('Choose for steering'), 'rv-button rv-steer'),
+  )
+}
+
+/**
+ * @param {Context} context
+ * @param {Subject} subject
+ * @param {string} title
+ * @param {string} className
+ */
+export function createSteerButton(context, subject, title, className) {
+  const {state} = context.store
+  const chosen =
+    state.chosenHookPoint === state.hookPoint && state.chosen.some(entry => entry.name === nameOf(subject))
+  return button(
+    {class: className, disabled: chosen, title, onclick: () => context.choose(subject)},
+    chosen ? context.t('chosen') : context.t('Steer'),
+  )
 }

@@ -1,84 +1,110 @@
 /** The explorer inside a node of the graph: its widget, its inputs, what the workflow keeps. */
-import {choiceText, parseChoice} from './choice.js'
+import {formatChoice, parseChoice} from './choice.js'
 import {api, app} from './comfy.js'
 import {el} from './dom.js'
 import {createFull} from './full.js'
-import {userShelf} from './labels.js'
-import {paintedOf, paintedText} from './region.js'
-import {keptOf, trusted} from './store.js'
+import {userDataStorage} from './labels.js'
+import {formatPainted, parsePainted} from './region.js'
+import {savedFields, validFields} from './store.js'
 import {createView} from './view.js'
-import {translate} from './words.js'
 
-/** The node class, and what its outputs and its properties are called. */
+/** The node class. */
 export const NODE = 'RevelioExplorer'
+/** Names of its output to the page and of its properties in the workflow. */
 const OUTPUT = 'revelio_explorer'
 const VIEW = 'revelio_view'
 const RUN = 'revelio_run'
 
 const SIZE = [860, 720]
-const LEAST_HEIGHT = 480
+const MIN_HEIGHT = 480
+/** How many Select Features nodes between the explorer and Steer Features are followed. */
+const MAX_SELECTIONS = 8
 
-/** @typedef {Parameters<NonNullable<import('@comfyorg/comfyui-frontend-types').ComfyExtension['nodeCreated']>>[0]} Node */
+/**
+ * @typedef {import('@comfyorg/comfyui-frontend-types').ComfyExtension} ComfyExtension
+ * @typedef {Parameters<NonNullable<ComfyExtension['nodeCreated']>>[0]} Node
+ * @typedef {import('./view.js').SteerTarget} SteerTarget
+ */
 
-/** @param {Node} node */
-export function fitExplorer(node) {
+/**
+ * @param {Node} node
+ * @param {import('./texts.js').Translate} t
+ */
+export function addExplorer(node, t) {
+  // Nodes 2.0 gives a widget with this class the free height of the node
+  // (frontend 1.32.9, src/renderer/extensions/vueNodes/components/NodeWidgets.vue)
   const host = el('div', {class: 'rv-host widget-expands'})
   const view = createView({
     fetch: path => api.fetchApi(path),
-    shelf: userShelf(api),
-    t: translate,
-    toast: (severity, detail) => app.extensionManager.toast.add({severity, summary: 'Revelio', detail, life: 5000}),
+    labelStorage: userDataStorage(api),
+    t,
+    toast: (severity, detail) =>
+      app.extensionManager.toast.add({severity, summary: 'Revelio', detail, life: 5000}),
     queue: () => void app.queuePrompt(0),
-    target: () => steeredNode(node),
-    keep: state => keep(node, state),
+    steerTarget: () => findSteerTarget(node),
+    save: state => saveState(node, state),
     toggleFull: () => full.toggle(),
   })
-  const full = createFull(host, view.element, translate)
+  const full = createFull(host, view.element, t)
   host.append(view.element)
+  // Nodes 2.0 puts the widget inside the node's element, where these would drag the node, open its menu, or
+  // copy and paste nodes (frontend 1.32.9: LGraphNode.vue, useCopy.ts, usePaste.ts; both modes compared:
+  // https://github.com/Comfy-Org/ComfyUI_frontend/pull/8162)
   for (const kind of ['pointerdown', 'dblclick', 'contextmenu', 'paste', 'copy']) {
-    host.addEventListener(kind, event => event.stopPropagation())  // the graph must not drag the node by it
+    host.addEventListener(kind, event => event.stopPropagation())
   }
 
-  const widget = /** @type {any} */ (node).addDOMWidget('explorer', 'revelio_explorer', host, {
-    serialize: false, hideOnZoom: false, getMinHeight: () => LEAST_HEIGHT,
-  })
+  const options = {serialize: false, hideOnZoom: false, getMinHeight: () => MIN_HEIGHT}
+  const widget = /** @type {any} */ (node).addDOMWidget('explorer', 'revelio_explorer', host, options)
+  // options.serialize keeps it out of the prompt, widget.serialize out of the workflow (frontend 1.32.9):
+  // https://github.com/Comfy-Org/ComfyUI_frontend/pull/9102
   widget.serialize = false
-  for (const name of ['chosen', 'hook_point', 'painted']) hide(node, name)
-  node.setSize([Math.max(node.size[0], SIZE[0]), Math.max(node.size[1], SIZE[1])])
+  for (const name of ['chosen', 'hook_point', 'painted']) hideWidget(node, name)
+  const [width = 0, height = 0] = node.size
+  node.setSize([Math.max(width, SIZE[0] ?? 0), Math.max(height, SIZE[1] ?? 0)])
 
-  chain(node, 'onExecuted', (/** @type {any} */ output) => {
+  addCallback(node, 'onExecuted', (/** @type {any} */ output) => {
     const [shown] = output?.[OUTPUT] ?? []
     if (!shown) return
     node.properties[RUN] = shown
-    void view.show(addressed(shown))
+    void view.show(parseShown(shown))
   })
-  chain(node, 'onConfigure', () => {
+  addCallback(node, 'onConfigure', () => {
     view.store.set({
-      ...trusted(node.properties[VIEW]),
-      chosen: parseChoice(String(input(node, 'chosen')?.value ?? '')),
-      chosenPlace: String(input(node, 'hook_point')?.value ?? ''),
-      painted: paintedOf(String(input(node, 'painted')?.value ?? '')),
+      ...validFields(node.properties[VIEW]),
+      chosen: parseChoice(textOf(node, 'chosen')),
+      chosenHookPoint: textOf(node, 'hook_point'),
+      painted: parsePainted(textOf(node, 'painted')),
     })
-    void view.show(addressed(/** @type {any} */ (node.properties[RUN])))
+    void view.show(parseShown(node.properties[RUN]))
   })
-  chain(node, 'onConnectionsChange', () => queueMicrotask(() => view.aim()))
-  chain(node, 'onRemoved', () => {
+  // when all links are removed, the output's list of them is emptied only after this callback
+  // (frontend 1.32.9, disconnectOutput in src/lib/litegraph/src/LGraphNode.ts)
+  addCallback(node, 'onConnectionsChange', () => queueMicrotask(view.updateTarget))
+  // no event tells that a widget of another node was changed; it ends with the pointer on the canvas
+  const removed = new AbortController()
+  app.canvas?.canvas.addEventListener('pointerup', view.updateTarget, {signal: removed.signal})
+  addCallback(node, 'onRemoved', () => {
+    removed.abort()
     view.stop()
     full.close()
   })
-  app.canvas?.canvas.addEventListener('pointerup', () => view.aim())
 }
 
 /**
- * Store a state: what steers in the node's inputs, the rest in its properties, which run nothing anew.
+ * Store a state: what steers in the node's inputs; the rest in its properties, so that it causes no new run.
  * @param {Node} node
  * @param {import('./store.js').State} state
  */
-function keep(node, state) {
-  node.properties[VIEW] = /** @type {any} */ (keptOf(state))
-  const texts = {chosen: choiceText(state.chosen), hook_point: state.chosen.length ? state.chosenPlace : '', painted: paintedText(state.painted)}
+function saveState(node, state) {
+  node.properties[VIEW] = /** @type {any} */ (savedFields(state))
+  const texts = {
+    chosen: formatChoice(state.chosen),
+    hook_point: state.chosen.length ? state.chosenHookPoint : '',
+    painted: formatPainted(state.painted),
+  }
   for (const [name, text] of Object.entries(texts)) {
-    const widget = input(node, name)
+    const widget = widgetOf(node, name)
     if (widget && widget.value !== text) {
       widget.value = text
       widget.callback?.(text)
@@ -90,18 +116,28 @@ function keep(node, state) {
  * @param {Node} node
  * @param {string} name
  */
-const input = (node, name) => node.widgets?.find(widget => widget.name === name)
+const widgetOf = (node, name) => node.widgets?.find(widget => widget.name === name)
 
 /**
- * The explorer writes these inputs; as plain text they would only be in the way.
  * @param {Node} node
  * @param {string} name
  */
-function hide(node, name) {
-  const widget = input(node, name)
+const textOf = (node, name) => String(widgetOf(node, name)?.value ?? '')
+
+/**
+ * Hide an input that the explorer writes itself.
+ * @param {Node} node
+ * @param {string} name
+ */
+function hideWidget(node, name) {
+  const widget = widgetOf(node, name)
   if (!widget) return
+  // the canvas reads widget.hidden, Nodes 2.0 reads options.hidden (frontend 1.32.9):
+  // https://github.com/Comfy-Org/ComfyUI_frontend/pull/9337
   widget.hidden = true
   Object.assign(widget.options, {hidden: true})
+  // the canvas reserves the height of hidden widgets too, and 4 pixels more for each (frontend 1.32.9,
+  // #arrangeWidgets in LGraphNode.ts): https://github.com/Comfy-Org/ComfyUI_frontend/issues/2827
   widget.computeSize = () => [0, -4]
 }
 
@@ -109,53 +145,63 @@ function hide(node, name) {
  * The Steer Features node that FEATURES leads to, also through Select Features, and its strength.
  * @param {Node} node
  * @param {number} [depth]
- * @returns {import('./view.js').Target}
+ * @returns {SteerTarget}
  */
-function steeredNode(node, depth = 0) {
+function findSteerTarget(node, depth = 0) {
   for (const id of node.outputs?.[0]?.links ?? []) {
     const link = node.graph?.links.get(id)
     const target = link && node.graph?.getNodeById(link.target_id)
-    if (target && target.type === 'RevelioSelectFeatures' && depth < 8) {
-      const further = steeredNode(target, depth + 1)
+    if (target && target.type === 'RevelioSelectFeatures' && depth < MAX_SELECTIONS) {
+      const further = findSteerTarget(target, depth + 1)
       if (further.connected) return further
     }
-    const strength = target && target.type === 'RevelioSteerFeatures' && input(target, 'strength')
+    const strength = target && target.type === 'RevelioSteerFeatures' && widgetOf(target, 'strength')
     if (strength) {
-      const fix = () => {
+      const resetStrength = () => {
         strength.value = 1
         strength.callback?.(1)
         app.graph.setDirtyCanvas(true, true)
       }
-      return {connected: true, strength: Number(strength.value), fix}
+      return {connected: true, strength: Number(strength.value), resetStrength}
     }
   }
   return {connected: false, strength: 1}
 }
 
 /**
- * What a run's output says, as addresses; anything else that a file may hold counts as nothing.
- * @param {any} shown
+ * A run's output, with addresses of its images. A workflow may hold anything here: only what fits is taken.
+ * @param {any} output
  * @returns {import('./view.js').Shown}
  */
-function addressed(shown) {
-  const key = (/** @type {unknown} */ value) => (typeof value === 'string' && /^[0-9a-f]{32}$/.test(value) ? value : '')
-  const urls = (/** @type {any} */ files) => (Array.isArray(files) ? files : []).map(({filename, subfolder, type}) =>
-    api.apiURL(`/view?${new URLSearchParams({filename: String(filename), subfolder: String(subfolder), type: String(type)})}`))
-  const remarks = (Array.isArray(shown?.warnings) ? shown.warnings : []).filter((/** @type {unknown} */ text) => typeof text === 'string')
-  return {trace: key(shown?.trace), images: urls(shown?.images), compareTrace: key(shown?.compare_trace), compareImages: urls(shown?.compare_images), remarks}
+function parseShown(output) {
+  const key = (/** @type {unknown} */ value) =>
+    typeof value === 'string' && /^[0-9a-f]{32}$/.test(value) ? value : ''
+  const list = (/** @type {unknown} */ value) => (Array.isArray(value) ? value : [])
+  const urls = (/** @type {unknown} */ files) =>
+    list(files).map(({filename, subfolder, type}) => {
+      const query = {filename: String(filename), subfolder: String(subfolder), type: String(type)}
+      return api.apiURL(`/view?${new URLSearchParams(query)}`)
+    })
+  return {
+    trace: key(output?.trace),
+    images: urls(output?.images),
+    compareTrace: key(output?.compare_trace),
+    compareImages: urls(output?.compare_images),
+    warnings: list(output?.warnings).filter(text => typeof text === 'string'),
+  }
 }
 
 /**
- * Do something after what a node does already.
+ * Do something after what a node's callback does already.
  * @param {any} node
  * @param {string} name
- * @param {(...given: any[]) => void} more
+ * @param {(...args: any[]) => void} callback
  */
-function chain(node, name, more) {
-  const before = node[name]
-  node[name] = function (/** @type {any[]} */ ...given) {
-    const result = before?.apply(this, given)
-    more(...given)
+function addCallback(node, name, callback) {
+  const original = node[name]
+  node[name] = function (/** @type {any[]} */ ...args) {
+    const result = original?.apply(this, args)
+    callback(...args)
     return result
   }
 }

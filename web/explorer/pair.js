@@ -1,19 +1,25 @@
 /**
- * The run that is looked into, and the one it is compared with. Every question is asked on its own: what fails of
- * the second leaves the first as it is, and an answer that comes late never replaces a newer one.
+ * The run that is shown and the one it is compared with. Every request stands alone: a failure of the second
+ * run leaves the first as it is, and a response that comes late never replaces a newer one.
  *
  * @typedef {import('./run.js').Fetch} Fetch
  * @typedef {import('./run.js').Run} Run
- * @typedef {{second: boolean, gone: boolean, sentence: string}} Problem  gone: the server does not have that run any more.
+ * @typedef {import('./codes.js').Codes} Codes
+ * @typedef {import('./presence.js').Presence} Presence
  *
- * @typedef {object} Seen  What is known of one place; null where there is nothing, or it could not be had.
- * @property {import('./codes.js').Codes | null} codes
- * @property {import('./presence.js').Presence | null} presence
- * @property {import('./codes.js').Codes | null} beside
- * @property {import('./presence.js').Presence | null} besidePresence
+ * @typedef {object} Problem
+ * @property {boolean} second  Whether it concerns the second run.
+ * @property {boolean} gone  Whether that run is no longer on the server.
+ * @property {string} sentence
+ *
+ * @typedef {object} PairData  What was recorded at one hook point; null where there is nothing, or it failed.
+ * @property {Codes | null} codes
+ * @property {Presence | null} presence
+ * @property {Codes | null} comparedCodes
+ * @property {Presence | null} comparedPresence
  * @property {Problem[]} problems
  */
-import {Refused, openRun} from './run.js'
+import {ServerError, openRun} from './run.js'
 
 /** @param {Fetch} fetch */
 export function createPair(fetch) {
@@ -21,65 +27,81 @@ export function createPair(fetch) {
   let first = null
   /** @type {Run | null} */
   let second = null
-  let turn = 0
+  let latestOpen = 0
 
   return {
-    get first() { return first },
-    get second() { return second },
+    get first() {
+      return first
+    },
+    get second() {
+      return second
+    },
 
     close() {
-      turn++
+      latestOpen++
       first = second = null
     },
 
     /**
-     * Open both runs by their keys; "" for no second one. What went wrong, or null where a later call came first.
+     * Open both runs by their keys; "" for no second one.
+     * Returns the problems, or null where a later call came first.
      * @param {string} key
-     * @param {string} compared
+     * @param {string} comparedKey
      * @returns {Promise<Problem[] | null>}
      */
-    async open(key, compared) {
-      const mine = ++turn
-      const [one, two] = await Promise.allSettled([openRun(key, fetch), compared ? openRun(compared, fetch) : null])
-      if (mine !== turn) return null
-      first = valueOf(one)
-      second = first && valueOf(two)
-      return problemsOf([one], [two])
+    async open(key, comparedKey) {
+      const thisOpen = ++latestOpen
+      const [firstResult, secondResult] = await Promise.allSettled([
+        openRun(key, fetch),
+        comparedKey ? openRun(comparedKey, fetch) : null,
+      ])
+      if (thisOpen !== latestOpen) return null
+      first = valueOf(firstResult)
+      second = first && valueOf(secondResult)
+      return problemsOf([firstResult], [secondResult])
     },
 
     /**
-     * Which picture of the second run belongs beside one of the first: the same, where it has as many.
-     * @param {string} place
+     * Which image of the second run belongs beside one of the first: the same number, where it has as many.
+     * @param {string} name  Of the hook point.
      * @param {number} item
      */
-    itemBeside: (place, item) => (item < (second?.place(place)?.items ?? 0) ? item : 0),
+    comparedItem: (name, item) => (item < (second?.hookPoint(name)?.items ?? 0) ? item : 0),
 
     /**
-     * Fetch what a place needs. null where other runs were opened meanwhile.
+     * Fetch what was recorded at a hook point. null where other runs were opened in the meantime.
      * @param {string} name
      * @param {string} role
      * @param {number} item
-     * @returns {Promise<Seen | null>}
+     * @returns {Promise<PairData | null>}
      */
-    async look(name, role, item) {
-      const run = first, other = second, place = run?.place(name), its = other?.place(name)
-      if (!run || !place) return null
-      // of another SAE the same number would be another feature
-      const beside = its?.roles.includes(role) && its.dictionary === place.dictionary ? other : null
-      const number = this.itemBeside(name, item)
-      const [codes, presence, besideCodes, besidePresence] = await Promise.allSettled([
+    async fetchData(name, role, item) {
+      const run = first
+      const other = second
+      const hookPoint = run?.hookPoint(name)
+      const otherHookPoint = other?.hookPoint(name)
+      if (!run || !hookPoint) return null
+      // in another SAE the same number would be another feature
+      const comparable =
+        otherHookPoint?.roles.includes(role) && otherHookPoint.dictionary === hookPoint.dictionary
+      const compared = comparable ? other : null
+      const number = this.comparedItem(name, item)
+      const [codes, presence, comparedCodes, comparedPresence] = await Promise.allSettled([
         run.codes(name, role, item),
-        place.missing ? null : run.presence(name, role, item),
-        beside?.codes(name, role, number) ?? null,
-        its?.missing ? null : beside?.presence(name, role, number) ?? null,
+        hookPoint.missing ? null : run.presence(name, role, item),
+        compared?.codes(name, role, number) ?? null,
+        otherHookPoint?.missing ? null : (compared?.presence(name, role, number) ?? null),
       ])
       if (run !== first || other !== second) return null
-      const problems = problemsOf([codes, presence], [besideCodes, besidePresence])
+      const problems = problemsOf([codes, presence], [comparedCodes, comparedPresence])
       if (problems.some(problem => problem.gone && problem.second)) second = null
       if (problems.some(problem => problem.gone && !problem.second)) this.close()
       return {
-        codes: valueOf(codes), presence: valueOf(presence),
-        beside: valueOf(besideCodes), besidePresence: valueOf(besidePresence), problems,
+        codes: valueOf(codes),
+        presence: valueOf(presence),
+        comparedCodes: valueOf(comparedCodes),
+        comparedPresence: valueOf(comparedPresence),
+        problems,
       }
     },
   }
@@ -87,19 +109,21 @@ export function createPair(fetch) {
 
 /**
  * @template T
- * @param {PromiseSettledResult<T>} settled
+ * @param {PromiseSettledResult<T>} result
  */
-const valueOf = settled => (settled.status === 'fulfilled' ? settled.value : null)
+const valueOf = result => (result.status === 'fulfilled' ? result.value : null)
 
 /**
- * One problem for each run at most: the worst.
+ * At most one problem for each run: the worst.
  * @param {PromiseSettledResult<unknown>[]} ofFirst
  * @param {PromiseSettledResult<unknown>[]} ofSecond
  * @returns {Problem[]}
  */
 function problemsOf(ofFirst, ofSecond) {
-  return [ofFirst, ofSecond].flatMap((settled, number) => {
-    const problems = settled.flatMap(one => (one.status === 'rejected' ? [problemOf(one.reason, number === 1)] : []))
+  return [ofFirst, ofSecond].flatMap((results, number) => {
+    const problems = results.flatMap(result =>
+      result.status === 'rejected' ? [problemOf(result.reason, number === 1)] : [],
+    )
     return problems.sort((a, b) => Number(b.gone) - Number(a.gone)).slice(0, 1)
   })
 }
@@ -110,5 +134,7 @@ function problemsOf(ofFirst, ofSecond) {
  * @returns {Problem}
  */
 const problemOf = (reason, second) => ({
-  second, gone: reason instanceof Refused && reason.status === 404, sentence: reason instanceof Error ? reason.message : String(reason),
+  second,
+  gone: reason instanceof ServerError && reason.status === 404,
+  sentence: reason instanceof Error ? reason.message : String(reason),
 })

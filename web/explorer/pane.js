@@ -1,18 +1,20 @@
-/** One picture with heat over it, the box that is looked at, and what is painted. */
+/** One image with heat over it, the inspected box, and what is painted. */
 import {el} from './dom.js'
 import {drawHeat} from './heat.js'
 
 const HEAT_SIDE = 320
+const PAINT_COLOUR = [70, 214, 190, 150]
 
 /** @typedef {ReturnType<typeof createPane>} Pane */
 
 /**
- * @param {string} name  What a screen reader calls the picture.
- * @param {string} caption  Shown below the picture; "" for none.
+ * @param {string} name  What a screen reader calls the image.
+ * @param {string} caption  Shown below the image; "" for none.
  */
 export function createPane(name, caption) {
   const image = el('img', {class: 'rv-image', alt: name, draggable: false})
-  const heat = el('canvas', {class: 'rv-heat'}), paint = el('canvas', {class: 'rv-paint'})
+  const heat = el('canvas', {class: 'rv-heat'})
+  const paint = el('canvas', {class: 'rv-paint'})
   const box = el('div', {class: 'rv-box', hidden: true})
   const layers = el('div', {class: 'rv-layers'}, image, heat, paint, box)
   const element = el('div', {class: 'rv-pane'}, layers, caption && el('div', {class: 'rv-caption'}, caption))
@@ -21,43 +23,51 @@ export function createPane(name, caption) {
   return {
     element,
     layers,
-    /** Width by height of the picture. */
-    get aspect() { return aspect },
+    /** Width by height of the image. */
+    get aspect() {
+      return aspect
+    },
     /**
-     * @param {string} url  Empty where the run has no picture.
-     * @param {number} shape  Width by height, for a run without a picture.
-     * @param {() => void} ready
+     * @param {string} url  "" where the run has no image.
+     * @param {number} gridAspect  Width by height, for a run without an image.
+     * @param {() => void} onSized
      */
-    show(url, shape, ready) {
+    show(url, gridAspect, onSized) {
+      const setAspect = (/** @type {number} */ value) => {
+        aspect = value
+        onSized()
+      }
       image.hidden = !url
-      const sized = (/** @type {number} */ value) => { aspect = value; ready() }
-      if (!url) return sized(shape)
+      if (!url) {
+        setAspect(gridAspect)
+        return
+      }
       if (image.getAttribute('src') === url) return
-      image.onload = () => sized(image.naturalWidth / image.naturalHeight)
-      image.onerror = () => { image.hidden = true; sized(shape) }
+      image.onload = () => setAspect(image.naturalWidth / image.naturalHeight)
+      image.onerror = () => {
+        image.hidden = true
+        setAspect(gridAspect)
+      }
       image.src = url
     },
     /**
-     * Fit the picture into a room of so many pixels.
+     * Fit the image into so many pixels.
      * @param {number} width
      * @param {number} height
      */
     fit(width, height) {
-      const w = Math.max(1, Math.min(width, height * aspect))
-      Object.assign(layers.style, {width: `${w}px`, height: `${w / aspect}px`})
+      const fitted = Math.max(1, Math.min(width, height * aspect))
+      Object.assign(layers.style, {width: `${fitted}px`, height: `${fitted / aspect}px`})
     },
     /**
-     * @param {import('./subject.js').Maps | null} maps
-     * @param {number} step
-     * @param {Uint32Array} pixels
+     * @param {import('./heat.js').HeatMap | null} map
+     * @param {Uint32Array} palette
      * @param {number} opacity
      */
-    draw(maps, step, pixels, opacity) {
-      heat.hidden = !maps || opacity === 0
-      image.style.filter = maps ? `grayscale(${0.85 * opacity}) brightness(${1 - 0.52 * opacity})` : ''
-      if (maps && step < maps.steps) {
-        drawHeat(heat, maps.map(step), maps.height, maps.width, maps.peak, pixels, HEAT_SIDE)
-      }
+    drawHeat(map, palette, opacity) {
+      heat.hidden = !map || opacity === 0
+      image.style.filter = map ? `grayscale(${0.85 * opacity}) brightness(${1 - 0.52 * opacity})` : ''
+      if (map) drawHeat(heat, map, palette, HEAT_SIDE)
     },
     /** @param {import('./region.js').Box | null} region */
     drawBox(region) {
@@ -65,7 +75,10 @@ export function createPane(name, caption) {
       if (!region) return
       const {left, top, right, bottom} = region
       Object.assign(box.style, {
-        left: `${100 * left}%`, top: `${100 * top}%`, width: `${100 * (right - left)}%`, height: `${100 * (bottom - top)}%`,
+        left: `${100 * left}%`,
+        top: `${100 * top}%`,
+        width: `${100 * (right - left)}%`,
+        height: `${100 * (bottom - top)}%`,
       })
     },
     /** @param {import('./region.js').Painted | null} painted */
@@ -74,18 +87,21 @@ export function createPane(name, caption) {
       if (!painted) return
       Object.assign(paint, {width: painted.width, height: painted.height})
       const context = paint.getContext('2d')
-      const pixels = context?.createImageData(painted.width, painted.height)
-      if (!context || !pixels) return
-      painted.cells.forEach((cell, at) => { if (cell) pixels.data.set([70, 214, 190, 150], 4 * at) })
+      if (!context) return
+      const pixels = context.createImageData(painted.width, painted.height)
+      painted.cells.forEach((cell, number) => {
+        if (cell) pixels.data.set(PAINT_COLOUR, 4 * number)
+      })
       context.putImageData(pixels, 0, 0)
     },
     /**
-     * Where a pointer is, in shares of the picture.
+     * Where a pointer is on the image.
      * @param {PointerEvent | WheelEvent} event
+     * @returns {import('./region.js').Point}
      */
-    at(event) {
-      const room = layers.getBoundingClientRect()
-      return [(event.clientX - room.left) / room.width, (event.clientY - room.top) / room.height]
+    pointOf(event) {
+      const area = layers.getBoundingClientRect()
+      return [(event.clientX - area.left) / area.width, (event.clientY - area.top) / area.height]
     },
   }
 }

@@ -1,12 +1,12 @@
 /**
- * Where each whole concept is at every step, as the server has worked it out.
+ * Where each whole concept is at every step, computed by the server.
  *
  * @typedef {object} Presence
  * @property {string[]} names
  * @property {number} height
  * @property {number} width
  * @property {number} steps
- * @property {Int16Array} maps  [concepts, steps, height, width]; times the concept's scale: 1 = as much as usual.
+ * @property {Int16Array} maps  [concepts, steps, height, width]; times the concept's scale: 1 = usual amount.
  * @property {Float32Array} scale
  * @property {number} bytes
  */
@@ -20,7 +20,7 @@ import {parseSafetensors} from './safetensors.js'
  */
 export function openPresence(buffer, names) {
   const {tensors, shapes} = parseSafetensors(buffer)
-  const [, steps, height, width] = shapes.maps
+  const [, steps = 0, height = 0, width = 0] = shapes.maps ?? []
   return {
     names,
     height,
@@ -39,12 +39,12 @@ export function openPresence(buffer, names) {
  * @param {number} step
  */
 export function presenceMap(presence, name, step) {
-  const cells = presence.height * presence.width, number = presence.names.indexOf(name)
-  const out = new Float32Array(cells)
-  if (number < 0) return out
+  const cells = presence.height * presence.width
+  const number = presence.names.indexOf(name)
+  if (number < 0) return new Float32Array(cells)
   const start = (number * presence.steps + step) * cells
-  for (let cell = 0; cell < cells; cell++) out[cell] = presence.maps[start + cell] * presence.scale[number]
-  return out
+  const scale = presence.scale[number] ?? 0
+  return Float32Array.from(presence.maps.subarray(start, start + cells), value => value * scale)
 }
 
 /**

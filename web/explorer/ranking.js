@@ -4,21 +4,27 @@
  * @typedef {object} Score
  * @property {number} here  Mean over the region's cells.
  * @property {number} elsewhere  Mean over all other cells.
- * @property {number} only  How specific it is, 0 to 1: 1 = active nowhere else.
- * @property {number} score  What it is ranked by: here * only.
+ * @property {number} specificity  0 to 1: 1 is active nowhere else.
+ * @property {number} score  What it is ranked by: here * specificity.
+ *
  * @typedef {Score & {feature: number}} FeatureScore
- * @typedef {Score & {name: string, like: string[]}} ConceptScore  like: others of its kind that it may as well be.
+ * @typedef {Score & {name: string, alternatives: string[]}} ConceptScore
+ *   alternatives: concepts of the same kind that are about as strong at the same cell.
+ * @typedef {ConceptScore & {number: number, index: number}} Candidate
+ *   number: of the concept; index: step * cells + cell of its strongest value.
  * @typedef {import('./codes.js').Codes} Codes
  * @typedef {import('./presence.js').Presence} Presence
  */
+import {entriesOf} from './codes.js'
 
 /** A concept below this share of its usual amount is not called present. */
 const LEAST_PRESENCE = 0.04
 
 /**
- * How much stronger one of a kind (blue hair) must be than another (red hair) at the same place to be told from it.
- * On 96 pictures of the bundled model the colour that was ahead by this was right in 58 of 58 at output_blocks.4.1;
- * at output_blocks.2.1, which does not know, one was ahead in 13 only, and the strongest was right in 26 of 96.
+ * How much stronger one concept of a kind (blue hair) must be than another (red hair) at the same cell to be
+ * told from it. On 96 images of the bundled model the colour that was ahead by this was right in 58 of 58 at
+ * output_blocks.4.1. At output_blocks.2.1, which does not represent the colour, one was ahead in 13 only, and
+ * the strongest was right in 26 of 96.
  */
 const AHEAD = 1.25
 
@@ -31,29 +37,31 @@ const AHEAD = 1.25
  * @returns {FeatureScore[]}
  */
 export function rankFeatures(codes, inside, step, count) {
-  const {starts, tokens, values, scale, features} = codes
-  const steps = codes.steps.length, span = step === null ? steps : 1
-  const cells = inside.length, within = sumOf(inside)
+  const {tokens, values} = codes
+  const steps = step === null ? codes.steps.length : 1
+  const cells = inside.length
+  const within = sumOf(inside)
   /** @type {FeatureScore[]} */
   const found = []
-  for (let feature = 0; feature < features; feature++) {
-    const at = feature * steps + (step ?? 0)
-    const end = starts[at + span]
-    let here = 0, all = 0
-    for (let entry = starts[at]; entry < end; entry++) {
-      all += values[entry]
-      if (inside[tokens[entry]]) here += values[entry]
+  for (let feature = 0; feature < codes.features; feature++) {
+    const {first, end} = entriesOf(codes, feature, step ?? 0, steps)
+    let here = 0
+    let total = 0
+    for (let entry = first; entry < end; entry++) {
+      const value = values[entry] ?? 0
+      total += value
+      if (inside[tokens[entry] ?? 0]) here += value
     }
     if (here <= 0) continue
-    const unit = scale[feature] / span
-    found.push({feature, ...scored(here * unit, (all - here) * unit, within, cells)})
+    const unit = (codes.scale[feature] ?? 0) / steps
+    found.push({feature, ...scoreOf(here * unit, (total - here) * unit, within, cells)})
   }
   return best(found, count)
 }
 
 /**
- * The concepts that are in a region, and less elsewhere; of the whole picture, those that are anywhere in it.
- * Of one kind at one place there is only the strongest, with those that are about as strong as `like`.
+ * The concepts that are in a region, and less elsewhere; for the whole image, those that are anywhere in it.
+ * Of one kind at one cell only the strongest is listed, and those about as strong are its `alternatives`.
  * @param {Presence} presence
  * @param {Uint8Array} inside
  * @param {number | null} step
@@ -61,61 +69,98 @@ export function rankFeatures(codes, inside, step, count) {
  * @returns {ConceptScore[]}
  */
 export function rankConcepts(presence, inside, step, count) {
-  const cells = presence.height * presence.width, within = sumOf(inside)
   const steps = step === null ? [...Array(presence.steps).keys()] : [step]
-  /** @type {(ConceptScore & {number: number, at: number})[]} */
+  const cells = inside.length
+  const within = sumOf(inside)
+  /** @type {Candidate[]} */
   const found = []
   presence.names.forEach((name, number) => {
-    let here = 0, all = 0, most = 0, at = 0
-    for (const step of steps) {
-      const start = (number * presence.steps + step) * cells
-      for (let cell = 0; cell < cells; cell++) {
-        all += presence.maps[start + cell]
-        if (!inside[cell]) continue
-        here += presence.maps[start + cell]
-        if (presence.maps[start + cell] > most) [most, at] = [presence.maps[start + cell], step * cells + cell]
-      }
+    const {here, total, highest, index} = measure(presence, number, inside, steps)
+    const scale = presence.scale[number] ?? 0
+    const unit = scale / steps.length
+    const score =
+      within < cells
+        ? scoreOf(here * unit, (total - here) * unit, within, cells)
+        : scoreOf(highest * scale * cells, 0, cells, cells) // its size in the whole image does not matter
+    if (score.here >= LEAST_PRESENCE && score.score > 0) {
+      found.push({name, alternatives: [], number, index, ...score})
     }
-    const unit = presence.scale[number] / steps.length
-    const score = within < cells
-      ? scored(here * unit, (all - here) * unit, within, cells)
-      : scored(most * presence.scale[number] * cells, 0, cells, cells)  // a small part is there as well as a large one
-    if (score.here >= LEAST_PRESENCE && score.score > 0) found.push({name, like: [], number, at, ...score})
   })
-  /** @type {typeof found} */
-  const told = []
-  for (const one of best(found, found.length)) {
-    const value = (/** @type {number} */ number) => presence.maps[number * presence.steps * cells + one.at] * presence.scale[number]
-    const stronger = told.find(other => ofOneKind(other.name, one.name) && value(other.number) * AHEAD >= value(one.number))
-    if (!stronger) told.push(one)
-    else if (one.score * AHEAD >= stronger.score) stronger.like.push(one.name)
-  }
-  return told.slice(0, count)
+  return withoutRivals(presence, best(found, found.length)).slice(0, count)
 }
 
 /**
- * Whether two names say the same thing of different looks, as "blue hair" and "red hair" do.
+ * One concept over some steps, in units of its scale.
+ * @param {Presence} presence
+ * @param {number} number
+ * @param {Uint8Array} inside
+ * @param {number[]} steps
+ */
+function measure(presence, number, inside, steps) {
+  const cells = inside.length
+  let here = 0
+  let total = 0
+  let highest = 0
+  let index = 0
+  for (const step of steps) {
+    const start = (number * presence.steps + step) * cells
+    for (let cell = 0; cell < cells; cell++) {
+      const value = presence.maps[start + cell] ?? 0
+      total += value
+      if (!inside[cell]) continue
+      here += value
+      if (value > highest) [highest, index] = [value, step * cells + cell]
+    }
+  }
+  return {here, total, highest, index}
+}
+
+/**
+ * Only the strongest concept of each kind at each cell, with those that are about as strong as alternatives.
+ * @param {Presence} presence
+ * @param {Candidate[]} ranked  Best first.
+ */
+function withoutRivals(presence, ranked) {
+  const size = presence.steps * presence.height * presence.width
+  /** @type {Candidate[]} */
+  const distinct = []
+  for (const concept of ranked) {
+    const valueThere = (/** @type {number} */ number) =>
+      (presence.maps[number * size + concept.index] ?? 0) * (presence.scale[number] ?? 0)
+    const stronger = distinct.find(
+      other =>
+        sameKind(other.name, concept.name) && valueThere(other.number) * AHEAD >= valueThere(concept.number),
+    )
+    if (!stronger) distinct.push(concept)
+    else if (concept.score * AHEAD >= stronger.score) stronger.alternatives.push(concept.name)
+  }
+  return distinct
+}
+
+/**
+ * Whether two names are variants of one thing, as "blue hair" and "red hair" are: they share the last word.
  * @param {string} a
  * @param {string} b
  */
-function ofOneKind(a, b) {
-  const [one, other] = [a, b].map(name => name.toLowerCase().split(/\s+/))
-  return one.length > 1 && other.length > 1 && one.at(-1) === other.at(-1)
+function sameKind(a, b) {
+  const wordsOfA = a.toLowerCase().split(/\s+/)
+  const wordsOfB = b.toLowerCase().split(/\s+/)
+  return wordsOfA.length > 1 && wordsOfB.length > 1 && wordsOfA.at(-1) === wordsOfB.at(-1)
 }
 
 /**
- * @param {number} here  Sum inside.
- * @param {number} elsewhere  Sum outside.
+ * @param {number} sumInside
+ * @param {number} sumOutside
  * @param {number} within  Cells inside.
  * @param {number} cells  All cells.
  * @returns {Score}
  */
-function scored(here, elsewhere, within, cells) {
-  const a = within ? here / within : 0
-  const b = cells > within ? elsewhere / (cells - within) : 0
-  const only = a > 0 ? Math.max(0, (a - b) / (a + Math.max(b, 0))) : 0
-  // all of the picture has no elsewhere: what is strongest counts there
-  return {here: a, elsewhere: b, only, score: cells > within ? a * only : a}
+function scoreOf(sumInside, sumOutside, within, cells) {
+  const here = within ? sumInside / within : 0
+  const elsewhere = cells > within ? sumOutside / (cells - within) : 0
+  const specificity = here > 0 ? Math.max(0, (here - elsewhere) / (here + Math.max(elsewhere, 0))) : 0
+  // the whole image has no elsewhere: what is strongest counts there
+  return {here, elsewhere, specificity, score: cells > within ? here * specificity : here}
 }
 
 /**
@@ -126,8 +171,4 @@ function scored(here, elsewhere, within, cells) {
 const best = (found, count) => found.sort((a, b) => b.score - a.score).slice(0, count)
 
 /** @param {Uint8Array} inside */
-function sumOf(inside) {
-  let sum = 0
-  for (const cell of inside) sum += cell
-  return sum
-}
+const sumOf = inside => inside.reduce((sum, cell) => sum + cell, 0)

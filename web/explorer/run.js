@@ -1,22 +1,22 @@
 /**
- * One run on the server, asked for part by part and only when a part is looked at.
+ * One run on the server. Each part is fetched when it is first needed.
  *
- * @typedef {object} Place  A hook point of the run.
+ * @typedef {object} HookPoint  One that was recorded in the run.
  * @property {string} name
  * @property {[number, number]} grid  Height and width.
  * @property {number} features
  * @property {number} k
  * @property {string[]} roles
  * @property {number[]} steps
- * @property {number} items
+ * @property {number} items  Images in the batch.
  * @property {Record<string, number[]>} labels
  * @property {{name: string, features: number[]}[]} concepts
- * @property {boolean} neighbours
- * @property {string} missing  What to do about an SAE that is not in memory any more; "" where none was dropped.
+ * @property {boolean} neighbours  Whether the server can find similar features.
+ * @property {string} missing  What to do when the SAE has been dropped from memory; "" where it has not.
  * @property {boolean} examples  Whether there is a feature index.
- * @property {string} dictionary  Names the dictionary.
+ * @property {string} dictionary  Identifies the dictionary.
  *
- * @typedef {{key: string, total_steps: number, sigmas: number[], places: Place[]}} Info
+ * @typedef {{key: string, totalSteps: number, hookPoints: HookPoint[]}} Info
  * @typedef {(path: string) => Promise<Response>} Fetch
  * @typedef {{feature: number, cosine: number}} Neighbour
  */
@@ -24,11 +24,11 @@ import {openCodes} from './codes.js'
 import {openExamples} from './examples.js'
 import {openPresence} from './presence.js'
 
-/** Memory for codes; what was looked at longest ago goes first. */
-const MOST_BYTES = 160 * 2 ** 20
+/** Memory for what was fetched; the least recently used part is dropped first. */
+const MAX_BYTES = 160 * 2 ** 20
 
-/** A run that the server does not have any more, or an answer that it refused. */
-export class Refused extends Error {
+/** A run that is no longer on the server, or a request that the server refused. */
+export class ServerError extends Error {
   /**
    * @param {number} status
    * @param {string} sentence
@@ -45,15 +45,20 @@ export class Refused extends Error {
  */
 export async function openRun(key, fetch) {
   const path = `/revelio/traces/${key}`
-  /** @type {Info} */
-  const info = await (await answered(fetch(path))).json()
+  /** @type {{total_steps: number, places: HookPoint[]}} */
+  const {total_steps: totalSteps, places: hookPoints} = await (await okResponse(fetch(path))).json()
   // in the order of the model, and the prompt's own half first
-  info.places.sort((a, b) => a.name.localeCompare(b.name, 'en', {numeric: true}))
-  for (const place of info.places) place.roles.sort()
-  return new Run(path, info, fetch)
+  hookPoints.sort((a, b) => a.name.localeCompare(b.name, 'en', {numeric: true}))
+  for (const {roles} of hookPoints) roles.sort()
+  return new Run(path, {key, totalSteps, hookPoints}, fetch)
 }
 
 export class Run {
+  #path
+  #fetch
+  /** @type {Map<string, {bytes: number, value: Promise<any>}>} */
+  #cache = new Map()
+
   /**
    * @param {string} path
    * @param {Info} info
@@ -61,57 +66,57 @@ export class Run {
    */
   constructor(path, info, fetch) {
     this.info = info
-    this._path = path
-    this._fetch = fetch
-    /** @type {Map<string, {bytes: number, value: Promise<any>}>} */
-    this._kept = new Map()
+    this.#path = path
+    this.#fetch = fetch
   }
 
   /** @param {string} name */
-  place(name) {
-    return this.info.places.find(place => place.name === name)
+  hookPoint(name) {
+    return this.info.hookPoints.find(hookPoint => hookPoint.name === name)
   }
 
   /**
-   * @param {string} place
+   * @param {string} name  Of the hook point, here and below.
    * @param {string} role
    * @param {number} item
    * @returns {Promise<import('./codes.js').Codes>}
    */
-  codes(place, role, item) {
-    return this._get('codes', {hook_point: place, role, item}, openCodes)
+  codes(name, role, item) {
+    return this.#get('codes', {hook_point: name, role, item}, openCodes)
   }
 
   /**
-   * @param {string} place
+   * @param {string} name
    * @param {string} role
    * @param {number} item
    * @returns {Promise<import('./presence.js').Presence>}
    */
-  presence(place, role, item) {
-    const names = (this.place(place)?.concepts ?? []).map(concept => concept.name)
-    return this._get('concepts', {hook_point: place, role, item}, buffer => openPresence(buffer, names))
+  presence(name, role, item) {
+    const concepts = (this.hookPoint(name)?.concepts ?? []).map(concept => concept.name)
+    return this.#get('concepts', {hook_point: name, role, item}, buffer => openPresence(buffer, concepts))
   }
 
   /**
-   * @param {string} place
+   * @param {string} name
    * @param {number} feature
    * @returns {Promise<Neighbour[]>}
    */
-  async neighbours(place, feature) {
-    if (!this.place(place)?.neighbours) return []
-    const answer = await answered(this._fetch(`${this._path}/neighbours?${query({hook_point: place, feature})}`))
-    return (await answer.json()).neighbours
+  async neighbours(name, feature) {
+    if (!this.hookPoint(name)?.neighbours) return []
+    const question = query({hook_point: name, feature})
+    const response = await okResponse(this.#fetch(`${this.#path}/neighbours?${question}`))
+    return (await response.json()).neighbours
   }
 
   /**
    * What a feature fires on most; null where there is no feature index.
-   * @param {string} place
+   * @param {string} name
    * @param {number} feature
    * @returns {Promise<import('./examples.js').Examples | null>}
    */
-  async examples(place, feature) {
-    return this.place(place)?.examples ? this._get('examples', {hook_point: place, feature}, openExamples) : null
+  async examples(name, feature) {
+    if (!this.hookPoint(name)?.examples) return null
+    return this.#get('examples', {hook_point: name, feature}, openExamples)
   }
 
   /**
@@ -121,38 +126,61 @@ export class Run {
    * @param {(buffer: ArrayBuffer) => T} open
    * @returns {Promise<T>}
    */
-  _get(what, question, open) {
-    const name = `${what}?${query(question)}`
-    let entry = this._kept.get(name)
-    if (!entry) {
-      const value = answered(this._fetch(`${this._path}/${name}`)).then(async answer => open(await answer.arrayBuffer()))
-      const made = {bytes: 0, value}
-      entry = made
-      value.then(opened => { made.bytes = opened.bytes }, () => this._kept.delete(name))
-    }
-    this._kept.delete(name)
-    this._kept.set(name, entry)
-    let bytes = [...this._kept.values()].reduce((sum, kept) => sum + kept.bytes, 0)
-    for (const [old, kept] of this._kept) {
-      if (bytes <= MOST_BYTES || old === name) break
-      this._kept.delete(old)
-      bytes -= kept.bytes
-    }
+  #get(what, question, open) {
+    const address = `${what}?${query(question)}`
+    const entry = this.#cache.get(address) ?? this.#request(address, open)
+    this.#cache.delete(address)
+    this.#cache.set(address, entry) // the most recently used is the last
+    this.#makeRoom(address)
     return entry.value
+  }
+
+  /**
+   * @template {{bytes: number}} T
+   * @param {string} address
+   * @param {(buffer: ArrayBuffer) => T} open
+   */
+  #request(address, open) {
+    const value = okResponse(this.#fetch(`${this.#path}/${address}`)).then(async response =>
+      open(await response.arrayBuffer()),
+    )
+    const entry = {bytes: 0, value}
+    value.then(
+      opened => {
+        entry.bytes = opened.bytes
+      },
+      () => this.#cache.delete(address),
+    )
+    return entry
+  }
+
+  /** @param {string} needed  Address of the part that stays. */
+  #makeRoom(needed) {
+    let bytes = [...this.#cache.values()].reduce((sum, entry) => sum + entry.bytes, 0)
+    for (const [address, entry] of this.#cache) {
+      if (bytes <= MAX_BYTES || address === needed) break
+      this.#cache.delete(address)
+      bytes -= entry.bytes
+    }
   }
 }
 
 /** @param {Record<string, string | number>} question */
 const query = question =>
-  Object.entries(question).map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join('&')
+  Object.entries(question)
+    .map(([name, value]) => `${name}=${encodeURIComponent(value)}`)
+    .join('&')
 
 /**
- * @param {Promise<Response>} asked
+ * The response of a request that succeeded; else throws a ServerError with the server's sentence.
+ * @param {Promise<Response>} request
  * @returns {Promise<Response>}
  */
-async function answered(asked) {
-  const answer = await asked
-  if (answer.ok) return answer
-  const {error = `The server answered ${answer.status}.`} = await answer.json().catch(() => ({}))
-  throw new Refused(answer.status, error)
+async function okResponse(request) {
+  const response = await request
+  if (response.ok) return response
+  const {error = `The server answered with status ${response.status}.`} = await response
+    .json()
+    .catch(() => ({}))
+  throw new ServerError(response.status, error)
 }

@@ -1,8 +1,12 @@
 /**
- * The few bytes of format that the server answers in: a length, a JSON header, tensors one after another.
+ * The format of the server's responses: a length, a JSON header, then the tensors one after another.
  *
  * @typedef {Uint8Array | Int16Array | Int32Array | Float32Array} Numbers
- * @typedef {{metadata: Record<string, string>, tensors: Record<string, Numbers>, shapes: Record<string, number[]>}} File
+ *
+ * @typedef {object} File
+ * @property {Record<string, string>} metadata
+ * @property {Record<string, Numbers>} tensors
+ * @property {Record<string, number[]>} shapes
  */
 
 const KINDS = /** @type {const} */ ({U8: Uint8Array, I16: Int16Array, I32: Int32Array, F32: Float32Array})
@@ -20,7 +24,10 @@ export function parseSafetensors(buffer) {
   const file = {metadata, tensors: {}, shapes: {}}
   for (const [name, entry] of Object.entries(entries)) {
     const kind = KINDS[/** @type {keyof typeof KINDS} */ (entry.dtype)]
-    if (!kind) throw new Error(`A tensor of type ${entry.dtype} was not expected.`)
+    if (!kind)
+      throw new Error(
+        `The server sent a tensor of type ${entry.dtype}; expected one of ${Object.keys(KINDS).join(', ')}.`,
+      )
     const [start, end] = entry.data_offsets
     file.tensors[name] = new kind(buffer, 8 + length + start, (end - start) / kind.BYTES_PER_ELEMENT)
     file.shapes[name] = entry.shape

@@ -2,17 +2,18 @@
  * The state of one explorer. Changes made together are drawn together, in the next frame.
  *
  * @typedef {{kind: 'feature', feature: number} | {kind: 'concept', name: string}} Subject
+ * @typedef {'inspect' | 'paint' | 'erase'} Tool
  *
  * @typedef {object} State
- * @property {string} place
+ * @property {string} hookPoint  Name of the one that is shown.
  * @property {string} role
- * @property {number} item
+ * @property {number} item  Number of the image in the batch.
  * @property {number} step  Number among the recorded steps.
  * @property {Subject | null} subject  Whose heat is shown.
  * @property {import('./region.js').Box | null} region
- * @property {boolean} everyStep  Whether lists look at all steps, not at the one shown.
+ * @property {boolean} everyStep  Whether lists cover all steps, not only the one shown.
  * @property {number} opacity
- * @property {'look' | 'paint' | 'erase'} tool
+ * @property {Tool} tool
  * @property {boolean} page  Whether the subject's page is open.
  * @property {string} search
  * @property {boolean} playing
@@ -20,80 +21,131 @@
  * @property {number} panX  In shares of the stage.
  * @property {number} panY
  * @property {import('./choice.js').Chosen[]} chosen
- * @property {string} chosenPlace
+ * @property {string} chosenHookPoint  The one that the choice belongs to.
  * @property {import('./region.js').Painted | null} painted
- * @property {import('./codes.js').Codes | null} codes  Of the run, at this place, role and item.
+ * @property {import('./codes.js').Codes | null} codes  Of the run, at this hook point, role and item.
  * @property {import('./presence.js').Presence | null} presence
- * @property {import('./codes.js').Codes | null} beside  Of the compared run.
- * @property {import('./presence.js').Presence | null} besidePresence
+ * @property {import('./codes.js').Codes | null} comparedCodes  Of the second run.
+ * @property {import('./presence.js').Presence | null} comparedPresence
+ *
+ * @typedef {Set<string>} Changed  Names of the state's fields, or "all".
  */
 
 /** @returns {State} */
 export const initialState = () => ({
-  place: '', role: 'cond', item: 0, step: 0, subject: null, region: null, everyStep: false, opacity: 0.9,
-  tool: 'look', page: false, search: '', playing: false, zoom: 1, panX: 0, panY: 0,
-  chosen: [], chosenPlace: '', painted: null, codes: null, presence: null, beside: null, besidePresence: null,
+  hookPoint: '',
+  role: 'cond',
+  item: 0,
+  step: 0,
+  subject: null,
+  region: null,
+  everyStep: false,
+  opacity: 0.9,
+  tool: 'inspect',
+  page: false,
+  search: '',
+  playing: false,
+  zoom: 1,
+  panX: 0,
+  panY: 0,
+  chosen: [],
+  chosenHookPoint: '',
+  painted: null,
+  codes: null,
+  presence: null,
+  comparedCodes: null,
+  comparedPresence: null,
 })
 
-/** What is kept in the workflow; what is chosen and painted is kept by the node's own inputs. */
-const KEPT = /** @type {const} */ (['place', 'role', 'item', 'step', 'subject', 'region', 'everyStep', 'opacity', 'page'])
+/**
+ * What the workflow keeps, and under which name; the node's own inputs keep what is chosen and painted.
+ * @type {Partial<Record<keyof State, string>>}
+ */
+const SAVED = {
+  hookPoint: 'place', // as it was called when the first workflows were saved
+  role: 'role',
+  item: 'item',
+  step: 'step',
+  subject: 'subject',
+  region: 'region',
+  everyStep: 'everyStep',
+  opacity: 'opacity',
+  page: 'page',
+}
+const SAVED_NAMES = /** @type {[keyof State, string][]} */ (Object.entries(SAVED))
 
 /** @param {State} state */
-export const keptOf = state => Object.fromEntries(KEPT.map(name => [name, state[name]]))
+export const savedFields = state =>
+  Object.fromEntries(SAVED_NAMES.map(([field, name]) => [name, state[field]]))
 
 /**
- * The part of a kept state that can be trusted: the right names with the right kinds of values.
- * @param {unknown} kept
+ * The part of a saved state that can be trusted: the right names with the right kinds of values.
+ * @param {unknown} saved
  * @returns {Partial<State>}
  */
-export function trusted(kept) {
-  const plain = /** @type {Record<string, unknown>} */ (initialState()), given = /** @type {any} */ (kept ?? {})
+export function validFields(saved) {
+  const defaults = initialState()
+  const given = /** @type {any} */ (saved ?? {})
   /** @type {Record<string, unknown>} */
-  const good = {}
-  for (const name of KEPT) {
-    if (['subject', 'region'].includes(name)) continue
-    if (typeof given[name] === typeof plain[name]) good[name] = given[name]
+  const valid = {}
+  for (const [field, name] of SAVED_NAMES) {
+    if (field === 'subject' || field === 'region') continue
+    if (typeof given[name] === typeof defaults[field]) valid[field] = given[name]
   }
   const {subject, region} = given
-  if (subject?.kind === 'feature' && Number.isInteger(subject.feature)) good.subject = {kind: 'feature', feature: subject.feature}
-  if (subject?.kind === 'concept' && typeof subject.name === 'string') good.subject = {kind: 'concept', name: subject.name}
+  if (subject?.kind === 'feature' && Number.isInteger(subject.feature)) {
+    valid.subject = {kind: 'feature', feature: subject.feature}
+  }
+  if (subject?.kind === 'concept' && typeof subject.name === 'string') {
+    valid.subject = {kind: 'concept', name: subject.name}
+  }
   const sides = region && [region.left, region.top, region.right, region.bottom]
   if (sides?.every((/** @type {unknown} */ side) => typeof side === 'number' && side >= 0 && side <= 1)) {
-    good.region = {left: region.left, top: region.top, right: region.right, bottom: region.bottom}
+    valid.region = {left: region.left, top: region.top, right: region.right, bottom: region.bottom}
   }
-  return good
+  return valid
 }
 
 /**
- * @param {(state: State, changed: Set<string>) => void} draw
+ * Whether any of some fields has changed, or everything is drawn again.
+ * @param {Changed} changed
+ * @param {(keyof State)[]} fields
+ */
+export const anyChanged = (changed, fields) => changed.has('all') || fields.some(field => changed.has(field))
+
+/**
+ * @param {(state: State, changed: Changed) => void} draw
  */
 export function createStore(draw) {
   const state = initialState()
-  /** @type {Set<string>} */
+  /** @type {Changed} */
   let changed = new Set()
-  let waiting = 0
+  let requested = 0
   const flush = () => {
-    waiting = 0
+    requested = 0
     const now = changed
     changed = new Set()
     draw(state, now)
+  }
+  const requestDraw = () => {
+    if (changed.size && !requested) requested = requestAnimationFrame(flush)
   }
   return {
     state,
     /** @param {Partial<State>} patch */
     set(patch) {
-      for (const [name, value] of Object.entries(patch)) {
-        const target = /** @type {Record<string, unknown>} */ (/** @type {unknown} */ (state))
-        if (target[name] === value) continue
-        target[name] = value
-        changed.add(name)
+      const target = /** @type {Record<string, unknown>} */ (/** @type {unknown} */ (state))
+      for (const [field, value] of Object.entries(patch)) {
+        if (target[field] === value) continue
+        target[field] = value
+        changed.add(field)
       }
-      if (changed.size && !waiting) waiting = requestAnimationFrame(flush)
+      requestDraw()
     },
     /** Draw everything in the next frame. */
     refresh() {
       changed.add('all')
-      if (!waiting) waiting = requestAnimationFrame(flush)
+      requestDraw()
     },
   }
 }

@@ -1,12 +1,19 @@
-/** What the heat shows, a feature or a concept, asked in the same way. */
-import {curveOf, mapOf, peakOf} from './codes.js'
+/** What the heat shows, a feature or a concept, behind one interface. */
+import {activationCurve, activationMap, peakActivation} from './codes.js'
 import {presenceMap, presencePeak} from './presence.js'
 
 /**
  * @typedef {import('./store.js').Subject} Subject
  * @typedef {import('./codes.js').Codes} Codes
+ * @typedef {import('./heat.js').HeatMap} HeatMap
  * @typedef {import('./presence.js').Presence} Presence
- * @typedef {{map: (step: number) => Float32Array, peak: number, steps: number, height: number, width: number}} Maps
+ *
+ * @typedef {object} SubjectMaps  Maps of one subject over the recorded steps, on one scale.
+ * @property {number} steps
+ * @property {number} height
+ * @property {number} width
+ * @property {number} peak
+ * @property {(step: number) => HeatMap} heatMap
  */
 
 /**
@@ -14,30 +21,43 @@ import {presenceMap, presencePeak} from './presence.js'
  * @param {Subject | null} subject
  * @param {Codes | null} codes
  * @param {Presence | null} presence
- * @returns {Maps | null}
+ * @returns {SubjectMaps | null}
  */
 export function mapsOf(subject, codes, presence) {
   if (subject?.kind === 'feature' && codes && subject.feature < codes.features) {
-    const {feature} = subject, {height, width} = codes
-    return {map: step => mapOf(codes, feature, step), peak: peakOf(codes, feature), steps: codes.steps.length, height, width}
+    const {feature} = subject
+    const size = {height: codes.height, width: codes.width, peak: peakActivation(codes, feature)}
+    return {
+      ...size,
+      steps: codes.steps.length,
+      heatMap: step => ({...size, values: activationMap(codes, feature, step)}),
+    }
   }
   if (subject?.kind === 'concept' && presence?.names.includes(subject.name)) {
-    const {name} = subject, {height, width, steps} = presence
-    return {map: step => presenceMap(presence, name, step), peak: presencePeak(presence, name), steps, height, width}
+    const {name} = subject
+    const size = {height: presence.height, width: presence.width, peak: presencePeak(presence, name)}
+    return {
+      ...size,
+      steps: presence.steps,
+      heatMap: step => ({...size, values: presenceMap(presence, name, step)}),
+    }
   }
   return null
 }
 
 /**
- * Mean over the picture at each step.
+ * Mean over the image at each step.
  * @param {Subject} subject
  * @param {Codes | null} codes
  * @param {Presence | null} presence
  */
-export function meansOf(subject, codes, presence) {
-  if (subject.kind === 'feature') return codes ? curveOf(codes, subject.feature).means : new Float32Array()
+export function meanCurve(subject, codes, presence) {
+  if (subject.kind === 'feature')
+    return codes ? activationCurve(codes, subject.feature).means : new Float32Array()
   const maps = mapsOf(subject, codes, presence)
-  return Float32Array.from({length: maps?.steps ?? 0}, (_, step) => mean(maps ? maps.map(step) : new Float32Array(1)))
+  return maps
+    ? Float32Array.from({length: maps.steps}, (_, step) => mean(maps.heatMap(step).values))
+    : new Float32Array()
 }
 
 /** @param {Float32Array} values */
@@ -53,4 +73,5 @@ export const nameOf = subject => (subject.kind === 'feature' ? String(subject.fe
  * @param {Subject | null} a
  * @param {Subject | null} b
  */
-export const same = (a, b) => a === b || (a !== null && b !== null && a.kind === b.kind && nameOf(a) === nameOf(b))
+export const sameSubject = (a, b) =>
+  a === b || (a !== null && b !== null && a.kind === b.kind && nameOf(a) === nameOf(b))

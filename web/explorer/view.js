@@ -1,38 +1,50 @@
 /**
- * The whole explorer, without anything of ComfyUI in it: it is handed what it needs.
+ * The whole explorer, without anything of ComfyUI in it: what it needs comes from a Host.
  *
  * @typedef {import('./run.js').Run} Run
+ * @typedef {import('./store.js').Store} Store
  * @typedef {import('./store.js').Subject} Subject
- * @typedef {{trace: string, images: string[], compareTrace: string, compareImages: string[], remarks: string[]}} Shown  Keys, addresses and what the node has to say.
- * @typedef {{connected: boolean, strength: number, fix?: () => void}} Target  The Steer Features node behind FEATURES.
+ * @typedef {import('./texts.js').Translate} Translate
+ *
+ * @typedef {object} Shown  What the node's last execution has sent.
+ * @property {string} trace  Key of the run.
+ * @property {string[]} images  Addresses.
+ * @property {string} compareTrace
+ * @property {string[]} compareImages
+ * @property {string[]} warnings
+ *
+ * @typedef {object} SteerTarget  The Steer Features node behind FEATURES.
+ * @property {boolean} connected
+ * @property {number} strength
+ * @property {() => void} [resetStrength]  Set its strength to 1.
  *
  * @typedef {object} Host
  * @property {import('./run.js').Fetch} fetch
- * @property {import('./labels.js').Shelf} shelf
- * @property {(text: string) => string} t
- * @property {(severity: 'info' | 'warn' | 'error' | 'success', text: string) => void} toast
+ * @property {import('./labels.js').LabelStorage} labelStorage
+ * @property {Translate} t
+ * @property {(severity: 'info' | 'warn' | 'error', text: string) => void} toast
  * @property {() => void} queue  Run the workflow.
- * @property {() => Target} target
- * @property {(state: import('./store.js').State) => void} keep  Called after changes, to store them in the workflow.
+ * @property {() => SteerTarget} steerTarget
+ * @property {(state: import('./store.js').State) => void} save  After changes, to store them in the workflow.
  * @property {() => void} toggleFull
  *
- * @typedef {object} Context
- * @property {import('./store.js').Store} store
- * @property {import('./labels.js').Labels} labels
- * @property {(text: string) => string} t
+ * @typedef {object} Context  What the parts of the explorer share.
+ * @property {Store} store
+ * @property {Labels} labels
+ * @property {Translate} t
  * @property {() => Run | null} run
  * @property {() => boolean} compared
- * @property {(item: number, second: boolean) => string} picture
+ * @property {(item: number, second: boolean) => string} imageUrl
  * @property {(subject: Subject) => void} open
  * @property {(subject: Subject) => void} choose
  * @property {(name: string, strength: number | null) => void} setStrength
  * @property {(feature: number, label: string) => Promise<void>} rename
  * @property {() => void} queue
- * @property {() => Target} target
+ * @property {() => SteerTarget} steerTarget
  */
 import {createBar} from './bar.js'
 import {withChosen} from './choice.js'
-import {el, put} from './dom.js'
+import {el, replaceChildren} from './dom.js'
 import {onKey} from './keys.js'
 import {Labels} from './labels.js'
 import {createList} from './list.js'
@@ -41,41 +53,45 @@ import {createPage} from './page.js'
 import {createPair} from './pair.js'
 import {createStage} from './stage.js'
 import {createSteps} from './steps.js'
-import {createStore} from './store.js'
+import {anyChanged, createStore} from './store.js'
 import {nameOf} from './subject.js'
 import {createTray} from './tray.js'
 
-/** Strength at which something is chosen: it goes away. */
+/** Strength of what has just been chosen: enough to remove most of it. */
 const FIRST_STRENGTH = -2
-const WHERE = ['place', 'role', 'item']
-
-/** @typedef {ReturnType<typeof createView>} View */
+/** The step shown first, as a share of all: late, where things can be recognised. */
+const FIRST_STEP = 0.7
 
 /** @param {Host} host */
 export function createView(host) {
   const {t} = host
   const pair = createPair(host.fetch)
   /** @type {Shown} */
-  let shown = {trace: '', images: [], compareTrace: '', compareImages: [], remarks: []}
-  const store = createStore(draw), {state} = store
-  const labels = new Labels(host.shelf)
+  let shown = {trace: '', images: [], compareTrace: '', compareImages: [], warnings: []}
+  const store = createStore(draw)
+  const {state} = store
+  const labels = new Labels(host.labelStorage)
 
   /** @type {Context} */
   const context = {
-    store, labels, t,
+    store,
+    labels,
+    t,
     run: () => pair.first,
     compared: () => pair.second !== null,
-    picture: (item, other) => {
-      const pictures = other ? shown.compareImages : shown.images
-      return pictures[other ? pair.itemBeside(state.place, item) : item] ?? pictures[0] ?? ''
+    imageUrl: (item, second) => {
+      const urls = second ? shown.compareImages : shown.images
+      return urls[second ? pair.comparedItem(state.hookPoint, item) : item] ?? urls[0] ?? ''
     },
     open: subject => store.set({subject, page: true, search: ''}),
     choose(subject) {
-      if (state.chosen.length && state.chosenPlace !== state.place) {
-        host.toast('info', t('A new choice was begun: features of two places cannot be steered together.'))
+      const {hookPoint} = state
+      if (state.chosen.length && state.chosenHookPoint !== hookPoint) {
+        host.toast('info', t('Started a new choice: features of two layers cannot be steered together.'))
         store.set({chosen: []})
       }
-      store.set({subject, chosen: withChosen(state.chosen, nameOf(subject), FIRST_STRENGTH), chosenPlace: state.place})
+      const chosen = withChosen(state.chosen, nameOf(subject), FIRST_STRENGTH)
+      store.set({subject, chosen, chosenHookPoint: hookPoint})
     },
     setStrength: (name, strength) => store.set({chosen: withChosen(state.chosen, name, strength)}),
     async rename(feature, label) {
@@ -87,104 +103,123 @@ export function createView(host) {
       store.refresh()
     },
     queue: host.queue,
-    target: host.target,
+    steerTarget: host.steerTarget,
   }
 
-  const stage = createStage(context), steps = createSteps(context), list = createList(context)
-  const page = createPage(context), tray = createTray(context)
-  const bar = createBar(context, host.toggleFull), notice = createNotice(context)
-  const remarks = el('div', {class: 'rv-remarks', role: 'status', hidden: true})
-  const body = el('div', {class: 'rv-body'},
+  const stage = createStage(context)
+  const steps = createSteps(context)
+  const list = createList(context)
+  const page = createPage(context)
+  const tray = createTray(context)
+  const bar = createBar(context, host.toggleFull)
+  const notice = createNotice(context)
+  const warnings = el('div', {class: 'rv-warnings', role: 'status', hidden: true})
+  const scroll = el('div', {class: 'rv-scroll', 'data-capture-wheel': 'true'}, list.element, page.element)
+  const body = el(
+    'div',
+    {class: 'rv-body'},
     el('div', {class: 'rv-left'}, stage.element, steps.element),
-    el('div', {class: 'rv-right'}, el('div', {class: 'rv-scroll', 'data-capture-wheel': 'true'}, list.element, page.element), tray.element))
-  const element = el('div', {class: 'rv-explorer', tabIndex: -1}, bar.element, remarks, body, notice.element)
-  element.addEventListener('keydown', event => onKey(event, {context, list, stage, toggleFull: host.toggleFull}))
+    el('div', {class: 'rv-right'}, scroll, tray.element),
+  )
+  const element = el('div', {class: 'rv-explorer', tabIndex: -1}, bar.element, warnings, body, notice.element)
+  element.addEventListener('keydown', event =>
+    onKey(event, {context, list, stage, toggleFull: host.toggleFull}),
+  )
 
   /**
    * @param {import('./store.js').State} now
-   * @param {Set<string>} changed
+   * @param {import('./store.js').Changed} changed
    */
   function draw(now, changed) {
-    if (WHERE.some(name => changed.has(name)) || changed.has('all')) void bring()
-    const held = element.contains(document.activeElement)
+    if (anyChanged(changed, ['hookPoint', 'role', 'item'])) void loadData()
+    const hadFocus = element.contains(document.activeElement)
     for (const part of [bar, stage, steps, list, page, tray]) part.update(changed)
     list.element.hidden = !page.element.hidden
     // what was pressed may be gone: the next key is still meant for the explorer
-    if (held && !element.contains(document.activeElement)) stage.element.focus({preventScroll: true})
-    if (changed.has('all') || changed.has('place')) remark([...shown.remarks, pair.first?.place(now.place)?.missing ?? ''].filter(Boolean))
-    host.keep(now)
+    if (hadFocus && !element.contains(document.activeElement)) stage.element.focus({preventScroll: true})
+    if (anyChanged(changed, ['hookPoint'])) showWarnings()
+    host.save(now)
   }
 
-  /** @param {string[]} sentences */
-  function remark(sentences) {
-    put(remarks, ...sentences.map(text => el('p', {}, text)))
-    remarks.hidden = !sentences.length
+  function showWarnings() {
+    const missing = pair.first?.hookPoint(state.hookPoint)?.missing
+    const sentences = missing ? [...shown.warnings, missing] : shown.warnings
+    replaceChildren(warnings, ...sentences.map(text => el('p', {}, text)))
+    warnings.hidden = !sentences.length
   }
 
-  /** Fetch what the chosen place needs, and show it unless the user has gone on meanwhile. */
-  async function bring() {
+  /** Fetch and show what was recorded at the chosen hook point, unless the user has chosen another since. */
+  async function loadData() {
     if (!pair.first) return
-    const {place, role, item} = state, dictionary = pair.first.place(place)?.dictionary ?? ''
-    const [seen] = await Promise.all([pair.look(place, role, item), labels.open(dictionary).catch(problem =>
-      host.toast('error', `${t('Your names of features could not be read.')} ${sentenceOf(problem)}`))])
-    if (!seen) return
-    const {problems, codes, ...more} = seen
-    tell(problems)
-    if (!pair.first || place !== state.place || role !== state.role || item !== state.item) return
+    const {hookPoint, role, item} = state
+    const dictionary = pair.first.hookPoint(hookPoint)?.dictionary ?? ''
+    const [data] = await Promise.all([pair.fetchData(hookPoint, role, item), loadLabels(dictionary)])
+    if (!data) return
+    const {problems, codes, ...more} = data
+    reportProblems(problems)
+    if (!pair.first || hookPoint !== state.hookPoint || role !== state.role || item !== state.item) return
     if (codes) store.set({codes, ...more, step: Math.min(state.step, codes.steps.length - 1)})
   }
 
+  /** @param {string} dictionary */
+  async function loadLabels(dictionary) {
+    try {
+      await labels.open(dictionary)
+    } catch (problem) {
+      host.toast('error', `${t('Your feature names could not be read.')} ${sentenceOf(problem)}`)
+    }
+  }
+
   /**
-   * Say what could not be had; without the run itself, offer to run.
+   * Say what failed; without the run itself, offer to run the workflow.
    * @param {import('./pair.js').Problem[]} problems
    */
-  function tell(problems) {
+  function reportProblems(problems) {
     for (const {second, gone, sentence} of problems) {
       if (second) {
         host.toast('warn', `${t('The second run cannot be shown.')} ${sentence}`)
-        if (gone) store.refresh()  // its pane goes
-      } else if (gone) notice.tell('lost')
+        if (gone) store.refresh() // removes its pane
+      } else if (gone) notice.show('lost')
       else if (pair.first) host.toast('error', sentence)
-      else notice.tell('failed', sentence, () => void show(shown))
+      else notice.show('failed', sentence, () => void show(shown))
     }
   }
 
   /**
-   * Show a run; where it is not on the server any more, say so and offer to run.
-   * @param {Shown} wanted
+   * Show a run; where it is no longer on the server, say so and offer to run the workflow.
+   * @param {Shown} requested
    */
-  async function show(wanted) {
-    if (!wanted.trace) {
+  async function show(requested) {
+    if (!requested.trace) {
       pair.close()
-      return notice.tell('new')
+      notice.show('new')
+      return
     }
-    if (!pair.first) notice.tell('loading')
-    const problems = await pair.open(wanted.trace, wanted.compareTrace)
-    if (!problems) return  // another run is to be shown by now
-    shown = wanted
-    const places = pair.first?.info.places ?? []
-    const place = pair.first?.place(state.place) ?? places.find(one => one.concepts.length) ?? places[0]
-    if (!place) return problems.length ? tell(problems) : notice.tell('lost')
+    if (!pair.first) notice.show('loading')
+    const problems = await pair.open(requested.trace, requested.compareTrace)
+    if (!problems) return // another run was requested since
+    shown = requested
+    const hookPoints = pair.first?.info.hookPoints ?? []
+    const withConcepts = hookPoints.find(({concepts}) => concepts.length)
+    const hookPoint = pair.first?.hookPoint(state.hookPoint) ?? withConcepts ?? hookPoints[0]
+    if (!hookPoint) {
+      if (problems.length) reportProblems(problems)
+      else notice.show('lost')
+      return
+    }
+    const seenBefore = state.codes || state.region || state.subject
     store.set({
-      place: place.name,
-      role: place.roles.includes(state.role) ? state.role : place.roles[0],
-      item: Math.min(state.item, place.items - 1),
-      // a first look is at a late step, where things can be recognised
-      step: state.codes || state.region || state.subject ? state.step : Math.round(0.7 * (place.steps.length - 1)),
+      hookPoint: hookPoint.name,
+      role: hookPoint.roles.includes(state.role) ? state.role : hookPoint.roles[0],
+      item: Math.min(state.item, hookPoint.items - 1),
+      step: seenBefore ? state.step : Math.round(FIRST_STEP * (hookPoint.steps.length - 1)),
     })
-    notice.tell('')
-    tell(problems)
+    notice.hide()
+    reportProblems(problems)
     store.refresh()
   }
 
-  return {
-    element,
-    store,
-    show,
-    /** Say anew where the choice goes: the graph may have changed. */
-    aim: () => tray.aim(),
-    stop: () => steps.stop(),
-  }
+  return {element, store, show, updateTarget: tray.updateTarget, stop: steps.stop}
 }
 
 /** @param {unknown} problem */

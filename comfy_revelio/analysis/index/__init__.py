@@ -1,8 +1,8 @@
 """The feature index: what each feature of a dictionary fires on, and what that is called, beside its file."""
 
 from .builder import IndexBuilder
-from .feature_index import FeatureIndex, Label, identity
-from .files import Examples, IndexHead, beside, read_examples, read_head, read_index, write_index
+from .feature_index import FeatureIndex, Label, dictionary_id
+from .files import Examples, IndexHead, index_path, read_examples, read_head, read_index, write_index
 
 __all__ = [
     "Examples",
@@ -10,8 +10,8 @@ __all__ = [
     "IndexBuilder",
     "IndexHead",
     "Label",
-    "beside",
-    "identity",
+    "dictionary_id",
+    "index_path",
     "read_examples",
     "read_head",
     "read_index",

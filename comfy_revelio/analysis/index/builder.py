@@ -14,7 +14,7 @@ from ...errors import RevelioError
 from ..contrast import Spread, effect_size
 from ..prompt_labels import FEWEST, FUNCTION_WORDS, phrases
 from .crops import cropped
-from .feature_index import LONGEST_LABEL, FeatureIndex, Label, identity
+from .feature_index import LONGEST_LABEL, FeatureIndex, Label, dictionary_id
 from .files import LARGEST_CROP, MOST_EXAMPLES
 
 MOST_BYTES = 4 * 1024**3
@@ -117,7 +117,7 @@ class IndexBuilder:
         counts = kept.sum(1)
         return FeatureIndex(
             self.dictionary.hook_point,
-            identity(self.dictionary),
+            dictionary_id(self.dictionary),
             self.grid,
             self.items,
             source,

@@ -49,8 +49,8 @@ class FeatureIndex:
     `grid`. timestep: float32 [m]. crops: uint8 [m, side, side, 3], the picture around the token; None where
     there were no pictures.
     mean_active, peak, rate: float32 [n], the mean value where it fires, the highest, the share of tokens.
-    dictionary: `identity` of whom it belongs to. items: how many pictures were looked at. source: what they
-    are, in a few words.
+    dictionary: `dictionary_id` of the dictionary it belongs to. items: how many images were looked at.
+    source: what they are, in a few words.
     """
 
     hook_point: str
@@ -78,7 +78,7 @@ class FeatureIndex:
         return slice(int(self.starts[feature]), int(self.starts[feature + 1]))
 
 
-def identity(dictionary: Dictionary) -> str:
+def dictionary_id(dictionary: Dictionary) -> str:
     """Tells a dictionary from others, retrained ones of the same name too: 64 hexadecimal digits.
 
     A digest of its sizes and of some of its directions, in float32, so that it takes no time.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ..dictionary import Dictionary
 from ..sources import Source
 from . import dictionary_learning, flux_ff, itda, openai, revelio, saelens, sparsify, unbox
-from .checks import Content, Layout
+from .checks import Content, FileLayout
 
 LAYOUTS = tuple(
     module.LAYOUT
@@ -30,6 +30,6 @@ def read_layout(source: Source, content: Content) -> Dictionary:
     return dictionary
 
 
-def recognise(content: Content, config: Content) -> Layout | None:
+def recognise(content: Content, config: Content) -> FileLayout | None:
     """The layout that the names of the tensors point to."""
     return next((layout for layout in LAYOUTS if layout.matches(content, config)), None)

@@ -19,7 +19,7 @@ _LARGEST = 2**20  # features or width beyond any dictionary there is
 
 
 @dataclass(frozen=True)
-class Layout:
+class FileLayout:
     """of(config): its name, as source_format. matches(content, config): whether it is this one."""
 
     of: Callable[[Content], str]
@@ -27,7 +27,7 @@ class Layout:
     read: Callable[[Source, Content], Dictionary]
 
 
-def take(
+def require_tensors(
     source: Source,
     found: Any,
     required: Mapping[str, str],
@@ -81,7 +81,7 @@ def take(
     return result
 
 
-def whole(source: Source, settings: Content, name: str) -> int:
+def require_int(source: Source, settings: Content, name: str) -> int:
     """A whole number above 0 of a config; RevelioError otherwise."""
     value = settings.get(name)
     if type(value) is not int or value < 1:
@@ -100,14 +100,14 @@ def unit_decoder(W_enc: Tensor, b_enc: Tensor, W_dec: Tensor) -> tuple[Tensor, T
     )
 
 
-def only(source: Source, content: Content, *names: str) -> None:
+def reject_extra_keys(source: Source, content: Content, *names: str) -> None:
     """Refuse entries besides these."""
     extra = sorted(set(map(str, content)) - set(names))
     if extra:
         raise source.refuse(f"it has the unknown entries {', '.join(extra[:6])}.")
 
 
-def agree(source: Source, W_enc: Tensor, *, d_in: Any, n: Any) -> None:
+def require_same_size(source: Source, W_enc: Tensor, *, d_in: Any, n: Any) -> None:
     """The sizes that a config names must be those of the weights."""
     for what, said, is_ in (("width", d_in, W_enc.shape[1]), ("number of features", n, W_enc.shape[0])):
         if said is not None and said != is_:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..dictionary import Dictionary
 from ..sources import Source
-from .checks import Content, Layout, agree, take, unit_decoder, whole
+from .checks import Content, FileLayout, require_int, require_same_size, require_tensors, unit_decoder
 
 
 def _matches(content: Content, config: Content) -> bool:
@@ -27,7 +27,9 @@ def _read(source: Source, content: Content) -> Dictionary:
         raise source.refuse(f"its class is {kind!r}, but known are {', '.join(_CLASSES)}.")
     dictionary = reader(source, content)
     if isinstance(trainer, Mapping):
-        agree(source, dictionary.W_enc, d_in=trainer.get("activation_dim"), n=trainer.get("dict_size"))
+        require_same_size(
+            source, dictionary.W_enc, d_in=trainer.get("activation_dim"), n=trainer.get("dict_size")
+        )
         if isinstance(named := trainer.get("submodule_name"), str):
             dictionary.hook_point = named
     return dictionary
@@ -53,7 +55,7 @@ def _class_by_keys(content: Content) -> str:
 
 def _read_autoencoder(source: Source, content: Content) -> Dictionary:
     """relu((x - bias) W_e^T + b) W_d^T + bias; its loader gives the decoder unit columns."""
-    t = take(
+    t = require_tensors(
         source, content, {"bias": "d", "encoder.weight": "nd", "encoder.bias": "n", "decoder.weight": "dn"}
     )
     W_enc, b_enc, W_dec = unit_decoder(t["encoder.weight"], t["encoder.bias"], t["decoder.weight"].T)
@@ -71,7 +73,7 @@ def _read_autoencoder(source: Source, content: Content) -> Dictionary:
 
 def _read_autoencoder_new(source: Source, content: Content) -> Dictionary:
     """relu(x W_e^T + b) W_d^T + b_d."""
-    t = take(
+    t = require_tensors(
         source,
         content,
         {"encoder.weight": "nd", "encoder.bias": "n", "decoder.weight": "dn", "decoder.bias": "d"},
@@ -91,7 +93,7 @@ def _read_autoencoder_new(source: Source, content: Content) -> Dictionary:
 
 def _read_topk(source: Source, content: Content) -> Dictionary:
     """topk(relu((x - b_dec) W_e^T + b)) W_d^T + b_dec; for BatchTopK, all above one threshold."""
-    t = take(
+    t = require_tensors(
         source,
         content,
         {"encoder.weight": "nd", "encoder.bias": "n", "decoder.weight": "dn", "b_dec": "d"},
@@ -99,7 +101,11 @@ def _read_topk(source: Source, content: Content) -> Dictionary:
     )
     trainer = source.config.get("trainer", {})
     stored = int(t["k"]) if "k" in t else None
-    k = stored if stored is not None else whole(source, trainer if isinstance(trainer, Mapping) else {}, "k")
+    k = (
+        stored
+        if stored is not None
+        else require_int(source, trainer if isinstance(trainer, Mapping) else {}, "k")
+    )
     kind = trainer.get("dict_class") if isinstance(trainer, Mapping) and "dict_class" in trainer else None
     batch = (kind or _class_by_keys(content)) == "BatchTopKSAE"
     n = len(t["encoder.bias"])
@@ -122,7 +128,7 @@ def _read_topk(source: Source, content: Content) -> Dictionary:
 
 def _read_matryoshka(source: Source, content: Content) -> Dictionary:
     """relu((x - b_dec) W_enc + b_enc) above one threshold, W_dec and b_dec: all groups, as it is loaded."""
-    t = take(
+    t = require_tensors(
         source,
         content,
         {"W_enc": "dn", "b_enc": "n", "W_dec": "nd", "b_dec": "d", "threshold": ""},
@@ -144,7 +150,9 @@ def _read_matryoshka(source: Source, content: Content) -> Dictionary:
 
 def _read_jumprelu(source: Source, content: Content) -> Dictionary:
     """relu(h) where h > threshold, h = x W_enc + b_enc; b_dec is added on the way out only."""
-    t = take(source, content, {"W_enc": "dn", "b_enc": "n", "W_dec": "nd", "b_dec": "d", "threshold": "n"})
+    t = require_tensors(
+        source, content, {"W_enc": "dn", "b_enc": "n", "W_dec": "nd", "b_dec": "d", "threshold": "n"}
+    )
     return Dictionary(
         t["W_enc"].T.contiguous(),
         t["b_enc"],
@@ -160,7 +168,7 @@ def _read_jumprelu(source: Source, content: Content) -> Dictionary:
 
 def _read_gated(source: Source, content: Content) -> Dictionary:
     """relu(g exp(r_mag) + mag_bias) where g + gate_bias > 0, g = (x - decoder_bias) W_e^T."""
-    t = take(
+    t = require_tensors(
         source,
         content,
         {"decoder_bias": "d", "encoder.weight": "nd", "r_mag": "n", "gate_bias": "n", "mag_bias": "n",
@@ -191,4 +199,4 @@ _CLASSES: dict[str, Callable[[Source, Content], Dictionary]] = {
 }
 
 
-LAYOUT = Layout(lambda _: "dictionary-learning", _matches, _read)
+LAYOUT = FileLayout(lambda _: "dictionary-learning", _matches, _read)

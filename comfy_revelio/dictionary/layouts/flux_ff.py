@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from ..dictionary import Dictionary
 from ..sources import Source
-from .checks import Content, Layout, agree, take, whole
+from .checks import Content, FileLayout, require_int, require_same_size, require_tensors
 
 
 def _matches(content: Content, config: Content) -> bool:
@@ -21,12 +21,14 @@ def _read(source: Source, content: Content) -> Dictionary:
         raise source.refuse("it has no config beside model_state_dict.")
     if settings.get("normalize_data"):
         raise source.refuse("it was trained on standardised activations, and by what they were is not in it.")
-    t = take(
+    t = require_tensors(
         source,
         content["model_state_dict"],
         {"pre_bias": "d", "encoder.weight": "nd", "encoder.bias": "n", "decoder.weight": "dn"},
     )
-    agree(source, t["encoder.weight"], d_in=settings.get("input_dim"), n=settings.get("hidden_dim"))
+    require_same_size(
+        source, t["encoder.weight"], d_in=settings.get("input_dim"), n=settings.get("hidden_dim")
+    )
     n = len(t["encoder.bias"])
     use_topk = settings.get("use_topk", False)
     return Dictionary(
@@ -35,7 +37,7 @@ def _read(source: Source, content: Content) -> Dictionary:
         t["decoder.weight"].T.contiguous(),
         t["pre_bias"],
         t["pre_bias"],
-        k=min(whole(source, settings, "topk_k"), n) if use_topk else n,
+        k=min(require_int(source, settings, "topk_k"), n) if use_topk else n,
         activation="topk_relu" if use_topk else "relu",
         hook_point=source.hook_point or _hook_point(settings.get("layer")),
     )
@@ -47,4 +49,4 @@ def _hook_point(layer: object) -> str:
     return f"transformer_blocks.{match[1]}.ff" if match else ""
 
 
-LAYOUT = Layout(lambda _: "flux-ff", _matches, _read)
+LAYOUT = FileLayout(lambda _: "flux-ff", _matches, _read)

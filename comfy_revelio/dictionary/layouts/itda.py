@@ -6,7 +6,7 @@ import torch
 
 from ..dictionary import Dictionary
 from ..sources import Source
-from .checks import Content, Layout, agree, take, whole
+from .checks import Content, FileLayout, require_int, require_same_size, require_tensors
 
 
 def _matches(content: Content, config: Content) -> bool:
@@ -20,7 +20,7 @@ def _read(source: Source, content: Content) -> Dictionary:
     the division belongs to the dictionary, and reconstructions are in the units of x.
     """
     config = source.config
-    t = take(
+    t = require_tensors(
         source,
         content,
         {"xs": "nd", "ys": "nd"},
@@ -30,14 +30,14 @@ def _read(source: Source, content: Content) -> Dictionary:
     if config.get("skip_connection"):
         raise source.refuse("it has a skip connection, and what that adds is no sum of features.")
     padded, d = t["xs"].shape
-    n = whole(source, config, "dictionary_size")
+    n = require_int(source, config, "dictionary_size")
     if n > padded:
         raise source.refuse(f"it should have {n} atoms, but holds {padded}.")
     xs, ys = t["xs"][:n].contiguous(), t["ys"][:n].contiguous()
     for name, table in (("xs", xs), ("ys", ys)):
         if not bool(table.isfinite().all()):
             raise source.refuse(f"{name} holds numbers that are not finite.")
-    agree(source, xs, d_in=config.get("d_model"), n=None)
+    require_same_size(source, xs, d_in=config.get("d_model"), n=None)
     nothing, ones = torch.zeros(d), torch.ones(d)
     centred = bool(config.get("subtract_mean", False))
     std_x, std_y = t.get("std_x", ones), t.get("std_y", ones)
@@ -52,7 +52,7 @@ def _read(source: Source, content: Content) -> Dictionary:
         ys * std_y,
         t.get("mean_x", nothing) if centred else nothing,
         t.get("mean_y", nothing) * std_y if centred else nothing,
-        k=min(whole(source, config, "target_l0"), n),
+        k=min(require_int(source, config, "target_l0"), n),
         activation="pursuit",
         whitening=torch.diag(1 / std_x) if scaled else None,
         whitening_bias=nothing if scaled else None,
@@ -60,4 +60,4 @@ def _read(source: Source, content: Content) -> Dictionary:
     )
 
 
-LAYOUT = Layout(lambda _: "itda", _matches, _read)
+LAYOUT = FileLayout(lambda _: "itda", _matches, _read)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ..dictionary import Dictionary
 from ..sources import Source
-from .checks import Content, Layout, take, whole
+from .checks import Content, FileLayout, require_int, require_tensors
 
 
 def _matches(content: Content, config: Content) -> bool:
@@ -24,7 +24,7 @@ def _read(source: Source, content: Content) -> Dictionary:
             if not isinstance(settings, Mapping) or settings.get(name) != again:
                 raise source.refuse(f"it says two things about {name} of its activation.")
     tied = "decoder.linear.weight" in content
-    t = take(
+    t = require_tensors(
         source,
         content,
         {"pre_bias": "d", "latent_bias": "n", "encoder.weight": "nd"}
@@ -36,7 +36,7 @@ def _read(source: Source, content: Content) -> Dictionary:
         after = settings.get("postact_fn", "ReLU") if isinstance(settings, Mapping) else None
         if after not in ("ReLU", "Identity"):
             raise source.refuse(f"its function after top-k is {after!r}, but known are ReLU and Identity.")
-        kind, k = ("topk_relu" if after == "ReLU" else "topk_signed"), whole(source, settings, "k")
+        kind, k = ("topk_relu" if after == "ReLU" else "topk_signed"), require_int(source, settings, "k")
     elif activation == "ReLU":
         kind, k = "relu", n
     else:
@@ -54,4 +54,4 @@ def _read(source: Source, content: Content) -> Dictionary:
     )
 
 
-LAYOUT = Layout(lambda _: "openai", _matches, _read)
+LAYOUT = FileLayout(lambda _: "openai", _matches, _read)

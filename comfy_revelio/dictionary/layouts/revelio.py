@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ..dictionary import Dictionary
 from ..sources import Source, Stub
-from .checks import Content, Layout, agree, only, take, whole
+from .checks import Content, FileLayout, reject_extra_keys, require_int, require_same_size, require_tensors
 
 
 def _matches(content: Content, config: Content) -> bool:
@@ -15,12 +15,14 @@ def _matches(content: Content, config: Content) -> bool:
 
 def _read(source: Source, content: Content) -> Dictionary:
     """x^ = topk((x - b_dec) W_enc + b_enc) W_dec + b_dec, signed, of spatially averaged block outputs."""
-    only(source, content, "cfg", "state_dict")
+    reject_extra_keys(source, content, "cfg", "state_dict")
     cfg = content["cfg"]
     settings: Content = cfg.state if isinstance(cfg, Stub) else cfg if isinstance(cfg, Mapping) else {}
-    t = take(source, content["state_dict"], {"W_enc": "dn", "b_enc": "n", "W_dec": "nd", "b_dec": "d"})
+    t = require_tensors(
+        source, content["state_dict"], {"W_enc": "dn", "b_enc": "n", "W_dec": "nd", "b_dec": "d"}
+    )
     W_enc = t["W_enc"].T.contiguous()
-    agree(source, W_enc, d_in=settings.get("d_in"), n=settings.get("d_sae"))
+    require_same_size(source, W_enc, d_in=settings.get("d_in"), n=settings.get("d_sae"))
     block = settings.get("block_name") if "up_" in str(settings.get("block_name")) else None
     named = block or settings.get("module_name") or ""
     return Dictionary(
@@ -29,11 +31,11 @@ def _read(source: Source, content: Content) -> Dictionary:
         t["W_dec"],
         t["b_dec"],
         t["b_dec"],
-        k=whole(source, settings, "k"),
+        k=require_int(source, settings, "k"),
         activation="topk_signed",
         hook_point=named if isinstance(named, str) else "",
         pooling="spatial_mean",
     )
 
 
-LAYOUT = Layout(lambda _: "revelio-paper", _matches, _read)
+LAYOUT = FileLayout(lambda _: "revelio-paper", _matches, _read)

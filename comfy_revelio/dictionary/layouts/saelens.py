@@ -9,7 +9,7 @@ import torch
 
 from ..dictionary import Dictionary
 from ..sources import Source
-from .checks import Content, Layout, agree, take, unit_decoder, whole
+from .checks import Content, FileLayout, require_int, require_same_size, require_tensors, unit_decoder
 
 
 def _matches(content: Content, config: Content) -> bool:
@@ -53,10 +53,12 @@ def _read(source: Source, content: Content) -> Dictionary:
         "jumprelu": {"b_enc": "n", "threshold": "n"},
         "gated": {"b_gate": "n", "b_mag": "n", "r_mag": "n"},
     }[architecture]
-    t = take(source, content, {"W_enc": "dn", "W_dec": "nd", "b_dec": "d", **own}, {"scaling_factor": "n"})
+    t = require_tensors(
+        source, content, {"W_enc": "dn", "W_dec": "nd", "b_dec": "d", **own}, {"scaling_factor": "n"}
+    )
     W_enc, W_dec, b_dec = t["W_enc"].T.contiguous(), t["W_dec"], t["b_dec"]
     n = len(W_enc)
-    agree(source, W_enc, d_in=config.get("d_in"), n=config.get("d_sae"))
+    require_same_size(source, W_enc, d_in=config.get("d_in"), n=config.get("d_sae"))
     b_enc = t["b_mag"] if architecture == "gated" else t["b_enc"]
     threshold = t.get("threshold")
     if architecture == "batchtopk":
@@ -79,7 +81,7 @@ def _read(source: Source, content: Content) -> Dictionary:
         W_dec,
         b_dec if centred else torch.zeros_like(b_dec),
         b_dec,
-        k=whole(source, settings, "k") if architecture == "topk" else n,
+        k=require_int(source, settings, "k") if architecture == "topk" else n,
         activation={"standard": "relu", "topk": "topk_relu", "gated": "gated"}.get(architecture, "jumprelu"),
         threshold=threshold,
         gate_bias=t.get("b_gate"),
@@ -89,4 +91,4 @@ def _read(source: Source, content: Content) -> Dictionary:
     )
 
 
-LAYOUT = Layout(lambda _: "saelens", _matches, _read)
+LAYOUT = FileLayout(lambda _: "saelens", _matches, _read)

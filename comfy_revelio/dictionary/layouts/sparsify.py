@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..dictionary import Dictionary
 from ..sources import Source
-from .checks import Content, Layout, agree, take, whole
+from .checks import Content, FileLayout, require_int, require_same_size, require_tensors
 
 
 def _matches(content: Content, config: Content) -> bool:
@@ -19,11 +19,13 @@ def _read(source: Source, content: Content) -> Dictionary:
     config = source.config
     if config.get("transcode") or config.get("skip_connection") or "W_skip" in content:
         raise source.refuse("it is a transcoder, not a dictionary of one activation space.")
-    t = take(source, content, {"encoder.weight": "nd", "encoder.bias": "n", "W_dec": "nd", "b_dec": "d"})
+    t = require_tensors(
+        source, content, {"encoder.weight": "nd", "encoder.bias": "n", "W_dec": "nd", "b_dec": "d"}
+    )
     d_in, n = config.get("d_in"), config.get("num_latents") or None
     if n is None and type(d_in) is int and type(config.get("expansion_factor")) is int:
         n = d_in * config["expansion_factor"]
-    agree(source, t["encoder.weight"], d_in=d_in, n=n)
+    require_same_size(source, t["encoder.weight"], d_in=d_in, n=n)
     activation = config.get("activation", "topk")
     if activation not in ("topk", "groupmax"):
         raise source.refuse(f"its activation is {activation!r}, but known are topk and groupmax.")
@@ -33,7 +35,7 @@ def _read(source: Source, content: Content) -> Dictionary:
         t["W_dec"],
         t["b_dec"],
         t["b_dec"],
-        k=whole(source, config, "k"),
+        k=require_int(source, config, "k"),
         activation="topk_relu" if activation == "topk" else "groupmax",
         normalise="layernorm" if config.get("input_unit_norm") else "none",
         hook_point=source.hook_point,
@@ -41,4 +43,4 @@ def _read(source: Source, content: Content) -> Dictionary:
     )
 
 
-LAYOUT = Layout(lambda config: "saeuron" if "sample_topk" in config else "sparsify", _matches, _read)
+LAYOUT = FileLayout(lambda config: "saeuron" if "sample_topk" in config else "sparsify", _matches, _read)

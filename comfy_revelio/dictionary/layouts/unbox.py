@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ..dictionary import Dictionary
 from ..feature_stats import FeatureStats
 from ..sources import Source, read_beside
-from .checks import Content, Layout, agree, only, take, whole
+from .checks import Content, FileLayout, reject_extra_keys, require_int, require_same_size, require_tensors
 
 
 def _matches(content: Content, config: Content) -> bool:
@@ -21,15 +21,17 @@ def _read(source: Source, content: Content) -> Dictionary:
     Concept Steerers trained with pre_bias taken off the target as well, so its weights reconstruct x only
     with 2 pre_bias. Both write the same keys; only its config has `auxk_coef`.
     """
-    only(source, content, "state_dict")
-    t = take(
+    reject_extra_keys(source, content, "state_dict")
+    t = require_tensors(
         source,
         content["state_dict"],
         {"pre_bias": "d", "latent_bias": "n", "encoder.weight": "nd", "decoder.weight": "dn"},
         {"stats_last_nonzero": "int n"},
     )
-    k = whole(source, source.config, "k")
-    agree(source, t["encoder.weight"], d_in=source.config.get("d_model"), n=source.config.get("n_dirs_local"))
+    k = require_int(source, source.config, "k")
+    require_same_size(
+        source, t["encoder.weight"], d_in=source.config.get("d_model"), n=source.config.get("n_dirs_local")
+    )
     steerers = "auxk_coef" in source.config
     stats = None
     if (mean := read_beside(source, "mean.pt")) is not None:
@@ -50,4 +52,6 @@ def _read(source: Source, content: Content) -> Dictionary:
     )
 
 
-LAYOUT = Layout(lambda config: "concept-steerers" if "auxk_coef" in config else "sdxl-unbox", _matches, _read)
+LAYOUT = FileLayout(
+    lambda config: "concept-steerers" if "auxk_coef" in config else "sdxl-unbox", _matches, _read
+)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ... import hookpoints
 from ...errors import RevelioError
-from ...training.harvest import Drawing, Item, Taken, Wanted, read_image
+from ...training.harvest import CapturedRows, CaptureSpec, Item, SamplingSettings, read_image
 from ..record.generation import Conditioning, encode, encoded_batches, sample
 from ..record.noising import sigma_at
 from ..taps.model import network_of
@@ -31,7 +31,7 @@ class ComfyHost:
         clip: Any,
         vae: Any,
         name: str,
-        drawing: Drawing,
+        drawing: SamplingSettings,
         *,
         sampler: str = "euler",
         scheduler: str = "normal",
@@ -39,20 +39,20 @@ class ComfyHost:
         self.model, self.clip, self.vae, self.name = model, clip, vae, name
         self.drawing = drawing
         self.sampling: dict[str, Any] = {"sampler": sampler, "scheduler": scheduler}
-        self.settings = {"host": "comfyui", **drawing.told(), **self.sampling}
+        self.settings = {"host": "comfyui", **drawing.manifest_fields(), **self.sampling}
         self._drawn: dict[int, Tensor] = {}
 
     def hook_point(self, name: str) -> str:
         return hookpoints.resolve(network_of(self.model.model), name).name
 
-    def run(self, items: Sequence[Item], wanted: Wanted) -> Iterator[Taken]:
+    def run(self, items: Sequence[Item], wanted: CaptureSpec) -> Iterator[CapturedRows]:
         self._drawn = {}
         prompts = [item.prompt for item in items]
         for rows, positive in encoded_batches(self.clip, prompts, len(items)):
             yield from self._run(items[rows], positive, wanted)
 
-    def _run(self, items: Sequence[Item], positive: Conditioning, wanted: Wanted) -> list[Taken]:
-        kept: list[Taken] = []
+    def _run(self, items: Sequence[Item], positive: Conditioning, wanted: CaptureSpec) -> list[CapturedRows]:
+        kept: list[CapturedRows] = []
         tapped = self.model
         for name in wanted.hook_points:
             tapped = self._listen(tapped, name, wanted, items, kept)
@@ -74,7 +74,9 @@ class ComfyHost:
             raise RevelioError("This model makes videos, and only pictures can be shown here.")
         return list(self.vae.decode(latents).float().cpu())
 
-    def _listen(self, model: Any, name: str, wanted: Wanted, items: Sequence[Item], kept: list[Taken]) -> Any:
+    def _listen(
+        self, model: Any, name: str, wanted: CaptureSpec, items: Sequence[Item], kept: list[CapturedRows]
+    ) -> Any:
         from_images = items[0].image is not None
 
         def keep(tokens: Tensor, call: ModelCall) -> None:
@@ -85,7 +87,9 @@ class ComfyHost:
             for row, place in zip(rows, call.items, strict=True):
                 # of a video, its frames
                 for picture in row.unflatten(0, (math.prod(frames), height * width)):
-                    kept.append(Taken(name, items[place].number, call.timestep, picture, (height, width)))
+                    kept.append(
+                        CapturedRows(name, items[place].number, call.timestep, picture, (height, width))
+                    )
 
         return listen(model, name, keep, captured=wanted.captured)
 

@@ -20,7 +20,7 @@ from ...analysis.index.endpoint import Endpoint
 from ...analysis.labelling import index_of_host, label_by_endpoint, words_of
 from ...errors import RevelioError
 from ...render.example_sheet import example_sheet, label_table
-from ...training.harvest import Drawing, items_of_prompts
+from ...training.harvest import SamplingSettings, items_of_prompts
 from .. import sae_files
 from ..sae_files import SAEHandle
 from .comfy_host import ComfyHost
@@ -58,7 +58,7 @@ def label_features(
     target = sae_files.index_target(sae.name)
     endpoint = _endpoint() if by == "endpoint" else None
     folder = _clip_folder(clip_model) if by == "clip" else None
-    host = ComfyHost(model, clip, vae, "this model", Drawing(height, width, steps, cfg))
+    host = ComfyHost(model, clip, vae, "this model", SamplingSettings(height, width, steps, cfg))
     items = items_of_prompts([prompts[number % len(prompts)] for number in range(pictures)], seed)
     bar = comfy.utils.ProgressBar(len(items))
 

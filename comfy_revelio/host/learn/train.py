@@ -23,7 +23,7 @@ from ...errors import RevelioError
 from ...render.curves import curves
 from ...training import ShardSet, preset
 from ...training.config import TrainConfig
-from ...training.harvest import Drawing, Wanted, harvest, items_of_prompts
+from ...training.harvest import CaptureSpec, SamplingSettings, harvest, items_of_prompts
 from ...training.train_on_shards import train_on_shards
 from .. import sae_files
 from ..record.prompts import in_parts
@@ -76,7 +76,7 @@ def harvest_prompts(
     if not prompts:
         raise RevelioError("There are no prompts to draw; write some, one a line.")
     _check_name(name)
-    drawing = Drawing(height, width, steps, cfg)
+    drawing = SamplingSettings(height, width, steps, cfg)
     host = ComfyHost(model, clip, None, name, drawing, sampler=sampler, scheduler=scheduler)
     items = items_of_prompts([prompts[number % len(prompts)] for number in range(pictures)], seed)
     # the same settings lead to the same folder, so that a stopped harvest is found again
@@ -89,7 +89,7 @@ def harvest_prompts(
         comfy.model_management.throw_exception_if_processing_interrupted()
         bar.update_absolute(done, count)
 
-    folders = harvest(host, items, out, Wanted((hook_point,)), progress=progress)
+    folders = harvest(host, items, out, CaptureSpec((hook_point,)), progress=progress)
     ((plain, folder),) = folders.items()
     return Activations(folder, plain, name)
 

@@ -133,7 +133,7 @@ def empty_latent(model: Any, height: int, width: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def pictures(
+def generate_images(
     model: Any,
     clip: Any,
     vae: Any,

@@ -116,7 +116,7 @@ def _problem(path: Path) -> str | None:
 def _problem_of(path: str, _size: int, _modified: int) -> str | None:
     """Why the file is no trace, remembered until the file changes: the list is built for every page load."""
     try:
-        save_load.probe(path)
+        save_load.check_file(path)
     except RevelioError as problem:
         return str(problem)
     return None

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ... import hookpoints
 from ...errors import RevelioError
-from ...hookpoints import HookPoint, Place
+from ...hookpoints import HookPoint, TokenGrid
 from ...hookpoints.transformers import family_of
 from ...hookpoints.unet import is_unet
 from .call_hooks import input_of, network_of, part_of
@@ -164,10 +164,10 @@ class _Blocks:
         self._running: tuple[HookPoint, int] | None = None  # the block, and tokens of its picture's stream
 
     def hooks(self) -> Iterator[Any]:
-        witnesses = {
-            path for point in (*self._points, *self._texts.values()) for path in point.layout.witnesses
+        counted_modules = {
+            path for point in (*self._points, *self._texts.values()) for path in point.layout.counted_modules
         }
-        for path in witnesses:
+        for path in counted_modules:
             if (other := part_of(self._network, path)) is not None:
                 yield other.register_forward_hook(torch.compiler.disable(self._witness(path)))
         for point in self._points:
@@ -223,47 +223,47 @@ class _Blocks:
         found = self._lay(*running, q, k)
         if found is None:
             return
-        text, place = found
-        own = place.tokens(q.transpose(1, 2).flatten(2)).unflatten(2, (q.shape[1], -1)).transpose(1, 2)
+        text, span = found
+        own = span.tokens(q.transpose(1, 2).flatten(2)).unflatten(2, (q.shape[1], -1)).transpose(1, 2)
         if mask is not None and mask.ndim > 1 and mask.shape[-2] not in (1, own.shape[2]):
-            rows = place.tokens(mask.reshape(-1, *mask.shape[-2:]))
+            rows = span.tokens(mask.reshape(-1, *mask.shape[-2:]))
             mask = rows.reshape(*mask.shape[:-2], *rows.shape[-2:])
         at_end = self._family not in _PADDED_BEHIND | _CROSS
-        self._callback(Attention(running[0].name, place.grid, own, k, text, False, at_end, mask))
+        self._callback(Attention(running[0].name, span.grid, own, k, text, False, at_end, mask))
 
     def _lay(
         self, point: HookPoint, stream: int, q: Tensor, k: Tensor
-    ) -> tuple[tuple[int, int], Place] | None:
+    ) -> tuple[tuple[int, int], TokenGrid] | None:
         """Where the prompt lies among the keys and the picture among the queries, or None."""
         queries, keys = q.shape[2], k.shape[2]
         text_point = self._texts.get(point.module_path)
         if self._family in _CROSS:
-            place = self._place(point, queries)
-            return None if place is None else ((0, keys), place)
+            span = self._span_of(point, queries)
+            return None if span is None else ((0, keys), span)
         if queries != keys:
             return None
         if _list_of(point) in self._apart:
-            ahead, place = keys - stream, self._place(point, stream)
-            if ahead <= 0 or place is None:  # the picture attends to itself
+            ahead, span = keys - stream, self._span_of(point, stream)
+            if ahead <= 0 or span is None:  # the picture attends to itself
                 return None
-            return (0, ahead), replace(place, start=place.start + ahead)
-        place = self._place(point, queries)
-        text_place = None if text_point is None else self._place(text_point, queries)
-        if place is None or text_place is None:
+            return (0, ahead), replace(span, start=span.start + ahead)
+        span = self._span_of(point, queries)
+        text_span = None if text_point is None else self._span_of(text_point, queries)
+        if span is None or text_span is None:
             return None
-        return (text_place.start, text_place.start + text_place.grid[-1]), place
+        return (text_span.start, text_span.start + text_span.grid[-1]), span
 
     def _is_apart(self, text: HookPoint) -> bool:
         return any(
             point.module_path == text.module_path and point.element != text.element for point in self._points
         )
 
-    def _place(self, point: HookPoint, tokens: int) -> Place | None:
+    def _span_of(self, point: HookPoint, tokens: int) -> TokenGrid | None:
         """Where the tokens of a stream lie in a sequence of so many, None where they cannot be laid."""
         shape = torch.empty(1, tokens, 1, device="meta")
-        place = hookpoints.place(shape, point.layout, self._latent, self._seen)
-        whole = point.stream == "image" and place.grid == (1, tokens) and tokens > 1
-        return None if whole and len(self._latent) > 2 and self._latent[-2] > 1 else place
+        span = hookpoints.locate_tokens(shape, point.layout, self._latent, self._seen)
+        whole = point.stream == "image" and span.grid == (1, tokens) and tokens > 1
+        return None if whole and len(self._latent) > 2 and self._latent[-2] > 1 else span
 
 
 def _list_of(point: HookPoint) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ... import hookpoints
 from ...errors import RevelioError
-from ...hookpoints import HookPoint, Place
+from ...hookpoints import HookPoint, TokenGrid
 from .runs import ModelCall, Run, roles_of_chunks
 
 RUN = "revelio_run"  # the Run, in a sampling run's transformer options
@@ -65,8 +65,8 @@ def hooked(
         taken = inputs.pop() if inputs else None
         _check_activation(own, taken, captured, hook_point)
 
-        def place(activation: Tensor) -> Place:
-            return hookpoints.place(activation, hook_point.layout, latent, seen, map_size)
+        def place(activation: Tensor) -> TokenGrid:
+            return hookpoints.locate_tokens(activation, hook_point.layout, latent, seen, map_size)
 
         changed = _visit(own, taken, base_model, callback, options, place, tap_id)
         if changed is None or not several:
@@ -82,7 +82,7 @@ def hooked(
 
     handles = []
     try:
-        for path in hook_point.layout.witnesses:
+        for path in hook_point.layout.counted_modules:
             if (other := part_of(network, path)) is not None:
                 handles.append(other.register_forward_hook(torch.compiler.disable(witness(path))))
         owner, _, inside = hook_point.module_path.rpartition(".transformer_blocks.")
@@ -136,7 +136,7 @@ def _visit(
     base_model: Any,
     callback: TokenCallback,
     options: Mapping[str, Any],
-    place: Callable[[Tensor], Place],
+    place: Callable[[Tensor], TokenGrid],
     tap_id: object,
 ) -> Tensor | None:
     """Show each conditioning's rows to the callback; the changed output, or None when nothing changed.

@@ -96,7 +96,7 @@ def _description(key: str, query: dict[str, str]) -> web.Response:
     _only(query)
     trace, dictionaries = _shown(key)
     return web.json_response(
-        served_traces.describe(key, trace, dictionaries, served_traces.EXHIBITS.indexes(key))
+        served_traces.describe(key, trace, dictionaries, served_traces.SERVED_TRACES.indexes(key))
     )
 
 
@@ -128,7 +128,7 @@ def _examples(key: str, query: dict[str, str]) -> web.Response:
     trace, _ = _shown(key)
     place = _place(trace, query)
     feature = _feature(trace, place, query)
-    index = served_traces.EXHIBITS.indexes(key).get(place)
+    index = served_traces.SERVED_TRACES.indexes(key).get(place)
     if index is None:
         raise _Refused(404, f"There is no feature index for {place}.")
     return _bytes(served_traces.examples(index, feature))
@@ -136,7 +136,7 @@ def _examples(key: str, query: dict[str, str]) -> web.Response:
 
 def _shown(key: str) -> Any:
     try:
-        return served_traces.EXHIBITS.find(key)
+        return served_traces.SERVED_TRACES.find(key)
     except KeyError:
         raise _Refused(404, "This run is not on the server any more; run the workflow again.") from None
 

@@ -40,7 +40,7 @@ Known = Mapping[str, Dictionary | None]
 
 
 @dataclass(eq=False)
-class Exhibit:
+class ServedTrace:
     """A trace under a key that nobody can guess, and the dictionaries that are known for its hook points.
 
     They are held weakly: a dictionary is the model of a ModelPatcher, and would keep its GPU memory for as
@@ -55,11 +55,11 @@ class Exhibit:
     """Feature indexes by hook point."""
 
 
-class Exhibits:
+class TraceRegistry:
     """Safe to use from several threads: nodes put traces in, routes ask."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[str, Exhibit] = OrderedDict()
+        self._known: OrderedDict[str, ServedTrace] = OrderedDict()
         self._lock = threading.Lock()
 
     def show(
@@ -77,7 +77,7 @@ class Exhibits:
                     self._known.move_to_end(key)
                     return key
             key = secrets.token_hex(16)
-            self._known[key] = Exhibit(key, asked[0], trace, asked[1])
+            self._known[key] = ServedTrace(key, asked[0], trace, asked[1])
             self._make_room()
             return key
 
@@ -123,7 +123,7 @@ class Exhibits:
             known.trace = None
 
 
-EXHIBITS = Exhibits()
+SERVED_TRACES = TraceRegistry()
 """Those of this server. Bounded, and only of runs whose Explorer node was there to show them."""
 
 

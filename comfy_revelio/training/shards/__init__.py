@@ -1,6 +1,6 @@
 """Activations harvested from a model, on disk: written by `ShardWriter`, read by `ShardSet`.
 
-The layout of the folder is told in shard_manifest.py.
+The layout of the folder is described in manifest.py.
 """
 
 from .manifest import Items, Source

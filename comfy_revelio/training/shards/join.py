@@ -16,7 +16,7 @@ import torch
 
 from ...errors import RevelioError
 from ...files import tensor_file
-from ..harvest import Host, Item, Wanted, harvest, undone, write_prompts
+from ..harvest import CaptureSpec, Host, Item, harvest, undone, write_prompts
 from ..processes import Processes
 from .manifest import MANIFEST, Items, Manifest, Shard, check_shards, next_name, read_manifest, write_manifest
 
@@ -28,7 +28,7 @@ def harvest_together(
     host: Host,
     items: Sequence[Item],
     out: Path,
-    wanted: Wanted,
+    wanted: CaptureSpec,
     processes: Processes,
     *,
     budget_bytes: int | None = None,

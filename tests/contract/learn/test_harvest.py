@@ -32,7 +32,7 @@ class Harvester:
         self.engine = pack("comfy_revelio.training.harvest")
         self.shards = pack("comfy_revelio.training.shards")
         self.host = pack("comfy_revelio.host.learn.comfy_host").ComfyHost(
-            *parts, "mini", self.engine.Drawing(height=64, width=96, steps=4)
+            *parts, "mini", self.engine.SamplingSettings(height=64, width=96, steps=4)
         )
 
     def run(self, items: Any, out: Path, wanted: Any, **options: Any) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def test_prompts_give_the_activations_of_their_sampling(
     harvester: Harvester, pack: Callable[[str], ModuleType], mini: Any, tmp_path: Path
 ) -> None:
     items = harvester.engine.items_of_prompts(PROMPTS)
-    wanted = harvester.engine.Wanted(HOOKS, steps=(0, 2))
+    wanted = harvester.engine.CaptureSpec(HOOKS, steps=(0, 2))
     found = harvester.run(items, tmp_path, wanted, batch=3)
     generate = pack("comfy_revelio.host.record.generation")
 
@@ -75,11 +75,14 @@ def test_prompts_give_the_activations_of_their_sampling(
 
 def test_a_second_run_adds_only_what_is_new(harvester: Harvester, tmp_path: Path) -> None:
     engine = harvester.engine
-    wanted = engine.Wanted(("middle_block.1",), steps=(1,))
+    wanted = engine.CaptureSpec(("middle_block.1",), steps=(1,))
     first = harvester.run(engine.items_of_prompts(PROMPTS[:2]), tmp_path, wanted)["middle_block.1"]
     seen: list[tuple[int, int]] = []
     again = harvester.run(
-        engine.items_of_prompts(PROMPTS), tmp_path, wanted, progress=lambda *told: seen.append(told)
+        engine.items_of_prompts(PROMPTS),
+        tmp_path,
+        wanted,
+        progress=lambda *told: seen.append(told),
     )["middle_block.1"]
     assert seen == [(2, 3), (3, 3)]
     everything = torch.arange(first.n_rows)
@@ -88,7 +91,7 @@ def test_a_second_run_adds_only_what_is_new(harvester: Harvester, tmp_path: Path
     error = harvester.shards.BudgetReached.__mro__[1]
     with pytest.raises(error, match="kept steps"):
         harvester.run(
-            engine.items_of_prompts(PROMPTS), tmp_path, engine.Wanted(("middle_block.1",), steps=(2,))
+            engine.items_of_prompts(PROMPTS), tmp_path, engine.CaptureSpec(("middle_block.1",), steps=(2,))
         )
 
 
@@ -101,7 +104,7 @@ def test_pictures_are_noised_to_the_timesteps(harvester: Harvester, tmp_path: Pa
     (pictures / "1.txt").write_text("a pixel art portrait\n")
     items = harvester.engine.items_of_images(pictures)
     assert [item.prompt for item in items] == ["", "a pixel art portrait"]
-    wanted = harvester.engine.Wanted(("mid_block.attentions.0",), timesteps=(25.0, 500.0))
+    wanted = harvester.engine.CaptureSpec(("mid_block.attentions.0",), timesteps=(25.0, 500.0))
     shards = harvester.run(items, tmp_path / "out", wanted)["middle_block.1"]
     rows = shards.split(0.0)[0].all()
     assert sorted({round(t) for t in rows.timestep.tolist()}) == [25, 500]
@@ -126,11 +129,11 @@ def test_diffusers_gives_the_same_numbers(pack: Callable[[str], ModuleType], com
 
         handle = parts[0].model.diffusion_model.register_forward_pre_hook(note, with_kwargs=True)
         try:
-            taken = list(harvester.host.run(items, harvester.engine.Wanted(HOOKS, captured, steps=(1,))))
+            taken = list(harvester.host.run(items, harvester.engine.CaptureSpec(HOOKS, captured, steps=(1,))))
         finally:
             handle.remove()
         x, timesteps, context = (tensor.float() for tensor in inputs[1])
-        wanted = harvester.engine.Wanted(tuple(names.values()), captured)
+        wanted = harvester.engine.CaptureSpec(tuple(names.values()), captured)
         with diffusers_host.Listening(unet, wanted) as heard, torch.no_grad():
             unet(x, timesteps, encoder_hidden_states=context)
         for ours, theirs in names.items():
@@ -145,7 +148,7 @@ def test_unknown_hook_points_and_empty_folders_are_named(harvester: Harvester, t
     engine = harvester.engine
     error = harvester.shards.BudgetReached.__mro__[1]
     with pytest.raises(error, match="Unknown hook point 'middel'"):
-        harvester.run(engine.items_of_prompts(PROMPTS), tmp_path, engine.Wanted(("middel",)))
+        harvester.run(engine.items_of_prompts(PROMPTS), tmp_path, engine.CaptureSpec(("middel",)))
     with pytest.raises(error, match="no pictures"):
         engine.items_of_images(tmp_path)
 
@@ -172,11 +175,11 @@ def test_any_model_is_harvested_with_all_that_it_is_told(
     model = architecture.build()
     engine = pack("comfy_revelio.training.harvest")
     height, width = architecture.latent[-2:]
-    drawing = engine.Drawing(height=height * 8, width=width * 8, steps=2, cfg=2.0)
+    drawing = engine.SamplingSettings(height=height * 8, width=width * 8, steps=2, cfg=2.0)
     host = pack("comfy_revelio.host.learn.comfy_host").ComfyHost(
         model, Counting(architecture), None, family, drawing
     )
-    wanted = engine.Wanted((next(iter(architecture.points)),), steps=(1,))
+    wanted = engine.CaptureSpec((next(iter(architecture.points)),), steps=(1,))
     items = engine.items_of_prompts(["a red hat", "a blue hat", "a very long prompt"])
     together = list(host.run(items, wanted))
     alone = [taken for item in items for taken in host.run([item], wanted)]

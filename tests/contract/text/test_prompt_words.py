@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from ..test_text_encoders import LONG, clips
+from .test_text_encoders import LONG, clips
 
 __all__ = ["clips"]
 PROMPT = "a (portrait:1.2) of a Man with round eyeglasses, red-haired, and a hat"
@@ -85,7 +85,7 @@ def test_two_encoders_behind_each_other(comfyui: Any, find: Any) -> None:
     from comfy.supported_models_base import ClipTarget
     from comfy.text_encoders import sd3_clip
 
-    from ..test_text_encoders import SMALL
+    from .test_text_encoders import SMALL
 
     target = ClipTarget(sd3_clip.SD3Tokenizer, sd3_clip.sd3_clip(dtype_t5=torch.float32))
     options = {**SMALL, "t5xxl_model_config": {**SMALL["t5xxl_model_config"], "d_model": 4096}}

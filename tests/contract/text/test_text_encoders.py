@@ -102,7 +102,7 @@ def layer(clip: Any, encoder: str, number: int) -> nn.Module:
 
 
 # family, the name of the layer, its width, the encoder that it lies in, its number
-PLACES = [
+PLACEMENTS = [
     ("sd3", "layers.1", 32, "clip_l", 1),
     ("sd3", "text_encoder_2.text_model.encoder.layers.2", 48, "clip_g", 2),
     ("flux", "text_encoder_2.encoder.block.1", 40, "t5xxl", 1),
@@ -113,7 +113,7 @@ PLACES = [
 ]
 
 
-@pytest.mark.parametrize(("family", "name", "width", "encoder", "number"), PLACES)
+@pytest.mark.parametrize(("family", "name", "width", "encoder", "number"), PLACEMENTS)
 def test_reading_and_steering(
     clips: Any, text: Any, family: str, name: str, width: int, encoder: str, number: int
 ) -> None:
@@ -137,7 +137,7 @@ def test_reading_and_steering(
     assert hooks_on(clip.cond_stage_model) == 0
 
 
-@pytest.mark.parametrize("place", [PLACES[0], PLACES[1], PLACES[2]], ids=lambda place: place[3])
+@pytest.mark.parametrize("place", [PLACEMENTS[0], PLACEMENTS[1], PLACEMENTS[2]], ids=lambda place: place[3])
 def test_weights_are_measured_from_the_unsteered_empty_prompt(clips: Any, text: Any, place: Any) -> None:
     """out = empty + weight * (steered - empty), so two weights tell where it starts.
 

@@ -28,7 +28,7 @@ def exhibits(
 ) -> ModuleType:
     """The module with nothing shown yet, and a temp folder of its own."""
     module = pack("comfy_revelio.host.web.served_traces")
-    monkeypatch.setattr(module, "EXHIBITS", module.Exhibits())
+    monkeypatch.setattr(module, "SERVED_TRACES", module.TraceRegistry())
     monkeypatch.setattr(module.folder_paths, "get_temp_directory", lambda: str(tmp_path))
     return module
 
@@ -59,7 +59,7 @@ def index(pack: Callable[[str], ModuleType], sae: Callable[..., Any], tmp_path: 
     starts = torch.zeros(97, dtype=torch.int64)
     starts[8:] = 2
     crops = torch.tensor([1, 2], dtype=torch.uint8)[:, None, None, None].expand(2, 8, 8, 3)
-    dictionary = package.identity(sae().dictionary)
+    dictionary = package.dictionary_id(sae().dictionary)
     made = package.FeatureIndex(
         PLACE, dictionary, (4, 6), 9, "made up", starts, torch.tensor([3.0, 2.0]),
         torch.tensor([4, 5]), torch.zeros(2, dtype=torch.int32), torch.ones(2),
@@ -72,8 +72,8 @@ def index(pack: Callable[[str], ModuleType], sae: Callable[..., Any], tmp_path: 
 def _concept(pack: Callable[[str], ModuleType]) -> Any:
     generator = torch.Generator().manual_seed(3)
     maps = torch.rand(1, 3, 4, 6, generator=generator)
-    one_kind = pack("comfy_revelio.dictionary.concept").one_kind(192)
-    return pack("comfy_revelio.dictionary").Concept((3, 5, 8), maps, maps, one_kind)
+    single_kind_reader = pack("comfy_revelio.dictionary.concept").single_kind_reader(192)
+    return pack("comfy_revelio.dictionary").Concept((3, 5, 8), maps, maps, single_kind_reader)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def ask(pack: Callable[[str], ModuleType], exhibits: ModuleType) -> Ask:
 class TestAnswers:
     def test_a_description(self, ask: Ask, exhibits: ModuleType, make_trace: Any) -> None:
         shown = make_trace()
-        status, body = ask(f"/revelio/traces/{exhibits.EXHIBITS.show(*shown)}")
+        status, body = ask(f"/revelio/traces/{exhibits.SERVED_TRACES.show(*shown)}")
         told = json.loads(body)
         (place,) = told["places"]
         assert (status, told["total_steps"], place["name"], place["grid"]) == (200, 3, PLACE, [4, 6])
@@ -111,7 +111,7 @@ class TestAnswers:
         self, ask: Ask, exhibits: ModuleType, make_trace: Any, item: int
     ) -> None:
         trace, dictionaries = make_trace()
-        key = exhibits.EXHIBITS.show(trace, dictionaries)
+        key = exhibits.SERVED_TRACES.show(trace, dictionaries)
         status, body = ask(f"/revelio/traces/{key}/codes?hook_point={PLACE}&role=uncond&item={item}")
         packed = load(body)
         assert status == 200
@@ -125,7 +125,7 @@ class TestAnswers:
         self, ask: Ask, exhibits: ModuleType, make_trace: Any, pack: Callable[[str], ModuleType]
     ) -> None:
         trace, dictionaries = make_trace()
-        key = exhibits.EXHIBITS.show(trace, dictionaries)
+        key = exhibits.SERVED_TRACES.show(trace, dictionaries)
         _, body = ask(f"/revelio/traces/{key}/concepts?hook_point={PLACE}&role=cond&item=1")
         packed = load(body)
         presence = pack("comfy_revelio.analysis.presence").concept_presence
@@ -135,7 +135,7 @@ class TestAnswers:
     def test_examples_of_one_feature(
         self, ask: Ask, exhibits: ModuleType, make_trace: Any, index: Any
     ) -> None:
-        key = exhibits.EXHIBITS.show(*make_trace(), {PLACE: index})
+        key = exhibits.SERVED_TRACES.show(*make_trace(), {PLACE: index})
         assert json.loads(ask(f"/revelio/traces/{key}")[1])["places"][0]["examples"] is True
         status, body = ask(f"/revelio/traces/{key}/examples?hook_point={PLACE}&feature=7")
         assert status == 200 and len(body) < 2000  # this feature's crops and nothing else
@@ -148,7 +148,7 @@ class TestAnswers:
         assert status == 200 and len(load(body)["crops"]) == 0 and b"label" not in body
 
     def test_without_an_index_there_are_none(self, ask: Ask, exhibits: ModuleType, make_trace: Any) -> None:
-        key = exhibits.EXHIBITS.show(*make_trace())
+        key = exhibits.SERVED_TRACES.show(*make_trace())
         assert json.loads(ask(f"/revelio/traces/{key}")[1])["places"][0]["examples"] is False
         status, body = ask(f"/revelio/traces/{key}/examples?hook_point={PLACE}&feature=7")
         assert status == 404 and b"no feature index" in body
@@ -156,7 +156,7 @@ class TestAnswers:
     def test_an_index_that_is_gone_or_broken_is_told(
         self, ask: Ask, exhibits: ModuleType, make_trace: Any, index: Any
     ) -> None:
-        key = exhibits.EXHIBITS.show(*make_trace(), {PLACE: index})
+        key = exhibits.SERVED_TRACES.show(*make_trace(), {PLACE: index})
         path = f"/revelio/traces/{key}/examples?hook_point={PLACE}&feature=7"
         index.path.write_bytes(index.path.read_bytes()[:200])
         assert ask(path)[0] == 400
@@ -166,11 +166,11 @@ class TestAnswers:
     def test_neighbours(self, ask: Ask, exhibits: ModuleType, make_trace: Any) -> None:
         trace, dictionaries = make_trace()
         path = f"neighbours?hook_point={PLACE}&feature=7"
-        status, body = ask(f"/revelio/traces/{exhibits.EXHIBITS.show(trace, dictionaries)}/{path}")
+        status, body = ask(f"/revelio/traces/{exhibits.SERVED_TRACES.show(trace, dictionaries)}/{path}")
         found = json.loads(body)["neighbours"]
         assert (status, len(found)) == (200, 8)
         assert all(entry["feature"] != 7 for entry in found)
-        assert json.loads(ask(f"/revelio/traces/{exhibits.EXHIBITS.show(trace, {})}/{path}")[1]) == {
+        assert json.loads(ask(f"/revelio/traces/{exhibits.SERVED_TRACES.show(trace, {})}/{path}")[1]) == {
             "neighbours": []
         }
 
@@ -212,12 +212,12 @@ class TestRefusals:
     def test_with_4xx(self, ask: Ask, exhibits: ModuleType, make_trace: Any, case: str) -> None:
         path, expected = REFUSED[case]
         shown = make_trace()
-        status, body = ask(path.replace("{key}", exhibits.EXHIBITS.show(*shown)))
+        status, body = ask(path.replace("{key}", exhibits.SERVED_TRACES.show(*shown)))
         assert status == expected
         assert b"root:" not in body and b"Traceback" not in body
 
     def test_a_body_and_other_methods(self, ask: Ask, exhibits: ModuleType, make_trace: Any) -> None:
-        path = f"/revelio/traces/{exhibits.EXHIBITS.show(*make_trace())}"
+        path = f"/revelio/traces/{exhibits.SERVED_TRACES.show(*make_trace())}"
         assert ask(path, data=b"x" * 2**20)[0] == 413
         assert [ask(path, method)[0] for method in ("POST", "PUT", "DELETE")] == [405] * 3
 
@@ -225,16 +225,16 @@ class TestRefusals:
 class TestMemory:
     def test_the_same_objects_keep_their_key(self, exhibits: ModuleType, make_trace: Any) -> None:
         trace, dictionaries = make_trace()
-        key = exhibits.EXHIBITS.show(trace, dictionaries)
-        assert exhibits.EXHIBITS.show(trace, dict(dictionaries)) == key
-        assert exhibits.EXHIBITS.show(trace, {}) != key
+        key = exhibits.SERVED_TRACES.show(trace, dictionaries)
+        assert exhibits.SERVED_TRACES.show(trace, dict(dictionaries)) == key
+        assert exhibits.SERVED_TRACES.show(trace, {}) != key
 
     def test_old_traces_wait_in_the_temp_folder(
         self, exhibits: ModuleType, make_trace: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.setattr(exhibits, "KEPT_IN_MEMORY", 2)
         monkeypatch.setattr(exhibits, "KEPT_IN_ALL", 3)
-        shown = exhibits.EXHIBITS
+        shown = exhibits.SERVED_TRACES
         traces = [make_trace(seed) for seed in range(4)]
         keys = [shown.show(*trace) for trace in traces]
         assert [exhibit.trace is None for exhibit in shown._known.values()] == [True, False, False]
@@ -250,15 +250,15 @@ class TestMemory:
     ) -> None:
         monkeypatch.setattr(exhibits, "KEPT_BYTES", 1)
         for seed in range(3):
-            exhibits.EXHIBITS.show(*make_trace(seed))
-        assert [e.trace is None for e in exhibits.EXHIBITS._known.values()] == [True, True, False]
+            exhibits.SERVED_TRACES.show(*make_trace(seed))
+        assert [e.trace is None for e in exhibits.SERVED_TRACES._known.values()] == [True, True, False]
 
     def test_an_emptied_temp_folder_is_no_error(
         self, exhibits: ModuleType, make_trace: Any, ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.setattr(exhibits, "KEPT_BYTES", 1)
-        key = exhibits.EXHIBITS.show(*make_trace(0))
-        exhibits.EXHIBITS.show(*make_trace(1))
+        key = exhibits.SERVED_TRACES.show(*make_trace(0))
+        exhibits.SERVED_TRACES.show(*make_trace(1))
         for file in (tmp_path / "revelio").iterdir():
             file.unlink()
         status, body = ask(f"/revelio/traces/{key}")
@@ -267,7 +267,7 @@ class TestMemory:
     def test_a_dictionary_is_let_go(self, exhibits: ModuleType, make_trace: Any, ask: Ask) -> None:
         """An SAE that was replaced in the workflow frees its memory; pages are told what to do."""
         trace, dictionaries = make_trace()
-        address = f"/revelio/traces/{exhibits.EXHIBITS.show(trace, dictionaries)}"
+        address = f"/revelio/traces/{exhibits.SERVED_TRACES.show(trace, dictionaries)}"
         (dictionary,) = dictionaries.values()
         watched = weakref.ref(dictionary)
         (place,) = json.loads(ask(address)[1])["places"]
@@ -300,7 +300,7 @@ class TestNode:
         assert (concept.features, weight) == ((3, 5, 8), -4.0)
         assert mask.shape == (1, 8, 16) and float(mask[0, 0, 0]) == 1 and float(mask[0, 0, 15]) == 0
         (shown,) = done.ui["revelio_explorer"]
-        assert exhibits.EXHIBITS.find(shown["trace"])[0] is trace
+        assert exhibits.SERVED_TRACES.find(shown["trace"])[0] is trace
         assert len(shown["images"]) == 1 and shown["compare_trace"] is None
 
     def test_without_an_sae_a_concept_stays_one(
@@ -324,7 +324,7 @@ class TestNode:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"hook_point": "elsewhere"}, "chosen at elsewhere, but recorded are middle_block"),
+            ({"hook_point": "elsewhere"}, "chosen at elsewhere, but the trace was recorded at middle_block"),
             ({"chosen": "96"}, "0 to 95"),
             ({"painted": "4x2:9"}, "painted region"),
         ],
@@ -373,5 +373,5 @@ class TestNode:
             done = pack("nodes.explore").RevelioExplorer.execute(trace, "7", "", "", None, handle)
             (shown,) = done.ui["revelio_explorer"]
             assert (done.args[0].source, shown["warnings"]) == (place, [])
-            assert exhibits.EXHIBITS.find(shown["trace"])[1] == {place: handle.dictionary}
+            assert exhibits.SERVED_TRACES.find(shown["trace"])[1] == {place: handle.dictionary}
         assert trace.place("mid_block.attentions.0") == PLACE

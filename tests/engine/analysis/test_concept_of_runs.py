@@ -9,7 +9,7 @@ from comfy_revelio import RevelioError
 from comfy_revelio.analysis import concept_between, concept_of_runs
 from comfy_revelio.analysis.image_kinds import kind_reader
 from comfy_revelio.dictionary import Dictionary
-from comfy_revelio.dictionary.concept import kinds_of
+from comfy_revelio.dictionary.concept import image_kinds
 from comfy_revelio.trace import RunRecorder, Trace
 
 HEIGHT, WIDTH, D = 4, 6, 16
@@ -82,7 +82,7 @@ def test_each_kind_of_picture_has_maps_of_its_own(sae) -> None:
     pooled = torch.cat([dark, bright, with_dark, with_bright]).mean(dim=(1, 2))
     kinds = torch.tensor([0, 1, 0, 1]).repeat_interleave(60)
     reader = kind_reader(pooled, kinds)
-    assert torch.equal(kinds_of(pooled, reader), kinds)
+    assert torch.equal(image_kinds(pooled, reader), kinds)
     found = concept_between(
         sae, [with_dark, with_bright], [torch.cat([dark, bright])], reader=reader, count=1
     )

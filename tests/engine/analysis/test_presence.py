@@ -8,7 +8,7 @@ import torch
 from comfy_revelio import RevelioError
 from comfy_revelio.analysis.presence import concept_presence, nearest_features
 from comfy_revelio.dictionary import Codes, Concept, Dictionary
-from comfy_revelio.dictionary.concept import one_kind
+from comfy_revelio.dictionary.concept import single_kind_reader
 from comfy_revelio.trace import Frame, RunRecorder
 
 GRID = (2, 3)
@@ -32,7 +32,7 @@ def test_the_usual_amount_at_the_usual_place_is_1(make_dictionary) -> None:
     amount = torch.zeros(1, 2, *GRID)
     amount[0, 0, 0, 1], amount[0, 1] = 2.0, -1.0
     share = torch.tensor([1.0, 0.5])[:, None, None].expand(1, 2, *GRID).clone()
-    dictionary = _dictionary(make_dictionary, amount, share, one_kind(12))
+    dictionary = _dictionary(make_dictionary, amount, share, single_kind_reader(12))
     values = torch.zeros(2, 6, 2)
     values[1, :, 0] = 2.0  # of the second item alone, and everywhere
     values[1, :, 1] = 5.0  # what a concept takes away shows nothing of it
@@ -49,7 +49,9 @@ def test_every_step_has_the_maps_of_its_kind(make_dictionary) -> None:
     """Two kinds, told by the mean of what the codes decode to: left in one, right in the other."""
     amount = torch.zeros(2, 2, *GRID)
     amount[0, 0, :, 0], amount[1, 0, :, 2] = 1.0, 1.0
-    dictionary = _dictionary(make_dictionary, amount, torch.ones(2, 2, *GRID), one_kind(12).repeat(2, 1))
+    dictionary = _dictionary(
+        make_dictionary, amount, torch.ones(2, 2, *GRID), single_kind_reader(12).repeat(2, 1)
+    )
     weak, strong = (_frame(torch.full((1, 6, 2), value)) for value in (1.0, 3.0))
     means = [dictionary.decode(frame.codes[0]).mean(0) for frame in (weak, strong)]
     towards = means[1] - means[0]
@@ -80,7 +82,9 @@ def test_kinds_are_told_by_the_activations_own_size(make_dictionary) -> None:
 
 
 def test_maps_are_fitted_to_the_grid(make_dictionary) -> None:
-    dictionary = _dictionary(make_dictionary, torch.ones(1, 2, 4, 6), torch.ones(1, 2, 4, 6), one_kind(12))
+    dictionary = _dictionary(
+        make_dictionary, torch.ones(1, 2, 4, 6), torch.ones(1, 2, 4, 6), single_kind_reader(12)
+    )
     values = torch.rand(1, 6, 2)
     maps = concept_presence([_frame(values)], dictionary, 0)
     assert torch.allclose(maps[0, 0].flatten().square(), values[0].mean(-1))

@@ -7,13 +7,13 @@ import torch
 
 from comfy_revelio import RevelioError
 from comfy_revelio.analysis.word_maps import (
-    above,
     content_words,
+    frames_showing,
+    masks_above,
     mean_shares,
-    places_of,
-    showing,
-    spread,
+    resized_maps,
     word_heat,
+    word_positions,
 )
 from comfy_revelio.trace import WordFrame
 from comfy_revelio.trace.words import SCALE
@@ -27,15 +27,15 @@ def frame(layer: str, shares: torch.Tensor, grid: tuple[int, int] = (2, 3), step
 
 def test_words() -> None:
     assert content_words(WORDS) == ("red", "hat", "green")
-    assert places_of(WORDS, "hat") == [2, 6]
-    assert places_of(WORDS, " Green  Hat ") == [5, 6]
+    assert word_positions(WORDS, "hat") == [2, 6]
+    assert word_positions(WORDS, " Green  Hat ") == [5, 6]
     taken_apart = ("1", "girl", "in", "a", "t", "shirt", "blue", "hair")
-    assert places_of(taken_apart, "1girl") == [0, 1]
-    assert places_of(taken_apart, "T-shirt") == [4, 5]
-    assert places_of(taken_apart, "blue_hair") == places_of(taken_apart, "blue hair") == [6, 7]
+    assert word_positions(taken_apart, "1girl") == [0, 1]
+    assert word_positions(taken_apart, "T-shirt") == [4, 5]
+    assert word_positions(taken_apart, "blue_hair") == word_positions(taken_apart, "blue hair") == [6, 7]
     for wanted in ("glasses", "hat red", "re", "-", ""):
         with pytest.raises(RevelioError, match="it says red, hat, green"):
-            places_of(WORDS, wanted)
+            word_positions(WORDS, wanted)
 
 
 def test_frames_of_one_grid_are_averaged_and_coarser_ones_spread() -> None:
@@ -50,9 +50,11 @@ def test_frames_of_one_grid_are_averaged_and_coarser_ones_spread() -> None:
 
 def test_the_later_half_of_the_layers_shows() -> None:
     frames = [frame(layer, torch.zeros(1, 1, 6), step=step) for step in (0, 1) for layer in "abcde"]
-    assert [(one.layer, one.step) for one in showing(frames)] == [(n, s) for s in (0, 1) for n in "cde"]
+    assert [(one.layer, one.step) for one in frames_showing(frames)] == [
+        (n, s) for s in (0, 1) for n in "cde"
+    ]
     alone = [frame("a", torch.zeros(1, 1, 6))]
-    assert showing(alone) == alone
+    assert frames_showing(alone) == alone
 
 
 def test_heat_goes_from_0_to_1() -> None:
@@ -74,13 +76,13 @@ def test_a_layer_counts_by_its_contrast() -> None:
 
 def test_masks() -> None:
     maps = torch.tensor([[[0.2, 0.5, 1.0]], [[0.2, 0.11, 0.09]]])
-    assert above(maps, 0.5).tolist() == [[[0.0, 1.0, 1.0]], [[1.0, 1.0, 0.0]]]
+    assert masks_above(maps, 0.5).tolist() == [[[0.0, 1.0, 1.0]], [[1.0, 1.0, 0.0]]]
 
 
 def test_spreading_never_goes_below_0() -> None:
     dot = torch.zeros(1, 8, 6)
     dot[0, 3, 2] = 1.0
-    spread_out = spread(dot, 64, 48)
+    spread_out = resized_maps(dot, 64, 48)
     assert spread_out.shape == (1, 64, 48) and spread_out.min() == 0
     peak = spread_out[0].flatten().argmax()
     assert 24 <= peak // 48 < 32 and 16 <= peak % 48 < 24

@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from comfy_revelio.dictionary import load_dictionary, peek, probe
+from comfy_revelio.dictionary import check_file, describe_file, load_dictionary
 from comfy_revelio.errors import RevelioError
 
 D, N, K = 12, 40, 5
@@ -468,7 +468,7 @@ def test_it_survives_the_native_layout(tmp_path: Path, layout: str) -> None:
     x = randn(4, D, seed=25)
     assert torch.equal(again.encode(x).dense(), dictionary.encode(x).dense())
     assert torch.equal(again(x), dictionary(x))
-    assert peek(tmp_path / "ours.safetensors")["hook_point"] == "middle_block.1"
+    assert describe_file(tmp_path / "ours.safetensors")["hook_point"] == "middle_block.1"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -510,7 +510,7 @@ def test_the_user_overrides_what_the_names_say(tmp_path: Path) -> None:
     "layout", ["sdxl-unbox", "saeuron", "saelens topk", "itda", "dictionary_learning AutoEncoder"]
 )
 def test_a_list_of_choices_shows_it(tmp_path: Path, layout: str) -> None:
-    probe(LAYOUTS[layout](tmp_path).path)
+    check_file(LAYOUTS[layout](tmp_path).path)
 
 
 Spoil = Callable[[dict[str, Any], dict[str, Any]], None]
@@ -566,11 +566,11 @@ def test_a_scale_that_nothing_can_be_divided_by_is_refused(tmp_path: Path, value
 def test_the_best_of_a_training_run_is_taken_from_its_folder(tmp_path: Path) -> None:
     """As their script leaves it: sae_best.pt, sae_final.pt and files that are no weights."""
     flux_ff(tmp_path, use_topk=True, final=True)
-    assert peek(tmp_path)["k"] == K
-    probe(tmp_path)
+    assert describe_file(tmp_path)["k"] == K
+    check_file(tmp_path)
     flux_ff(tmp_path, use_topk=False)
     (tmp_path / "config.json").write_text(json.dumps({"input_dim": D}))
-    assert peek(tmp_path)["activation"] == "relu"
+    assert describe_file(tmp_path)["activation"] == "relu"
 
 
 def test_folders_without_one_or_with_too_many(tmp_path: Path) -> None:

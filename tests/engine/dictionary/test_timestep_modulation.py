@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from comfy_revelio.dictionary import Dictionary, load_dictionary, peek, save_dictionary
+from comfy_revelio.dictionary import Dictionary, describe_file, load_dictionary, save_dictionary
 from comfy_revelio.dictionary.timestep_modulation import EMBEDDING, HIDDEN, NAMES, Modulation, new_weights
 from comfy_revelio.errors import RevelioError
 
@@ -49,7 +49,7 @@ def test_it_is_the_formula_at_every_timestep(tmp_path: Path) -> None:
     assert (codes.dense() - z).abs().max() < 1e-4 * z.abs().max()
     assert (dictionary.decode(codes, timestep=times) - y).abs().max() < 1e-4 * y.abs().max()
     save_dictionary(dictionary, tmp_path / "t.safetensors", dtype=torch.float32)
-    assert peek(tmp_path / "t.safetensors")["kind"] == "temporal_sae"
+    assert describe_file(tmp_path / "t.safetensors")["kind"] == "temporal_sae"
     again = load_dictionary(tmp_path / "t.safetensors")
     assert torch.equal(again(x, timestep=times), dictionary(x, timestep=times))
 

@@ -9,7 +9,7 @@ from PIL import Image
 from comfy_revelio.errors import RevelioError
 from comfy_revelio.render import feature_animation
 from comfy_revelio.render.animation import held, save_webp
-from comfy_revelio.render.match_images import picture_of
+from comfy_revelio.render.match_images import image_of
 from comfy_revelio.trace import Reading
 
 HOOK_POINT = "middle_block.1"
@@ -91,11 +91,11 @@ class TestPictureOf:
     def test_of_a_batch(self, traced):
         images = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 4, 4, 3)
         trace = traced({5: (1, 6, 4.0)}, batch=3)
-        assert picture_of(images, Reading(trace, HOOK_POINT, item=2)).mean() == 2
-        assert picture_of(images[:1], Reading(trace, HOOK_POINT, item=2)).mean() == 0
-        assert picture_of(None, Reading(trace, HOOK_POINT)) is None
+        assert image_of(images, Reading(trace, HOOK_POINT, item=2)).mean() == 2
+        assert image_of(images[:1], Reading(trace, HOOK_POINT, item=2)).mean() == 0
+        assert image_of(None, Reading(trace, HOOK_POINT)) is None
         with pytest.raises(RevelioError, match="from 0 to 1"):
-            picture_of(images[:2], Reading(trace, HOOK_POINT, item=2))
+            image_of(images[:2], Reading(trace, HOOK_POINT, item=2))
 
     @pytest.mark.parametrize(("frame", "item", "seen"), [(0, 0, 0), (3, 0, 12), (1, 0, 4), (None, 1, 19)])
     def test_of_videos_the_frame_at_the_same_share(self, traced, frame, item, seen):
@@ -104,7 +104,7 @@ class TestPictureOf:
         frames = tuple(dataclasses.replace(one, grid=(4, 4, 4)) for one in still.frames)
         reading = Reading(dataclasses.replace(still, frames=frames), HOOK_POINT, item=item, frame=frame)
         images = torch.arange(26.0).view(26, 1, 1, 1).expand(26, 4, 4, 3)
-        assert picture_of(images, reading).mean() == seen
+        assert image_of(images, reading).mean() == seen
 
 
 def test_words_in_one_row_have_a_scale_too(traced):

@@ -15,19 +15,19 @@ from comfy_revelio.render.effect_table import effect_table, found_table
 from comfy_revelio.render.example_sheet import example_sheet, label_table
 from comfy_revelio.trace import DictionaryNote
 
-PLACES = ("middle_block.1", "output_blocks.4.1")
+PLACEMENTS = ("middle_block.1", "output_blocks.4.1")
 
 
 def _findings(steps: int, best: tuple[int, int] | None = (1, 0), missing: int = 0) -> Findings:
     """Small effects everywhere, and one of 4 for feature 7 at the row and step `best`."""
     places = {}
-    for row, name in enumerate(PLACES):
+    for row, name in enumerate(PLACEMENTS):
         effect = torch.full((steps, 9), 0.5 if best else -0.5)
         if best and best[0] == row:
             effect[best[1], 7] = 4.0
         shown = steps - missing * row
         places[name] = Effects(tuple(range(shown)), effect[:shown], effect[:shown], effect[:shown] * 0)
-    notes = {name: DictionaryNote(9, 2, {"glasses": [7]}) for name in PLACES}
+    notes = {name: DictionaryNote(9, 2, {"glasses": [7]}) for name in PLACEMENTS}
     return Findings(places, steps, notes)
 
 

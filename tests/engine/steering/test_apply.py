@@ -12,7 +12,7 @@ from torch import Tensor
 
 from comfy_revelio import RevelioError
 from comfy_revelio.dictionary import Concept, Dictionary
-from comfy_revelio.dictionary.concept import one_kind
+from comfy_revelio.dictionary.concept import single_kind_reader
 from comfy_revelio.steering import Intervention, Selection, TokenContext, apply, delta
 
 GRID = (3, 5)
@@ -154,7 +154,7 @@ def test_what_is_there_already_is_not_put_in_again(make_dictionary, concept) -> 
     sae = Dictionary(eye, zero, eye, zero, zero, k=12)
     amount = torch.zeros(1, 2, 1, 2)
     amount[0, :, 0, 0] = torch.tensor([3.0, -1.0])
-    glasses = Concept((4, 7), amount, torch.ones_like(amount), one_kind(12))
+    glasses = Concept((4, 7), amount, torch.ones_like(amount), single_kind_reader(12))
     x = torch.zeros(3, 2, 12)
     x[1, 0, 4], x[2, 0, 4] = 3.0, 1.5  # none, all and half of it
     intervention = Intervention(sae, Selection((), concepts=((glasses, 1.0),)), 2.0)

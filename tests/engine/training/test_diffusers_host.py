@@ -16,7 +16,7 @@ from comfy_revelio.cli.main import main
 from comfy_revelio.errors import RevelioError
 from comfy_revelio.training import ShardSet
 from comfy_revelio.training.diffusers_host import DiffusersHost
-from comfy_revelio.training.harvest import Drawing
+from comfy_revelio.training.harvest import SamplingSettings
 
 PROMPTS = ["a cat", "a dog in a hat", "ten cats"]
 HOOK = "mid_block.attentions.0"
@@ -172,6 +172,6 @@ def test_pictures_are_looked_at_as_the_scheduler_noises_them(folder: Path, tmp_p
 
 def test_what_is_no_pipeline_and_what_it_lacks_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RevelioError, match=r"no model_index\.json"):
-        DiffusersHost(tmp_path, Drawing(32, 32))
+        DiffusersHost(tmp_path, SamplingSettings(32, 32))
     with pytest.raises(RevelioError, match="no module 'mid_blok'"):
-        DiffusersHost(folder, Drawing(32, 32)).hook_point("unet.mid_blok")
+        DiffusersHost(folder, SamplingSettings(32, 32)).hook_point("unet.mid_blok")

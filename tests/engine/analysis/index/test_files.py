@@ -16,8 +16,8 @@ from comfy_revelio import RevelioError
 from comfy_revelio.analysis.index import (
     FeatureIndex,
     Label,
-    beside,
-    identity,
+    dictionary_id,
+    index_path,
     read_examples,
     read_head,
     read_index,
@@ -32,7 +32,7 @@ def index(make_dictionary) -> FeatureIndex:
     starts[0], starts[40] = 0, 5
     return FeatureIndex(
         "middle_block.1",
-        identity(make_dictionary()),
+        dictionary_id(make_dictionary()),
         (3, 5),
         12,
         "12 pictures",
@@ -77,13 +77,13 @@ def test_one_feature_at_a_time(index: FeatureIndex, tmp_path: Path) -> None:
 
 
 def test_it_lies_beside_its_dictionary() -> None:
-    assert beside("models/sae/mine.safetensors") == Path("models/sae/mine.index.safetensors")
+    assert index_path("models/sae/mine.safetensors") == Path("models/sae/mine.index.safetensors")
 
 
 def test_the_identity_tells_dictionaries_apart(make_dictionary) -> None:
-    assert identity(make_dictionary()) == identity(make_dictionary())
+    assert dictionary_id(make_dictionary()) == dictionary_id(make_dictionary())
     others = [make_dictionary(seed=1), make_dictionary(n=41), make_dictionary(k=4)]
-    assert len({identity(one) for one in (make_dictionary(), *others)}) == 4
+    assert len({dictionary_id(one) for one in (make_dictionary(), *others)}) == 4
 
 
 def _bad_tensors() -> dict[str, Any]:
@@ -109,6 +109,7 @@ def _bad_configs() -> dict[str, Any]:
         "an unknown way": {"labels": {"1": ["a", 1.0, "magic"]}},
         "a way that is no text": {"labels": {"1": ["a", 1.0, []]}},
         "a score that is no number": {"labels": {"1": ["a", "1", "clip"]}},
+        "a score too large for a float": {"labels": {"1": ["a", 10**400, "clip"]}},
         "labels that are a list": {"labels": []},
         "a grid of three": {"grid": [1, 2, 3]},
         "a grid of nothing": {"grid": [0, 5]},
@@ -154,7 +155,7 @@ def test_other_files_are_told_apart(index: FeatureIndex, tmp_path: Path, make_di
     from comfy_revelio.dictionary import load_dictionary, save_dictionary
 
     save_dictionary(make_dictionary(), tmp_path / "sae.safetensors")
-    with pytest.raises(RevelioError, match="no feature index"):
+    with pytest.raises(RevelioError, match="not a feature index"):
         read_head(tmp_path / "sae.safetensors")
     file = tmp_path / "a.index.safetensors"
     write_index(index, file)
@@ -164,5 +165,5 @@ def test_other_files_are_told_apart(index: FeatureIndex, tmp_path: Path, make_di
     with pytest.raises(RevelioError, match="version"):
         read_head(file)
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(RevelioError, match="not a whole"):
+    with pytest.raises(RevelioError, match="not a complete"):
         read_head(file)

@@ -1,0 +1,39 @@
+/**
+ * The explorer's texts. The English text in the code is the key: translations are in
+ * locales/<language>/main.json under revelio.explorer, and a text without one stays English.
+ *
+ * @typedef {(text: string, values?: Record<string, string | number>) => string} Translate
+ *   values: what replaces {name} in the text.
+ * @typedef {Record<string, string>} Texts  Translations by English text.
+ */
+
+/** @type {Translate} */
+export const english = (text, values = {}) =>
+  text.replace(/\{(\w+)\}/g, (whole, name) => String(values[name] ?? whole))
+
+/**
+ * @param {() => Record<string, Texts>} languages
+ * @param {() => string} locale  Of the interface, such as "zh" or "zh-TW".
+ * @returns {Translate}
+ */
+export const createTranslate = (languages, locale) => (text, values) => {
+  const code = locale()
+  const known = languages()
+  const texts = known[code] ?? known[code.split('-')[0] ?? '']
+  return english(texts?.[text] ?? text, values)
+}
+
+/**
+ * The explorer's part of the answer of ComfyUI's /i18n; {} where it holds anything else.
+ * @param {unknown} locales
+ * @returns {Record<string, Texts>}
+ */
+export function explorerTexts(locales) {
+  /** @type {Record<string, Texts>} */
+  const found = {}
+  for (const [language, messages] of Object.entries(locales ?? {})) {
+    const texts = messages?.revelio?.explorer
+    if (typeof texts === 'object' && texts !== null) found[language] = texts
+  }
+  return found
+}
