@@ -7,7 +7,7 @@
     python3 dev.py bench [--quick]       the measurements in benchmarks/
     python3 dev.py run -- COMMAND        any command inside the environment
 
-The first command builds the environment in `.dev/` (about 6 GB); `--fresh` before a command builds it anew.
+The first command builds the environment in `.dev/` (about 6 GB); `--fresh` before a command builds it again.
 """
 
 import sys

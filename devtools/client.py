@@ -134,7 +134,7 @@ class Client:
             raise Problem(f"The connection to ComfyUI was lost while running a graph: {reason}.") from None
 
     def images_of_last_run(self) -> list[OutputImage]:
-        """The images of the last graph that the server ran, whoever sent it."""
+        """The images of the last graph that the server ran, from any client."""
         history = self.get("/history?max_items=1")
         return [image for run in history.values() for image in self._images(run.get("outputs", {}))]
 

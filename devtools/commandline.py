@@ -32,7 +32,7 @@ def parse(arguments: Sequence[str], description: str | None = None) -> argparse.
     line = argparse.ArgumentParser(
         "dev.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    line.add_argument("--fresh", action="store_true", help="delete the environment and build it anew first")
+    line.add_argument("--fresh", action="store_true", help="delete the environment and build it again first")
     commands = line.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="the main job: images and metrics on one page in output/")
     demo.add_argument("--all", action="store_true", help="every workflow of the bundled model")
@@ -81,7 +81,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _demo(places: Places, *, everything: bool) -> int:
-    with suppress(Problem):  # the demo goes on without the Explorer, and says so
+    with suppress(Problem):  # the demo continues without the Explorer, and says so
         ensure_chromium()
     command = [places.python, "-m", "devtools.demo", *["--all"] * everything]
     return call(command, env=places.variables(), cwd=ROOT)

@@ -23,7 +23,7 @@ CAPTIONS = {
     "04_steered": "The same seeds, with glasses turned down by the SAE that was just trained.",
     "explorer": "The Explorer in ComfyUI after a click on the glasses. The heat shows where the concept is "
     "active at the chosen step, the small maps on the right show it at every step.",
-    "explorer_steered": "Steer was pressed and the strength set to −2.5. The workflow then ran again: only "
+    "explorer_steered": "Steer was pressed and the strength set to -2.5. The workflow then ran again: only "
     "the steered image was sampled, with the same seed.",
     "05_without": "The image that was recorded for the Explorer.",
     "05_steered": "The same seed, steered as chosen in the Explorer.",

@@ -95,7 +95,7 @@ def _walk(page: Any, url: str, graph: dict[str, Any], output: Path, outcome: Out
 
 
 def _keep_node(page: Any, name: str, output: Path, outcome: Outcome) -> None:
-    """Keep an image of the Explorer's node as it stands in the window."""
+    """Keep an image of the Explorer's node as the window shows it."""
     page.mouse.move(0, 0)
     page.evaluate("() => window.app.canvas.deselectAll()")  # and no buttons hang over it
     page.wait_for_timeout(1500)  # the canvas draws a frame after its images have come

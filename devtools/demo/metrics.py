@@ -93,7 +93,7 @@ def evaluate(places: Places, output: Path, minutes: float, *, steering: bool) ->
 
 
 def summary_lines(report: Mapping[str, Any]) -> list[str]:
-    """The report's headline numbers, one a line; numbers that are not there are left out."""
+    """The report's headline numbers, one per line; missing numbers are left out."""
     mini = report.get("mini_model", {})
     lines = []
     if "prompt_accuracy" in mini:
