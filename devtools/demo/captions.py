@@ -49,8 +49,8 @@ CAPTIONS = {
     "09_plain": "Without steering.",
     "09_middle": "The same seeds, with what was found in the middle block turned down.",
     "09_steered": "The same seeds, with what was found in up blocks 2 and 4 turned down.",
-    "10_down": "Glasses removed with growing strength, with one seed.",
-    "10_up": "Glasses added with growing strength, with one seed.",
+    "10_down": "Glasses removed, with one seed: most on the left, without steering on the right.",
+    "10_up": "Glasses added, with one seed: without steering on the left, most on the right.",
     "11_picture": "A finished image that was shown to the model.",
     "11_features": "Which features fire in it, by how much noise was added: much on the left, little on the "
     "right.",

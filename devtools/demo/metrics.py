@@ -26,7 +26,7 @@ NOTE = (
 )
 """For the report of the short demo."""
 
-FEW = "steering: 4 images for each direction; the full sample is in the README and on the page"
+FEW = "steering on the full sample is in the README and on the page"
 """The same for the last line."""
 
 CONCEPT = "glasses"
@@ -108,7 +108,11 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
             f"SAE at {sae['hook_point']}: {sae['n_features']} features, k {sae['k']}, "
             f"explained variance {sae['explained_variance']:.3f}, dead {sae['dead_share']:.1%}"
         )
-    for name, found in report.get(STEERING, {}).items():
+    steering = report.get(STEERING, {})
+    if "concepts" in steering:
+        count, concepts = counted(steering["n_per_concept"], "image"), ", ".join(steering["concepts"])
+        lines.append(f"steering, measured on {count} for each direction of {concepts}:")
+    for name, found in steering.items():
         if name.startswith("steer_"):
             mean = found["summary"]
             lines.append(
@@ -117,6 +121,11 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
                 f"(costs {mean['addition_cost'] * 100:.1f})"
             )
     return lines
+
+
+def counted(number: int, what: str) -> str:
+    """1 image, 2 images."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _tensor(batch: Sequence[bytes]) -> Any:

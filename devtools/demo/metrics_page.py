@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from ..places import ROOT
+from .metrics import counted
 
 CARD = "sae_weights/revelio_mini/README.md"
 """The model card, which holds the metrics of the full sample."""
@@ -36,7 +37,7 @@ def _steering(report: Mapping[str, Any], link: Callable[[str], str]) -> str:
         return ""
     concepts = steering.get("concepts", [])
     sample = (
-        f"{steering['n_per_concept']} images for each direction"
+        f"{counted(steering['n_per_concept'], 'image')} for each direction"
         + (f" of {_and(concepts)}" if concepts else "")
         + ", each with the same prompt and seed without steering."
     )

@@ -156,13 +156,15 @@ def test_summary_names_each_steering_method_once() -> None:
     report = {
         "steering": {
             "n_per_concept": 4,
+            "concepts": ["glasses", "hat"],
             "best_hook_point": "output_blocks.4.1",
             "hook_points": {"n_per_concept": 2, "output_blocks.4.1": effect},
             "steer_features": {"removal": {}, "addition": {}, "summary": effect},
         }
     }
     assert summary_lines(report) == [
-        "steer_features: removes 90% (costs other attributes 1.2 points), adds 70 points (costs 2.0)"
+        "steering, measured on 4 images for each direction of glasses, hat:",
+        "steer_features: removes 90% (costs other attributes 1.2 points), adds 70 points (costs 2.0)",
     ]
 
 
