@@ -53,7 +53,7 @@ def ensure_chromium() -> Path:
             on_failure=sentence,
         )
         install(
-            "Installing Chromium for the browser tests",
+            "Installing Chromium",
             ["apt-get", "install", "-y", "chromium"],
             logs / "apt-install.log",
             on_failure=sentence,

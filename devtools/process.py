@@ -35,6 +35,21 @@ def call(command: Sequence[object], *, env: Mapping[str, str] | None = None, cwd
         raise
 
 
+def capture(
+    command: Sequence[object], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> tuple[int, str]:
+    """Run a command that nobody watches; its exit code and the last lines of all that it printed."""
+    process = _start(
+        command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        said, _ = process.communicate()
+    except BaseException as reason:
+        _end(process, reason)
+        raise
+    return process.returncode, "\n".join(said.decode("utf-8", "replace").splitlines()[-TAIL_LINES:])
+
+
 def install(
     title: str,
     command: Sequence[object],

@@ -16,7 +16,8 @@ from comfy_revelio.host.steering import steer
 from comfy_revelio.render import grid
 from comfy_revelio.steering import Intervention, Selection, parse_selection
 
-from .measure import ADDITION, REMOVAL, SAMPLING, Studio, bundled_saes, open_studio
+from .effects import ADDITION, REMOVAL
+from .measure import SAMPLING, Studio, bundled_saes, open_studio
 from .prompts import CONCEPTS, Prompt, others, prompts_naming, prompts_without, rate
 
 POINT = "output_blocks.4.1"
