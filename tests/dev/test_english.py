@@ -54,8 +54,8 @@ BANNED = [
     (r"\bgraphs? (has|have) no circles\b", "cannot contain loops"),
 ]
 
-KEPT = {"what is in the picture"}
-"""Whole texts that stay: what people type into ComfyUI's node search."""
+KEPT = {"what is in the picture", "picture book"}
+"""Whole texts that stay: what people type into ComfyUI's node search, and words of the model's captions."""
 
 NOT_YET = {
     "devtools",
