@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..places import ROOT, Places
 from ..problem import Problem
-from ..process import capture
+from ..process import TAIL_LINES, call_quietly
 
 ALWAYS, STEERING = ("mini_model", "judge", "saes"), "steering"
 """What the evaluation adds to the report."""
@@ -82,12 +82,13 @@ def evaluate(places: Places, output: Path, minutes: float, *, steering: bool) ->
     command: list[object] = [places.python, "-m", "comfy_revelio", "evaluate", "mini"]
     command += ["--minutes", f"{minutes:.2f}", "--json", file]
     command += [] if steering else ["--steering", "0"]
-    code, said = capture(command, env=places.variables(), cwd=ROOT)
+    code, printed = call_quietly(command, env=places.variables(), cwd=ROOT)
+    end = "\n".join(printed.splitlines()[-TAIL_LINES:])
     if code != 0 or not file.is_file():
-        raise Problem(f"The evaluation of the bundled model failed with exit code {code}.", said)
+        raise Problem(f"The evaluation of the bundled model failed with exit code {code}.", end)
     measured = dict(json.loads(file.read_text(encoding="utf-8")))
     if missing := [key for key in ALWAYS if key not in measured]:
-        raise Problem(f"The evaluation left out {', '.join(missing)}.", said)
+        raise Problem(f"The evaluation left out {', '.join(missing)}.", end)
     file.unlink()
     return measured
 
