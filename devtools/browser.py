@@ -1,4 +1,4 @@
-"""ComfyUI in a browser that Playwright steers: what has to be waited for, and a view of the graph alone."""
+"""ComfyUI in a browser controlled by Playwright: when it is ready, and how to show only the graph."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ FOCUS = """() => {
     ]
     canvas.setDirty(true, true)
 }"""
-"""The Explorer's node in the middle of the window, at its own size where that fits."""
+"""Show the Explorer's node in the middle of the window, at its own size if that fits."""
 
 QUIET = {
-    "Comfy.TutorialCompleted": True,  # or the template browser opens by itself for a new user
+    "Comfy.TutorialCompleted": True,  # else the template browser opens for a new user
     "Comfy.Minimap.Visible": False,
     "Comfy.Graph.CanvasInfo": False,
     "Comfy.Graph.CanvasMenu": False,
     "Comfy.VueNodes.Enabled": False,
-    "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # letters at every zoom
+    "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # show text at every zoom
 }
 
 
 def make_quiet(page: Any, **settings: object) -> None:
-    """Remove everything that lies over the graph, with some other settings, and load the page again."""
+    """Remove everything that covers the graph, apply other settings too, and reload the page."""
     for name, value in (QUIET | settings).items():
         page.evaluate(
             "([name, value]) => window.app.extensionManager.setting.set(name, value)", [name, value]

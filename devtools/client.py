@@ -30,13 +30,13 @@ class Event:
 
 @dataclass(frozen=True)
 class RunError:
-    """Why a run failed. A graph that was refused before it ran has the type of the refusal."""
+    """Why a run failed. For a graph refused before it ran, the type is that of the refusal."""
 
     node_id: str
     """Empty when no single node is to blame."""
     node_type: str
     type: str
-    """The exception's class name, or the server's word for the refusal; `interrupted` after an interrupt."""
+    """The exception's class name, or the server's name for the refusal; `interrupted` after an interrupt."""
     message: str
 
 
@@ -54,10 +54,10 @@ class OutputImage:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What one run gave."""
+    """The result of one run."""
 
     outputs: dict[str, dict[str, Any]]
-    """What each output node told the browser, by node id."""
+    """What each output node sent to the browser, by node id."""
     images: list[OutputImage]
     events: list[Event] = field(repr=False)
     seconds: float
@@ -88,7 +88,7 @@ class Client:
 
     @cached_property
     def node_definitions(self) -> dict[str, Any]:
-        """`object_info`, asked once."""
+        """`object_info`, requested once."""
         return self.object_info()
 
     def object_info(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class Client:
 
         timeout: seconds without a message from the server after which it counts as hanging.
         on_event: called with each message as it comes, for example to interrupt in the middle.
-        Raises Problem when the server goes away or hangs.
+        Raises Problem if the server stops or hangs.
         """
         import websocket
 

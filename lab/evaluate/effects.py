@@ -1,4 +1,4 @@
-"""What steering did, counted from the judge's answers; this needs no model."""
+"""What steering did, counted from the judge's answers; needs no model."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ REMOVAL, ADDITION = "removal", "addition"
 ALLOWED_COST = {REMOVAL: 0.02, ADDITION: 0.05}
 
 Verdict = dict[str, float]
-"""Of some images: the rate of the concept, and the mean accuracy of all others that the prompts mention."""
+"""For some images: the rate of the concept, and the mean accuracy of all other mentioned attributes."""
 
 Rows = dict[str, dict[str, dict[str, float]]]
 """By direction and concept: the verdicts before and after, the strength, the number of prompts."""
 
 
 def verdict(found: torch.Tensor, prompts: Sequence[Prompt], concept: Concept, direction: str) -> Verdict:
-    """What the judge's values `found`, int64 [n, attributes], say of a concept and of all else."""
+    """What the judge's values `found`, int64 [n, attributes], say about a concept and everything else."""
     return {
         "rate": rate(found, concept, also=direction == REMOVAL),
         "others": others(found, prompts, concept),
@@ -36,7 +36,7 @@ def row(before: Verdict, after: Verdict, **more: float) -> dict[str, float]:
 
 
 def gain(direction: str, before: Verdict, after: Verdict) -> float:
-    """How far the rate moved the right way, where cost beyond what is allowed counts three times."""
+    """How far the rate moved in the right direction, minus three times the cost above what is allowed."""
     moved = after["rate"] - before["rate"]
     cost = before["others"] - after["others"]
     wanted = -moved if direction == REMOVAL else moved
@@ -55,11 +55,11 @@ def summary(rows: Rows) -> dict[str, float]:
 
 
 def merit(summary: dict[str, float]) -> float:
-    """One number to compare hook points by: what steering did, less three times what it cost."""
+    """One number to compare hook points by: what steering did, minus three times what it cost."""
     gained = summary["removal_relative"] + summary["addition_points"]
     return gained - 3 * (summary["removal_cost"] + summary["addition_cost"])
 
 
 def _relative_fall(before: float, after: float) -> float:
-    """Share of a rate that is gone; 0 where there was nothing to remove."""
+    """Share of a rate that is gone; 0 if there was nothing to remove."""
     return 1 - after / before if before else 0.0

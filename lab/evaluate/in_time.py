@@ -1,4 +1,4 @@
-"""`evaluate mini --minutes`: the sample that fits a time, sized by the work itself while it is done."""
+"""`evaluate mini --minutes`: the sample that fits a time, sized while it is measured."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from .measure import (
 from .prompts import CONCEPTS, Concept, Prompt, held_out_prompts, prompts_naming, prompts_without
 
 USUAL_HOOK_POINT = "output_blocks.4.1"
-"""Where Steer Features works best, by the full evaluation. The best of a small sample would look better than
-it is."""
+"""Where Steer Features works best in the full evaluation. The best hook point of a small sample would look
+better than it is."""
 
 SHARE_OF_PROMPTS = 0.3
-"""Of the time, for prompts without steering, where steering is measured too."""
+"""The share of the time for prompts without steering, if steering is measured too."""
 
 FIRST_CHUNK, CHUNK = 2, 16
-"""Images drawn between two looks at the clock: the first also loads the model and warms up."""
+"""Images generated between two looks at the clock; the first chunk also loads the model and warms up."""
 
 PROMPTS_AT_ONCE = 8
-"""At most, of one concept and direction of steering."""
+"""The most prompts at once, of one concept and direction of steering."""
 
 Clock = Callable[[], float]
 Say = Callable[[str], None]
@@ -66,10 +66,10 @@ def evaluate_in(
     say: Say = print,
     clock: Clock = time.monotonic,
 ) -> dict[str, Any]:
-    """`evaluate` at the usual strengths on the largest sample that is done `minutes` after `started`.
+    """`evaluate` at the usual strengths, on the largest sample that is done `minutes` after `started`.
 
-    n_prompts, n_steering: the most prompts that are looked at; no steering with 0. started: by `clock`, by
-    default now. Every sample says its own size, and `steering` is left out where not even one prompt fits.
+    n_prompts, n_steering: the largest sample; with 0 steering is not measured. started: by `clock`, by
+    default now. The report has the size of each sample; `steering` is left out if not even one prompt fits.
     """
     start = clock() if started is None else started
     end = start + minutes * 60
@@ -88,7 +88,7 @@ def evaluate_in(
         if steering:
             report["steering"] = steering
         else:
-            say("Steering is left out: one prompt for each concept would take longer than that.")
+            say("Steering is left out: not even one prompt for one concept fits into the time.")
     say(f"This took {(clock() - start) / 60:.1f} of {minutes:g} minutes.")
     return report
 
@@ -96,9 +96,9 @@ def evaluate_in(
 def look_until(
     studio: Studio, most: int, end: float, clock: Clock
 ) -> tuple[torch.Tensor, list[Prompt], float]:
-    """The judge's values int64 [n, attributes] of n held-out prompts, these prompts, and seconds an image.
+    """The judge's values int64 [n, attributes] of n held-out prompts, these prompts, and seconds per image.
 
-    Draws at least a first few; after that only as many as fit before `end` at the last chunk's speed.
+    Generates at least a first few, then only as many as fit before `end` at the speed of the last chunk.
     """
     prompts = held_out_prompts(most)
     found: list[torch.Tensor] = []
@@ -124,9 +124,8 @@ def steer_until(
 ) -> dict[str, Any]:
     """Removal and addition of each concept by each method, on up to `most` prompts each, before `end`.
 
-    seconds: an image takes, to begin with; it is measured again with each concept. Concepts get the same
-    number of prompts where the machine is steady; `n` in each row is the true number. Empty when not even the
-    first concept fits.
+    seconds: per image, to begin with; measured again with each concept. Concepts get the same number of
+    prompts if the speed is steady; `n` in each row is the actual number. Empty if not even the first fits.
     """
     text, image = of_text_and_image(saes)
     points = {sae.dictionary.hook_point: by_features(studio, sae) for sae in image}
@@ -136,7 +135,7 @@ def steer_until(
         **{point: (method, FEATURE_STRENGTHS) for point, method in points.items()},
     }
     seen: dict[tuple[str, str], _Seen] = {}
-    images = 2 * (1 + len(methods))  # of one prompt in both directions
+    images = 2 * (1 + len(methods))  # for one prompt in each direction
     while todo := [concept for concept in CONCEPTS if _known(seen, concept) < most]:
         for number, concept in enumerate(todo):
             left = end - clock()
@@ -153,12 +152,12 @@ def steer_until(
 
 
 def _known(seen: dict[tuple[str, str], _Seen], concept: Concept) -> int:
-    """How many prompts of each direction of a concept have been looked at."""
+    """How many prompts of each direction of a concept have been measured."""
     return len(seen[REMOVAL, concept.name].prompts) if (REMOVAL, concept.name) in seen else 0
 
 
 def _fitting(time_left: float, seconds: float, most: int) -> int:
-    """How many things of so many seconds each fit the time, at most `most`."""
+    """How many things of `seconds` each fit into the time, at most `most`."""
     return most if seconds <= 0 else max(0, min(most, int(time_left / seconds)))
 
 
@@ -171,7 +170,7 @@ def _add(
     end: float,
     clock: Clock,
 ) -> bool:
-    """Look at `size` more prompts of a concept in both directions; False, and nothing added, past `end`."""
+    """Measure `size` more prompts of a concept in both directions; False, and nothing added, after `end`."""
     added: dict[str, _Seen] = {}
     for direction, collect in ((REMOVAL, prompts_naming), (ADDITION, prompts_without)):
         known = _known(seen, concept)
@@ -182,7 +181,7 @@ def _add(
                 return False
             try:
                 branch = method(concept, strengths[direction][0])
-            except RevelioError:  # it knows no feature for the concept and changes nothing
+            except RevelioError:  # it has no feature for the concept and changes nothing
                 new.steered[name] = new.plain
                 continue
             new.steered[name] = [studio.look(branch, prompts)]
@@ -199,14 +198,14 @@ def _report(
     seen: dict[tuple[str, str], _Seen], methods: dict[str, tuple[Steer, Strengths]], points: Sequence[str]
 ) -> dict[str, Any]:
     rows: dict[str, Rows] = {name: {REMOVAL: {}, ADDITION: {}} for name in methods}
-    for (direction, name), one in seen.items():
+    for (direction, name), sample in seen.items():
         concept = next(concept for concept in CONCEPTS if concept.name == name)
-        before = verdict(torch.cat(one.plain), one.prompts, concept, direction)
-        for method, found in one.steered.items():
-            after = verdict(torch.cat(found), one.prompts, concept, direction)
+        before = verdict(torch.cat(sample.plain), sample.prompts, concept, direction)
+        for method, found in sample.steered.items():
+            after = verdict(torch.cat(found), sample.prompts, concept, direction)
             strength = methods[method][1][direction][0]
-            rows[method][direction][name] = row(before, after, strength=strength, n=len(one.prompts))
-    count = min(len(one.prompts) for one in seen.values())
+            rows[method][direction][name] = row(before, after, strength=strength, n=len(sample.prompts))
+    count = min(len(sample.prompts) for sample in seen.values())
     best = USUAL_HOOK_POINT if USUAL_HOOK_POINT in points else points[-1]
     named = {name: name for name in methods if name not in points} | {"steer_features": best}
     return {

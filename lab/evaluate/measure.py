@@ -1,4 +1,4 @@
-"""Measure Revelio Mini and its steering: pictures by ComfyUI, verdicts by the judge."""
+"""Measure Revelio Mini and its steering: images by ComfyUI, verdicts by the judge."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from .prompts import (
 SAMPLING: dict[str, Any] = {"steps": 20, "cfg": 3.0, "sampler": "euler", "scheduler": "normal"}
 
 Strengths = dict[str, tuple[float, ...]]
-"""By direction: the strengths tried, and first the one used when nothing is tried."""
+"""By direction: the strengths that are tried; the first is used if none are."""
 
 CONTRAST_STRENGTHS: Strengths = {REMOVAL: (-1.25, -1.0, -1.5), ADDITION: (0.7, 0.5, 1.0)}
 PAPER_STRENGTHS: Strengths = {REMOVAL: (-0.5, -0.25, -1.0), ADDITION: (1.0, 0.5, 0.25)}
@@ -54,7 +54,7 @@ _TUNING_START = 5_000_000
 
 @dataclass(frozen=True)
 class Branch:
-    """One way to make a picture: a model, a CLIP for the prompt and one for the negative prompt."""
+    """One way to make an image: a model, a CLIP for the prompt and one for the negative prompt."""
 
     model: Any
     clip: Any
@@ -63,7 +63,7 @@ class Branch:
 
 @dataclass(frozen=True)
 class Studio:
-    """The bundled model, its judge, the branch that steers nothing, and what has been measured so far."""
+    """The bundled model, its judge, the unsteered branch, and what has been measured so far."""
 
     plain: Branch
     vae: Any
@@ -71,7 +71,7 @@ class Studio:
     notes: Notes = field(default_factory=Notes)
 
     def look(self, branch: Branch, prompts: Sequence[Prompt]) -> torch.Tensor:
-        """The judge's values int64 [n, attributes] of the pictures that `branch` makes of the prompts."""
+        """The judge's values int64 [n, attributes] for the images that `branch` makes of the prompts."""
         images = generate_images(
             branch.model,
             branch.clip,
@@ -89,9 +89,9 @@ Steer = Callable[[Concept, float], Branch]
 
 
 def open_studio(notes: Path | None = None) -> Studio:
-    """The bundled model in the precision that is quick here, which changes no verdict that was looked at.
+    """The bundled model in the precision that is fastest here; in all checks this changed no verdict.
 
-    notes: file for what has been measured, to go on from after a stop.
+    notes: file for what has been measured, so that an interrupted evaluation resumes.
     """
     model, clip, vae = load_mini(dtype=quick_dtype())
     return Studio(Branch(model, clip, clip), vae, load_judge(), Notes(notes))
@@ -111,10 +111,11 @@ def evaluate(
     notes: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """All figures of the bundle as one JSON-able dict: mini_model, judge, saes, steering.
+    """All metrics of the bundle as one JSON-able dict: mini_model, judge, saes, steering.
 
-    n_steering: prompts per concept and direction; 0 leaves steering out. tune: choose each method's strength
-    on prompts of their own first, else the usual one is taken. notes: file to go on from after a stop.
+    n_steering: prompts per concept and direction; 0 leaves out steering. tune: first choose the strength of
+    each method on separate prompts, else use the usual one. notes: file from which an interrupted evaluation
+    resumes.
     """
     studio = open_studio(notes)
     saes = bundled_saes()
@@ -139,7 +140,7 @@ def measure_prompts(studio: Studio, count: int, say: Callable[[str], None]) -> d
 def prompt_figures(
     found: torch.Tensor, prompts: Sequence[Prompt], say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """The same of the judge's values `found`, int64 [n, attributes]."""
+    """The same for the judge's values `found`, int64 [n, attributes]."""
     by_attribute = accuracies(found, prompts)
     figures = {
         "prompt_accuracy": mean(list(by_attribute.values())),
@@ -187,7 +188,7 @@ def measure_steering(
 ) -> dict[str, Any]:
     """Removal and addition of each concept by each method, against the same prompts and seeds unsteered.
 
-    Strengths, when they are tuned, and the hook point of Steer Features are chosen on prompts of their own.
+    Strengths, if they are tuned, and the hook point of Steer Features are chosen on separate prompts.
     """
     text, image = of_text_and_image(saes)
     trial = cases(studio, TUNING_PROMPTS if tune else max(2, count // 2), first=_TUNING_START, say=say)
@@ -218,7 +219,7 @@ def measure_steering(
 
 
 def of_text_and_image(saes: Sequence[SAEHandle]) -> tuple[SAEHandle, list[SAEHandle]]:
-    """The SAE of the text encoder and those of the UNet; RevelioError where there are none."""
+    """The SAE of the text encoder, and those of the UNet."""
     text = [sae for sae in saes if sae.dictionary.hook_point.startswith("layers.")]
     image = [sae for sae in saes if sae not in text]
     if not text or not image:
@@ -305,7 +306,7 @@ def _unsteered(
 
 
 def _after(studio: Studio, method: Steer, case: Case, strength: float) -> dict[str, float]:
-    """The verdict on the steered pictures; a method that knows no feature for the concept changes nothing."""
+    """The verdict on the steered images; a method without a feature for the concept changes nothing."""
     try:
         branch = method(case.concept, strength)
     except RevelioError:

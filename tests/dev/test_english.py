@@ -58,8 +58,6 @@ KEPT = {"what is in the picture", "picture book"}
 """Whole texts that stay: what people type into ComfyUI's node search, and words of the model's captions."""
 
 NOT_YET = {
-    "devtools",
-    "lab",
     "engine/analysis",
     "engine/cli",
     "engine/host",
