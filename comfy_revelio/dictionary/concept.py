@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..errors import RevelioError
 
@@ -57,9 +56,3 @@ def single_kind_reader(d_model: int) -> Tensor:
 def image_kinds(pooled: Tensor, reader: Tensor) -> Tensor:
     """The kind with the highest score: int64 [...] for mean activations pooled [..., d_model]."""
     return (pooled.float() @ reader[:, :-1].T + reader[:, -1]).argmax(dim=-1)
-
-
-def resize_to_grid(maps: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """Maps [m, h, w] resized to the grid (height, width), by token: float32 [T, m]."""
-    resized = functional.interpolate(maps.float()[None], size=grid, mode="bilinear", antialias=True)
-    return resized[0].flatten(1).T
