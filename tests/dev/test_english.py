@@ -54,8 +54,8 @@ BANNED = [
     (r"\bgraphs? (has|have) no circles\b", "cannot contain loops"),
 ]
 
-KEPT = {"what is in the picture"}
-"""Whole texts that stay: what people type into ComfyUI's node search."""
+KEPT = {"what is in the picture", "a picture of {}", "a picture", "a picture of something"}
+"""Whole texts that stay: what people type into ComfyUI's node search, and prompts that results depend on."""
 
 NOT_YET = {
     "documents",
@@ -75,7 +75,6 @@ NOT_YET = {
     "engine/host/text",
     "engine/host/web",
     "engine/render",
-    "engine/steering",
     "engine/trace",
     "engine/training",
 }

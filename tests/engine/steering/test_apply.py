@@ -176,12 +176,12 @@ def test_concepts_follow_the_grid_and_want_their_place(make_dictionary, concept)
     nothing = Selection((), concepts=((concept, 0.0),))
     assert not Intervention(sae, nothing, 1.0).active
     for wrong in ({"mode": "add"}, {"mode": "scale"}, {"place": "everywhere"}):
-        with pytest.raises(RevelioError, match="mode push and place usual"):
+        with pytest.raises(RevelioError, match="mode push, place usual"):
             Intervention(sae, selection, 1.0, **wrong)
 
 
 def test_the_maps_of_a_concept_go_with_the_intervention(make_dictionary, concept) -> None:
-    """They are large and lie on the GPU; only those of the last sizes of pictures are kept."""
+    """They are large and may be on the GPU; only those of the last image sizes are kept."""
 
     def kept() -> set[torch.Size]:
         gc.collect()
