@@ -186,7 +186,7 @@ def test_no_banned_phrase(room: str) -> None:
         ("a.md", "One.\n\nIt draws a\npicture of `a picture`.\n"),
         ("a.py", '"""One.\n\nIt draws a\npicture of `a picture`."""\n'),
         ("a.py", "x = 1\n\nPICTURES = f'{x} picture'\n# a picture\n".replace("\n#", "  #")),
-        ("a.js", "let picture\n\nshow('a picture') // a picture\n"),
+        ("a.js", "let picture\n\nshow('the picture') // a picture\n"),
         ("a.json", '{"picture": "a\\n\\npicture of a picture"}'),
     ],
     ids=["Markdown", "docstring", "f-string and comment", "script", "JSON"],

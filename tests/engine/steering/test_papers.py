@@ -1,6 +1,6 @@
 """Steering equals the formulas that the papers' code has, written here once more in float64 with NumPy.
 
-Each transcription shares no code with the pack: it encodes, masks and adds with loops or plain matrix products, and
+Each transcription encodes, masks and adds with loops or plain matrix products, and
 shares nothing with the package but the weights.
 """
 

@@ -55,7 +55,7 @@ def test_only_the_masked_cells_change(sae: Any, mask: Tensor) -> None:
             assert torch.equal(changed(transfer), cells)
 
 
-def test_without_a_target_nothing_is_taken_out(sae: Any, mask: Tensor) -> None:
+def test_without_a_target_nothing_is_removed(sae: Any, mask: Tensor) -> None:
     transfer = Transfer(sae, "place", record(sae, 1), mask, count=5)
     assert transfer.removed == () and len(transfer.added) == 5
     source = record(sae, 1).frames[0].codes.dense()[0].reshape(*GRID, -1)[1, 1:3]
@@ -122,7 +122,7 @@ def test_when_and_whom(sae: Any, mask: Tensor) -> None:
         ({"target_mask": torch.zeros(8, 8)}, "black"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(sae: Any, mask: Tensor, change: dict[str, Any], words: str) -> None:
+def test_invalid_settings_are_refused(sae: Any, mask: Tensor, change: dict[str, Any], words: str) -> None:
     usual = {"source_mask": mask, "target": record(sae, 2)}
     with pytest.raises(RevelioError, match=words):
         Transfer(sae, "place", record(sae, 1), **{**usual, **change})
