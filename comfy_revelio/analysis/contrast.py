@@ -118,7 +118,7 @@ class Effects:
 class Findings:
     """What tells two sides apart, over all hook points and steps. total_steps: of the schedule."""
 
-    places: Mapping[str, Effects]
+    effects: Mapping[str, Effects]
     total_steps: int
     notes: Mapping[str, DictionaryNote]
     """What is known of the dictionary of each hook point."""
@@ -128,13 +128,13 @@ class Findings:
 
         Of all hook points, or of one. Features that are not higher on the first side are left out.
         """
-        if hook_point and hook_point not in self.places:
+        if hook_point and hook_point not in self.effects:
             raise RevelioError(
-                f"Hook point {hook_point!r} was not compared; choose one of {', '.join(self.places)}."
+                f"Hook point {hook_point!r} was not compared; choose one of {', '.join(self.effects)}."
             )
         found = []
-        for name in [hook_point] if hook_point else self.places:
-            here = self.places[name]
+        for name in [hook_point] if hook_point else self.effects:
+            here = self.effects[name]
             peaks, at = here.effect.max(dim=0)
             top = peaks.argsort(descending=True, stable=True)[: max(0, count)]
             for feature in top[peaks[top] > 0].tolist():

@@ -86,8 +86,8 @@ def test_of_another_place(find: ModuleType, traces: Any, saes: Any) -> None:
 
 def test_all_places_and_steps_are_compared(pack: Callable[[str], ModuleType], traces: Any) -> None:
     findings = pack("comfy_revelio.analysis").find_features(*traces)
-    assert set(findings.places) == set(PLACEMENTS)
-    assert {here.effect.shape[0] for here in findings.places.values()} == {20}
+    assert set(findings.effects) == set(PLACEMENTS)
+    assert {here.effect.shape[0] for here in findings.effects.values()} == {20}
     nothing = pack("comfy_revelio.analysis").find_features(traces[0], traces[0])
     assert nothing.best(1) == []
 
