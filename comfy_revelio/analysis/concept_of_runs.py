@@ -108,7 +108,7 @@ def concept_of_runs(
 
 def _places(dictionary: Dictionary, trace: Trace) -> list[str]:
     trace.place()  # says so when the trace is empty
-    return trace.word_positions(dictionary)
+    return trace.hook_points_of(dictionary)
 
 
 def _place_of(dictionary: Dictionary, trace: Trace) -> str:

@@ -67,7 +67,7 @@ def resized_maps(maps: Tensor, height: int, width: int) -> Tensor:
     return resize_maps(maps, (height, width), mode="bicubic").clamp(min=0.0)
 
 
-def frames_showing(frames: Sequence[WordFrame]) -> list[WordFrame]:
+def late_layer_frames(frames: Sequence[WordFrame]) -> list[WordFrame]:
     """The frames of the later half of the layers, in the order in which the model computes them.
 
     The way down of a UNet looks words up without much regard to place; leaving it out found the parts of the

@@ -8,7 +8,7 @@ import torch
 from comfy_revelio import RevelioError
 from comfy_revelio.analysis.word_maps import (
     content_words,
-    frames_showing,
+    late_layer_frames,
     masks_above,
     mean_shares,
     resized_maps,
@@ -50,11 +50,11 @@ def test_frames_of_one_grid_are_averaged_and_coarser_ones_spread() -> None:
 
 def test_the_later_half_of_the_layers_shows() -> None:
     frames = [frame(layer, torch.zeros(1, 1, 6), step=step) for step in (0, 1) for layer in "abcde"]
-    assert [(one.layer, one.step) for one in frames_showing(frames)] == [
+    assert [(one.layer, one.step) for one in late_layer_frames(frames)] == [
         (n, s) for s in (0, 1) for n in "cde"
     ]
     alone = [frame("a", torch.zeros(1, 1, 6))]
-    assert frames_showing(alone) == alone
+    assert late_layer_frames(alone) == alone
 
 
 def test_heat_goes_from_0_to_1() -> None:
