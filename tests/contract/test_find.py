@@ -180,7 +180,7 @@ def test_bad_input_is_one_sentence(
         ({}, "nothing to compare with"),
         ({"trace_without": traces[1], "hook_point": "up"}, "was not recorded"),
         ({"trace_without": traces[1], "role": "cond2"}, "role 'cond2'"),
-        ({"mask": torch.ones(1, 8, 8)}, "same all over"),
+        ({"mask": torch.ones(1, 8, 8)}, "all white or all black"),
     ):
         with pytest.raises(ValueError, match=message) as problem:
             node.execute(traces[0], **{**FINDING, **given})

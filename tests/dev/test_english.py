@@ -63,7 +63,6 @@ NOT_YET = {
     "sae_weights",
     "devtools",
     "lab",
-    "engine/analysis",
     "engine/cli",
     "engine/dictionary",
     "engine/hookpoints",

@@ -48,7 +48,7 @@ def _expected(high: Tensor, low: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("counts", [(20, 9), (2, 2), (1, 1), (1, 5)])
-def test_two_runs_of_any_number_of_pictures(saes, counts: tuple[int, int]) -> None:
+def test_two_runs_of_any_number_of_images(saes, counts: tuple[int, int]) -> None:
     high, low = (_trace(saes, n, seed) for seed, n in enumerate(counts))
     found = find_features(high, low)
     for name in GRIDS:
@@ -115,7 +115,7 @@ def test_two_runs_inside_a_mask(saes) -> None:
     assert find_features(with_, without, mask=mask).best(1)[0].feature == 11
 
 
-def test_masks_of_a_batch_belong_to_its_pictures(saes) -> None:
+def test_masks_of_a_batch_belong_to_its_images(saes) -> None:
     trace = _trace(saes, 2, 5)
     masks = torch.zeros(2, 3, 5)
     masks[0, 0], masks[1, 2] = 1, 1
@@ -133,7 +133,7 @@ def test_the_rest_of_some_samples() -> None:
     assert everything.without(part).weight == 7
 
 
-def test_what_cannot_be_compared_is_told(saes, make_dictionary) -> None:
+def test_what_cannot_be_compared_is_refused(saes, make_dictionary) -> None:
     trace = _trace(saes, 2, 1)
     other = {"m": make_dictionary(n=30), "up": saes["up"]}
     elsewhere = RunRecorder(3, SIGMAS)
@@ -144,8 +144,8 @@ def test_what_cannot_be_compared_is_told(saes, make_dictionary) -> None:
         (lambda: find_features(trace, elsewhere.finish({"mid": saes["m"]})), "no hook point in common"),
         (lambda: find_features(trace, RunRecorder(3, SIGMAS).finish({})), "is empty"),
         (lambda: find_features(trace, _trace(other, 2, 2)), "different SAEs"),
-        (lambda: find_features(trace, mask=torch.ones(4, 4)), "the same all over"),
-        (lambda: find_features(trace, mask=torch.zeros(4, 4)), "the same all over"),
+        (lambda: find_features(trace, mask=torch.ones(4, 4)), "all white or all black"),
+        (lambda: find_features(trace, mask=torch.zeros(4, 4)), "all white or all black"),
         (lambda: find_features(trace, trace, role="uncond"), "role 'uncond'"),
         (lambda: find_features(trace, trace).best(3, "down"), "was not compared"),
     ):

@@ -34,7 +34,7 @@ def test_words() -> None:
     assert word_positions(taken_apart, "T-shirt") == [4, 5]
     assert word_positions(taken_apart, "blue_hair") == word_positions(taken_apart, "blue hair") == [6, 7]
     for wanted in ("glasses", "hat red", "re", "-", ""):
-        with pytest.raises(RevelioError, match="it says red, hat, green"):
+        with pytest.raises(RevelioError, match="its words: red, hat, green"):
             word_positions(WORDS, wanted)
 
 
@@ -44,7 +44,7 @@ def test_frames_of_one_grid_are_averaged_and_coarser_ones_spread() -> None:
     found = mean_shares(frames, 1)
     assert found.shape == (2, 2, 3)
     assert torch.allclose(found, (4 * ramp[0] + 0.5).unflatten(1, (2, 3)) / 3, atol=1e-3)
-    with pytest.raises(RevelioError, match="no picture 2 in this run; choose 0 to 1"):
+    with pytest.raises(RevelioError, match="no image 2 in this run; choose from 0 to 1"):
         mean_shares(frames, 2)
 
 
