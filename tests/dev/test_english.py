@@ -64,15 +64,10 @@ NOT_YET = {
     "devtools",
     "lab",
     "engine/cli",
-    "engine/dictionary",
-    "engine/hookpoints",
     "engine/host",
-    "engine/host/learn",
-    "engine/host/mini",
     "engine/host/record",
     "engine/host/taps",
     "engine/host/text",
-    "engine/host/web",
     "engine/render",
     "engine/trace",
     "engine/training",
@@ -94,7 +89,7 @@ def rooms() -> dict[str, list[Path]]:
     found["explorer"] = sorted((ROOT / "web" / "explorer").rglob("*.js"))
     found["devtools"] = [ROOT / "dev.py", *sorted((ROOT / "devtools").rglob("*.py"))]
     found["devtools"] += sorted((ROOT / "benchmarks").rglob("*.py"))
-    for folder in ("nodes", "lab", "examples"):
+    for folder in ("nodes", "lab", "scripts"):
         found[folder] = sorted((ROOT / folder).rglob("*.py"))
     engine = ROOT / "comfy_revelio"
     for file in sorted(engine.rglob("*.py")):
