@@ -62,8 +62,9 @@ def concept_of_means(
 ) -> Concept:
     """`concept_between` from mean codes [kinds, height, width, n_features] with and without the concept.
 
+    >>> from comfy_revelio.dictionary import Activation
     >>> eye, zero = torch.eye(2), torch.zeros(2)
-    >>> sae = Dictionary(eye, zero, eye, zero, zero, k=2)
+    >>> sae = Dictionary(eye, zero, eye, zero, zero, Activation("relu", k=2))
     >>> high, low = torch.tensor([[[[1.0, 3.0]]]]), torch.tensor([[[[1.0, 0.0]]]])
     >>> concept = concept_of_means(sae, high, low, count=1)
     >>> concept.features, concept.amount.flatten().tolist()

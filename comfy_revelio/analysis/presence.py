@@ -56,8 +56,9 @@ def nearest_features(dictionary: Dictionary, feature: int, count: int = 8) -> li
 
     Dead features, whose direction has no length, are left out.
 
+    >>> from comfy_revelio.dictionary import Activation
     >>> W_dec, zero = torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 4.0]]), torch.zeros(3)
-    >>> sae = Dictionary(W_dec, zero, W_dec, torch.zeros(2), torch.zeros(2), k=2)
+    >>> sae = Dictionary(W_dec, zero, W_dec, torch.zeros(2), torch.zeros(2), Activation("relu", k=2))
     >>> [(f, round(cosine, 2)) for f, cosine in nearest_features(sae, 2)]
     [(1, 0.8), (0, 0.6)]
     """

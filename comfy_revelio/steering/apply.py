@@ -41,9 +41,10 @@ def apply(tokens: Tensor, intervention: Intervention, context: TokenContext) -> 
     Returns the same object when nothing applies: strength 0, no features, outside the range of steps, or
     another role.
 
-    >>> from comfy_revelio.dictionary import Dictionary
+    >>> from comfy_revelio.dictionary import Activation, Dictionary
     >>> from comfy_revelio.steering import Selection
-    >>> sae = Dictionary(torch.eye(2), torch.zeros(2), torch.eye(2), torch.zeros(2), torch.zeros(2), k=2)
+    >>> eye, zero = torch.eye(2), torch.zeros(2)
+    >>> sae = Dictionary(eye, zero, eye, zero, zero, Activation("relu", k=2))
     >>> off = Intervention(sae, Selection((1,)), strength=-1.0)
     >>> apply(torch.tensor([[[3.0, 2.0]]]), off, TokenContext(grid=(1, 1))).tolist()
     [[[3.0, 0.0]]]

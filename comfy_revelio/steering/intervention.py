@@ -110,9 +110,9 @@ class Intervention:
     def factor(self, role: str, percent: float) -> float:
         """What the change is multiplied by for this role at this share of the schedule, from -1 to 1.
 
-        >>> from comfy_revelio.dictionary import Dictionary
+        >>> from comfy_revelio.dictionary import Activation, Dictionary
         >>> eye, zero = torch.eye(2), torch.zeros(2)
-        >>> sae = Dictionary(eye, zero, eye, zero, zero, k=2)
+        >>> sae = Dictionary(eye, zero, eye, zero, zero, Activation("relu", k=2))
         >>> fading = Intervention(sae, Selection((1,)), strength=-1.0, role="mirrored", ramp="fade out")
         >>> fading.factor("cond", 0.25), fading.factor("uncond", 0.25)
         (0.75, -0.75)

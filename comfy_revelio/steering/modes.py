@@ -113,8 +113,9 @@ def only(
     dz = |s| (w - 1) z for the chosen and -|s| z for all others. The bias and what the dictionary does not
     explain stay: with strength 1 what is left is error + b_out + (w z)_chosen W_dec.
 
+    >>> from comfy_revelio.dictionary import Activation
     >>> eye, zero = torch.eye(2), torch.zeros(2)
-    >>> sae = Dictionary(eye, zero, eye, zero, zero, k=2)
+    >>> sae = Dictionary(eye, zero, eye, zero, zero, Activation("relu", k=2))
     >>> codes = sae.encode(torch.tensor([[[3.0, 2.0]]]))
     >>> only(sae, codes, torch.tensor([1]), torch.ones(1), 1.0, 0.0).tolist()
     [[[-3.0, 0.0]]]
@@ -134,8 +135,10 @@ def replace(dictionary: Dictionary, x_BTD: Tensor, features: Tensor, dz_M: Tenso
     x' = dz W_dec, plus b_out where the dictionary reads outputs. Where it reads output - input, the block
     contributes these features and nothing else (sdxl-unbox's feature icon).
 
+    >>> from comfy_revelio.dictionary import Activation, Provenance
     >>> eye, zero = torch.eye(2), torch.zeros(2)
-    >>> sae = Dictionary(eye, zero, eye, zero, zero, k=2, captured="diff")
+    >>> relu, block = Activation("relu", k=2), Provenance(captured="diff")
+    >>> sae = Dictionary(eye, zero, eye, zero, zero, relu, provenance=block)
     >>> replace(sae, torch.tensor([[[3.0, 2.0]]]), torch.tensor([1]), torch.tensor([5.0]), 0.0).tolist()
     [[[-3.0, 3.0]]]
     """
@@ -171,7 +174,9 @@ def unit_values(dictionary: Dictionary, features: Tensor, unit: Unit, x_BTD: Ten
     "mean": the feature's mean value where it fires (sdxl-unbox). "code": 1, in the feature's own numbers.
     "norm": mean ||x|| / ||W_dec[f]||, which adds a vector as long as the image's mean token (2505.24360).
 
-    >>> sae = Dictionary(torch.eye(2), torch.zeros(2), 2 * torch.eye(2), torch.zeros(2), torch.zeros(2), k=2)
+    >>> from comfy_revelio.dictionary import Activation
+    >>> eye, zero = torch.eye(2), torch.zeros(2)
+    >>> sae = Dictionary(eye, zero, 2 * eye, zero, zero, Activation("relu", k=2))
     >>> unit_values(sae, torch.tensor([1]), "norm", torch.tensor([[[3.0, 4.0]]])).tolist()
     [[[2.5]]]
     """

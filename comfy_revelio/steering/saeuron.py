@@ -55,8 +55,9 @@ def unlearn(
     strength: -1 for styles and -1 to -30 for objects in the paper. What the dictionary does not explain
     stays; the authors' code adds it with the wrong sign.
 
+    >>> from comfy_revelio.dictionary import Activation
     >>> eye, zero = torch.eye(2), torch.zeros(2)
-    >>> sae = Dictionary(eye, zero, eye, zero, zero, k=2)
+    >>> sae = Dictionary(eye, zero, eye, zero, zero, Activation("relu", k=2))
     >>> x, mean, all_means = torch.tensor([[[3.0, 2.0]]]), torch.tensor([0.5, 0.5]), torch.tensor([1.0, 1.0])
     >>> unlearn(x, sae, torch.tensor([0]), mean, all_means, -1.0).tolist()
     [[[-4.5, 0.0]]]
