@@ -1,13 +1,13 @@
 """Applying an intervention to tokens.
 
-    h <- h + m dz W_dec[chosen]                 m: mask times ramp, -1 for the uncond side when mirrored
+    h <- h + m dz W_dec[chosen]            m: mask times ramp, negative on the uncond side when mirrored
 
 dz is that of the mode (modes.py). Only the change is added: what the dictionary does not explain, and all
 other features, stay as they are; "replace" and "ablate_block" are the exceptions. Where nothing applies, the
 caller gets the same tensor object back, so that strength 0 is bit-identical to no intervention.
 
-A concept says itself where it goes and how much of it. With a its amount and r its share (`Concept`), for the
-kind of image that the tokens are from, at each token:
+A concept brings its own places and amounts. With a its amount and r its share (`Concept`), for the kind of
+image that the tokens are from, at each token:
 
     p  = clamp(sum(z r max(a, 0)) / sum(max(a, 0)^2), 0, 1)      presence: how much of it is there already
     dz = s w (1 - p) a                           s > 0: only what is missing is added
