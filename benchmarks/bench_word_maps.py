@@ -19,7 +19,7 @@ from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 
 from comfy_revelio.analysis.edge_filter import follow_edges
-from comfy_revelio.analysis.word_maps import frames_showing, mean_shares, resized_maps, scaled, word_heat
+from comfy_revelio.analysis.word_maps import late_layer_frames, mean_shares, resized_maps, scaled, word_heat
 from comfy_revelio.host.standalone import use_comfyui
 from comfy_revelio.render.word_maps import BLUR
 from comfy_revelio.trace import WordFrame, WordTrace
@@ -178,7 +178,7 @@ class Seen:
 
 
 def chosen_layers(trace: WordTrace) -> list[WordFrame]:
-    return frames_showing(trace.select("cond"))
+    return late_layer_frames(trace.select("cond"))
 
 
 def one_layer(layer: str) -> Callable[[WordTrace], list[WordFrame]]:
@@ -186,7 +186,7 @@ def one_layer(layer: str) -> Callable[[WordTrace], list[WordFrame]]:
 
 
 def one_step(step: int) -> Callable[[WordTrace], list[WordFrame]]:
-    return lambda trace: frames_showing(trace.select("cond", step=step))
+    return lambda trace: late_layer_frames(trace.select("cond", step=step))
 
 
 def prior(chosen: Sequence[Case], measured: Sequence[Case]) -> dict[str, float]:

@@ -128,7 +128,7 @@ class RevelioExplorer(io.ComfyNode):
 
 def _known(sae: SAEHandle | None, trace: Trace) -> dict[str, Dictionary]:
     """The connected dictionary, for each hook point of the trace that was recorded with it."""
-    return {} if sae is None else dict.fromkeys(trace.word_positions(sae.dictionary), sae.dictionary)
+    return {} if sae is None else dict.fromkeys(trace.hook_points_of(sae.dictionary), sae.dictionary)
 
 
 def _of_another(sae: SAEHandle, trace: Trace) -> str:

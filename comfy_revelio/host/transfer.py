@@ -77,11 +77,11 @@ def _describe(transfer: Transfer) -> str:
     label = transfer.dictionary.label_of
     rows = [
         (way, f"#{feature}", label(feature) or "-")
-        for way, features in (("in", transfer.put_in), ("out", transfer.taken_out))
+        for way, features in (("in", transfer.added), ("out", transfer.removed))
         for feature in features[:LISTED]
     ]
     intro = (
-        f"{len(transfer.put_in)} features go in and {len(transfer.taken_out)} out at {transfer.hook_point}; "
+        f"{len(transfer.added)} features go in and {len(transfer.removed)} out at {transfer.hook_point}; "
         "the first of each:"
     )
     return f"{intro}\n\n{table(('way', 'feature', 'label'), rows, numbers_from=3)}"
