@@ -51,7 +51,7 @@ class Recorder:
             call.role,
             call.grid,
             codes,
-            call.asked,
+            call.prediction,
         )
 
     def end(self, run: Run, samples: Tensor | None, denoised: Tensor | None) -> None:

@@ -15,10 +15,11 @@ from torch import Tensor
 from ...analysis.attention_shares import membership, word_shares
 from ...errors import RevelioError
 from ...trace import WordRecorder, WordTrace
-from ..taps.attention import Attention, attention_heard, check_attention
+from ..taps.attention import Attention, attention_hooks, check_attention
 from ..taps.call_hooks import RUN, network_of
-from ..taps.model import KEY, sample_as_run, transformer_options
-from ..taps.runs import Run, roles_of, roles_of_chunks
+from ..taps.model import KEY, model_input, sample_as_run, transformer_options
+from ..taps.roles import roles_of
+from ..taps.runs import Run
 from ..text.prompt_words import PromptWords, prompt_words
 from .generation import pixels_per_cell
 from .image import look_at_image, parse_timesteps
@@ -93,11 +94,11 @@ class WordsOfRuns:
         state = None if run is None else self._open.get(run)
         if options is None or run is None or state is None:
             return executor(*args, **kwargs)
-        latent = tuple((kwargs["x"] if "x" in kwargs else args[0]).shape)
+        latent = tuple(model_input(args, kwargs).shape)
         with self._lock:
             recorder = state.recorders.setdefault(latent[-2:], WordRecorder(run.total_steps))
         note = _Call(self, run, recorder, state.prompts, options).note
-        with attention_heard(executor.class_obj, options, latent, note) as heard:
+        with attention_hooks(executor.class_obj, options, latent, note) as heard:
             return executor(*_with_options(args, options, heard), **_named(kwargs, heard))
 
 
@@ -113,7 +114,7 @@ class _Call:
         options: Mapping[str, Any],
     ) -> None:
         self._recorder, self._prompts = recorder, prompts
-        self._roles = roles_of_chunks(options, run)
+        self._roles = run.roles.of_chunks(options)
         self._sigma = float(options["sigmas"][0])
         self._step = run.step_of(self._sigma)
         self._evaluations = [run.next_evaluation(owner, role, self._step) for role in self._roles]

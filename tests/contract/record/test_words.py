@@ -333,7 +333,7 @@ def test_no_hook_is_left_when_hooking_fails(
     before = hooks_on(base.diffusion_model)
     with (
         pytest.raises(RuntimeError, match="no hook here"),
-        taps.attention_heard(base, {}, (1, 4, 8, 8), fail),
+        taps.attention_hooks(base, {}, (1, 4, 8, 8), fail),
     ):
         pass
     assert hooks_on(base.diffusion_model) == before
