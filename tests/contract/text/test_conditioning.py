@@ -116,7 +116,7 @@ def test_a_layer_that_is_not_consumed_is_refused(
     skipped.clip_layer(-3)
     with pytest.raises(ValueError, match="holds layer 1"):
         host.after(encode(skipped, "hat"), skipped, sae("layers.2", 64), host.prompts("glasses"), 1.0)
-    with pytest.raises(ValueError, match="last layer behind a norm"):
+    with pytest.raises(ValueError, match="last layer after a norm"):
         host.after(encode(mini.clip, "hat"), mini.clip, sae("layers.3", 192), host.prompts("glasses"), 1.0)
 
 
