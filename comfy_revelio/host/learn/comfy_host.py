@@ -15,7 +15,8 @@ from torch import Tensor
 from ... import hookpoints
 from ...errors import RevelioError
 from ...training.harvest import CapturedRows, CaptureSpec, Item, SamplingSettings, read_image
-from ..record.generation import Conditioning, encode, encoded_batches, sample
+from ..comfy_types import Conditioning
+from ..record.generation import encode, encoded_batches, sample
 from ..record.noising import sigma_at
 from ..taps.model import network_of
 from ..taps.runs import ModelCall

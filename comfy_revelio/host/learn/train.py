@@ -26,7 +26,7 @@ from ...training.config import TrainConfig
 from ...training.harvest import CaptureSpec, SamplingSettings, harvest, items_of_prompts
 from ...training.train_on_shards import train_on_shards
 from .. import sae_files
-from ..record.prompts import in_parts
+from ..record.prompts import sample_in_parts
 from ..sae_files import SAEHandle
 from ..taps.model import network_of
 from . import harvest as in_memory
@@ -172,7 +172,7 @@ def vector_of_prompts(
     for prompts in (with_it, without):
 
         def generate(tapped: Any, prompts: Sequence[str] = prompts) -> None:
-            for latents in in_parts(tapped, clip, prompts, seed, **settings):
+            for latents in sample_in_parts(tapped, clip, prompts, seed, **settings):
                 bar.update(len(latents))
 
         maps = in_memory.harvest(model, [plain], generate)[plain]
