@@ -116,4 +116,4 @@ def test_what_is_missing_is_said(mini: SimpleNamespace, pack: Any, scene: Simple
     _, words = host.transfer_features(
         mini.model, scene.sae, host.Side(scene.source, scene.mask), host.Side(None, None), count=3
     )
-    assert "3 features go in and 0 out at middle_block.1" in words
+    assert "3 features added and 0 removed at middle_block.1" in words
