@@ -41,7 +41,7 @@ def _format(places: Places) -> int:
 
 def _tool_types(places: Places) -> int:
     print("\nmypy: tools", flush=True)
-    return _mypy(places, "dev.py", "devtools", "lab")
+    return _mypy(places, "dev.py", "devtools", "lab", "examples")
 
 
 def _pack_types(places: Places) -> int:

@@ -1,4 +1,4 @@
-"""Compare: one graph run over a row of strengths, and its pictures side by side."""
+"""Compare: run a graph at several strengths and show the images side by side."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class RevelioStrengthSweep(io.ComfyNode):
             node_id="RevelioStrengthSweep",
             display_name="Strength Sweep (Revelio)",
             category="Revelio/Steer",
-            description="A row of strengths, and a picture for each of them: what follows runs once for "
-            "every strength. End with Image Grid to see them side by side.",
+            description="Runs the nodes that follow once for each of several strengths. End with Image Grid "
+            "to compare the images side by side.",
             inputs=[
                 io.Float.Input(
                     "first", default=-4.0, min=-1000.0, max=1000.0, step=0.05, tooltip="The first strength."
@@ -30,14 +30,14 @@ class RevelioStrengthSweep(io.ComfyNode):
                     default=5,
                     min=1,
                     max=64,
-                    tooltip="How many strengths, evenly spread from first to last, both included.",
+                    tooltip="How many strengths, evenly spaced from first to last, both included.",
                 ),
                 io.String.Input(
                     "values",
                     default="",
                     optional=True,
-                    tooltip="Your own strengths instead, separated by commas: -4, -1, 0, 2.5. Empty = as "
-                    "said above.",
+                    tooltip="Your own strengths instead, separated by commas: -4, -1, 0, 2.5. Empty = "
+                    "evenly spaced.",
                 ),
             ],
             outputs=[
@@ -48,7 +48,10 @@ class RevelioStrengthSweep(io.ComfyNode):
                     tooltip="For the strength of Steer Features, Steer Concept or any other node.",
                 ),
                 io.String.Output(
-                    "label", display_name="label", is_output_list=True, tooltip="For Image Grid."
+                    "label",
+                    display_name="label",
+                    is_output_list=True,
+                    tooltip="For the labels of Image Grid.",
                 ),
             ],
         )
@@ -69,23 +72,25 @@ class RevelioImageGrid(io.ComfyNode):
             node_id="RevelioImageGrid",
             display_name="Image Grid (Revelio)",
             category="Revelio/See",
-            description="All pictures that come in, in one labelled figure: for example the row of pictures "
-            "of a Strength Sweep.",
+            description="Puts all incoming images into one labelled figure, for example those of a Strength "
+            "Sweep.",
             inputs=[
-                io.Image.Input("images", tooltip="A list or a batch of pictures, of any sizes."),
+                io.Image.Input("images", tooltip="A list or a batch of images, of any size."),
                 io.Int.Input(
                     "columns",
                     default=0,
                     min=0,
                     max=64,
-                    tooltip="How many pictures in a row; 0 = chosen for you, at most 8.",
+                    tooltip="Images per row; 0 = chosen for you, at most 8.",
                 ),
-                io.String.Input("title", default="", tooltip="A line above the figure; may be empty."),
+                io.String.Input(
+                    "title", default="", tooltip="A line of text above the figure; may be empty."
+                ),
                 io.String.Input(
                     "labels",
                     optional=True,
                     force_input=True,
-                    tooltip="A label for each picture, such as those of Strength Sweep. Not connected = "
+                    tooltip="A label for each image, such as those of Strength Sweep. Not connected = "
                     "numbers.",
                 ),
             ],

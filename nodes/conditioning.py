@@ -1,4 +1,4 @@
-"""Conditioning: steering what a text encoder has already made."""
+"""Conditioning: steer what a text encoder has already encoded."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ class RevelioSteerConditioning(io.ComfyNode):
             node_id="RevelioSteerConditioning",
             display_name="Steer Conditioning (Revelio)",
             category="Revelio/Steer",
-            description="Takes a concept out of a ready conditioning, or puts it in. This works where the "
-            "conditioning holds the very layer that the SAE reads, as with SDXL; elsewhere use Steer Concept "
+            description="Removes a concept from a finished conditioning, or adds it. This works if the "
+            "conditioning holds the very layer that the SAE reads, as in SDXL. Otherwise use Steer Concept "
             "before encoding.",
             inputs=[
-                io.Conditioning.Input("conditioning", tooltip="The conditioning to steer."),
-                io.Clip.Input("clip", tooltip="The CLIP that made it, to look the concept up."),
+                io.Conditioning.Input(
+                    "conditioning",
+                    tooltip="The conditioning to steer. The conditioning you connect is not changed.",
+                ),
+                io.Clip.Input("clip", tooltip="The CLIP that encoded it, used to look up the concept."),
                 Sae.Input("sae", tooltip="An SAE of the layer that the conditioning holds."),
                 io.String.Input(
                     "concept",
@@ -34,14 +37,14 @@ class RevelioSteerConditioning(io.ComfyNode):
                     min=-10.0,
                     max=10.0,
                     step=0.05,
-                    tooltip="Below 0 removes the concept, above 0 puts it in, 0 changes nothing. For the "
-                    "paper's negative prompt use the opposite strength.",
+                    tooltip="Below 0 removes the concept, above 0 adds it, 0 changes nothing. With the "
+                    "paper method, use the opposite strength for the negative prompt.",
                 ),
                 io.Combo.Input(
                     "method",
                     options=["contrast", "paper"],
                     default="contrast",
-                    tooltip="contrast: finds the concept's own features and changes only these (best). "
+                    tooltip="contrast: find the concept's own features and change only these (recommended). "
                     "paper: the formula of Concept Steerers.",
                 ),
                 io.String.Input(
@@ -49,15 +52,15 @@ class RevelioSteerConditioning(io.ComfyNode):
                     default="",
                     multiline=True,
                     optional=True,
-                    tooltip="The text that was encoded, so that start, end and padding can be left alone. "
-                    "Empty: only the first token is left alone.",
+                    tooltip="The text that was encoded, so that start, end and padding tokens can be left "
+                    "alone. Empty = only the first token is left alone.",
                 ),
                 io.Combo.Input(
                     "tokens",
                     options=["auto", "content", "all"],
                     default="auto",
                     optional=True,
-                    tooltip="Which tokens change, as in Steer Concept; content needs the text.",
+                    tooltip="Which tokens to change, as in Steer Concept. content needs the text.",
                 ),
             ],
             outputs=[

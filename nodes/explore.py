@@ -1,4 +1,4 @@
-"""Explore: look through a run with the mouse, choose what to steer, paint where."""
+"""Explore: look through a run with the mouse, choose what to steer, and paint where."""
 
 from __future__ import annotations
 
@@ -23,54 +23,57 @@ class RevelioExplorer(io.ComfyNode):
             node_id="RevelioExplorer",
             display_name="Explorer (Revelio)",
             category="Revelio/See",
-            description="Look through a run with the mouse: move along the denoising steps, click on "
-            "something in the picture, see which concepts and features are active there and where else they "
-            "are, choose some and turn them down or up. What is chosen goes out to Steer Features, what is "
-            "painted as a mask.",
+            description="Explores a run with the mouse: click on the image to see which concepts and "
+            "features are active there, at every step. Choose some and turn them down or up. The choice is "
+            "output for Steer Features, and a painted region as a mask.",
             inputs=[
-                TraceSocket.Input("trace", tooltip="From Collect Features: the run to look at."),
+                TraceSocket.Input("trace", tooltip="The run to explore, from Collect Features."),
                 io.String.Input(
                     "chosen",
                     default="",
-                    tooltip="What goes out as FEATURES, written by the explorer: glasses:-2, 1203:-1.5. The "
+                    tooltip="Written by the Explorer and output as FEATURES: glasses:-2, 1203:-1.5. The "
                     "number after the colon is the strength, below 0 for less, above 0 for more.",
                 ),
                 io.String.Input(
                     "hook_point",
                     default="",
-                    tooltip="The place of the model that the chosen features belong to, written by the "
-                    "explorer. Empty = the place of the SAE, or the first recorded one.",
+                    tooltip="Written by the Explorer: the hook point of the chosen features. Empty = the "
+                    "hook point of the SAE, or the first recorded one.",
                 ),
                 io.String.Input(
-                    "painted", default="", tooltip="The region painted in the explorer, as it writes it."
+                    "painted",
+                    display_name="painted region",
+                    default="",
+                    tooltip="Written by the Explorer: the painted region.",
                 ),
                 io.Image.Input(
-                    "image", optional=True, tooltip="The finished picture of the run, to lie under the heat."
+                    "image", optional=True, tooltip="The finished image of the run, shown under the heat."
                 ),
                 Sae.Input(
                     "sae",
                     optional=True,
-                    tooltip="The SAE the run was recorded with: for its concepts and the nearest features.",
+                    tooltip="The SAE that the run was recorded with. It adds concepts and the nearest "
+                    "features.",
                 ),
                 TraceSocket.Input(
                     "compare_trace",
                     optional=True,
-                    tooltip="A second run, shown beside the first with the same feature and step. It must "
-                    "not depend on this explorer's own outputs.",
+                    tooltip="A second run, shown next to the first with the same feature and step. It must "
+                    "not depend on this Explorer's own outputs.",
                 ),
-                io.Image.Input("compare_image", optional=True, tooltip="The picture of the second run."),
+                io.Image.Input("compare_image", optional=True, tooltip="The image of the second run."),
             ],
             outputs=[
                 Features.Output(
                     "features",
                     display_name="FEATURES",
-                    tooltip="What was chosen, with its strengths. Connect to selected of Steer Features and "
-                    "set its strength to 1.",
+                    tooltip="The chosen features and concepts with their strengths. Connect to selected of "
+                    "Steer Features, and set its strength to 1.",
                 ),
                 io.Mask.Output(
                     "mask",
                     display_name="MASK",
-                    tooltip="The painted region; white all over where nothing is painted.",
+                    tooltip="The painted region; all white if nothing is painted.",
                 ),
             ],
             is_output_node=True,
@@ -104,7 +107,7 @@ class RevelioExplorer(io.ComfyNode):
         for run in (trace, compare_trace):
             if run is not None and any(run.video_frames(name) > 1 for name in run.hook_points):
                 raise RevelioError(
-                    "This run is of a video, and the explorer shows pictures; use Feature Maps."
+                    "This run is of a video, but the Explorer shows images only; use Feature Maps."
                 )
         dictionaries = _known(sae, trace)
         selection = _selection(trace, chosen, hook_point, dictionaries)
@@ -124,30 +127,30 @@ class RevelioExplorer(io.ComfyNode):
 
 
 def _known(sae: SAEHandle | None, trace: Trace) -> dict[str, Dictionary]:
-    """The connected dictionary at the places of the trace that were recorded with it."""
+    """The connected dictionary, for each hook point of the trace that was recorded with it."""
     return {} if sae is None else dict.fromkeys(trace.word_positions(sae.dictionary), sae.dictionary)
 
 
 def _of_another(sae: SAEHandle, trace: Trace) -> str:
-    """What is said of an SAE that the run was not recorded with."""
+    """The warning about an SAE that the run was not recorded with."""
     dictionary = sae.dictionary
     recorded = ", ".join(
         f"{name} ({trace.dictionaries[name].n_features} features)" for name in trace.hook_points
     )
     return (
-        f"{sae.title} is left out: it reads {dictionary.hook_point or 'a place that it does not name'} with "
+        f"{sae.title} is ignored: it reads {dictionary.hook_point or 'a layer that it does not name'} with "
         f"{dictionary.n_features} features, but this run was recorded at {recorded}; connect the SAE that "
         "Record Features used."
     )
 
 
 def _indexes(sae: Any, places: dict[str, Dictionary]) -> dict[str, Any]:
-    """The feature index of the SAE, at the places where it was recorded."""
+    """The feature index of the SAE, for each hook point recorded with it."""
     return {} if sae is None or sae.index is None else dict.fromkeys(places, sae.index)
 
 
 def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[str, Dictionary]) -> Any:
-    """What was chosen, at its place; choosing nothing is an empty selection."""
+    """What was chosen, with its hook point; an empty selection if nothing was chosen."""
     from dataclasses import replace
 
     from ..comfy_revelio.errors import RevelioError
@@ -156,11 +159,11 @@ def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[st
     place = hook_point.strip() or next(iter(dictionaries), "") or trace.place()
     if place not in trace.hook_points:
         raise RevelioError(
-            f"The features were chosen at {place}, but recorded are {', '.join(trace.hook_points)}; choose "
-            "them anew in the explorer."
+            f"The features were chosen at {place}, but the trace was recorded at "
+            f"{', '.join(trace.hook_points)}; choose them again in the Explorer."
         )
     dictionary = dictionaries.get(place)
-    if dictionary is None:  # a name may be a concept's: whoever steers has the SAE and knows
+    if dictionary is None:  # a name may be that of a concept, which the steering node's SAE can tell
         selection = parse_selection(chosen, trace.dictionaries[place], look_up=False)
     else:
         selection = parse_selection(chosen, dictionary, dictionary.concepts)
@@ -168,7 +171,7 @@ def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[st
 
 
 def _pictures(image: Any, name: str) -> list[Any]:
-    """References to the pictures [B, H, W, 3] of an input in ComfyUI's temp folder."""
+    """Save the images [B, H, W, 3] of an input to ComfyUI's temp folder and return references to them."""
     from ..comfy_revelio.render.match_images import checked_batch
 
     return [] if image is None else list(ui.PreviewImage(checked_batch(image, name)).values)

@@ -1,4 +1,4 @@
-"""What ComfyUI loads: the `sae` model folder, the routes of the explorer, and the list of nodes."""
+"""What ComfyUI loads: the `sae` model folder, the routes of the Explorer, and the list of nodes."""
 
 from __future__ import annotations
 

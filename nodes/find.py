@@ -1,4 +1,4 @@
-"""Find: which features stand for something, choosing them, and giving them names."""
+"""Find: find the features that stand for something, select them, and name them."""
 
 from __future__ import annotations
 
@@ -18,52 +18,55 @@ class RevelioFindFeatures(io.ComfyNode):
             node_id="RevelioFindFeatures",
             display_name="Find Features (Revelio)",
             category="Revelio/Find",
-            description="Which features stand for something: those that tell runs with it from runs without "
-            "it, or the inside of a mask from the outside. Looks at every recorded place and step at once, "
-            "and shows where and when in the model the concept is clearest, which is where to begin "
-            "steering.",
+            description="Finds the features that stand for something, by comparing runs with it and runs "
+            "without it, or the inside of a mask with the outside. It searches every recorded hook point "
+            "and step, and shows where and when in the model the concept is clearest. That is where to "
+            "start steering.",
             inputs=[
                 TraceSocket.Input(
                     "trace",
-                    tooltip="The run with the concept, from Collect Features or Record Prompts. Recorded at "
-                    "several places it tells which one is best.",
+                    tooltip="The run with the concept, from Collect Features or Record Prompts. If it was "
+                    "recorded at several hook points, the figure shows which one is best.",
                 ),
                 io.Int.Input(
-                    "count", default=4, min=1, max=MOST_FEATURES, tooltip="How many features to give out."
+                    "count", default=4, min=1, max=MOST_FEATURES, tooltip="How many features to output."
                 ),
                 io.String.Input(
                     "hook_point",
                     default="",
-                    tooltip="Place of the model whose features go out, as the figure names it. Empty = the "
+                    tooltip="Output the features of this hook point, named as in the figure. Empty = the "
                     "one where the concept is clearest.",
                 ),
                 io.Combo.Input("role", options=ROLES, default="cond", tooltip=ROLE_TOOLTIP),
                 TraceSocket.Input(
                     "trace_without",
                     optional=True,
-                    tooltip="The same without it: best the same seeds and prompts but for the concept. Not "
-                    "connected = the mask says where the concept is.",
+                    tooltip="The same without the concept, ideally with the same seeds and with prompts "
+                    "that differ only in the concept. Not connected = the mask marks the concept.",
                 ),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="Where the concept is in the picture, white. With one trace its inside is "
-                    "compared with its outside; with two it says where to look.",
+                    tooltip="Where the concept is in the image, in white. With one trace, its inside is "
+                    "compared with its outside. With two, it limits the comparison to its inside.",
                 ),
             ],
             outputs=[
                 Features.Output(
                     "features",
                     display_name="FEATURES",
-                    tooltip="The best features of one place, for Steer Features with the SAE of that place.",
+                    tooltip="The best features of one hook point, for Steer Features with the SAE of that "
+                    "hook point.",
                 ),
                 io.Image.Output(
                     "figure",
                     display_name="IMAGE",
-                    tooltip="Places by steps: how clearly the best feature tells the two sides apart.",
+                    tooltip="Hook points by steps: how clearly the best feature separates the two sides.",
                 ),
                 io.String.Output(
-                    "table", display_name="table", tooltip="The best features of all places, with numbers."
+                    "table",
+                    display_name="table",
+                    tooltip="The best features of all hook points, with numbers.",
                 ),
             ],
             is_output_node=True,
@@ -102,30 +105,33 @@ class RevelioFindConcept(io.ComfyNode):
             node_id="RevelioFindConcept",
             display_name="Find Concept (Revelio)",
             category="Revelio/Find",
-            description="A concept of your own, to steer with: all that changes at one place of the model "
-            "between pictures with it and pictures without it. Unlike the few best features of Find "
-            "Features, which a concept is seen by, this takes it out and puts it in.",
+            description="Makes a concept of your own to steer with, from images with something and images "
+            "without it. It keeps everything that changes between them at one hook point. Find Features "
+            "gives the few features that show a concept; this node gives what is needed to remove or add "
+            "it.",
             inputs=[
                 Sae.Input(
                     "sae",
-                    tooltip="The SAE of the place to steer, which recorded both runs. Late places of the "
-                    "model, such as up block 4 of the bundled one, steer best.",
+                    tooltip="The SAE of the hook point to steer, which must have recorded both runs. Late "
+                    "layers, such as up block 4 of the bundled model, steer best.",
                 ),
                 TraceSocket.Input(
                     "trace",
                     tooltip="The run with the concept, from Record Prompts or Collect Features. Eight "
-                    "pictures of several kinds are a good beginning.",
+                    "varied images are a good start.",
                 ),
                 TraceSocket.Input(
                     "trace_without",
-                    tooltip="The same without it: the same seeds and prompts but for the concept.",
+                    tooltip="The same without the concept: the same seeds, and prompts that differ only in "
+                    "the concept.",
                 ),
                 io.Int.Input(
                     "count",
                     default=64,
                     min=1,
                     max=1024,
-                    tooltip="How many features may carry it. More hold more of it; fewer touch less else.",
+                    tooltip="How many features may make up the concept. More capture it more fully; fewer "
+                    "change less of everything else.",
                 ),
                 io.Combo.Input("role", options=ROLES, default="cond", tooltip=ROLE_TOOLTIP),
             ],
@@ -133,11 +139,11 @@ class RevelioFindConcept(io.ComfyNode):
                 Features.Output(
                     "features",
                     display_name="FEATURES",
-                    tooltip="The concept as a whole, for selected of Steer Features with the same SAE: "
-                    "try strength -2 to take it out, 1.5 to put it in.",
+                    tooltip="The whole concept, for selected of Steer Features with the same SAE. Try "
+                    "strength -2 to remove it, 1.5 to add it.",
                 ),
                 io.String.Output(
-                    "table", display_name="table", tooltip="The features that carry most of it."
+                    "table", display_name="table", tooltip="The features that carry most of the concept."
                 ),
             ],
         )
@@ -161,30 +167,33 @@ class RevelioSelectFeatures(io.ComfyNode):
             node_id="RevelioSelectFeatures",
             display_name="Select Features (Revelio)",
             category="Revelio/Find",
-            description="Features and concepts of an SAE by hand, each with a weight of its own, for Steer "
-            "Features and Feature Maps. What is connected joins them; a weight written here counts more.",
+            description="Selects features and concepts of an SAE by hand, each with its own weight, for "
+            "Steer Features and Feature Maps. Connected features are included; a weight written here takes "
+            "precedence.",
             inputs=[
                 Sae.Input("sae", tooltip="The SAE that the features belong to."),
                 io.String.Input(
                     "features",
                     multiline=True,
                     default="",
-                    tooltip="One a line, or separated by commas: 1203 = -1, or glasses = -2. Numbers, labels "
-                    "or concepts of the SAE. Without a weight it is 1; 0 switches a connected one off.",
+                    tooltip="One per line, or separated by commas: 1203 = -1, or glasses = -2. Numbers, "
+                    "labels or concepts of the SAE. The default weight is 1; 0 switches a connected feature "
+                    "off.",
                 ),
                 Features.Input(
                     "selected",
                     optional=True,
-                    tooltip="Features from Find Features, Top Features or the Explorer, to add these to.",
+                    tooltip="Features from Find Features, Top Features or Explorer, to combine with the "
+                    "ones written here.",
                 ),
             ],
             outputs=[
                 Features.Output(
                     "features_out",
                     display_name="FEATURES",
-                    tooltip="Connect to selected of Steer Features; its strength multiplies all weights.",
+                    tooltip="Connect to selected of Steer Features, whose strength multiplies all weights.",
                 ),
-                io.String.Output("table", display_name="table", tooltip="What was selected, with weights."),
+                io.String.Output("table", display_name="table", tooltip="The selection with its weights."),
             ],
         )
         return searchable(schema, "concept", "choose features", "weights")
@@ -211,63 +220,72 @@ class RevelioLabelFeatures(io.ComfyNode):
             node_id="RevelioLabelFeatures",
             display_name="Label Features (Revelio)",
             category="Revelio/Find",
-            description="Draws many prompts, keeps the picture parts on which each feature of an SAE fires "
-            "most, and names the features. All of it goes into one file beside the SAE, which Load SAE, the "
-            "Explorer and the other nodes read from then on.",
+            description="Names the features of an SAE and keeps the image crops on which each feature fires "
+            "most. It generates images for many prompts and saves everything in one file next to the SAE, "
+            "which Load SAE, Explorer and the other nodes then use.",
             inputs=[
                 io.Model.Input("model", tooltip="The model that the SAE reads."),
-                io.Clip.Input("clip", tooltip="Its text encoder."),
-                io.Vae.Input("vae", tooltip="Its VAE, for the pictures."),
-                Sae.Input("sae", tooltip="The SAE, from Load SAE or Train SAE: it needs a file."),
+                io.Clip.Input("clip", tooltip="The model's CLIP."),
+                io.Vae.Input("vae", tooltip="The model's VAE."),
+                Sae.Input("sae", tooltip="The SAE, from Load SAE or Train SAE. It must have a file."),
                 io.String.Input(
                     "prompts",
                     multiline=True,
                     default="",
-                    tooltip="Prompts to draw, one a line, each in turn. Their words become the labels, so "
-                    "say what varies: a red hat, a beard.",
+                    tooltip="Prompts to generate from, one per line, used in turn. Their words become the "
+                    "labels, so name what varies: a red hat, a beard.",
                 ),
                 io.Int.Input(
                     "pictures",
+                    display_name="images",
                     default=96,
                     min=1,
                     max=1_000_000,
-                    tooltip="How many pictures to draw in all. A word needs at least 4 pictures with it and "
-                    "4 without it.",
+                    tooltip="How many images to generate in all. Each word needs at least 4 images with it "
+                    "and 4 without.",
                 ),
-                io.Int.Input("seed", default=0, min=0, max=2**53, tooltip="Seed of the first picture."),
+                io.Int.Input("seed", default=0, min=0, max=2**53, tooltip="Seed of the first image."),
                 *sampling_inputs(),
                 io.Int.Input(
-                    "examples", default=8, min=1, max=64, tooltip="Picture parts to keep of each feature."
+                    "examples",
+                    default=8,
+                    min=1,
+                    max=64,
+                    tooltip="How many image crops to keep for each feature.",
                 ),
                 io.Combo.Input(
                     "by",
+                    display_name="label by",
                     options=["captions", "clip", "endpoint"],
                     default="captions",
-                    tooltip="captions: the word that a feature goes with best. clip: the word that a CLIP "
-                    "model finds nearest to the crops. endpoint: what a vision model answers; its address is "
-                    "set outside the graph, see the help page.",
+                    tooltip="captions: the prompt word that matches the feature best. clip: the word that a "
+                    "CLIP model finds closest to the crops. endpoint: the answer of a vision model; its "
+                    "address is set outside the graph, see the help page.",
                 ),
                 io.String.Input(
                     "words",
                     multiline=True,
                     default="",
                     optional=True,
-                    tooltip="For clip: words to choose from, one a line. Empty = those of the prompts.",
+                    tooltip="For clip: words to choose from, one per line. Empty = the words of the prompts.",
                 ),
                 io.String.Input(
                     "clip_model",
+                    display_name="CLIP model",
                     default="",
                     optional=True,
-                    tooltip="For clip: the name of a folder in models/clip_vision that holds a CLIP model as "
-                    "transformers saves it.",
+                    tooltip="For clip: name of a folder in models/clip_vision that holds a CLIP model in "
+                    "transformers format.",
                 ),
             ],
             outputs=[
                 Sae.Output("sae_out", display_name="SAE", tooltip="The SAE with its labels."),
                 io.Image.Output(
-                    "figure", display_name="IMAGE", tooltip="Features, their labels and what they fire on."
+                    "figure",
+                    display_name="IMAGE",
+                    tooltip="Features, their labels and the crops they fire on.",
                 ),
-                io.String.Output("table", display_name="table", tooltip="The labels, the surest first."),
+                io.String.Output("table", display_name="table", tooltip="The labels, most certain first."),
             ],
             is_output_node=True,
         )
@@ -302,7 +320,7 @@ class RevelioLabelFeatures(io.ComfyNode):
 
 
 def _compared(trace: Any, trace_without: Any, mask: Any) -> str:
-    """What was compared, in a few words."""
+    """A short description of what was compared."""
     if trace_without is None:
         return "Inside the mask against outside it"
     where = "" if mask is None else ", inside the mask"

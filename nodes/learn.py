@@ -9,9 +9,11 @@ from comfy_api.latest import io
 from .sockets import ActivationsSocket, Sae, sampling_inputs, searchable
 
 _HOOK_POINT_TOOLTIP = (
-    "Where in the model: a name such as middle_block.1 or mid_block.attentions.0; ? lists all."
+    "The layer to read, such as middle_block.1 or mid_block.attentions.0. Enter ? to list all names."
 )
-_PROMPTS_TOOLTIP = "Prompts to draw, one a line, each in turn. The more varied, the better the SAE."
+_PROMPTS_TOOLTIP = (
+    "Prompts to generate from, one per line, used in turn. The more varied, the better the SAE."
+)
 
 
 def _choices(name: str) -> list[str]:
@@ -27,11 +29,12 @@ class RevelioHarvest(io.ComfyNode):
             node_id="RevelioHarvest",
             display_name="Harvest Activations (Revelio)",
             category="Revelio/Learn",
-            description="Draws pictures of many prompts and keeps what one place of the model puts out at "
-            "every step, on disk: the food for Train SAE. When it is stopped, the same settings go on.",
+            description="Generates images for many prompts and saves one layer's activations at every step: "
+            "the training data for Train SAE. If interrupted, run it again with the same settings to "
+            "resume.",
             inputs=[
-                io.Model.Input("model", tooltip="The model to harvest."),
-                io.Clip.Input("clip", tooltip="Its text encoder."),
+                io.Model.Input("model", tooltip="The model to read."),
+                io.Clip.Input("clip", tooltip="The model's CLIP."),
                 io.String.Input("prompts", multiline=True, default="", tooltip=_PROMPTS_TOOLTIP),
                 io.String.Input(
                     "hook_point",
@@ -39,9 +42,14 @@ class RevelioHarvest(io.ComfyNode):
                     tooltip=_HOOK_POINT_TOOLTIP,
                 ),
                 io.Int.Input(
-                    "pictures", default=96, min=1, max=1_000_000, tooltip="How many pictures to draw in all."
+                    "pictures",
+                    display_name="images",
+                    default=96,
+                    min=1,
+                    max=1_000_000,
+                    tooltip="How many images to generate in all.",
                 ),
-                io.Int.Input("seed", default=0, min=0, max=2**53, tooltip="Seed of the first picture."),
+                io.Int.Input("seed", default=0, min=0, max=2**53, tooltip="Seed of the first image."),
                 *sampling_inputs(),
                 io.Combo.Input(
                     "sampler_name", options=_choices("SAMPLERS"), default="euler", tooltip="As in KSampler."
@@ -52,12 +60,16 @@ class RevelioHarvest(io.ComfyNode):
                 io.String.Input(
                     "name",
                     default="my_activations",
-                    tooltip="Name of the folder under output/revelio_activations.",
+                    tooltip="Name of the folder in output/revelio_activations.",
                 ),
             ],
             outputs=[
                 ActivationsSocket.Output("activations", display_name="ACTIVATIONS", tooltip="For Train SAE."),
-                io.String.Output("about", display_name="about", tooltip="How many there are, and where."),
+                io.String.Output(
+                    "about",
+                    display_name="about",
+                    tooltip="How many activations there are, and where they are saved.",
+                ),
             ],
         )
         return searchable(schema, "collect activations", "dataset", "interpretability")
@@ -83,31 +95,38 @@ class RevelioTrainSAE(io.ComfyNode):
             display_name="Train SAE (Revelio)",
             category="Revelio/Learn",
             description="Trains a sparse autoencoder on harvested activations and saves it into models/sae, "
-            "where Load SAE finds it. The preview shows loss and dead features while it runs. Interrupt "
-            "saves and stops; the same settings go on from there.",
+            "where Load SAE finds it. The preview shows the loss and the dead features. If interrupted, it "
+            "saves its state; run it again with the same settings to resume.",
             inputs=[
                 ActivationsSocket.Input("activations", tooltip="From Harvest Activations."),
                 io.Combo.Input(
                     "recipe",
                     options=list(PRESETS),
                     default="topk",
-                    tooltip="How it is trained: topk is a good start; the others follow the papers of these "
-                    "names.",
+                    tooltip="The training recipe: topk is a good start. The others follow the papers they "
+                    "are named after.",
                 ),
                 io.Float.Input(
                     "expansion",
+                    display_name="expansion factor",
                     default=8.0,
                     min=0.1,
                     max=256.0,
                     step=0.5,
-                    tooltip="Features for each number in an activation. More features are finer, and slower.",
+                    tooltip="Features per dimension of the activations. More features are finer, but slower "
+                    "to train.",
                 ),
                 io.Int.Input(
-                    "k", default=16, min=1, max=4096, tooltip="How many features may be active at each place."
+                    "k", default=16, min=1, max=4096, tooltip="How many features may be active in each token."
                 ),
                 io.Int.Input("steps", default=1000, min=1, max=10_000_000, tooltip="Training steps."),
                 io.Int.Input(
-                    "batch", default=2048, min=1, max=1_000_000, tooltip="Activations in each training step."
+                    "batch",
+                    display_name="batch size",
+                    default=2048,
+                    min=1,
+                    max=1_000_000,
+                    tooltip="Activations per training step.",
                 ),
                 io.Float.Input(
                     "learning_rate",
@@ -116,18 +135,20 @@ class RevelioTrainSAE(io.ComfyNode):
                     max=1.0,
                     step=1e-4,
                     round=False,
-                    tooltip="How fast it learns. Lower it when the loss jumps.",
+                    tooltip="Step size of the training. Lower it if the loss jumps.",
                 ),
                 io.String.Input("name", default="my_sae", tooltip="Name of the file in models/sae."),
             ],
             outputs=[
                 Sae.Output(
-                    "sae", display_name="SAE", tooltip="The trained SAE, for Record and Steer Features."
+                    "sae",
+                    display_name="SAE",
+                    tooltip="The trained SAE, for Record Features and Steer Features.",
                 ),
                 io.Image.Output(
-                    "plot", display_name="plot", tooltip="Loss and dead features over the steps."
+                    "plot", display_name="plot", tooltip="Loss and dead features over the training steps."
                 ),
-                io.String.Output("report", display_name="report", tooltip="How good it is, in numbers."),
+                io.String.Output("report", display_name="report", tooltip="How good the SAE is, in numbers."),
             ],
         )
         return searchable(schema, "sparse autoencoder", "dictionary learning", "interpretability")
@@ -154,38 +175,41 @@ class RevelioConceptVector(io.ComfyNode):
             node_id="RevelioConceptVector",
             display_name="Concept Vector (Revelio)",
             category="Revelio/Learn",
-            description="The simplest way to a concept's direction: the mean activation of prompts with it "
-            "minus that of prompts without it. Use it like an SAE with one feature, number 0, to compare "
-            "with a trained one.",
+            description="Computes the direction of a concept as the mean activation of prompts with it "
+            "minus that of prompts without it. This is the simplest method. Use the result like an SAE with "
+            "one feature, number 0, to compare with a trained one.",
             inputs=[
-                io.Model.Input("model", tooltip="The model to look at."),
-                io.Clip.Input("clip", tooltip="Its text encoder."),
+                io.Model.Input("model", tooltip="The model to read."),
+                io.Clip.Input("clip", tooltip="The model's CLIP."),
                 io.String.Input(
                     "hook_point",
                     default="middle_block.1",
                     tooltip=_HOOK_POINT_TOOLTIP,
                 ),
                 io.String.Input(
-                    "concept", default="glasses", tooltip="Its name, for Steer Features to find it by."
+                    "concept",
+                    default="glasses",
+                    tooltip="Name of the concept, which Steer Features then accepts.",
                 ),
                 io.String.Input(
                     "prompts_with",
                     multiline=True,
                     default="",
-                    tooltip="Prompts with the concept, one a line.",
+                    tooltip="Prompts with the concept, one per line.",
                 ),
                 io.String.Input(
                     "prompts_without",
                     multiline=True,
                     default="",
-                    tooltip="The same prompts without it, one a line, in the same order: seeds are shared.",
+                    tooltip="The same prompts without the concept, one per line and in the same order. The "
+                    "two prompts of a pair share a seed.",
                 ),
                 io.Int.Input("seed", default=0, min=0, max=2**53, tooltip="Seed of the first prompt."),
                 *sampling_inputs(),
             ],
             outputs=[
                 Sae.Output(
-                    "sae", display_name="SAE", tooltip="A dictionary of one feature, for Steer Features."
+                    "sae", display_name="SAE", tooltip="A dictionary with one feature, for Steer Features."
                 )
             ],
         )

@@ -1,4 +1,4 @@
-"""Load: the bundled miniature model, SAE files, and traces, which are saved here too."""
+"""Load: the bundled mini model, SAE files and traces. Traces are saved here too."""
 
 from __future__ import annotations
 
@@ -18,14 +18,12 @@ class RevelioMiniModel(io.ComfyNode):
             node_id="RevelioMiniModel",
             display_name="Revelio Mini Model",
             category="Revelio/Load",
-            description="Loads Revelio Mini, the small text-to-image model that comes with this pack. It "
-            "draws 128 x 128 portraits (16 x 16 latents) in seconds, also without a GPU, and works with "
-            "every native node. No download.",
+            description="Loads Revelio Mini, the small text-to-image model bundled with this pack. It "
+            "generates 128 x 128 portraits (16 x 16 latents) in seconds, even without a GPU, and works with "
+            "every native node. Nothing to download.",
             outputs=[
-                io.Model.Output("model", display_name="MODEL", tooltip="For a sampler, or Record Features."),
-                io.Clip.Output(
-                    "clip", display_name="CLIP", tooltip="For CLIP Text Encode, or Steer Concept."
-                ),
+                io.Model.Output("model", display_name="MODEL", tooltip="For a sampler or Record Features."),
+                io.Clip.Output("clip", display_name="CLIP", tooltip="For CLIP Text Encode or Steer Concept."),
                 io.Vae.Output("vae", display_name="VAE", tooltip="For VAE Decode."),
             ],
         )
@@ -45,34 +43,37 @@ class RevelioLoadSAE(io.ComfyNode):
             node_id="RevelioLoadSAE",
             display_name="Load SAE (Revelio)",
             category="Revelio/Load",
-            description="Loads a sparse autoencoder (SAE): the dictionary of features that Record, Steer "
-            "Features and Steer Concept work with. Files come from models/sae and from this pack.",
+            description="Loads a sparse autoencoder (SAE), the dictionary of features that recording and "
+            "steering nodes work with. Files come from models/sae and from this pack.",
             inputs=[
                 io.Combo.Input(
                     "sae",
                     options=sae_files.listing(),
-                    tooltip="The SAE file. Put your own into models/sae, with the config that came with it, "
-                    "and reload the page. All published layouts are read, and none can run code.",
+                    tooltip="The SAE file. Put your own files into models/sae, together with their config, "
+                    "and reload the page. Published SAEs load as released, and code in a file is never "
+                    "executed.",
                 ),
                 io.String.Input(
                     "hook_point",
                     default="",
                     optional=True,
-                    tooltip="Where the SAE reads, if not where its file says. Leave empty unless you know "
-                    "better.",
+                    tooltip="The layer that the SAE reads, if it differs from the one named in the file. "
+                    "Usually left empty.",
                 ),
                 io.Combo.Input(
                     "captured",
                     options=["auto", "output", "diff"],
                     default="auto",
                     optional=True,
-                    tooltip="What the SAE was trained on: the output of its place, or diff = output minus "
-                    "input (sdxl-unbox). auto = as its file or layout says.",
+                    tooltip="What the SAE was trained on: output = the output of its layer, diff = output "
+                    "minus input (sdxl-unbox), auto = what the file or its layout says.",
                 ),
             ],
             outputs=[
                 Sae.Output(
-                    "sae_out", display_name="SAE", tooltip="For Record, Steer Features and Steer Concept."
+                    "sae_out",
+                    display_name="SAE",
+                    tooltip="For Record Features, Steer Features and Steer Concept.",
                 )
             ],
         )
@@ -98,20 +99,20 @@ class RevelioSaveTrace(io.ComfyNode):
             node_id="RevelioSaveTrace",
             display_name="Save Trace (Revelio)",
             category="Revelio/Load",
-            description="Saves a trace, with everything that was recorded in it, as one .safetensors file in "
-            "ComfyUI's output folder. Load Trace gives exactly the same trace again.",
+            description="Saves a trace, with everything recorded in it, as one .safetensors file in "
+            "ComfyUI's output folder. Load Trace restores exactly the same trace.",
             inputs=[
                 TraceSocket.Input("trace", tooltip="From Collect Features, Record Image or Record Text."),
                 io.String.Input(
                     "filename_prefix",
                     default="revelio/trace",
-                    tooltip="Name of the file in the output folder; a number is added. Folders, %year% and "
-                    "the like work as in Save Image.",
+                    tooltip="Name of the file in the output folder; a number is added. Subfolders and "
+                    "%year% work as in Save Image.",
                 ),
             ],
             outputs=[
                 TraceSocket.Output("trace_out", display_name="TRACE", tooltip="The same trace."),
-                io.String.Output("file", display_name="file", tooltip="The file's name, for Load Trace."),
+                io.String.Output("file", display_name="file", tooltip="Name of the file, for Load Trace."),
             ],
             is_output_node=True,
         )
@@ -130,13 +131,13 @@ class RevelioLoadTrace(io.ComfyNode):
             node_id="RevelioLoadTrace",
             display_name="Load Trace (Revelio)",
             category="Revelio/Load",
-            description="Loads a trace that Save Trace wrote, or that somebody gave you: what the features "
-            "did in one sampling run. A trace file holds numbers and names only and cannot run anything.",
+            description="Loads a trace file written by Save Trace: what the features did in one sampling "
+            "run. A trace file holds only numbers and names, and cannot run code.",
             inputs=[
                 io.Combo.Input(
                     "trace",
                     options=trace_files.listing(),
-                    tooltip="A trace of ComfyUI's output or input folder, the newest first. Reload the page "
+                    tooltip="A trace from ComfyUI's output or input folder, newest first. Reload the page "
                     "to see new files.",
                 )
             ],

@@ -1,4 +1,4 @@
-"""Observe: record what the features do while a model samples, looks at an image, or reads a prompt."""
+"""Observe: record what the features do while a model samples, sees an image or reads a prompt."""
 
 from __future__ import annotations
 
@@ -16,17 +16,22 @@ class RevelioRecord(io.ComfyNode):
             node_id="RevelioRecord",
             display_name="Record Features (Revelio)",
             category="Revelio/Observe",
-            description="Gives back the model with a recorder in it: a sampler that uses this model writes "
-            "down which SAE features fire where, at every step. The picture does not change. Follow with "
-            "Collect Features after the sampler.",
+            description="Adds a recorder to the model, so that sampling records which SAE features fire, "
+            "where and at which step. The image does not change. Use Collect Features after the sampler.",
             inputs=[
-                io.Model.Input("model", tooltip="The model to watch."),
-                Sae.Input("sae", tooltip="The SAE whose features are written down."),
+                io.Model.Input("model", tooltip="The model to record. The model you connect is not changed."),
+                Sae.Input("sae", tooltip="The SAE whose features are recorded."),
                 io.String.Input("hook_point", default="", optional=True, tooltip=HOOK_POINT_TOOLTIP),
             ],
             outputs=[
-                io.Model.Output("model_out", display_name="MODEL", tooltip="Connect to the sampler."),
-                Recorder.Output("recorder", display_name="RECORDER", tooltip="Connect to Collect Features."),
+                io.Model.Output(
+                    "model_out",
+                    display_name="MODEL",
+                    tooltip="The model with the recorder. Connect it to the sampler.",
+                ),
+                Recorder.Output(
+                    "recorder", display_name="RECORDER", tooltip="Connect it to Collect Features."
+                ),
             ],
             # Two Record nodes with equal inputs must not share one recorder.
             not_idempotent=True,
@@ -47,9 +52,9 @@ class RevelioCollect(io.ComfyNode):
             node_id="RevelioCollect",
             display_name="Collect Features (Revelio)",
             category="Revelio/Observe",
-            description="Takes the sampler's latent and the recorder, and gives what was recorded in "
-            "exactly that run as a trace. The latent passes through unchanged. Several samplers may share "
-            "one recorded model: each Collect finds its own run.",
+            description="Collects what was recorded in one sampling run, as a trace. It recognises the run "
+            "by the sampler's latent, which passes through unchanged. Several samplers may share one "
+            "recorded model.",
             inputs=[
                 io.Latent.Input(
                     "latent", tooltip="The latent straight from the sampler that used the recorded model."
@@ -58,8 +63,8 @@ class RevelioCollect(io.ComfyNode):
                 TraceSocket.Input(
                     "earlier_trace",
                     optional=True,
-                    tooltip="What another Collect Features gave for the same run at another place of the "
-                    "model: both come out as one trace.",
+                    tooltip="A trace of the same run at another hook point, from another Collect Features. "
+                    "The two are joined into one trace.",
                 ),
             ],
             outputs=[
@@ -67,7 +72,7 @@ class RevelioCollect(io.ComfyNode):
                     "latent_out", display_name="LATENT", tooltip="The same latent, for VAE Decode."
                 ),
                 TraceSocket.Output(
-                    "trace", display_name="TRACE", tooltip="For the Explorer, Feature Maps and Top Features."
+                    "trace", display_name="TRACE", tooltip="For Explorer, Feature Maps and Top Features."
                 ),
             ],
         )
@@ -87,28 +92,32 @@ class RevelioRecordImage(io.ComfyNode):
             node_id="RevelioRecordImage",
             display_name="Record Image (Revelio)",
             category="Revelio/Observe",
-            description="Shows a real image to the model and writes down which SAE features fire where: the "
-            "image is encoded, noised to each timestep, and goes through the model once. This is how the "
-            "Revelio paper reads a model. Nothing is generated.",
+            description="Shows a real image to the model and records which SAE features fire where. The "
+            "image is encoded, noised to each timestep and passed through the model once per timestep, as "
+            "in the Revelio paper. Nothing is generated.",
             inputs=[
-                io.Model.Input("model", tooltip="The model that looks at the image."),
-                io.Vae.Input("vae", tooltip="The VAE of the model."),
-                Sae.Input("sae", tooltip="The SAE whose features are written down."),
-                io.Image.Input(
-                    "image", tooltip="A photo or any picture, in the size the model works at; or several."
-                ),
+                io.Model.Input("model", tooltip="The model that sees the image."),
+                io.Vae.Input("vae", tooltip="The model's VAE."),
+                Sae.Input("sae", tooltip="The SAE whose features are recorded."),
+                io.Image.Input("image", tooltip="One or more images, at a size the model works at."),
                 io.Conditioning.Input(
                     "positive",
-                    tooltip="The prompt that the model has while it looks. The paper: the empty prompt.",
+                    tooltip="The prompt that the model gets along with the image. The paper uses an empty "
+                    "prompt.",
                 ),
                 io.String.Input(
                     "timesteps",
                     default="25, 100, 200",
-                    tooltip="How much noise: from 0 (clean) to 999 (noise only), separated by commas. "
-                    "Details show best at 25 to 200. Each becomes a step of the trace, the noisiest first.",
+                    tooltip="How much noise to add: from 0 (clean) to 999 (pure noise), separated by "
+                    "commas. Details show best at 25 to 200. Each timestep becomes a step of the trace, "
+                    "noisiest first.",
                 ),
                 io.Int.Input(
-                    "seed", default=0, min=0, max=2**64 - 1, tooltip="The noise; the same for all timesteps."
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**64 - 1,
+                    tooltip="Seed of the noise, which is the same for all timesteps.",
                 ),
                 io.String.Input("hook_point", default="", optional=True, tooltip=HOOK_POINT_TOOLTIP),
                 io.Combo.Input(
@@ -116,8 +125,8 @@ class RevelioRecordImage(io.ComfyNode):
                     options=["auto", "token", "spatial_mean"],
                     default="auto",
                     optional=True,
-                    tooltip="token: every place of the picture by itself. spatial_mean: their mean as a "
-                    "whole, as the paper's SAEs were trained. auto = as the SAE says.",
+                    tooltip="token: read each position in the image separately. spatial_mean: read only the "
+                    "mean over all positions, as the paper's SAEs were trained. auto: as the SAE file says.",
                 ),
             ],
             outputs=[
@@ -157,8 +166,8 @@ class RevelioRecordText(io.ComfyNode):
             node_id="RevelioRecordText",
             display_name="Record Text (Revelio)",
             category="Revelio/Observe",
-            description="Reads a prompt with the text encoder and writes down which features of a text SAE "
-            "fire on which of its words, as a table and as a trace.",
+            description="Shows which features of a text SAE fire on which words of a prompt, as a table and "
+            "as a trace. Only the text encoder runs; nothing is generated.",
             inputs=[
                 io.Clip.Input("clip", tooltip="The CLIP whose text encoder reads the prompt."),
                 Sae.Input("sae", tooltip="An SAE of a text encoder layer."),
@@ -166,14 +175,14 @@ class RevelioRecordText(io.ComfyNode):
                     "text",
                     multiline=True,
                     default="a portrait of a person with glasses",
-                    tooltip="The prompt. Weights such as (word:1.2) are read but do not count here.",
+                    tooltip="The prompt. Weights such as (word:1.2) are accepted but have no effect here.",
                 ),
                 io.Int.Input(
                     "count",
                     default=3,
                     min=1,
                     max=32,
-                    tooltip="How many features of each word the table lists, the strongest first.",
+                    tooltip="How many features the table lists for each token, strongest first.",
                 ),
             ],
             outputs=[
@@ -181,7 +190,7 @@ class RevelioRecordText(io.ComfyNode):
                 TraceSocket.Output(
                     "trace",
                     display_name="TRACE",
-                    tooltip="One step; a column for each token. For Top Features and Save Trace.",
+                    tooltip="One step, with a column for each token. For Top Features and Save Trace.",
                 ),
             ],
         )
@@ -202,37 +211,44 @@ class RevelioRecordPrompts(io.ComfyNode):
             node_id="RevelioRecordPrompts",
             display_name="Record Prompts (Revelio)",
             category="Revelio/Observe",
-            description="Draws a picture of every prompt of a list and writes down which SAE features fire "
-            "in all of them, as one trace. Two of these, with a concept in the prompts and without it, are "
-            "what Find Features compares.",
+            description="Generates an image for each prompt of a list and records which SAE features fire "
+            "in all of them, as one trace. Use two of these nodes, one with a concept in the prompts and "
+            "one without it, and compare them with Find Features or Find Concept.",
             inputs=[
-                io.Model.Input("model", tooltip="The model to watch. It is not changed."),
-                io.Clip.Input("clip", tooltip="Its text encoder."),
-                Sae.Input("sae", tooltip="The SAE whose features are written down."),
+                io.Model.Input("model", tooltip="The model to record. The model you connect is not changed."),
+                io.Clip.Input("clip", tooltip="The model's CLIP."),
+                Sae.Input("sae", tooltip="The SAE whose features are recorded."),
                 io.String.Input(
                     "prompts",
                     multiline=True,
                     default="",
-                    tooltip="One prompt a line; a picture is drawn of each. 4 to 16 say more than one.",
+                    tooltip="One prompt per line; each gives one image. 4 to 16 prompts are more reliable "
+                    "than one.",
                 ),
                 io.Int.Input(
                     "seed",
                     default=0,
                     min=0,
                     max=2**53,
-                    tooltip="Seed of the first prompt; the next ones follow. Lists with the same seed share "
-                    "their seeds line by line.",
+                    tooltip="Seed of the first prompt; each following prompt uses the next seed. Lists with "
+                    "the same seed share their seeds line by line.",
                 ),
                 *sampling_inputs(),
                 Sae.Input(
-                    "sae_2", optional=True, tooltip="An SAE of another place, recorded in the same runs."
+                    "sae_2",
+                    optional=True,
+                    tooltip="An SAE of a second hook point, recorded in the same runs.",
                 ),
-                Sae.Input("sae_3", optional=True, tooltip="An SAE of a third place."),
+                Sae.Input("sae_3", optional=True, tooltip="An SAE of a third hook point."),
             ],
             outputs=[
-                TraceSocket.Output("trace", display_name="TRACE", tooltip="For Find Features."),
+                TraceSocket.Output(
+                    "trace", display_name="TRACE", tooltip="For Find Features and Find Concept."
+                ),
                 io.Latent.Output(
-                    "latent", display_name="LATENT", tooltip="The pictures, for VAE Decode: look at them."
+                    "latent",
+                    display_name="LATENT",
+                    tooltip="The images, for VAE Decode. Check that they show what the prompts say.",
                 ),
             ],
         )

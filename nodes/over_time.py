@@ -1,4 +1,4 @@
-"""Over time: how active features are from step to step, as curves and as moving pictures."""
+"""Over time: how active features are from step to step, as curves and as an animation."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class RevelioFeatureTimeline(io.ComfyNode):
             node_id="RevelioFeatureTimeline",
             display_name="Feature Timeline (Revelio)",
             category="Revelio/See",
-            description="Curves of how active features are at each denoising step, from noise to the "
-            "finished picture, so that you see when the model decides on something. A second run is drawn "
-            "dashed. The numbers come out as text for a spreadsheet.",
+            description="Plots how active features are at each denoising step, from noise to the finished "
+            "image. The curves show when the model decides on something. A second run is drawn dashed, and "
+            "the numbers are output as CSV.",
             inputs=[
                 TraceSocket.Input("trace", tooltip="From Collect Features."),
                 io.String.Input("feature_numbers", default="", tooltip=NUMBERS_TOOLTIP),
@@ -37,19 +37,29 @@ class RevelioFeatureTimeline(io.ComfyNode):
                     "measure",
                     options=["mean", "peak", "share"],
                     default="mean",
-                    tooltip="mean: activation on average over the picture. peak: the highest anywhere in it. "
-                    "share: on how much of the picture the feature fires.",
+                    tooltip="mean: average activation over the image. peak: highest activation anywhere in "
+                    "the image. share: share of the image where the feature fires.",
                 ),
                 io.Combo.Input("role", options=ROLES, default="cond", tooltip=ROLE_TOOLTIP),
-                io.Int.Input("item", default=0, min=0, max=4095, tooltip=ITEM_TOOLTIP),
+                io.Int.Input(
+                    "item", display_name="batch index", default=0, min=0, max=4095, tooltip=ITEM_TOOLTIP
+                ),
                 Features.Input("features", optional=True, tooltip=FEATURES_TOOLTIP),
                 TraceSocket.Input(
                     "compare_trace",
                     optional=True,
-                    tooltip="A second run recorded at the same place, drawn dashed: with other words in the "
-                    "prompt, or steered.",
+                    tooltip="A second run at the same hook point, drawn dashed: with another prompt, for "
+                    "example, or steered.",
                 ),
-                io.Int.Input("frame", default=-1, min=-1, max=9999, optional=True, tooltip=FRAME_TOOLTIP),
+                io.Int.Input(
+                    "frame",
+                    display_name="video frame",
+                    default=-1,
+                    min=-1,
+                    max=9999,
+                    optional=True,
+                    tooltip=FRAME_TOOLTIP,
+                ),
             ],
             outputs=[
                 io.Image.Output("curves", display_name="IMAGE", tooltip="The figure."),
@@ -95,9 +105,8 @@ class RevelioFeatureAnimation(io.ComfyNode):
             node_id="RevelioFeatureAnimation",
             display_name="Feature Animation (Revelio)",
             category="Revelio/See",
-            description="Shows as a moving picture where features are active from the first denoising step "
-            "to the last, as heat over the finished image. It plays in the node, and comes out as a video "
-            "and as frames.",
+            description="Animates where features fire, from the first denoising step to the last, as heat "
+            "over the finished image. It plays in the node and is output as a video and as frames.",
             inputs=[
                 TraceSocket.Input("trace", tooltip="From Collect Features."),
                 io.String.Input("feature_numbers", default="", tooltip=NUMBERS_TOOLTIP + " Up to 6."),
@@ -107,7 +116,7 @@ class RevelioFeatureAnimation(io.ComfyNode):
                     min=0.5,
                     max=30.0,
                     step=0.5,
-                    tooltip="How many steps are shown a second.",
+                    tooltip="Steps shown per second.",
                 ),
                 io.Float.Input(
                     "hold",
@@ -115,25 +124,35 @@ class RevelioFeatureAnimation(io.ComfyNode):
                     min=0.0,
                     max=5.0,
                     step=0.1,
-                    tooltip="How many seconds longer the last step stays.",
+                    tooltip="Extra seconds for which the last step stays.",
                 ),
                 io.Boolean.Input(
                     "loop",
                     default=True,
-                    tooltip="Whether the animated picture begins again at its end. The video plays once.",
+                    tooltip="Whether the animated image repeats. The video plays once.",
                 ),
                 io.Combo.Input("role", options=ROLES, default="cond", tooltip=ROLE_TOOLTIP),
-                io.Int.Input("item", default=0, min=0, max=4095, tooltip=ITEM_TOOLTIP),
+                io.Int.Input(
+                    "item", display_name="batch index", default=0, min=0, max=4095, tooltip=ITEM_TOOLTIP
+                ),
                 *heat_inputs(),
                 Features.Input("features", optional=True, tooltip=FEATURES_TOOLTIP + " Up to 6."),
-                io.Int.Input("frame", default=-1, min=-1, max=9999, optional=True, tooltip=FRAME_TOOLTIP),
+                io.Int.Input(
+                    "frame",
+                    display_name="video frame",
+                    default=-1,
+                    min=-1,
+                    max=9999,
+                    optional=True,
+                    tooltip=FRAME_TOOLTIP,
+                ),
             ],
             outputs=[
                 io.Video.Output("video", display_name="VIDEO", tooltip="For Save Video."),
                 io.Image.Output(
                     "frames",
                     display_name="IMAGE",
-                    tooltip="A picture for each step, and the last one again for as long as it stays.",
+                    tooltip="One image per step; the last one repeats for as long as it stays.",
                 ),
             ],
             is_output_node=True,

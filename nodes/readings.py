@@ -1,4 +1,4 @@
-"""What the nodes that draw features of a trace have in common: which features, of which place."""
+"""What the nodes that draw features of a trace have in common: which features, at which hook point."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 32
 NUMBERS_TOOLTIP = (
-    "Features to show, by number or label, separated by commas: 1203, 77, glasses. Shown before the "
+    "Features to show, by number or label, separated by commas: 1203, 77, glasses. They come before the "
     "connected ones."
 )
 FEATURES_TOOLTIP = (
-    "Features from Top Features, or features and concepts from Explorer. Of several recorded places, theirs "
-    "is shown."
+    "Features from Top Features, or features and concepts from Explorer. If the trace has several hook "
+    "points, theirs is shown."
 )
-ITEM_TOOLTIP = "Which picture of the batch, counted from 0."
+ITEM_TOOLTIP = "Which image of the batch, counted from 0."
 FRAME_TOOLTIP = (
-    "For videos: which recorded frame, counted from 0; -1 = each place at its strongest frame. Ignored for "
-    "pictures."
+    "For videos: which recorded frame, counted from 0; -1 = the strongest frame at each position. Ignored "
+    "for images."
 )
 
 
 def heat_inputs() -> list[Any]:
-    """How heat lies over which picture."""
+    """The opacity of the heat, and the image under it."""
     return [
         io.Float.Input(
             "opacity",
@@ -34,16 +34,16 @@ def heat_inputs() -> list[Any]:
             min=0.0,
             max=1.0,
             step=0.05,
-            tooltip="How much the hottest heat covers the image.",
+            tooltip="Opacity of the hottest areas; 1 hides the image there.",
         ),
-        io.Image.Input("image", optional=True, tooltip="The finished picture, to lie under the heat."),
+        io.Image.Input("image", optional=True, tooltip="The finished image, shown under the heat."),
     ]
 
 
 def reading_of(
     trace: Any, feature_numbers: str, features: Any, role: str, item: int, frame: int
 ) -> tuple[Reading, list[int]]:
-    """What is to be read, and the features that were chosen for it: none where nobody chose."""
+    """What to read, and the features chosen for it; an empty list if none were chosen."""
     from ..comfy_revelio.steering import features_in_trace
     from ..comfy_revelio.trace import Reading
 
@@ -53,7 +53,7 @@ def reading_of(
 
 
 def most_distinct(reading: Reading, count: int = 8) -> list[int]:
-    """The features that stand out most in some place, for when nobody chose any."""
+    """The features that stand out most in one part of the image, for when none were chosen."""
     scores = reading.trace.top_features(
         reading.hook_point, count, item=reading.item, role=reading.role, by="distinct"
     )

@@ -1,4 +1,4 @@
-"""See: which features were active, and where in the picture at which step."""
+"""See: which features were active, where in the image and at which step."""
 
 from __future__ import annotations
 
@@ -28,27 +28,32 @@ class RevelioTopFeatures(io.ComfyNode):
             node_id="RevelioTopFeatures",
             display_name="Top Features (Revelio)",
             category="Revelio/See",
-            description="The features that were most active while this picture was made, as a list for "
-            "Feature Maps or Steer Features and as a table to read (connect Preview as Text).",
+            description="Lists the features that were most active while the image was generated. The list "
+            "goes to Feature Maps or Steer Features; the table is for reading (connect Preview as Text).",
             inputs=[
                 TraceSocket.Input("trace", tooltip="From Collect Features."),
                 io.Int.Input("count", default=8, min=1, max=MOST_ROWS, tooltip="How many features to list."),
                 io.Combo.Input(
                     "by",
+                    display_name="rank by",
                     options=["distinct", "peak", "mean"],
                     default="distinct",
-                    tooltip="distinct: strong in some place and weak elsewhere (parts of the picture). "
-                    "peak: highest value anywhere. mean: highest on average.",
+                    tooltip="distinct: strong in one part of the image and weak elsewhere, such as eyes or "
+                    "a hat. peak: highest value anywhere. mean: highest average.",
                 ),
                 io.Combo.Input("role", options=ROLES, default="cond", tooltip=ROLE_TOOLTIP),
                 io.Int.Input(
-                    "step", default=-1, min=-1, max=9999, tooltip="One step, counted from 0; -1 = all steps."
+                    "step",
+                    default=-1,
+                    min=-1,
+                    max=9999,
+                    tooltip="Only this step, counted from 0; -1 = all steps.",
                 ),
                 io.String.Input(
                     "hook_point",
                     default="",
                     optional=True,
-                    tooltip="Which recorded place of the model, where the trace has several: middle_block.1. "
+                    tooltip="Which hook point to read if the trace has several, such as middle_block.1. "
                     "Empty = the first.",
                 ),
             ],
@@ -82,10 +87,10 @@ class RevelioFeatureMaps(io.ComfyNode):
             node_id="RevelioFeatureMaps",
             display_name="Feature Maps (Revelio)",
             category="Revelio/See",
-            description="Shows where features were active, as heat over the finished image: at each "
-            "denoising step, as a picture per feature to share, beside the image, on average, or as the "
-            "difference of two runs. Choose features by number, or connect Top Features; with neither it "
-            "shows the most distinct ones. The maps also come out as masks.",
+            description="Shows where features fire, as heat over the finished image. Choose features by "
+            "number or connect Top Features; otherwise the most distinct ones are shown. The views show "
+            "each step, one image per feature, the mean, or the difference between two runs. The maps are "
+            "also output as masks.",
             inputs=[
                 TraceSocket.Input("trace", tooltip="From Collect Features."),
                 io.String.Input("feature_numbers", default="", tooltip=NUMBERS_TOOLTIP),
@@ -94,11 +99,13 @@ class RevelioFeatureMaps(io.ComfyNode):
                     default=8,
                     min=1,
                     max=64,
-                    tooltip="How many steps to show, spread evenly, first and last too. For the views per "
-                    "step and difference.",
+                    tooltip="How many steps to show, evenly spaced, including the first and the last. Used "
+                    "by the views per step and difference.",
                 ),
                 io.Combo.Input("role", options=ROLES, default="cond", tooltip=ROLE_TOOLTIP),
-                io.Int.Input("item", default=0, min=0, max=4095, tooltip=ITEM_TOOLTIP),
+                io.Int.Input(
+                    "item", display_name="batch index", default=0, min=0, max=4095, tooltip=ITEM_TOOLTIP
+                ),
                 *heat_inputs(),
                 Features.Input("features", optional=True, tooltip=FEATURES_TOOLTIP),
                 io.Combo.Input(
@@ -106,35 +113,43 @@ class RevelioFeatureMaps(io.ComfyNode):
                     options=VIEWS,
                     default="per step",
                     optional=True,
-                    tooltip="per step: one figure, a column for each step. overlay: a picture for each "
-                    "feature, as large as the image, with the mean of all steps. side by side: the image "
-                    "beside that mean. mean: the means of all features on one scale. difference: what "
-                    "compare_trace has more (orange) or less (blue).",
+                    tooltip="per step: one figure with a column for each step. overlay: one image per "
+                    "feature, as large as the input image, with the mean over all steps. side by side: the "
+                    "image next to that mean. mean: the means of all features on one scale. difference: "
+                    "where the second run has more (orange) or less (blue).",
                 ),
                 TraceSocket.Input(
                     "compare_trace",
                     optional=True,
-                    tooltip="A second run, for the view difference: recorded at the same place, in the same "
+                    tooltip="A second run, for the view difference. It must have the same hook point, image "
                     "size and number of steps.",
                 ),
                 io.Image.Input(
                     "compare_image",
                     optional=True,
-                    tooltip="The picture of the second run, shown beside the first in the view difference.",
+                    tooltip="The image of the second run, shown in the view difference.",
                 ),
-                io.Int.Input("frame", default=-1, min=-1, max=9999, optional=True, tooltip=FRAME_TOOLTIP),
+                io.Int.Input(
+                    "frame",
+                    display_name="video frame",
+                    default=-1,
+                    min=-1,
+                    max=9999,
+                    optional=True,
+                    tooltip=FRAME_TOOLTIP,
+                ),
             ],
             outputs=[
                 io.Image.Output(
                     "maps",
                     display_name="IMAGE",
-                    tooltip="The figure; in the view overlay, a picture for each feature.",
+                    tooltip="The figure; in the view overlay, one image per feature.",
                 ),
                 io.Mask.Output(
                     "masks",
                     display_name="MASK",
-                    tooltip="A mask for each feature, as large as the image: the mean of all steps, white "
-                    "where it is highest. In the view difference, where the two runs differ.",
+                    tooltip="One mask per feature, as large as the image: the mean over all steps, white "
+                    "where it peaks. In the view difference: where the two runs differ.",
                 ),
             ],
             is_output_node=True,

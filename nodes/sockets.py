@@ -18,29 +18,32 @@ ActivationsSocket = io.Custom("REVELIO_ACTIVATIONS")
 
 ROLES = ["cond", "uncond", "cond2"]
 ROLE_TOOLTIP = (
-    "Whose features: cond = the positive prompt, uncond = the negative prompt, cond2 = a second positive one."
+    "Whose features to read: cond = the positive prompt, uncond = the negative prompt, cond2 = a second "
+    "positive prompt."
 )
 HOOK_POINT_TOOLTIP = (
-    "Where in the model: a name such as middle_block.1 or mid_block.attentions.0; ? lists all. Empty = the "
-    "place the SAE was trained for."
+    "The layer to record, such as middle_block.1 or mid_block.attentions.0. Enter ? to list all names. "
+    "Empty = the layer the SAE was trained on."
 )
 
 
 def searchable(schema: io.Schema, *words: str) -> io.Schema:
-    """The schema, found in ComfyUI's node search by these words as well; versions before 0.11 ignore them."""
+    """Let ComfyUI's node search find the schema by these words as well; versions before 0.11 ignore them."""
     schema.search_aliases = list(words)
     return schema
 
 
 def sampling_inputs(steps: int = 20, cfg: float = 3.0) -> list[Any]:
-    """The inputs that say how pictures are drawn."""
+    """The inputs that set how images are generated."""
     return [
         io.Int.Input(
-            "width", default=128, min=16, max=8192, step=8, tooltip="Width of the pictures in pixels."
+            "width", default=128, min=16, max=8192, step=8, tooltip="Width of the images in pixels."
         ),
         io.Int.Input(
-            "height", default=128, min=16, max=8192, step=8, tooltip="Height of the pictures in pixels."
+            "height", default=128, min=16, max=8192, step=8, tooltip="Height of the images in pixels."
         ),
-        io.Int.Input("steps", default=steps, min=1, max=1000, tooltip="Denoising steps of each picture."),
-        io.Float.Input("cfg", default=cfg, min=0.0, max=100.0, step=0.1, tooltip="As in KSampler."),
+        io.Int.Input("steps", default=steps, min=1, max=1000, tooltip="Denoising steps for each image."),
+        io.Float.Input(
+            "cfg", default=cfg, min=0.0, max=100.0, step=0.1, tooltip="Guidance scale, as in KSampler."
+        ),
     ]

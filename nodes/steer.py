@@ -17,11 +17,11 @@ class RevelioSteerFeatures(io.ComfyNode):
             node_id="RevelioSteerFeatures",
             display_name="Steer Features (Revelio)",
             category="Revelio/Steer",
-            description="Gives back the model with SAE features turned up or down while it samples. "
-            "Negative strength takes features out where they fire, positive strength puts them in. Other "
-            "branches that use the same model are not affected; strength 0 changes nothing at all.",
+            description="Turns SAE features or concepts up or down while the model samples. Negative "
+            "strength removes them where they fire; positive strength adds them. Other branches that use "
+            "the same model are not affected, and strength 0 changes nothing.",
             inputs=[
-                io.Model.Input("model", tooltip="The model to steer. It is not changed itself."),
+                io.Model.Input("model", tooltip="The model to steer. The model you connect is not changed."),
                 Sae.Input("sae", tooltip="The SAE that the features belong to."),
                 io.String.Input(
                     "features",
@@ -35,9 +35,10 @@ class RevelioSteerFeatures(io.ComfyNode):
                     min=-1000.0,
                     max=1000.0,
                     step=0.05,
-                    tooltip="Below 0: out (-1 = what they put in; a concept wants about -2, as the rest of "
-                    "the model puts it back). Above 0: in, at this many times the usual amount (a concept "
-                    "about 1.5, and only where it is not there yet). 0: no change. What 1 means: see unit.",
+                    tooltip="Below 0 removes: -1 cancels what the features contribute. Use about -2 for a "
+                    "concept, because the rest of the model partly restores it. Above 0 adds that many "
+                    "times the usual amount; use about 1.5 for a concept. 0 changes nothing. See unit for "
+                    "what 1 means.",
                 ),
                 io.Float.Input(
                     "start_percent",
@@ -45,7 +46,7 @@ class RevelioSteerFeatures(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Where in the denoising to begin: 0 = first step. Counted as in ComfyUI's "
+                    tooltip="When to start steering: 0 = at the first step. Counted as in ComfyUI's "
                     "ControlNet nodes.",
                 ),
                 io.Float.Input(
@@ -54,62 +55,69 @@ class RevelioSteerFeatures(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Where in the denoising to stop: 1 = last step included.",
+                    tooltip="When to stop steering: 1 = after the last step.",
                 ),
                 io.Combo.Input(
                     "role",
                     options=list(ROLES),
                     default="cond",
-                    tooltip="Whom to steer: cond = the positive prompt's half (best), uncond = the negative "
-                    "prompt's, both, mirrored = cond as said and uncond the other way round (stronger).",
+                    tooltip="Which half of the guidance to steer: cond = the positive prompt (usually "
+                    "best), uncond = the negative prompt, both, or mirrored = cond as given and uncond with "
+                    "the opposite sign (stronger).",
                 ),
                 io.Combo.Input(
                     "place",
+                    display_name="where to add",
                     options=list(PLACEMENTS),
                     default="usual",
-                    tooltip="Where to put features in: usual = where the concept or feature usually sits in "
-                    "the picture, everywhere = all over. With a mask single features go all over it.",
+                    tooltip="Where to add features: usual = where the concept or feature usually appears in "
+                    "the image, everywhere = all over it. With a mask, single features fill the whole mask.",
                 ),
                 io.Combo.Input(
                     "mode",
                     options=list(MODES),
                     default="push",
-                    tooltip="push: as described at strength. add: everywhere, whether it fires or not. "
-                    "scale: multiply where it fires (1 doubles, -1 = off). set: this value everywhere. "
-                    "clamp: at most this value. ablate: off where it fires (1). only: all other features off "
-                    "(1). replace: the block puts in these features alone. ablate_block: it puts in nothing.",
+                    tooltip="push: as described at strength. add: add everywhere, whether the feature fires "
+                    "or not. scale: multiply where it fires (1 doubles, -1 switches off). set: this value "
+                    "everywhere. clamp: at most this value. ablate: switch off where it fires (1). only: "
+                    "switch off all other features (1). replace: the block contributes only these features. "
+                    "ablate_block: the block contributes nothing.",
                 ),
                 Features.Input(
                     "selected",
                     optional=True,
-                    tooltip="Features from Top Features or the Explorer, or a concept from Find Concept, in "
-                    "addition to the written ones. Their strengths are multiplied with this one: set it to 1 "
-                    "for the Explorer.",
+                    tooltip="Features from Top Features or Explorer, or a concept from Find Concept, used "
+                    "together with the written ones. Their strengths are multiplied by the strength of this "
+                    "node: set it to 1 for Explorer.",
                 ),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="Steer only where the mask is white. Any size; it is fitted to the picture.",
+                    tooltip="Steer only where the mask is white. Any size; it is resized to fit.",
                 ),
                 io.Combo.Input(
                     "unit",
                     options=list(UNITS),
                     default="mean",
                     optional=True,
-                    tooltip="What strength 1 means where something is put in: mean = the feature's mean "
-                    "value when it fires (sdxl-unbox), code = 1 in the feature's own numbers, norm = as long "
-                    "as a mean token of the picture (the Flux paper; try 0.1 to 1).",
+                    tooltip="What strength 1 means when something is added: mean = the feature's mean value "
+                    "when it fires (sdxl-unbox), code = an activation of 1, norm = as long as the mean "
+                    "token of the image (the Flux paper; try 0.1 to 1).",
                 ),
                 io.Combo.Input(
                     "ramp",
                     options=list(RAMPS),
                     default="none",
                     optional=True,
-                    tooltip="How steering grows between start and end percent: none = full all the time, or "
-                    "linearly in, out, or in and out.",
+                    tooltip="How the strength changes from start to end percent: none = constant; the "
+                    "others fade it linearly in, out, or in and out.",
                 ),
             ],
-            outputs=[io.Model.Output("model_out", display_name="MODEL", tooltip="Connect to the sampler.")],
+            outputs=[
+                io.Model.Output(
+                    "model_out", display_name="MODEL", tooltip="The steered model. Connect it to the sampler."
+                )
+            ],
         )
         return searchable(
             schema, "concept", "slider", "steering", "remove concept", "edit model", "sparse autoencoder"
@@ -167,8 +175,8 @@ class RevelioSteerConcept(io.ComfyNode):
             node_id="RevelioSteerConcept",
             display_name="Steer Concept (Revelio)",
             category="Revelio/Steer",
-            description="Takes a concept such as glasses out of the prompts, or puts it in, by steering the "
-            "text encoder. Use the two CLIPs for the positive and the negative prompt. The CLIP that you "
+            description="Removes a concept such as glasses from the prompt, or adds it, by steering the "
+            "text encoder. Use the two CLIP outputs for the positive and the negative prompt. The CLIP you "
             "connect is not changed.",
             inputs=[
                 io.Clip.Input("clip", tooltip="The CLIP whose text encoder is steered."),
@@ -176,10 +184,9 @@ class RevelioSteerConcept(io.ComfyNode):
                 io.String.Input(
                     "concept",
                     default="glasses",
-                    tooltip="The concept as a short phrase: glasses, or blue hair. Of a phrase of several "
-                    "words only what it adds to its last word is steered: blue hair is told from hair. "
-                    "Several concepts, with weights if you like: glasses; hat:-0.5. contrast takes commas "
-                    "as well.",
+                    tooltip="The concept as a short phrase: glasses, or blue hair. Of a phrase, only what "
+                    "it adds to its last word is steered, so blue hair leaves other hair alone. Several "
+                    "concepts, with optional weights: glasses; hat:-0.5. With contrast, commas work too.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -187,14 +194,14 @@ class RevelioSteerConcept(io.ComfyNode):
                     min=-10.0,
                     max=10.0,
                     step=0.05,
-                    tooltip="Below 0 removes the concept (-1 = off, -2 = twice that), above 0 puts it in, 0 "
-                    "changes nothing. With the paper method values from -1 to 1 are usual.",
+                    tooltip="Below 0 removes the concept (-1 = off, -2 = twice that), above 0 adds it, 0 "
+                    "changes nothing. For the paper method, -1 to 1 is usual.",
                 ),
                 io.Combo.Input(
                     "method",
                     options=["contrast", "paper"],
                     default="contrast",
-                    tooltip="contrast: finds the concept's own features and changes only these (best). "
+                    tooltip="contrast: find the concept's own features and change only these (recommended). "
                     "paper: the formula of Concept Steerers.",
                 ),
                 io.String.Input(
@@ -202,7 +209,7 @@ class RevelioSteerConcept(io.ComfyNode):
                     default="",
                     multiline=True,
                     optional=True,
-                    tooltip="For contrast, optional: prompts that name the concept, one a line. Empty = "
+                    tooltip="For contrast, optional: prompts that name the concept, one per line. Empty = "
                     "neutral sentences.",
                 ),
                 io.String.Input(
@@ -210,24 +217,25 @@ class RevelioSteerConcept(io.ComfyNode):
                     default="",
                     multiline=True,
                     optional=True,
-                    tooltip="For contrast, optional: similar prompts that do not name it, one a line. Empty "
-                    "= neutral sentences.",
+                    tooltip="For contrast, optional: similar prompts without the concept, one per line. "
+                    "Empty = neutral sentences.",
                 ),
                 io.Combo.Input(
                     "negative_prompt",
                     options=["auto", "none", "mirrored", "same"],
                     default="auto",
                     optional=True,
-                    tooltip="What the CLIP for the negative prompt does: none = nothing, mirrored = the "
-                    "opposite, same = the same. auto = none for contrast, mirrored for paper.",
+                    tooltip="What happens in the CLIP for the negative prompt: none = nothing, mirrored = "
+                    "the opposite, same = the same. auto = none for contrast, mirrored for paper.",
                 ),
                 io.Combo.Input(
                     "tokens",
                     options=["auto", "content", "all"],
                     default="auto",
                     optional=True,
-                    tooltip="Which tokens change: content = the prompt's own words, all = also start, end "
-                    "and padding. auto = all for paper; for contrast content where something is put in.",
+                    tooltip="Which tokens to change: content = the words of the prompt, all = also start, "
+                    "end and padding. auto = all for paper; for contrast, content when adding and all when "
+                    "removing.",
                 ),
             ],
             outputs=[

@@ -1,4 +1,4 @@
-"""Transfer: what one generation has inside a mask goes into another."""
+"""Transfer: add to one generation what another has inside a mask."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ class RevelioTransferFeatures(io.ComfyNode):
             node_id="RevelioTransferFeatures",
             display_name="Transfer Features (Revelio)",
             category="Revelio/Steer",
-            description="Puts what one picture has inside a mask into another: the features that tell it are "
-            "put in while the model samples, with the values that were recorded, and what was there before "
-            "is taken out (RIEBench).",
+            description="Transfers what is inside a mask from one image into another (RIEBench). While the "
+            "model samples, the features that distinguish the masked part are added with their recorded "
+            "values, and what was there before is removed.",
             inputs=[
-                io.Model.Input("model", tooltip="The model that makes the other picture."),
-                Sae.Input("sae", tooltip="The SAE that recorded the traces."),
-                TraceSocket.Input("source", tooltip="Trace of the picture to take from."),
-                io.Mask.Input("source_mask", tooltip="The part of it to take: white."),
+                io.Model.Input("model", tooltip="The model that generates the other image."),
+                Sae.Input("sae", tooltip="The SAE that the traces were recorded with."),
+                TraceSocket.Input("source", tooltip="Trace of the image to transfer from."),
+                io.Mask.Input("source_mask", tooltip="The part to transfer, in white."),
                 io.Float.Input(
                     "strength",
                     default=1.0,
                     min=-100.0,
                     max=100.0,
                     step=0.05,
-                    tooltip="1 = as it was in the source; 0 = no change.",
+                    tooltip="1 = as strong as in the source, 0 = no change.",
                 ),
                 io.Int.Input(
                     "count",
                     default=80,
                     min=1,
                     max=100000,
-                    tooltip="How many features go in, and as many out.",
+                    tooltip="How many features to add, and how many to remove.",
                 ),
                 io.Combo.Input(
                     "method",
                     options=["adaptive", "plain"],
                     default="adaptive",
-                    tooltip="What is taken out: adaptive = what fires in the picture at hand, plain = what "
-                    "fired in the target's trace.",
+                    tooltip="What is removed: adaptive = what fires in the image being generated, plain = "
+                    "what fired in the target's trace.",
                 ),
                 io.Combo.Input(
                     "spread",
                     options=["place", "mean", "quantile"],
                     default="place",
-                    tooltip="place: each value where it was in the source. mean, quantile: one value (mean, "
-                    "or 95 % quantile over the source's mask) all over the target's mask.",
+                    tooltip="place: each value where it was in the source. mean, quantile: one value (the "
+                    "mean or the 95 % quantile over the source's mask) all over the target's mask.",
                 ),
                 io.Float.Input(
                     "start_percent",
@@ -59,7 +59,7 @@ class RevelioTransferFeatures(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Where in the denoising to begin: 0 = first step.",
+                    tooltip="When to start: 0 = at the first step.",
                 ),
                 io.Float.Input(
                     "end_percent",
@@ -67,43 +67,53 @@ class RevelioTransferFeatures(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Where in the denoising to stop: 1 = last step included.",
+                    tooltip="When to stop: 1 = after the last step.",
                 ),
                 io.Combo.Input(
                     "role",
                     options=["cond", "uncond", "both"],
                     default="cond",
-                    tooltip="Whom to steer: the positive prompt's half (cond), the negative's, or both.",
+                    tooltip="Which half of the guidance to steer: cond = the positive prompt, uncond = the "
+                    "negative prompt, or both.",
                 ),
                 TraceSocket.Input(
                     "target",
                     optional=True,
-                    tooltip="Trace of the other picture, unsteered. Without it nothing is taken out.",
+                    tooltip="Trace of the other image without the transfer. Not connected = nothing is "
+                    "removed.",
                 ),
                 io.Mask.Input(
                     "target_mask",
                     optional=True,
-                    tooltip="The part of the other picture to change; that of the source if not connected.",
+                    tooltip="The part of the other image to change, in white. Not connected = the source's "
+                    "mask.",
                 ),
                 io.Combo.Input(
                     "scores",
                     options=["first", "mean"],
                     default="first",
                     optional=True,
-                    tooltip="Which steps choose the features: the first recorded one, or all of them.",
+                    tooltip="Which recorded steps choose the features: first, or the mean of all.",
                 ),
                 io.Int.Input(
                     "source_item",
+                    display_name="source batch index",
                     default=0,
                     min=0,
                     max=4095,
                     optional=True,
-                    tooltip="Which picture of the source's batch, counted from 0.",
+                    tooltip="Which image of the source's batch, counted from 0.",
                 ),
             ],
             outputs=[
-                io.Model.Output("model_out", display_name="MODEL", tooltip="Connect to the sampler."),
-                io.String.Output("found", display_name="found", tooltip="Which features go in and out."),
+                io.Model.Output(
+                    "model_out",
+                    display_name="MODEL",
+                    tooltip="The model with the transfer. Connect it to the sampler.",
+                ),
+                io.String.Output(
+                    "found", display_name="found", tooltip="Which features are added and removed."
+                ),
             ],
         )
         return searchable(schema, "concept transfer", "copy features", "style transfer")

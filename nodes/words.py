@@ -1,4 +1,4 @@
-"""Words: which words of the prompt the model looked up where, while it drew the picture."""
+"""Words: where in the image the model attended to which word of the prompt."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from .readings import ITEM_TOOLTIP, heat_inputs
 from .sockets import ROLES, WordsSocket, searchable
 
 ROLE = (
-    "Whose words: cond = the positive prompt, uncond = the negative prompt (not at CFG 1), cond2 = a second "
-    "positive one."
+    "Whose words to show: cond = the positive prompt, uncond = the negative prompt (not at CFG 1), cond2 = a "
+    "second positive prompt."
 )
 
 
@@ -22,28 +22,32 @@ class RevelioRecordWords(io.ComfyNode):
             node_id="RevelioRecordWords",
             display_name="Record Words (Revelio)",
             category="Revelio/Observe",
-            description="Takes the place of the two CLIP Text Encode nodes and gives back the model with a "
-            "recorder in it: a sampler that uses this model writes down how much every patch of the picture "
-            "attends to every word, in each layer and step. The picture does not change. Follow with Word "
-            "Maps after the sampler.",
+            description="Encodes both prompts and adds a recorder to the model, so that sampling records "
+            "how much each image patch attends to each word. It replaces the two CLIP Text Encode nodes. "
+            "Attention is recorded in each layer and step, and the image does not change. Use Word Maps "
+            "after the sampler.",
             inputs=[
-                io.Model.Input("model", tooltip="The model to watch."),
-                io.Clip.Input("clip", tooltip="The CLIP of the model, which encodes both prompts."),
+                io.Model.Input("model", tooltip="The model to record. The model you connect is not changed."),
+                io.Clip.Input("clip", tooltip="The model's CLIP, which encodes both prompts."),
                 io.String.Input(
                     "positive",
                     multiline=True,
                     default="a portrait of a person with glasses",
-                    tooltip="The prompt. Weights such as (word:1.2) work as always.",
+                    tooltip="The prompt. Weights such as (word:1.2) work as usual.",
                 ),
                 io.String.Input(
                     "negative",
                     multiline=True,
                     default="",
-                    tooltip="The negative prompt. Its words can be shown too, at a CFG above 1.",
+                    tooltip="The negative prompt. Its words can be shown too if CFG is above 1.",
                 ),
             ],
             outputs=[
-                io.Model.Output("model_out", display_name="MODEL", tooltip="Connect to the sampler."),
+                io.Model.Output(
+                    "model_out",
+                    display_name="MODEL",
+                    tooltip="The model with the recorder. Connect it to the sampler.",
+                ),
                 io.Conditioning.Output(
                     "positive_out", display_name="positive", tooltip="The encoded prompt, for the sampler."
                 ),
@@ -52,7 +56,7 @@ class RevelioRecordWords(io.ComfyNode):
                     display_name="negative",
                     tooltip="The encoded negative prompt, for the sampler.",
                 ),
-                WordsSocket.Output("words", display_name="WORDS", tooltip="Connect to Word Maps."),
+                WordsSocket.Output("words", display_name="WORDS", tooltip="Connect it to Word Maps."),
             ],
             # Two Record nodes with equal inputs must not share one recorder.
             not_idempotent=True,
@@ -76,9 +80,9 @@ class RevelioWordMaps(io.ComfyNode):
             node_id="RevelioWordMaps",
             display_name="Word Maps (Revelio)",
             category="Revelio/See",
-            description="Which words drew which pixels: for each word of the prompt, where the picture "
-            "attended to it (DAAM), as heat over the picture and as a mask. As a whole, step by step or "
-            "layer by layer.",
+            description="Shows which words of the prompt drew which parts of the image, as heat and as "
+            "masks. Each map shows where the image attended to a word (DAAM): over the whole run, by step "
+            "or by layer.",
             inputs=[
                 io.Latent.Input(
                     "latent", tooltip="The latent straight from the sampler that used the recorded model."
@@ -86,16 +90,17 @@ class RevelioWordMaps(io.ComfyNode):
                 WordsSocket.Input("words", tooltip="From Record Words."),
                 io.String.Input(
                     "show",
+                    display_name="words to show",
                     default="",
-                    tooltip="Words of the prompt, separated by commas: glasses, blue hair. Empty = all that "
-                    "name something.",
+                    tooltip="Words of the prompt, separated by commas: glasses, blue hair. Empty = all "
+                    "words that name something.",
                 ),
                 io.Combo.Input(
                     "view",
                     options=["whole run", "by step", "by layer"],
                     default="whole run",
-                    tooltip="whole run: one map for each word. by step: a column for each denoising step. by "
-                    "layer: a column for each layer of the model.",
+                    tooltip="whole run: one map for each word. by step: a column for each denoising step. "
+                    "by layer: a column for each layer of the model.",
                 ),
                 io.Int.Input(
                     "step",
@@ -107,15 +112,17 @@ class RevelioWordMaps(io.ComfyNode):
                 io.String.Input(
                     "layers",
                     default="",
-                    tooltip="Only these layers, separated by commas, such as output_blocks.4.1; their names "
-                    "stand above the columns of by layer. Empty = the later half of them, which shows places "
-                    "best in UNets.",
+                    tooltip="Only these layers, separated by commas, such as output_blocks.4.1. The view by "
+                    "layer shows their names above its columns. Empty = the later half of the layers, which "
+                    "locates words best in UNets.",
                 ),
                 io.Int.Input(
-                    "columns", default=8, min=1, max=64, tooltip="How many steps or layers to show at most."
+                    "columns", default=8, min=1, max=64, tooltip="The most steps or layers to show."
                 ),
                 io.Combo.Input("role", options=ROLES, default="cond", tooltip=ROLE),
-                io.Int.Input("item", default=0, min=0, max=4095, tooltip=ITEM_TOOLTIP),
+                io.Int.Input(
+                    "item", display_name="batch index", default=0, min=0, max=4095, tooltip=ITEM_TOOLTIP
+                ),
                 opacity,
                 io.Float.Input(
                     "threshold",
@@ -123,14 +130,15 @@ class RevelioWordMaps(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="0: soft masks, as the heat. Above: masks of 0 and 1, 1 where the heat is above "
-                    "this share of its peak.",
+                    tooltip="0: soft masks, equal to the heat. Above 0: hard masks, white where the heat "
+                    "exceeds this share of its peak.",
                 ),
                 io.Boolean.Input(
                     "edges",
+                    display_name="fit to edges",
                     default=True,
-                    tooltip="With a picture connected: masks and heat of the whole run keep to its edges. "
-                    "Off: the plain attention, in the coarse cells of the model.",
+                    tooltip="If an image is connected, fit the masks and the heat of the whole run to its "
+                    "edges. Off: show the raw attention in the model's coarse grid.",
                 ),
                 image,
             ],
@@ -139,10 +147,10 @@ class RevelioWordMaps(io.ComfyNode):
                 io.Mask.Output(
                     "masks",
                     display_name="MASK",
-                    tooltip="One mask for each word, in the order of the table, in the size of the picture.",
+                    tooltip="One mask for each word, in the order of the table and the size of the image.",
                 ),
                 io.String.Output(
-                    "table", display_name="table", tooltip="Each word, and how much attention it got."
+                    "table", display_name="table", tooltip="Each word and how much attention it got."
                 ),
             ],
             is_output_node=True,

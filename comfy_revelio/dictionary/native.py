@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from ..errors import RevelioError
 from ..files import tensor_file
+from ..files.json_fields import Fields
 from .concept import Concept
 from .dictionary import ACTIVATIONS, CAPTURED, EXTRAS, NORMALISATIONS, POOLING, WEIGHTS, Dictionary
 from .feature_stats import FeatureStats
@@ -30,6 +30,7 @@ from .timestep_modulation import Modulation
 
 FORMAT = "revelio-sae"
 FORMAT_VERSION = "1"
+_ADVICE = "get the file again"
 KINDS = {
     "topk_relu": "k_sae",
     "topk_signed": "k_sae",
@@ -54,7 +55,7 @@ _CONCEPT_MAPS = ("concepts.amount", "concepts.share")
 
 
 def is_native(path: str | os.PathLike[str]) -> bool:
-    """Whether the header of a .safetensors file says that it is of this layout."""
+    """Whether a .safetensors file is of this layout, by its header."""
     return tensor_file.read_header(path).metadata.get("format") == FORMAT
 
 
@@ -181,25 +182,16 @@ def _stacked(dictionary: Dictionary) -> dict[str, Tensor]:
 
 
 def peek_native(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What the header of a dictionary file says, checked, without reading a tensor.
+    """The checked header of a dictionary file; no tensor is read.
 
     Returns the config plus d_model, n_features, has_stats, has_maps and tensors (the names).
-    Raises RevelioError for anything that is not a sound dictionary file.
     """
-    header = tensor_file.read_header(path)
-    if header.metadata.get("format") != FORMAT:
-        raise RevelioError(
-            f"{path} is no dictionary of a known layout: its metadata lacks format {FORMAT!r}; "
-            "choose a file saved by Revelio."
-        )
-    if (version := header.metadata.get("format_version")) != FORMAT_VERSION:
-        raise RevelioError(
-            f"{path} has format version {version!r}, but this Revelio reads "
-            f"{FORMAT_VERSION!r}; update Revelio."
-        )
-    config = tensor_file.parse_json(path, header.metadata.get("config", ""), "config")
-    _check_config(path, config)
-    config = {**_USUAL, **config}
+    otherwise = (
+        f"is not a dictionary of a known layout: its metadata lacks format {FORMAT!r}; "
+        "choose a file saved by Revelio."
+    )
+    header = tensor_file.read_format(path, FORMAT, FORMAT_VERSION, otherwise)
+    config = _checked_config(path, tensor_file.parse_json(path, header.metadata.get("config", ""), "config"))
     n, d = _check_shapes(path, header, config["kind"] == TEMPORAL)
     _check_concepts(path, header, len(config["concepts"]), d)
     if config["k"] > n:
@@ -217,43 +209,31 @@ def peek_native(path: str | os.PathLike[str]) -> dict[str, Any]:
     }
 
 
-def _check_config(path: str | os.PathLike[str], config: Any) -> None:
-    def refuse(reason: str) -> RevelioError:
-        return _broken(path, f"its config {reason}")
-
-    if not isinstance(config, dict) or set(config) - set(_USUAL) != _CONFIG_KEYS:
-        raise refuse(f"must have exactly the entries {', '.join(sorted(_CONFIG_KEYS))}")
-    choices = {
-        "activation": ACTIVATIONS, "captured": CAPTURED, "pooling": POOLING, "normalise": NORMALISATIONS,
-    }  # fmt: skip
-    for name, known in choices.items():
-        if config.get(name, known[0]) not in known:
-            raise refuse(f"has {name} {config[name]!r}, but known are {', '.join(known)}")
-    if config["kind"] not in (kinds := (KINDS[config["activation"]], TEMPORAL)):
-        raise refuse(f"has kind {config['kind']!r}, but its activation is of {' or '.join(kinds)}")
-    if not _is_number(clip := config.get("clip", 0.0)) or clip < 0:
-        raise refuse(f"has clip {clip!r}, which is no number from 0")
-    if type(config["k"]) is not int or config["k"] < 1:
-        raise refuse(f"has k {config['k']!r}, but k is a whole number from 1")
-    for name in ("hook_point", "model_family"):
-        if not isinstance(config[name], str):
-            raise refuse(f"has a {name} that is no text")
-    figures, labels = config["figures"], config["labels"]
-    if not isinstance(figures, dict) or not all(_is_number(value) for value in figures.values()):
-        raise refuse("has figures that are no table of numbers")
-    if not isinstance(labels, dict) or not all(_is_feature_list(value) for value in labels.values()):
-        raise refuse("has labels that are no table of feature lists")
-    concepts = config.get("concepts", [])
-    if not isinstance(concepts, list) or not all(isinstance(name, str) for name in concepts):
-        raise refuse("has concepts that are no list of names")
+def _checked_config(path: str | os.PathLike[str], config: Any) -> dict[str, Any]:
+    """The config with what is usual filled in."""
+    config = {**_USUAL, **config} if isinstance(config, dict) else config
+    fields = Fields(path, config, _ADVICE, "config", (*_CONFIG_KEYS, *_USUAL))
+    activation = fields.choice("activation", ACTIVATIONS)
+    fields.choice("kind", (KINDS[activation], TEMPORAL))
+    fields.choice("captured", CAPTURED)
+    fields.choice("pooling", POOLING)
+    fields.choice("normalise", NORMALISATIONS)
+    fields.number("clip", least=0)
+    fields.count("k", least=1)
+    fields.text("hook_point")
+    fields.text("model_family")
+    fields.named_numbers("figures")
+    fields.named_counts("labels")
+    concepts = fields.texts("concepts")
     if len(set(concepts)) != len(concepts):
-        raise refuse("names a concept twice")
+        raise fields.broken("its config names a concept twice")
+    return fields.table
 
 
 def _check_shapes(
     path: str | os.PathLike[str], header: tensor_file.Header, temporal: bool
 ) -> tuple[int, int]:
-    """(n_features, d_model), after all tensors were found and agree with each other.
+    """(n_features, d_model), after checking that all tensors are there and agree with each other.
 
     Which of the extras a kind needs, and their shapes, the dictionary checks itself.
     """
@@ -281,14 +261,14 @@ def _check_shapes(
         if info.dtype not in _FLOATS:
             raise _broken(path, f"{name} is {info.dtype}, but must be one of {', '.join(_FLOATS)}")
         if name in expected and info.shape != expected[name]:
-            raise _broken(path, f"{name} is {list(info.shape)}, but W_enc asks for {list(expected[name])}")
+            raise _broken(path, f"{name} is {list(info.shape)}, but W_enc needs {list(expected[name])}")
         if name == "stats.mean_map" and (len(info.shape) != 3 or info.shape[0] != n or 0 in info.shape):
             raise _broken(path, f"{name} is {list(info.shape)}, but must be [{n}, height, width]")
     return n, d
 
 
 def _check_concepts(path: str | os.PathLike[str], header: tensor_file.Header, count: int, d: int) -> None:
-    """The tensors of the concepts are there, and agree, exactly when the config names some."""
+    """The tensors of the concepts must be there, and agree, exactly when the config names some."""
     found = [header.tensors.get(name) for name in (_CONCEPT_FEATURES, *_CONCEPT_MAPS, _CONCEPT_READER)]
     if not count and not any(found):
         return
@@ -306,12 +286,4 @@ def _check_concepts(path: str | os.PathLike[str], header: tensor_file.Header, co
 
 
 def _broken(path: str | os.PathLike[str], reason: str) -> RevelioError:
-    return RevelioError(f"{path} is broken: {reason}; get the file again.")
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max
-
-
-def _is_feature_list(value: Any) -> bool:
-    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+    return RevelioError(f"{path} is broken: {reason}; {_ADVICE}.")

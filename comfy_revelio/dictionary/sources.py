@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import RevelioError
 from ..files import tensor_file
-from ..files.pickle_file import Stub, read_pickle
+from ..files.safe_pickle import Stub, read_pickle
 from .orbax import is_orbax
 
 CONFIG_NAMES = ("cfg.json", "config.json")

@@ -1,9 +1,8 @@
-"""Safetensors files read with suspicion and written in one piece.
+"""Safetensors files read with suspicion and written atomically.
 
-The header of a file is checked in plain Python before any tensor is touched: its size, that it
-is sane JSON, and that every tensor lies inside the file, with the length that its shape implies
-and without overlap. Writing goes to a temporary file first, so a full disk or an interrupt
-leaves the old file whole.
+The safetensors library checks that a header is sound and that its tensors fill the file without overlap or
+gaps. On top of that, names must be unique, and types, ranks and sizes such that torch can hold them.
+Writing goes to a temporary file first, so a full disk or an interruption leaves the old file intact.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import glob
 import io
 import json
-import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -26,28 +24,25 @@ if TYPE_CHECKING:
 
 MAX_HEADER_BYTES = 32 * 1024 * 1024
 _MAX_RANK = 8
-_ITEM_BYTES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1,
-    "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
-    "I32": 4, "U32": 4, "F32": 4,
-    "I64": 8, "U64": 8, "F64": 8,
-}  # fmt: skip
+_MAX_SIDE = 2**48
 _TYPE_NAMES = {
     "bool": "BOOL", "uint8": "U8", "int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64",
     "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64",
 }  # fmt: skip
 
 
+_READ_TYPES = (*_TYPE_NAMES.values(), "F8_E4M3", "F8_E5M2", "U16", "U32", "U64")
+
+
 @dataclass(frozen=True)
 class TensorInfo:
-    """What the header says about one tensor; `dtype` is safetensors' name, such as "F16".
-
-    `start` is the byte of the file at which it begins, which takes no part in comparisons.
-    """
+    """One tensor of a file, by its header."""
 
     dtype: str
+    """safetensors' name of the type, such as "F16"."""
     shape: tuple[int, ...]
     start: int = field(default=0, compare=False)
+    """The byte of the file at which the tensor begins."""
 
 
 @dataclass(frozen=True)
@@ -59,28 +54,41 @@ class Header:
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
-    """Read and check the header of a safetensors file; no tensor is read.
+    """Read and check the header of a safetensors file; no tensor is read."""
+    from safetensors import SafetensorError, safe_open
 
-    Raises RevelioError when the file is missing, is no safetensors file, or is cut or malformed.
-    """
     path = Path(path)
     if path.is_dir():
-        raise RevelioError(f"{path} is a directory, but a .safetensors file is needed; name the file in it.")
+        raise RevelioError(f"{path} is a folder, but a .safetensors file is needed; name the file in it.")
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
-            start = file.read(8)
-            length = int.from_bytes(start, "little")
-            if len(start) < 8 or length < 2 or length > size - 8:
-                raise _not_safetensors(path, "its first bytes give no header that fits in the file")
+            length = int.from_bytes(file.read(8), "little")
             if length > MAX_HEADER_BYTES:
                 raise _not_safetensors(path, f"its header would be {length} bytes long")
-            text = file.read(length)
+            with safe_open(str(path), framework="numpy"):
+                text = file.read(length)
     except FileNotFoundError:
         raise RevelioError(f"There is no file {path}; check the name and the folder.") from None
     except OSError as error:
         raise RevelioError(f"{path} cannot be read ({error.strerror}); check the file.") from None
-    return _parse_header(path, text, data_bytes=size - 8 - length)
+    except SafetensorError as error:
+        raise _not_safetensors(path, _short(error)) from None
+    header = parse_json(path, text, "header")
+    metadata = header.pop("__metadata__", None) or {}
+    first = 8 + length
+    return Header(metadata, {name: _tensor_info(path, name, entry, first) for name, entry in header.items()})
+
+
+def read_format(path: str | os.PathLike[str], name: str, version: str, otherwise: str) -> Header:
+    """The header of a file in one of Revelio's formats; `otherwise` ends the message about any other file."""
+    header = read_header(path)
+    if header.metadata.get("format") != name:
+        raise RevelioError(f"{path} {otherwise}")
+    if (found := header.metadata.get("format_version")) != version:
+        raise RevelioError(
+            f"{path} has format version {found!r:.40}, but this Revelio reads {version!r}; update Revelio."
+        )
+    return header
 
 
 def read_tensors(path: str | os.PathLike[str], names: list[str], device: str = "cpu") -> dict[str, Tensor]:
@@ -91,11 +99,13 @@ def read_tensors(path: str | os.PathLike[str], names: list[str], device: str = "
         with safe_open(str(path), framework="pt", device=device) as file:
             return {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
-        raise RevelioError(f"{path} cannot be read ({error}); copy or download the file again.") from None
+        raise RevelioError(
+            f"{path} cannot be read ({_short(error)}); copy or download the file again."
+        ) from None
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write one safetensors file in one piece: complete under its name, or not at all."""
+    """Write one safetensors file atomically: complete under its name, or not at all."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +114,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata:
         raise RevelioError(f"{path} cannot be written ({error.strerror}); choose another folder.") from None
     except ValueError:  # a null byte, or half of a character
         raise RevelioError(
-            f"{str(path)!r} cannot be written: no file name has such characters; choose another name."
+            f"{str(path)!r} cannot be written: a file name cannot have such characters; use another."
         ) from None
     try:
         with os.fdopen(handle, "wb") as file:
@@ -120,9 +130,9 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata:
 
 
 def discard_unfinished(path: str | os.PathLike[str]) -> None:
-    """Remove what writers of this file, or of files named after it, left behind when they were killed.
+    """Remove what killed writers of this file, or of files named after it, left behind.
 
-    Only where no other process writes them now.
+    Only for files that no other process is writing.
     """
     path = Path(path)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
@@ -130,7 +140,7 @@ def discard_unfinished(path: str | os.PathLike[str]) -> None:
 
 
 def to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """What `write` puts into a file, for those who send it instead."""
+    """The bytes that `write` would write, for sending them instead."""
     out = io.BytesIO()
     _write_all(out, tensors, metadata)
     return out.getvalue()
@@ -143,7 +153,7 @@ def parse_json(path: str | os.PathLike[str], text: str | bytes, what: str) -> An
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise RevelioError(
-            f"{path} is broken: its {what} is no JSON ({reason}); get the file again."
+            f"{path} is broken: its {what} is not valid JSON ({reason}); get the file again."
         ) from None
 
 
@@ -168,45 +178,22 @@ def _write_all(file: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[
         file.write(raw.view(torch.uint8).numpy().data)
 
 
-def _parse_header(path: Path, text: bytes, data_bytes: int) -> Header:
-    header = parse_json(path, text, "header")
-    if not isinstance(header, dict):
-        raise _not_safetensors(path, "its header is no table of tensors")
-    metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise _not_safetensors(path, "its metadata is no table of strings")
-    spans: list[tuple[int, int]] = []
-    tensors: dict[str, TensorInfo] = {}
-    for name, entry in header.items():
-        info, span = _parse_entry(path, name, entry)
-        tensors[name] = TensorInfo(info.dtype, info.shape, 8 + len(text) + span[0])
-        spans.append(span)
-    end = 0
-    for start, stop in sorted(spans):
-        if start != end:
-            raise _not_safetensors(path, "its tensors overlap or leave gaps")
-        end = stop
-    if end != data_bytes:
-        raise _not_safetensors(path, f"it holds {data_bytes} bytes of tensors where its header lists {end}")
-    return Header(metadata, tensors)
-
-
-def _parse_entry(path: Path, name: str, entry: Any) -> tuple[TensorInfo, tuple[int, int]]:
+def _tensor_info(path: Path, name: str, entry: Any, first: int) -> TensorInfo:
+    # The library also takes an entry written as a list, and a type written as a table.
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise _not_safetensors(path, f"its entry for tensor {name!r} is malformed")
-    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
-        raise _not_safetensors(path, f"tensor {name!r} has the unknown type {dtype!r}")
-    if not _counts(shape) or len(shape) > _MAX_RANK or not _counts(offsets) or len(offsets) != 2:
-        raise _not_safetensors(path, f"tensor {name!r} has a malformed shape or place")
-    start, stop = offsets
-    if stop - start != math.prod(shape) * _ITEM_BYTES[dtype]:
-        raise _not_safetensors(path, f"tensor {name!r} is not as long as its shape says")
-    return TensorInfo(dtype, tuple(shape)), (start, stop)
+        raise _not_safetensors(path, f"its entry for tensor {name!r:.80} is malformed")
+    dtype, shape = entry["dtype"], entry["shape"]
+    if dtype not in _READ_TYPES:
+        raise _not_safetensors(path, f"tensor {name!r:.80} has the unsupported type {dtype!r:.40}")
+    if len(shape) > _MAX_RANK or any(side >= _MAX_SIDE for side in shape):
+        raise _not_safetensors(path, f"tensor {name!r:.80} has an unsupported shape")
+    return TensorInfo(dtype, tuple(shape), first + entry["data_offsets"][0])
 
 
-def _counts(value: Any) -> bool:
-    return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**48 for item in value)
+def _short(error: Exception) -> str:
+    """The message of the library in one line, without its preamble; it may quote what is in the file."""
+    text = str(error)[:300].removeprefix("Error while deserializing header: ")
+    return " ".join(text.split())[:200]
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -217,11 +204,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _not_safetensors(path: Path, reason: str) -> RevelioError:
-    return RevelioError(f"{path} is not a whole .safetensors file: {reason}; get the file again.")
+    return RevelioError(f"{path} is not a complete .safetensors file: {reason}; get the file again.")
 
 
 def _umask() -> int:

@@ -1,4 +1,4 @@
-"""A trace in one .safetensors file, exact, and read with suspicion.
+"""A trace in one .safetensors file: written exactly, and read with suspicion.
 
 Tensors: frame.N.indices (int32 [B, T, k]) and frame.N.values (float32) for frame N, frame.N.scale and
 frame.N.shift (float32 [B, T]) where its dictionary normalises, and note.N.mean_active (float32 [n]) for
@@ -13,26 +13,35 @@ from __future__ import annotations
 import json
 import math
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..dictionary import Codes
-from ..errors import RevelioError
 from ..files import tensor_file
+from ..files.json_fields import Fields
 from .frames import DictionaryNote, Frame
-
-if TYPE_CHECKING:
-    from .trace import Trace
 
 FORMAT = "revelio-trace"
 FORMAT_VERSION = "1"
-# A table of one number per feature is made for every ranking: bounds what a file can ask for.
+# Each ranking makes a table of one number per feature: this bounds the memory that a file can ask for.
 MOST_FEATURES = 2**22
 
 
-def save(trace: Trace, path: str | os.PathLike[str]) -> None:
+class TraceParts(NamedTuple):
+    """What a file holds of a trace: the fields of `Trace`, in their order."""
+
+    frames: tuple[Frame, ...]
+    dictionaries: Mapping[str, DictionaryNote]
+    total_steps: int
+    sigmas: tuple[float, ...]
+    words: tuple[str, ...]
+
+
+def save(trace: TraceParts, path: str | os.PathLike[str]) -> None:
+    """Write the file that `load` reads."""
     tensors: dict[str, Tensor] = {}
     for number, frame in enumerate(trace.frames):
         tensors[f"frame.{number}.indices"] = frame.codes.indices.to(torch.int32)
@@ -47,32 +56,33 @@ def save(trace: Trace, path: str | os.PathLike[str]) -> None:
     tensor_file.write(path, tensors, {"format": FORMAT, "format_version": FORMAT_VERSION, "trace": text})
 
 
-def load(path: str | os.PathLike[str]) -> Trace:
-    from .trace import Trace
-
+def load(path: str | os.PathLike[str]) -> TraceParts:
+    """Read a trace; RevelioError when the file is missing, broken or not a trace."""
     header = check_file(path)
     table = tensor_file.parse_json(path, header.metadata.get("trace", ""), "description")
-    try:
-        return _build(Trace, table, tensor_file.read_tensors(path, list(header.tensors)))
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise RevelioError(f"{path} is a broken trace ({reason}); save it again from its run.") from None
+    fields = Fields(path, table, "save the trace again from its run")
+    tensors = tensor_file.read_tensors(path, list(header.tensors))
+    notes: dict[str, DictionaryNote] = {}
+    for number, entry in enumerate(fields.tables("dictionaries")):
+        notes[entry.text("hook_point")] = _note(entry, tensors.pop(f"note.{number}.mean_active", None))
+    frames = tuple(
+        _frame(entry, number, notes, tensors) for number, entry in enumerate(fields.tables("frames"))
+    )
+    if tensors:
+        raise fields.broken(f"it has the unknown tensors {', '.join(sorted(tensors)[:4])!r:.200}")
+    words = tuple(fields.texts("words", []))
+    if words and any(len(words) != math.prod(frame.grid) for frame in frames):
+        raise fields.broken(f"its {len(words)} words do not cover the positions of its frames")
+    return TraceParts(frames, notes, fields.count("total_steps"), tuple(fields.numbers("sigmas")), words)
 
 
 def check_file(path: str | os.PathLike[str]) -> tensor_file.Header:
-    """The checked header of a trace, without its codes; RevelioError when the file is no trace."""
-    header = tensor_file.read_header(path)
-    if header.metadata.get("format") != FORMAT:
-        raise RevelioError(f"{path} is no trace: its metadata lacks format {FORMAT!r}; choose a saved trace.")
-    if (version := header.metadata.get("format_version")) != FORMAT_VERSION:
-        raise RevelioError(
-            f"{path} has format version {version!r}, but this Revelio reads "
-            f"{FORMAT_VERSION!r}; update Revelio."
-        )
-    return header
+    """The checked header of a trace, without its codes; RevelioError when the file is not a trace."""
+    otherwise = f"is not a trace: its metadata lacks format {FORMAT!r}; choose a saved trace."
+    return tensor_file.read_format(path, FORMAT, FORMAT_VERSION, otherwise)
 
 
-def _description(trace: Trace) -> dict[str, Any]:
+def _description(trace: TraceParts) -> dict[str, Any]:
     return {
         "total_steps": trace.total_steps,
         "sigmas": list(trace.sigmas),
@@ -103,91 +113,60 @@ def _description(trace: Trace) -> dict[str, Any]:
     } | ({"words": list(trace.words)} if trace.words else {})
 
 
-def _build(kind: type[Trace], table: Any, tensors: dict[str, Tensor]) -> Trace:
-    notes: dict[str, DictionaryNote] = {}
-    for number, entry in enumerate(_list(table["dictionaries"])):
-        notes[_text(entry["hook_point"])] = _note(entry, tensors.pop(f"note.{number}.mean_active", None))
-    frames = []
-    for number, entry in enumerate(_list(table["frames"])):
-        indices, values = (tensors.pop(f"frame.{number}.{name}") for name in ("indices", "values"))
-        undone = [tensors.pop(f"frame.{number}.{name}", None) for name in ("scale", "shift")]
-        frames.append(_frame(entry, notes, indices, values, undone))
-    if tensors:
-        raise ValueError(f"unknown tensors {', '.join(sorted(tensors)[:4])}")
-    sigmas = tuple(_number(sigma) for sigma in _list(table["sigmas"]))
-    words = tuple(_text(word) for word in _list(table.get("words", [])))
-    if words and any(len(words) != math.prod(frame.grid) for frame in frames):
-        raise ValueError(f"{len(words)} words do not cover the positions of its frames")
-    return kind(tuple(frames), notes, _count(table["total_steps"]), sigmas, words)
-
-
-def _note(entry: dict[str, Any], mean_active: Tensor | None) -> DictionaryNote:
-    n, k = _count(entry["n_features"]), _count(entry["k"])
-    if not 1 <= k <= n <= MOST_FEATURES:
-        raise ValueError(f"k {k} does not fit {n} features")
+def _note(entry: Fields, mean_active: Tensor | None) -> DictionaryNote:
+    n = entry.count("n_features", least=1, most=MOST_FEATURES)
+    labels = entry.named_counts("labels")
     if mean_active is not None and (mean_active.shape != (n,) or mean_active.dtype != torch.float32):
-        raise ValueError("mean_active does not cover the features")
-    labels = {_text(name): [_count(f) for f in _list(features)] for name, features in entry["labels"].items()}
+        raise entry.broken("mean_active does not cover the features")
     if any(feature >= n for features in labels.values() for feature in features):
-        raise ValueError("a label names a feature out of range")
-    aliases = tuple(_text(name) for name in _list(entry.get("aliases", [])))
-    width, called = _count(entry.get("d_model", 0)), _text(entry.get("called", ""))
-    return DictionaryNote(n, k, labels, mean_active, width, called, aliases)
-
-
-def _frame(
-    entry: dict[str, Any],
-    notes: dict[str, DictionaryNote],
-    indices: Tensor,
-    values: Tensor,
-    undone: list[Tensor | None],
-) -> Frame:
-    hook_point = _text(entry["hook_point"])
-    note = notes[hook_point]
-    grid = tuple(_count(side) for side in _list(entry["grid"]))
-    if len(grid) not in (2, 3):
-        raise ValueError("the grid of a frame is neither that of a picture nor that of a video")
-    if indices.dtype != torch.int32 or values.dtype != torch.float32 or indices.shape != values.shape:
-        raise ValueError("the codes of a frame have wrong types or shapes")
-    if indices.ndim != 3 or tuple(indices.shape[1:]) != (math.prod(grid), note.k):
-        raise ValueError(f"the codes of a frame do not lie on its grid of {' by '.join(map(str, grid))}")
-    if any(t is not None and (t.shape != indices.shape[:2] or t.dtype != torch.float32) for t in undone):
-        raise ValueError("scale or shift of a frame do not lie on its tokens")
-    if not len(indices):
-        raise ValueError("a frame holds no picture")
-    if indices.numel() and (int(indices.min()) < 0 or int(indices.max()) >= note.n_features):
-        raise ValueError("the codes of a frame name features out of range")
-    return Frame(
-        hook_point,
-        _count(entry["step"]),
-        _count(entry["evaluation"]),
-        _number(entry["sigma"]),
-        _number(entry["timestep"]),
-        _text(entry["role"]),
-        grid,
-        Codes(indices.to(torch.int64), values, note.n_features, *undone),
+        raise entry.broken("a label names a feature that does not exist")
+    return DictionaryNote(
+        n,
+        entry.count("k", least=1, most=n),
+        labels,
+        mean_active,
+        entry.count("d_model", 0),
+        entry.text("called", ""),
+        tuple(entry.texts("aliases", [])),
     )
 
 
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise ValueError(f"{value!r:.40} is no list")
-    return value
+def _frame(entry: Fields, number: int, notes: dict[str, DictionaryNote], tensors: dict[str, Tensor]) -> Frame:
+    """Frame `number`, whose tensors are removed from the table."""
+    hook_point = entry.text("hook_point")
+    if (note := notes.get(hook_point)) is None:
+        raise entry.broken(f"a frame is of the unknown hook point {hook_point!r:.80}")
+    grid = tuple(entry.counts("grid"))
+    if len(grid) not in (2, 3):
+        raise entry.broken("the grid of a frame is neither that of an image nor that of a video")
+    return Frame(
+        hook_point,
+        entry.count("step"),
+        entry.count("evaluation"),
+        entry.number("sigma"),
+        entry.number("timestep"),
+        entry.text("role"),
+        grid,
+        _codes(entry, number, note, grid, tensors),
+    )
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r:.40} is no text")
-    return value
-
-
-def _count(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < 2**31:
-        raise ValueError(f"{value!r:.40} is no count")
-    return value
-
-
-def _number(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError(f"{value!r:.40} is no number")
-    return float(value)
+def _codes(
+    entry: Fields, number: int, note: DictionaryNote, grid: tuple[int, ...], tensors: dict[str, Tensor]
+) -> Codes:
+    """The codes [B, T, k] of a frame, whose T tokens fill its grid."""
+    names = ("indices", "values", "scale", "shift")
+    indices, values, *undone = (tensors.pop(f"frame.{number}.{name}", None) for name in names)
+    if indices is None or values is None:
+        raise entry.broken(f"the codes of frame {number} are missing")
+    if indices.dtype != torch.int32 or values.dtype != torch.float32 or indices.shape != values.shape:
+        raise entry.broken("the codes of a frame have wrong types or shapes")
+    if indices.ndim != 3 or tuple(indices.shape[1:]) != (math.prod(grid), note.k):
+        raise entry.broken(f"the codes of a frame do not fit its grid of {' by '.join(map(str, grid))}")
+    if any(t is not None and (t.shape != indices.shape[:2] or t.dtype != torch.float32) for t in undone):
+        raise entry.broken("scale or shift of a frame do not fit its tokens")
+    if not len(indices):
+        raise entry.broken("a frame holds no image")
+    if indices.numel() and (int(indices.min()) < 0 or int(indices.max()) >= note.n_features):
+        raise entry.broken("the codes of a frame name features that do not exist")
+    return Codes(indices.to(torch.int64), values, note.n_features, *undone)

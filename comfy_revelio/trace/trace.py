@@ -165,12 +165,13 @@ class Trace:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one .safetensors file from which `load` makes exactly this trace again."""
-        save_load.save(self, path)
+        parts = (self.frames, self.dictionaries, self.total_steps, self.sigmas, self.words)
+        save_load.save(save_load.TraceParts(*parts), path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:
-        """Read a trace; RevelioError when the file is missing, broken or no trace."""
-        return save_load.load(path)
+        """Read a trace; RevelioError when the file is missing, broken or not a trace."""
+        return cls(*save_load.load(path))
 
     def _check_hook_point(self, hook_point: str) -> None:
         if hook_point not in self.hook_points:

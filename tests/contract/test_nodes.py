@@ -15,6 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
+from devtools.texts import COMMAND, ENGLISH, outdated
+
 ROOT = Path(__file__).resolve().parents[2]
 NODES = {
     "RevelioMiniModel": "Revelio/Load",
@@ -93,24 +95,23 @@ class TestSchemas:
 
     @pytest.mark.parametrize("node_id", NODES)
     def test_help_page(self, nodes: dict[str, Any], node_id: str) -> None:
-        """Titled like the node, with every input, the common mistake, and pictures that lie beside it."""
+        """What the node is for, how to use it, its inputs, the common mistake; images are beside the page."""
         schema = nodes[node_id].GET_SCHEMA()
         page = (PAGES / f"{node_id}.md").read_text(encoding="utf-8")
         assert page.startswith(f"# {schema.display_name}\n")
-        assert len(page) > 500
-        assert "\n## Common mistake" in page
-        for item in schema.inputs or []:
-            assert f"**{item.id}**" in page, item.id
-        pictures = re.findall(r"!\[([^\]]*)\]\(([^)]*)\)", page)
-        assert pictures, "the page has no picture"
-        for words, name in pictures:
+        parts = ["## How to use it\n", "## Inputs\n\n<!-- inputs -->\n", "## Common mistake"]
+        found = [page.find(f"\n{part}") for part in parts]
+        assert found[0] > 100 and found == sorted(found)
+        images = re.findall(r"!\[([^\]]*)\]\(([^)]*)\)", page)
+        assert images, "the page has no image"
+        for words, name in images:
             assert words, f"{name} has no words for those who cannot see it"
             assert Path(name).name == name, f"{name} is not beside the page"
-            with Image.open(PAGES / name) as picture:
-                picture.load()
-                assert min(picture.size) >= 60 and max(picture.size) >= 240
+            with Image.open(PAGES / name) as image:
+                image.load()
+                assert min(image.size) >= 60 and max(image.size) >= 240
 
-    def test_no_page_and_no_picture_is_left_over(self) -> None:
+    def test_no_page_and_no_image_is_left_over(self) -> None:
         pages = {file.stem: file.read_text(encoding="utf-8") for file in PAGES.glob("*.md")}
         assert set(pages) == set(NODES)
         for file in PAGES.iterdir():
@@ -142,20 +143,28 @@ class TestSchemas:
                 assert texts["tooltip"] != english[kind][name]["tooltip"], name
 
     @pytest.mark.parametrize("node_id", NODES)
-    def test_english_texts_are_those_of_the_nodes(self, nodes: dict[str, Any], node_id: str) -> None:
-        entry, schema = translations("en")[node_id], nodes[node_id].GET_SCHEMA()
-        assert entry["display_name"] == schema.display_name
-        assert entry["description"] == schema.description
-        for item in schema.inputs or []:
-            assert entry["inputs"][item.id]["tooltip"] == item.tooltip
-        for number, item in enumerate(schema.outputs):
-            assert entry["outputs"][str(number)]["tooltip"] == item.tooltip
+    def test_chinese_has_the_numbers_and_choices_of_the_english(
+        self, nodes: dict[str, Any], node_id: str
+    ) -> None:
+        """What is most easily forgotten when an English tooltip changes."""
+        for item in nodes[node_id].GET_SCHEMA().inputs or []:
+            chinese = translations("zh")[node_id]["inputs"][item.id]["tooltip"]
+            choices = [str(choice) for choice in item.as_dict().get("options") or []]
+            expected = [choice for choice in choices if re.search(rf"\b{choice}( =|:)", item.tooltip)]
+            expected += re.findall(r"-?\d+(?:\.\d+)?", item.tooltip)
+            assert [word for word in expected if word not in chinese] == [], item.id
 
-    def test_the_readme_names_every_node(self, nodes: dict[str, Any]) -> None:
-        table = (ROOT / "README.md").read_text(encoding="utf-8")
-        for node in nodes.values():
-            name = node.GET_SCHEMA().display_name.removesuffix(" (Revelio)")
-            assert f"**{name}**" in table, name
+    def test_generated_texts_are_those_of_the_schemas(self, nodes: dict[str, Any]) -> None:
+        """The English locale file, the tables of inputs in the help pages, and README's table of nodes."""
+        stale = outdated([node.GET_SCHEMA() for node in nodes.values()])
+        names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
+        assert not stale, f"Out of date: {names}. Run {COMMAND}"
+
+    def test_a_changed_tooltip_makes_the_generated_texts_stale(self, nodes: dict[str, Any]) -> None:
+        schemas = [node.GET_SCHEMA() for node in nodes.values()]
+        (changed,) = (schema for schema in schemas if schema.node_id == "RevelioCollect")
+        changed.inputs[0].tooltip += " And more."
+        assert set(outdated(schemas)) == {ENGLISH, PAGES / "RevelioCollect.md"}
 
 
 class TestStart:

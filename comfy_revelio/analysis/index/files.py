@@ -1,4 +1,4 @@
-"""A feature index as one .safetensors file. Read with suspicion: index files come from anywhere.
+"""A feature index as one .safetensors file, read with suspicion: index files come from anywhere.
 
 Tensors: those of `FeatureIndex` by their names. Metadata: format "revelio-index", format_version "1", and
 config, a JSON object with hook_point, dictionary, grid, items, source, and labels: feature -> [text, score or
@@ -20,10 +20,12 @@ from torch import Tensor
 
 from ...errors import RevelioError
 from ...files import tensor_file
+from ...files.json_fields import Fields, is_count, is_number, is_text
 from .feature_index import FeatureIndex, Label
 
 FORMAT = "revelio-index"
 FORMAT_VERSION = "1"
+_ADVICE = "make the index again"
 LARGEST_CROP = 256
 MOST_EXAMPLES = 64
 """Of one feature."""
@@ -35,7 +37,7 @@ _BY_EXAMPLE = {"value": "F32", "item": "I64", "token": "I32", "timestep": "F32"}
 
 @dataclass(frozen=True)
 class IndexHead:
-    """What the header of an index file says, checked. crop: side of the crops in pixels, 0 without any."""
+    """The checked header of an index file."""
 
     path: Path
     hook_point: str
@@ -46,28 +48,30 @@ class IndexHead:
     n_features: int
     n_examples: int
     crop: int
+    """Side of the crops in pixels; 0 without crops."""
     labels: Mapping[int, Label]
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """The examples of one feature, as in `FeatureIndex`; crops uint8 [m, side, side, 3], side 0 without."""
+    """The m examples of one feature, as in `FeatureIndex`."""
 
     value: Tensor
     item: Tensor
     token: Tensor
     timestep: Tensor
     crops: Tensor
+    """uint8 [m, side, side, 3]; side 0 without crops."""
 
 
 def index_path(path: str | os.PathLike[str]) -> Path:
-    """Where the index of a dictionary file lies: NAME.index.safetensors in the same folder."""
+    """The index file of a dictionary file: NAME.index.safetensors in the same folder."""
     path = Path(path)
     return path.with_name(f"{path.stem}.index.safetensors")
 
 
 def write_index(index: FeatureIndex, path: str | os.PathLike[str]) -> None:
-    """Write the file in one piece; the old one stays when that fails."""
+    """Write the file atomically: if that fails, the old one is still there."""
     names = ("starts", *_BY_FEATURE, *_BY_EXAMPLE)
     tensors = {name: getattr(index, name) for name in names}
     if index.crops is not None:
@@ -85,48 +89,34 @@ def write_index(index: FeatureIndex, path: str | os.PathLike[str]) -> None:
 
 
 def read_head(path: str | os.PathLike[str]) -> IndexHead:
-    """Check the header of an index file; no tensor is read. RevelioError for whatever is not sound."""
-    header = tensor_file.read_header(path)
-    if header.metadata.get("format") != FORMAT:
-        raise RevelioError(f"{path} is no feature index; make one with Label Features or the label command.")
-    if (version := header.metadata.get("format_version")) != FORMAT_VERSION:
-        raise RevelioError(
-            f"{path} has format version {version!r}, but this Revelio reads {FORMAT_VERSION!r}; update it."
-        )
+    """Check the header of an index file; no tensor is read."""
+    otherwise = "is not a feature index; make one with Label Features or the label command."
+    header = tensor_file.read_format(path, FORMAT, FORMAT_VERSION, otherwise)
     n, m, crop = _sizes(path, header)
     config = tensor_file.parse_json(path, header.metadata.get("config", ""), "config")
-    if not isinstance(config, dict) or set(config) != _KEYS:
-        raise _broken(path, f"its config must have exactly the entries {', '.join(sorted(_KEYS))}")
-    texts = (config["hook_point"], config["dictionary"], config["source"])
-    if not all(isinstance(text, str) and len(text) <= 1000 for text in texts):
-        raise _broken(path, "its hook point, dictionary or source is no short text")
-    grid = config["grid"]
-    sides = grid if isinstance(grid, list) else []
-    if grid is not None and [type(s) is int and 0 < s < 2**20 for s in sides] != [True, True]:
-        raise _broken(path, "its grid is no height and width")
-    if type(config["items"]) is not int or not 0 <= config["items"] < 2**62:
-        raise _broken(path, "its number of pictures is none")
+    fields = Fields(path, config, _ADVICE, "config", _KEYS)
+    grid: list[int] | None = fields.take("grid", _is_grid, "a height and a width")
     return IndexHead(
         Path(path),
-        config["hook_point"],
-        config["dictionary"],
+        fields.text("hook_point", longest=1000),
+        fields.text("dictionary", longest=1000),
         None if grid is None else (grid[0], grid[1]),
-        config["items"],
-        config["source"],
+        fields.count("items", most=2**62 - 1),
+        fields.text("source", longest=1000),
         n,
         m,
         crop,
-        _labels(path, config["labels"], n),
+        _labels(fields, n),
     )
 
 
 def read_index(path: str | os.PathLike[str]) -> FeatureIndex:
-    """The whole index, to label it anew."""
+    """The complete index, for labelling it again."""
     head = read_head(path)
     names = ["starts", *_BY_FEATURE, *_BY_EXAMPLE, *(["crops"] if head.crop else [])]
     tensors = tensor_file.read_tensors(path, names)
     for feature in range(head.n_features):
-        _stretch(head, tensors["starts"], feature)
+        _example_range(head, tensors["starts"], feature)
     for name in (*_BY_FEATURE, "value", "timestep"):
         if not bool(torch.isfinite(tensors[name]).all()):
             raise _broken(path, f"{name} holds numbers that are not finite")
@@ -136,14 +126,14 @@ def read_index(path: str | os.PathLike[str]) -> FeatureIndex:
 
 
 def read_examples(head: IndexHead, feature: int) -> Examples:
-    """The examples of one feature; only its own part of the file is read, and where it begins."""
+    """The examples of one feature; of the file only its own part is read, and where that begins."""
     from safetensors import SafetensorError, safe_open
 
     if not 0 <= feature < head.n_features:
         raise RevelioError(f"There is no feature {feature} in {head.path.name}.")
     try:
         with safe_open(str(head.path), framework="pt") as file:
-            first, last = _stretch(head, file.get_slice("starts")[feature : feature + 2], 0)
+            first, last = _example_range(head, file.get_slice("starts")[feature : feature + 2], 0)
             found = {name: file.get_slice(name)[first:last] for name in _BY_EXAMPLE}
             crops = file.get_slice("crops")[first:last] if head.crop else torch.zeros(last - first, 0, 0, 3)
     except (SafetensorError, OSError) as error:
@@ -151,22 +141,22 @@ def read_examples(head: IndexHead, feature: int) -> Examples:
     return Examples(**found, crops=crops.to(torch.uint8))
 
 
-def _stretch(head: IndexHead, starts: Tensor, feature: int) -> tuple[int, int]:
+def _example_range(head: IndexHead, starts: Tensor, feature: int) -> tuple[int, int]:
     first, last = int(starts[feature]), int(starts[feature + 1])
     if not 0 <= first <= last <= head.n_examples or last - first > MOST_EXAMPLES:
-        raise _broken(head.path, "the places of its examples are out of range")
+        raise _broken(head.path, "the positions of its examples are out of range")
     return first, last
 
 
 def _sizes(path: str | os.PathLike[str], header: tensor_file.Header) -> tuple[int, int, int]:
-    """(features, examples, side of the crops), after all tensors were found to agree with each other."""
+    """(features, examples, side of the crops), after checking that all tensors agree with each other."""
     known = {"starts": "I64", **_BY_FEATURE, **_BY_EXAMPLE}
     names = set(header.tensors)
     if names - {"crops"} != set(known):
-        raise _broken(path, f"it must hold {', '.join(known)}, and crops or not, and nothing else")
+        raise _broken(path, f"it must hold {', '.join(known)}, perhaps crops, and nothing else")
     shape = header.tensors["starts"].shape
     if len(shape) != 1 or not 2 <= shape[0] <= _MOST_FEATURES:
-        raise _broken(path, "its starts are no list")
+        raise _broken(path, "its starts are not a list")
     n, m = shape[0] - 1, math.prod(header.tensors["value"].shape)
     for name, dtype in known.items():
         info = header.tensors[name]
@@ -182,28 +172,33 @@ def _sizes(path: str | os.PathLike[str], header: tensor_file.Header) -> tuple[in
     return n, m, side
 
 
-def _labels(path: str | os.PathLike[str], table: Any, n: int) -> dict[int, Label]:
-    if not isinstance(table, dict):
-        raise _broken(path, "its labels are no table")
+def _is_grid(value: Any) -> bool:
+    sides = value if isinstance(value, list) else []
+    return value is None or [is_count(side, 1, 2**20 - 1) for side in sides] == [True, True]
+
+
+def _labels(fields: Fields, n: int) -> dict[int, Label]:
     labels = {}
+    table: dict[str, Any] = fields.take("labels", lambda v: isinstance(v, dict), "a table")
     for feature, entry in table.items():
         if not (feature.isascii() and feature.isdigit() and len(feature) < 12 and int(feature) < n):
-            raise _broken(path, f"it labels a feature {feature[:20]!r} that does not exist")
-        if not isinstance(entry, list) or len(entry) != 3:
-            raise _broken(path, f"the label of feature {feature} is malformed")
-        text, score, way = entry
-        if (
-            not isinstance(text, str)
-            or not isinstance(way, str)
-            or type(score) not in (int, float, type(None))
-        ):
-            raise _broken(path, f"the label of feature {feature} is malformed")
+            raise fields.broken(f"it labels feature {feature[:20]!r}, which does not exist")
+        malformed = fields.broken(f"the label of feature {feature} is malformed")
+        if not _is_label(entry):
+            raise malformed
         try:
-            labels[int(feature)] = Label(text, score, way)
+            labels[int(feature)] = Label(*entry)
         except RevelioError:
-            raise _broken(path, f"the label of feature {feature} is malformed") from None
+            raise malformed from None
     return labels
 
 
+def _is_label(entry: Any) -> bool:
+    if not isinstance(entry, list) or len(entry) != 3:
+        return False
+    text, score, way = entry
+    return is_text(text) and is_text(way) and (score is None or is_number(score))
+
+
 def _broken(path: str | os.PathLike[str], reason: str) -> RevelioError:
-    return RevelioError(f"{path} is broken: {reason}; make the index again.")
+    return RevelioError(f"{path} is broken: {reason}; {_ADVICE}.")

@@ -1,9 +1,9 @@
-"""What a folder of activations says about itself: its manifest and the headers of its shards.
+"""The description of a folder of activations: its manifest and the headers of its shards.
 
     folder/manifest.json              what the rows are activations of, and the list of finished shards
-    folder/rows-000000.safetensors    x [n, d], timestep [n] float32, item [n] int64, of whole items
+    folder/rows-000000.safetensors    x [n, d], timestep [n] float32, item [n] int64; never a part of an item
 
-A shard counts once the manifest lists it; whatever else lies there is the leftover of a kill.
+A shard counts once the manifest lists it; any other file is a leftover of a process that was killed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 from ...errors import RevelioError
 from ...files import tensor_file
+from ...files.json_fields import Fields, is_count, is_list, is_text
 
 MANIFEST = "manifest.json"
 SHARD_NAME = re.compile(r"rows-[0-9]{6}\.safetensors")
@@ -28,6 +29,7 @@ ROW_TYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 ITEM_END = 2**62
 """Item numbers are below this."""
 
+_ADVICE = "harvest again or restore the right file"
 _FORMAT = "activations"
 _VERSION = 1
 _MOST_ROWS = 2**40
@@ -45,9 +47,9 @@ class Source:
     """"output" of the hooked module, or "diff" = output - input."""
     d_model: int
     grid: tuple[int, int] | None = None
-    """Height and width of the tokens of an item when all items share them: row-major, whole."""
+    """Height and width of the tokens of an item when all items share them: row by row, and complete."""
     extra: dict[str, str] = field(default_factory=dict)
-    """Whatever else makes two harvests different."""
+    """Anything else that makes two harvests different."""
 
     def __post_init__(self) -> None:
         fault = _fault(vars(self))
@@ -84,14 +86,14 @@ class Items(Set[int]):
 
     @classmethod
     def _from_iterable(cls, it: Iterable[Any]) -> Items:  # type: ignore[override]
-        """By which the operators of Set make their results."""
+        """How the operators of Set make their results."""
         return cls.of(it)
 
     def __contains__(self, item: object) -> bool:
         if not isinstance(item, int):
             return False
-        place = bisect_left(self.ranges, item, key=lambda r: r[1])
-        return place < len(self.ranges) and self.ranges[place][0] <= item
+        at = bisect_left(self.ranges, item, key=lambda r: r[1])
+        return at < len(self.ranges) and self.ranges[at][0] <= item
 
     def __iter__(self) -> Iterator[int]:
         for first, last in self.ranges:
@@ -115,10 +117,11 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of manifest.json; `dtype` is torch's name, such as "float16"."""
+    """The content of manifest.json."""
 
     source: Source
     dtype: str
+    """torch's name of the type of the rows, such as "float16"."""
     shards: tuple[Shard, ...] = ()
 
     @property
@@ -129,13 +132,14 @@ class Manifest:
 
 @dataclass(frozen=True)
 class ShardFile:
-    """A listed shard whose file was checked; `starts` are the bytes at which its tensors begin."""
+    """A listed shard whose file was checked."""
 
     path: Path
     rows: int
     items: Items
     bytes: int
     starts: dict[str, int]
+    """The bytes of the file at which its tensors begin, by name."""
 
 
 def next_name(manifest: Manifest) -> str:
@@ -145,22 +149,22 @@ def next_name(manifest: Manifest) -> str:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read and check the manifest of a folder; the shards that it lists are not looked at."""
+    """Read and check the manifest of a folder; the shards that it lists are not opened."""
     path = folder / MANIFEST
     try:
         if path.is_symlink() or not path.is_file():
-            raise RevelioError(f"There is no plain file {path}; name a folder of harvested activations.")
+            raise RevelioError(f"There is no regular file {path}; name a folder of harvested activations.")
         with path.open("rb") as file:
             text = file.read(tensor_file.MAX_HEADER_BYTES + 1)
     except OSError as error:
         raise RevelioError(f"{path} cannot be read ({error.strerror}); check the folder.") from None
     if len(text) > tensor_file.MAX_HEADER_BYTES:
-        raise _broken(path, "it is larger than a manifest can be")
+        raise RevelioError(f"{path} is broken: it is larger than a manifest can be; {_ADVICE}.")
     return _manifest(path, tensor_file.parse_json(path, text, "content"))
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Put a manifest in place in one piece; the old one stays when that fails."""
+    """Write the manifest atomically: if that fails, the old one is still there."""
     table = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -185,7 +189,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def check_shards(folder: Path, manifest: Manifest) -> list[ShardFile]:
-    """The files of all listed shards; every one must be there and hold what the manifest says."""
+    """The files of all listed shards; each must be there and match the manifest."""
     return [_check_shard(folder / shard.name, manifest, shard) for shard in manifest.shards]
 
 
@@ -196,7 +200,7 @@ def _check_shard(path: Path, manifest: Manifest, shard: Shard) -> ShardFile:
     except OSError as error:
         raise RevelioError(f"{path} cannot be read ({error.strerror}); check the file.") from None
     if not plain:
-        raise RevelioError(f"{path} is listed in the manifest but is no plain file there; bring it back.")
+        raise RevelioError(f"{path} is listed in the manifest, but is not a regular file; restore it.")
     tensors = tensor_file.read_header(path).tensors
     expected = {
         "x": tensor_file.TensorInfo(ROW_TYPES[manifest.dtype], (shard.rows, manifest.source.d_model)),
@@ -206,55 +210,40 @@ def _check_shard(path: Path, manifest: Manifest, shard: Shard) -> ShardFile:
     if tensors != expected:
         raise RevelioError(
             f"{path} does not hold the {shard.rows} {manifest.dtype} rows of width {manifest.source.d_model} "
-            "that the manifest lists; bring the right file back."
+            "that the manifest lists; restore the right file."
         )
     starts = {name: info.start for name, info in tensors.items()}
     return ShardFile(path, shard.rows, shard.items, size, starts)
 
 
 def _manifest(path: Path, table: Any) -> Manifest:
-    if not isinstance(table, dict) or table.get("format") != _FORMAT:
-        raise _broken(path, "it is no manifest of activations")
-    if table.get("version") != _VERSION:
-        raise _broken(path, f"its version is not {_VERSION}")
-    if set(table) != {"format", "version", "source", "dtype", "shards"}:
-        raise _broken(path, "its entries are not those of a manifest")
-    source, dtype, entries = table["source"], table["dtype"], table["shards"]
-    if not isinstance(source, dict) or set(source) != {f.name for f in fields(Source)}:
-        raise _broken(path, "its source is malformed")
+    keys = ("format", "version", "source", "dtype", "shards")
+    content = Fields(path, table, _ADVICE, "content", keys)
+    content.choice("format", (_FORMAT,))
+    content.count("version", least=_VERSION, most=_VERSION)
+    source = Fields(path, table["source"], _ADVICE, "source", [f.name for f in fields(Source)]).table
     if isinstance(source["grid"], list):
         source["grid"] = tuple(source["grid"])
-    fault = _fault(source)
-    if fault:
-        raise _broken(path, f"its source needs {fault}")
-    if not isinstance(dtype, str) or dtype not in ROW_TYPES:
-        raise _broken(path, "its dtype is none that rows can have")
-    if not isinstance(entries, list):
-        raise _broken(path, "its shards are no list")
-    manifest = Manifest(Source(**source), dtype, tuple(_shard(path, entry) for entry in entries))
-    if len({shard.name for shard in manifest.shards}) != len(entries):
-        raise _broken(path, "it lists a shard twice")
-    if len(manifest.items) != sum(len(shard.items) for shard in manifest.shards):
-        raise _broken(path, "it lists an item twice")
+    if fault := _fault(source):
+        raise content.broken(f"its source needs {fault}")
+    shards = tuple(_shard(entry) for entry in content.tables("shards", ("name", "rows", "items")))
+    manifest = Manifest(Source(**source), content.choice("dtype", tuple(ROW_TYPES)), shards)
+    if len({shard.name for shard in shards}) != len(shards):
+        raise content.broken("it lists a shard twice")
+    if len(manifest.items) != sum(len(shard.items) for shard in shards):
+        raise content.broken("it lists an item twice")
     return manifest
 
 
-def _shard(path: Path, entry: Any) -> Shard:
-    if not isinstance(entry, dict) or set(entry) != {"name", "rows", "items"}:
-        raise _broken(path, "the entry of a shard is malformed")
-    name, rows, ranges = entry["name"], entry["rows"], entry["items"]
-    if not isinstance(name, str) or not SHARD_NAME.fullmatch(name):
-        raise _broken(path, f"{str(name)[:60]!r} is no name of a shard")
-    if not _is_count(rows, _MOST_ROWS):
-        raise _broken(path, f"the number of rows of {name} is malformed")
-    if not isinstance(ranges, list) or not all(_is_range(r) for r in ranges):
-        raise _broken(path, f"the items of {name} are malformed")
+def _shard(entry: Fields) -> Shard:
+    name: str = entry.take("name", _is_shard_name, "the name of a shard")
+    rows = entry.count("rows", least=1, most=_MOST_ROWS)
+    ranges: list[list[int]] = entry.take("items", lambda v: is_list(v, _is_range), "ranges of item numbers")
     items = Items((first, last) for first, last in ranges)
     total = sum(last - first + 1 for first, last in ranges)
-    if (
-        not 1 <= total <= rows or len(items) != total
-    ):  # also keeps what is made of them within the file's size
-        raise _broken(path, f"the items of {name} do not fit its {rows} rows")
+    # Each item has a row, so what is made of the items stays within the size of the file.
+    if not 1 <= total <= rows or len(items) != total:
+        raise entry.broken(f"the items of {name} do not fit its {rows} rows")
     return Shard(name, rows, items)
 
 
@@ -264,11 +253,11 @@ def _fault(source: dict[str, Any]) -> str | None:
         return "a model and a hook point with names"
     if source["captured"] not in ("output", "diff"):
         return 'captured to be "output" or "diff"'
-    if not _is_count(source["d_model"], _WIDEST):
+    if not is_count(source["d_model"], 1, _WIDEST):
         return f"a width d_model from 1 to {_WIDEST}"
     grid, extra = source["grid"], source["extra"]
     if grid is not None and not (
-        isinstance(grid, tuple) and len(grid) == 2 and all(_is_count(side, _WIDEST) for side in grid)
+        isinstance(grid, tuple) and len(grid) == 2 and all(is_count(side, 1, _WIDEST) for side in grid)
     ):
         return "a grid of (height, width), or none"
     if not isinstance(extra, dict) or not all(isinstance(s, str) for pair in extra.items() for s in pair):
@@ -276,18 +265,11 @@ def _fault(source: dict[str, Any]) -> str | None:
     return None
 
 
-def _is_count(value: Any, most: int) -> bool:
-    return type(value) is int and 1 <= value <= most
+def _is_shard_name(value: Any) -> bool:
+    return is_text(value) and SHARD_NAME.fullmatch(value) is not None
 
 
 def _is_range(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 2
-        and all(type(end) is int for end in value)
-        and 0 <= value[0] <= value[1] < ITEM_END
-    )
-
-
-def _broken(path: Path, reason: str) -> RevelioError:
-    return RevelioError(f"{path} is broken: {reason}; harvest again or bring the right file back.")
+    if not is_list(value, lambda end: is_count(end, 0, ITEM_END - 1)) or len(value) != 2:
+        return False
+    return bool(value[0] <= value[1])

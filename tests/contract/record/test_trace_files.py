@@ -51,7 +51,7 @@ def test_only_traces_are_listed_and_loaded(files: Any, tmp_path: Path) -> None:
     assert files.listing() == []
     for name in ("model.safetensors [output]", "junk.safetensors [input]"):
         assert files.check(name).endswith(".")
-        with pytest.raises(ValueError, match=r"(is no trace|not a whole)"):
+        with pytest.raises(ValueError, match=r"(is not a trace|not a complete)"):
             files.load(name)
 
 

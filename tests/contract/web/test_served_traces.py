@@ -28,7 +28,7 @@ def exhibits(
 ) -> ModuleType:
     """The module with nothing shown yet, and a temp folder of its own."""
     module = pack("comfy_revelio.host.web.served_traces")
-    monkeypatch.setattr(module, "EXHIBITS", module.TraceRegistry())
+    monkeypatch.setattr(module, "SERVED_TRACES", module.TraceRegistry())
     monkeypatch.setattr(module.folder_paths, "get_temp_directory", lambda: str(tmp_path))
     return module
 
@@ -98,7 +98,7 @@ def ask(pack: Callable[[str], ModuleType], exhibits: ModuleType) -> Ask:
 class TestAnswers:
     def test_a_description(self, ask: Ask, exhibits: ModuleType, make_trace: Any) -> None:
         shown = make_trace()
-        status, body = ask(f"/revelio/traces/{exhibits.EXHIBITS.show(*shown)}")
+        status, body = ask(f"/revelio/traces/{exhibits.SERVED_TRACES.show(*shown)}")
         told = json.loads(body)
         (place,) = told["places"]
         assert (status, told["total_steps"], place["name"], place["grid"]) == (200, 3, PLACE, [4, 6])
@@ -166,11 +166,11 @@ class TestAnswers:
     def test_neighbours(self, ask: Ask, exhibits: ModuleType, make_trace: Any) -> None:
         trace, dictionaries = make_trace()
         path = f"neighbours?hook_point={PLACE}&feature=7"
-        status, body = ask(f"/revelio/traces/{exhibits.EXHIBITS.show(trace, dictionaries)}/{path}")
+        status, body = ask(f"/revelio/traces/{exhibits.SERVED_TRACES.show(trace, dictionaries)}/{path}")
         found = json.loads(body)["neighbours"]
         assert (status, len(found)) == (200, 8)
         assert all(entry["feature"] != 7 for entry in found)
-        assert json.loads(ask(f"/revelio/traces/{exhibits.EXHIBITS.show(trace, {})}/{path}")[1]) == {
+        assert json.loads(ask(f"/revelio/traces/{exhibits.SERVED_TRACES.show(trace, {})}/{path}")[1]) == {
             "neighbours": []
         }
 
@@ -217,7 +217,7 @@ class TestRefusals:
         assert b"root:" not in body and b"Traceback" not in body
 
     def test_a_body_and_other_methods(self, ask: Ask, exhibits: ModuleType, make_trace: Any) -> None:
-        path = f"/revelio/traces/{exhibits.EXHIBITS.show(*make_trace())}"
+        path = f"/revelio/traces/{exhibits.SERVED_TRACES.show(*make_trace())}"
         assert ask(path, data=b"x" * 2**20)[0] == 413
         assert [ask(path, method)[0] for method in ("POST", "PUT", "DELETE")] == [405] * 3
 
@@ -267,7 +267,7 @@ class TestMemory:
     def test_a_dictionary_is_let_go(self, exhibits: ModuleType, make_trace: Any, ask: Ask) -> None:
         """An SAE that was replaced in the workflow frees its memory; pages are told what to do."""
         trace, dictionaries = make_trace()
-        address = f"/revelio/traces/{exhibits.EXHIBITS.show(trace, dictionaries)}"
+        address = f"/revelio/traces/{exhibits.SERVED_TRACES.show(trace, dictionaries)}"
         (dictionary,) = dictionaries.values()
         watched = weakref.ref(dictionary)
         (place,) = json.loads(ask(address)[1])["places"]
@@ -324,7 +324,7 @@ class TestNode:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"hook_point": "elsewhere"}, "chosen at elsewhere, but recorded are middle_block"),
+            ({"hook_point": "elsewhere"}, "chosen at elsewhere, but the trace was recorded at middle_block"),
             ({"chosen": "96"}, "0 to 95"),
             ({"painted": "4x2:9"}, "painted region"),
         ],

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from comfy_revelio.dictionary import load_dictionary, save_dictionary
 from comfy_revelio.dictionary.sources import REVELIO_CONFIG
 from comfy_revelio.errors import RevelioError
-from comfy_revelio.files.pickle_file import read_pickle
+from comfy_revelio.files.safe_pickle import read_pickle
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_layouts import LAYOUTS

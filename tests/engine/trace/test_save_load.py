@@ -162,11 +162,11 @@ def test_other_files_are_no_traces(make_dictionary, tmp_path: Path) -> None:
 
     path = tmp_path / "sae.safetensors"
     save_dictionary(make_dictionary(), path)
-    with pytest.raises(RevelioError, match="is no trace"):
+    with pytest.raises(RevelioError, match="is not a trace"):
         Trace.load(path)
     save_file({}, path, {"format": "revelio-trace", "format_version": "9"})
     with pytest.raises(RevelioError, match="update"):
         Trace.load(path)
     path.write_bytes(b"")
-    with pytest.raises(RevelioError, match="not a whole"):
+    with pytest.raises(RevelioError, match="not a complete"):
         Trace.load(path)

@@ -109,6 +109,7 @@ def _bad_configs() -> dict[str, Any]:
         "an unknown way": {"labels": {"1": ["a", 1.0, "magic"]}},
         "a way that is no text": {"labels": {"1": ["a", 1.0, []]}},
         "a score that is no number": {"labels": {"1": ["a", "1", "clip"]}},
+        "a score too large for a float": {"labels": {"1": ["a", 10**400, "clip"]}},
         "labels that are a list": {"labels": []},
         "a grid of three": {"grid": [1, 2, 3]},
         "a grid of nothing": {"grid": [0, 5]},
@@ -154,7 +155,7 @@ def test_other_files_are_told_apart(index: FeatureIndex, tmp_path: Path, make_di
     from comfy_revelio.dictionary import load_dictionary, save_dictionary
 
     save_dictionary(make_dictionary(), tmp_path / "sae.safetensors")
-    with pytest.raises(RevelioError, match="no feature index"):
+    with pytest.raises(RevelioError, match="not a feature index"):
         read_head(tmp_path / "sae.safetensors")
     file = tmp_path / "a.index.safetensors"
     write_index(index, file)
@@ -164,5 +165,5 @@ def test_other_files_are_told_apart(index: FeatureIndex, tmp_path: Path, make_di
     with pytest.raises(RevelioError, match="version"):
         read_head(file)
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(RevelioError, match="not a whole"):
+    with pytest.raises(RevelioError, match="not a complete"):
         read_head(file)

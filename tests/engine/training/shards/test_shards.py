@@ -465,24 +465,24 @@ def test_missing_cut_and_linked_files_are_refused(tmp_path: Path) -> None:
     whole = shard.read_bytes()
     view = _whole(ShardSet(folder))
     shard.write_bytes(whole[:-1])
-    with pytest.raises(RevelioError, match="not a whole"):
+    with pytest.raises(RevelioError, match="not a complete"):
         ShardSet(folder)
-    with pytest.raises(RevelioError, match="not a whole"):
+    with pytest.raises(RevelioError, match="not a complete"):
         ShardWriter(folder, SOURCE)
     with pytest.raises(RevelioError, match="has become shorter"):
         view.all()
     shard.write_bytes(whole)
     for path in (shard, manifest):
         path.rename(away)
-        with pytest.raises(RevelioError, match="no plain file"):
+        with pytest.raises(RevelioError, match=r"(no|not a) regular file"):
             ShardSet(folder)
         path.symlink_to(away)
-        with pytest.raises(RevelioError, match="no plain file"):
+        with pytest.raises(RevelioError, match=r"(no|not a) regular file"):
             ShardSet(folder)
         path.unlink()
         away.rename(path)
     assert ShardSet(folder).n_items == 6
-    with pytest.raises(RevelioError, match="no plain file"):
+    with pytest.raises(RevelioError, match=r"(no|not a) regular file"):
         ShardSet(tmp_path / "nowhere")
 
 

@@ -1,0 +1,105 @@
+"""The functions that saved tensors name, carried out on inert values.
+
+Each one takes the place of the function that a pickle names and checks the arguments, which the real one
+would not. Those that depend on the file are in `machine`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .values import Refused, View, are_sizes, broken, is_shape, view_of
+
+_FORMS = {
+    "b1": "<?", "u1": "<B", "i1": "<b", "i2": "<h", "i4": "<i", "i8": "<q",
+    "f2": "<e", "f4": "<f", "f8": "<d",
+}  # fmt: skip
+
+
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, _: Any, *rest: Any) -> View:
+    if not 1 <= len(rest) <= 2 or any(rest):  # hooks, and bits for conjugates
+        raise broken("it holds an unsupported kind of tensor")
+    return view_of(storage, offset, size, stride)
+
+
+def _parameter(tensor: Any, *_: Any) -> View:
+    if type(tensor) is not View:
+        raise broken("one of its parameters is not a plain tensor")
+    return tensor
+
+
+def _ordered_dict() -> OrderedDict[Any, Any]:
+    return OrderedDict()
+
+
+def _no_bytes() -> bytes:
+    """Protocol 2 writes b"" as a call without arguments."""
+    return b""
+
+
+def _size(numbers: Any) -> Any:
+    import torch
+
+    if not is_shape(numbers):
+        raise broken("a shape in it is malformed")
+    return torch.Size(numbers)
+
+
+def _device(kind: Any, *index: Any) -> Any:
+    import torch
+
+    if type(kind) is not str or len(kind) > 20 or len(index) > 1 or not are_sizes(index):
+        raise broken("a device in it is malformed")
+    return torch.device(kind, *index)
+
+
+@dataclass(frozen=True, eq=False)
+class NumberType:
+    """A number type of NumPy."""
+
+    form: str
+    """How a number is stored in bytes, as struct writes it."""
+
+
+def _number_type(name: Any, *rest: Any) -> NumberType:
+    """The type of this short name ("f8"), as numpy.dtype is called in pickles."""
+    if type(name) is not str or name not in _FORMS or not all(type(flag) in (bool, int) for flag in rest):
+        raise _not_a_number()
+    return NumberType(_FORMS[name])
+
+
+def is_usual(state: Any) -> bool:
+    """Whether this state of a type means little-endian, without fields or subarrays."""
+    return type(state) is tuple and len(state) >= 5 and state[1] in ("<", "|") and not any(state[2:5])
+
+
+def _number(kind: Any, data: Any = None) -> bool | int | float:
+    """The number in these bytes as a plain one; they must be exactly one number of the type."""
+    if type(kind) is not NumberType or type(data) is not bytes or len(data) != struct.calcsize(kind.form):
+        raise _not_a_number()
+    value: bool | int | float = struct.unpack(kind.form, data)[0]
+    return value
+
+
+def _not_a_number() -> Refused:
+    return broken("it holds a NumPy value that is not a plain number")
+
+
+CALLS: dict[str, Callable[..., Any]] = {
+    "torch._utils._rebuild_tensor": view_of,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch.Size": _size,
+    "torch.device": _device,
+    "collections.OrderedDict": _ordered_dict,
+    "builtins.bytes": _no_bytes,
+    "__builtin__.bytes": _no_bytes,
+    "numpy.dtype": _number_type,
+    "numpy.core.multiarray.scalar": _number,
+    "numpy._core.multiarray.scalar": _number,
+}
+"""By the name in a pickle. They may raise anything for arguments that torch and pickle never write."""
