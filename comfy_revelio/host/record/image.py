@@ -116,6 +116,7 @@ class OneForwardPassEach(comfy.samplers.Sampler):
         denoise_mask: Tensor | None = None,
         disable_pbar: bool = False,
     ) -> Tensor:
+        """What ComfyUI calls to sample; the parameters are those of its samplers."""
         sampling = model_wrap.inner_model.model_sampling
         bar = comfy.utils.ProgressBar(len(sigmas) - 1)
         for sigma in sigmas[:-1]:

@@ -135,12 +135,15 @@ class _Projections:
         self._queries: Tensor | None = None
 
     def around(self, _module: nn.Module, args: tuple[Any, ...], _kwargs: Any) -> None:
+        """The transformer around the attention is about to run: note the size of its map."""
         self._grid = tuple(args[0].shape[2:])
 
     def after_query(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
+        """The queries are ready: [B, T, heads * d]."""
         self._queries = output
 
     def after_key(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
+        """The keys are ready: show both to the callback."""
         queries, self._queries = self._queries, None
         if queries is None:
             return

@@ -1,6 +1,6 @@
 """Taps on a model: a clone of MODEL that reads or changes the tokens at one hook point in every call.
 
-A tap is three wrappers of a ModelPatcher clone, and nothing else. When the model is called it finds its
+A tap is three wrappers of a MODEL clone, and nothing else. When the model is called it finds its
 module, registers a forward hook and removes it before the call returns, also when the call fails. So the
 shared network carries a hook only while the tapped clone itself runs, and no other branch can meet it.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
-from comfy.model_patcher import ModelPatcher, create_model_options_clone
+from comfy.model_patcher import create_model_options_clone
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
@@ -19,6 +19,7 @@ from ... import hookpoints
 from ...errors import RevelioError
 from ...hookpoints import HookPoint
 from ...hookpoints.text_encoders import is_layer
+from ..comfy_types import Model
 from .call_hooks import RUN, CallHooks, Tap, TokenCallback, network_of, no_difference
 from .runs import Run
 
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 KEY = "revelio"
-"""Key of the pack's wrappers and weights in a ModelPatcher."""
+"""Key of the pack's wrappers and weights in a MODEL."""
 MOST_NAMED = 6
 """Hook points that a message lists."""
 
@@ -44,15 +45,15 @@ OnEnd = Callable[[Run, Tensor | None, Tensor | None], None]
 
 
 def tap(
-    model: ModelPatcher,
+    model: Model,
     hook_point: HookPoint,
     callback: TokenCallback,
     *,
     captured: str = "output",
     on_start: OnStart | None = None,
     on_end: OnEnd | None = None,
-    weights: ModelPatcher | None = None,
-) -> ModelPatcher:
+    weights: Model | None = None,
+) -> Model:
     """A clone of `model` that shows the tokens at `hook_point` to `callback` in every model call.
 
     callback(tokens [B, T, C], call, run) runs once per conditioning in the batch, with the tokens of the
@@ -93,14 +94,14 @@ def tap(
     return clone
 
 
-def _load_together(model: ModelPatcher, weights: ModelPatcher) -> None:
+def _load_together(model: Model, weights: Model) -> None:
     """Make `weights` load and offload together with `model`; each network only once."""
     carried = list(model.get_additional_models_with_key(KEY))
     if all(other.model is not weights.model for other in carried):
         model.set_additional_models(KEY, [*carried, weights])
 
 
-def resolve(model: ModelPatcher, name: str, width: int, title: str) -> HookPoint:
+def resolve(model: Model, name: str, width: int, title: str) -> HookPoint:
     """The hook point called `name` in `model`, for an SAE of `width`; messages call the SAE `title`."""
     network = network_of(model.model)
     try:

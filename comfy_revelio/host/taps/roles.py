@@ -57,6 +57,9 @@ def roles_of(conditionings: Conditionings) -> dict[str, dict[Hashable, str]]:
 
     Positive ones are "cond", "cond2" ... in their order, negative ones "uncond", "uncond2" ...; the guider's
     own `positive` and `negative` come first.
+
+    >>> roles_of({"negative": [{"uuid": 1}], "positive": [{"uuid": 2}, {"uuid": 3}]})
+    {'cond': {2: 'cond', 3: 'cond2'}, 'uncond': {1: 'uncond'}}
     """
     roles: dict[str, dict[Hashable, str]] = {"cond": {}, "uncond": {}}
     first = {"positive": 0, "negative": 0}

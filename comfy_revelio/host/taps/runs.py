@@ -126,6 +126,11 @@ def step_of(sigma: float, schedule: Sequence[float]) -> int:
 
     A schedule of n + 1 sigmas has n steps; step i runs from `schedule[i]` to `schedule[i + 1]`. Samplers
     of second order also evaluate inside the interval, which belongs to the step they are taking.
+
+    >>> step_of(14.6, [14.6, 7.0, 1.0, 0.0]), step_of(9.9, [14.6, 7.0, 1.0, 0.0])
+    (0, 0)
+    >>> step_of(7.0, [14.6, 7.0, 1.0, 0.0])
+    1
     """
     starts = schedule[:-1] or schedule  # of the steps
     for index, start in enumerate(starts):

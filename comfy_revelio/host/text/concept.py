@@ -60,7 +60,7 @@ def steer_concept(
     method "paper": the formula of Concept Steerers (arXiv 2501.19066).
     A concept's own weight multiplies the strength; strength 0 changes nothing.
     negative: "none" leaves the negative prompt as it is, "mirrored" steers it with the opposite strength,
-    "same" with the same; "auto" is none for contrast and mirrored for the paper.
+    "same" with the same; "auto" is "none" for contrast and "mirrored" for the paper.
     tokens: "content" changes the prompt's own tokens only, "all" also start, end and padding; "auto" is all,
     except that contrast adds features at content only.
     """

@@ -75,6 +75,7 @@ class TappedTextModel:
         object.__setattr__(self, "_change", change)
 
     def encode_token_weights(self, token_weight_pairs: Any) -> Any:
+        """What ComfyUI calls to encode a tokenized prompt."""
         sections = [sections_of(token_weight_pairs, part.encoder) for part in self._layer.parts]
         if not all(sections):
             return self._model.encode_token_weights(token_weight_pairs)

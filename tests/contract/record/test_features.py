@@ -1,4 +1,4 @@
-"""Recording in real sampling runs: what is noted, under which role and step, and for which run."""
+"""Recording in real sampling runs: what is recorded, under which role and step, and for which run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_recording_does_not_change_the_samples(
 def test_the_codes_are_those_of_the_activation(
     mini: SimpleNamespace, sae: Any, sample: Any, record: Any
 ) -> None:
-    """An own hook, read by an own formula, on a grid that is not square and with a batch of two."""
+    """A separate hook and formula, on a grid that is not square and with a batch of two."""
     handle = sae()
     seen: list[Tensor] = []
     hook = mini.model.model.diffusion_model.middle_block[1].register_forward_hook(

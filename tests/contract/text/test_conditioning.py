@@ -1,4 +1,4 @@
-"""A ready conditioning steered, against steering before encoding, on SDXL's two encoders made small."""
+"""A finished conditioning steered, against steering before encoding, on SDXL's two encoders made small."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LONG = ", ".join(["a portrait with round glasses and a long beard"] * 16)
 
 @pytest.fixture(scope="module")
 def clip(pack: Any) -> Any:
-    """clip_l of 4 layers and clip_g of 5; what is consumed are layers 2 and 3."""
+    """clip_l of 4 layers and clip_g of 5; the conditioning holds layers 2 and 3."""
     import comfy.sd
     import comfy.sdxl_clip
     import comfy.supported_models_base
@@ -135,7 +135,7 @@ def test_other_mistakes_are_said(host: SimpleNamespace, clip: Any, sae: Any) -> 
 
 
 def test_weights_of_the_prompt_stay_what_they_are(host: SimpleNamespace, clip: Any, sae: Any) -> None:
-    """The empty prompt beside a weighted one is left alone: empty + weight * (steered - empty)."""
+    """The empty prompt beside a weighted one is not steered: empty + weight * (steered - empty)."""
     handle, prompts = sae("layers.2", 64), host.prompts("glasses")
     steered = host.before(clip, handle, prompts, -0.5, "paper")[0]
     empty, plain = encode(clip, "")[0][0], encode(steered, "round glasses")[0][0]
