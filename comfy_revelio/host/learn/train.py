@@ -26,6 +26,7 @@ from ...training.config import TrainConfig
 from ...training.harvest import CaptureSpec, SamplingSettings, harvest, items_of_prompts
 from ...training.train_on_shards import train_on_shards
 from .. import sae_files
+from ..comfy_types import Clip, Model
 from ..record.prompts import sample_in_parts
 from ..sae_files import SAEHandle
 from ..taps.model import network_of
@@ -54,8 +55,8 @@ class Activations:
 
 
 def harvest_prompts(
-    model: Any,
-    clip: Any,
+    model: Model,
+    clip: Clip,
     prompts: Sequence[str],
     hook_point: str,
     *,
@@ -147,8 +148,8 @@ class Live:
 
 
 def vector_of_prompts(
-    model: Any,
-    clip: Any,
+    model: Model,
+    clip: Clip,
     hook_point: str,
     label: str,
     with_it: Sequence[str],
@@ -171,7 +172,7 @@ def vector_of_prompts(
     sides: list[Tensor] = []
     for prompts in (with_it, without):
 
-        def generate(tapped: Any, prompts: Sequence[str] = prompts) -> None:
+        def generate(tapped: Model, prompts: Sequence[str] = prompts) -> None:
             for latents in sample_in_parts(tapped, clip, prompts, seed, **settings):
                 bar.update(len(latents))
 
