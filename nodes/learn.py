@@ -10,7 +10,7 @@ from .sockets import ActivationsSocket, Sae, sampling_inputs, searchable
 
 if TYPE_CHECKING:
     from ..comfy_revelio.host.comfy_types import Clip, Model
-    from ..comfy_revelio.host.learn.train import Activations
+    from ..comfy_revelio.host.learn.harvest import Activations
 
 _HOOK_POINT_TOOLTIP = (
     "The layer to read, such as middle_block.1 or mid_block.attentions.0. Enter ? to list all names."
@@ -82,7 +82,7 @@ class RevelioHarvest(io.ComfyNode):
     def execute(
         cls, model: Model, clip: Clip, prompts: str, hook_point: str, sampler_name: str, **settings: Any
     ) -> io.NodeOutput:
-        from ..comfy_revelio.host.learn.train import harvest_prompts
+        from ..comfy_revelio.host.learn.harvest import harvest_prompts
         from ..comfy_revelio.steering.contrast_prompts import lines_of
 
         found = harvest_prompts(model, clip, lines_of(prompts), hook_point, sampler=sampler_name, **settings)
@@ -230,7 +230,7 @@ class RevelioConceptVector(io.ComfyNode):
         prompts_without: str,
         **settings: Any,
     ) -> io.NodeOutput:
-        from ..comfy_revelio.host.learn.train import vector_of_prompts
+        from ..comfy_revelio.host.learn.concept_vector import vector_of_prompts
         from ..comfy_revelio.steering.contrast_prompts import lines_of
 
         sides = lines_of(prompts_with), lines_of(prompts_without)

@@ -20,7 +20,7 @@ from torch import Tensor
 from comfy_revelio.analysis import concept_between
 from comfy_revelio.analysis.image_kinds import kind_reader
 from comfy_revelio.dictionary import Concept, Dictionary, save_dictionary
-from comfy_revelio.host.learn.harvest import harvest
+from comfy_revelio.host.learn.in_memory import harvest
 from comfy_revelio.host.mini import config
 from comfy_revelio.host.mini.model import load_mini
 from comfy_revelio.host.record.generation import encode, sample

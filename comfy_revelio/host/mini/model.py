@@ -19,8 +19,8 @@ from comfy.latent_formats import LatentFormat
 from ...errors import RevelioError
 from ..comfy_types import Clip, Model, Vae
 from . import config
-from .checkpoint import load_weights
 from .vae import build_vae
+from .weights import load_weights
 
 
 def _unet_config() -> dict[str, Any]:
@@ -54,7 +54,7 @@ class MiniLatents(LatentFormat):
 
 
 class MiniConfig(comfy.supported_models_base.BASE):
-    """What ComfyUI wants to know of a model; the shapes come from `comfy_revelio/host/mini/config.py`."""
+    """What ComfyUI needs to know about a model; the shapes are in config.py."""
 
     unet_extra_config = {"num_heads": -1, "num_head_channels": config.UNET["head_width"]}  # noqa: RUF012
     sampling_settings = {  # noqa: RUF012
@@ -109,7 +109,7 @@ def _clip(tensors: dict[str, torch.Tensor] | None) -> Clip:
         tensors = dict(tensors)
         token_ids = tensors.pop("token_ids")
         few = tensors.pop("embeddings.token_embedding.weight")
-        # every word that training never saw is the unknown word, row 0
+        # every token that training never saw shares the embedding of the unknown word, row 0
         full = few[:1].repeat(config.VOCABULARY, 1)
         full[token_ids] = few[1:]
         renamed = {f"text_model.{name}": value for name, value in tensors.items()}
@@ -154,7 +154,7 @@ def load_mini(
 
 
 def build_untrained() -> tuple[Model, Clip, Vae]:
-    """The same three objects with random weights: for tests that need shapes and not pictures."""
+    """The same three objects with random weights: for tests that need shapes, not images."""
     vae = build_vae(None)
     _initialise(vae.first_stage_model)
     return _model(None, 1.0), _clip(None), vae

@@ -145,7 +145,7 @@ def test_bad_input_is_one_sentence(learn: ModuleType, pack: Callable[[str], Modu
     error = pack("comfy_revelio.errors").RevelioError
     with pytest.raises(error, match="no prompts"):
         harvested(learn, mini, prompts=" \n")
-    with pytest.raises(error, match="cannot be the name of a file"):
+    with pytest.raises(error, match="cannot be a file name"):
         harvested(learn, mini, name="../evil")
     with pytest.raises(error, match="Unknown hook point"):
         harvested(learn, mini, hook_point="middel")
