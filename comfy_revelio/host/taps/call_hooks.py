@@ -73,7 +73,7 @@ class CallHooks:
         # one by one, so that none is left on the network when a later one fails
         for handle in count_tokens(network, point.layout.counted_modules, self._token_counts):
             self._handles.append(handle)
-        transformer, _, inside = point.module_path.rpartition(".transformer_blocks.")
+        transformer, inside, _ = point.module_path.rpartition(".transformer_blocks.")
         if inside and point.stage == "unet" and (outer := submodule(network, transformer)) is not None:
             self._handles.append(outer.register_forward_pre_hook(torch.compiler.disable(self.around)))
         if self._tap.captured == "diff":

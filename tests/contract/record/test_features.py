@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from ..conftest import hooks_on
+
 POINT = "middle_block.1"
 
 
@@ -328,3 +330,19 @@ class TestRuns:
                 sample(model)
         finally:
             hook.remove()
+
+    def test_an_error_while_the_hooks_are_registered(
+        self, mini: SimpleNamespace, sae: Any, sample: Any, record: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The pre-hook of an SAE of output minus input is on the network when the second hook fails."""
+        model, _ = record(mini.model, sae(captured="diff"))
+        network = mini.model.model.diffusion_model
+
+        def fail(*_: Any, **__: Any) -> None:
+            assert hooks_on(network) == 1
+            raise RuntimeError("no hook here")
+
+        monkeypatch.setattr(network.middle_block[1], "register_forward_hook", fail)
+        with pytest.raises(RuntimeError, match="no hook here"):
+            sample(model)
+        assert hooks_on(network) == 0
