@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ... import hookpoints
+from ...hookpoints.point import Captured
 from ..comfy_types import Model
 from ..taps.model import network_of, tap
 from ..taps.runs import ModelCall, Run
@@ -46,7 +47,7 @@ def listen(
     receive: Callable[[Tensor, ModelCall], None],
     *,
     role: str = "cond",
-    captured: str = "output",
+    captured: Captured = "output",
     on_start: Callable[[Run], None] | None = None,
 ) -> Model:
     """A clone of the model that shows `receive` the tokens [B, T, d] of a hook point and changes nothing.

@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from ... import hookpoints
 from ...errors import RevelioError
 from ...hookpoints import HookPoint
+from ...hookpoints.point import Captured
 from .runs import ModelCall, Run
 
 RUN = "revelio_run"
@@ -31,7 +32,7 @@ class Tap:
 
     hook_point: HookPoint
     callback: TokenCallback
-    captured: str = "output"
+    captured: Captured = "output"
     """What the callback sees: the module's "output", or "diff" = output - input in float32."""
 
 

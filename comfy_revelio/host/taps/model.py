@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ... import hookpoints
 from ...errors import RevelioError
 from ...hookpoints import HookPoint
+from ...hookpoints.point import Captured
 from ...hookpoints.text_encoders import is_layer
 from ..comfy_types import Model
 from .call_hooks import RUN, CallHooks, Tap, TokenCallback, network_of, no_difference
@@ -49,7 +50,7 @@ def tap(
     hook_point: HookPoint,
     callback: TokenCallback,
     *,
-    captured: str = "output",
+    captured: Captured = "output",
     on_start: OnStart | None = None,
     on_end: OnEnd | None = None,
     weights: Model | None = None,
