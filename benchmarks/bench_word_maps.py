@@ -85,7 +85,7 @@ def main() -> int:
 def cases(numbers: Sequence[int]) -> Iterator[Case]:
     """The named parts of these avatars, noised and read by the bundled model."""
     from comfy_revelio.host.mini.model import load_mini
-    from comfy_revelio.host.record.words import read_image
+    from comfy_revelio.host.record.words import record_words_of_image
 
     model, clip, vae = load_mini()
     labels = [labels_for("check", number, split="any") for number in numbers]
@@ -93,7 +93,7 @@ def cases(numbers: Sequence[int]) -> Iterator[Case]:
     images = torch.from_numpy(drawn.copy()).float() / 255
     for number, label, image in zip(numbers, labels, images, strict=True):
         said = caption(label, np.random.default_rng([77, number]))
-        trace = read_image(model, clip, vae, image[None], said.text, TIMESTEPS, seed=number)
+        trace = record_words_of_image(model, clip, vae, image[None], said.text, TIMESTEPS, seed=number)
         words = trace.words["cond"]
         for part in PARTS:
             index = label[part]

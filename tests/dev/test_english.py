@@ -66,10 +66,6 @@ depend on."""
 
 NOT_YET = {
     "engine/cli",
-    "engine/host",
-    "engine/host/record",
-    "engine/host/taps",
-    "engine/host/text",
     "engine/render",
     "engine/trace",
     "engine/training",
