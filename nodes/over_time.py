@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import InputImpl, Types, io, ui
 
@@ -20,6 +20,9 @@ from .readings import (
 from .sockets import ROLE_TOOLTIP, ROLES, Features, TraceSocket, searchable
 
 if TYPE_CHECKING:
+    from ..comfy_revelio.host.comfy_types import Image
+    from ..comfy_revelio.steering import Selection
+    from ..comfy_revelio.trace import Trace
     from ..comfy_revelio.trace.timeline import Measure
 
 
@@ -80,13 +83,13 @@ class RevelioFeatureTimeline(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        trace: Any,
+        trace: Trace,
         feature_numbers: str,
         measure: Measure,
         role: str,
         item: int,
-        features: Any = None,
-        compare_trace: Any = None,
+        features: Selection | None = None,
+        compare_trace: Trace | None = None,
         frame: int = -1,
     ) -> io.NodeOutput:
         from ..comfy_revelio.render import feature_timeline
@@ -165,7 +168,7 @@ class RevelioFeatureAnimation(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        trace: Any,
+        trace: Trace,
         feature_numbers: str,
         fps: float,
         hold: float,
@@ -173,8 +176,8 @@ class RevelioFeatureAnimation(io.ComfyNode):
         role: str,
         item: int,
         opacity: float,
-        image: Any = None,
-        features: Any = None,
+        image: Image | None = None,
+        features: Selection | None = None,
         frame: int = -1,
     ) -> io.NodeOutput:
         from ..comfy_revelio.host.web.animation import show_webp
@@ -183,12 +186,9 @@ class RevelioFeatureAnimation(io.ComfyNode):
         from ..comfy_revelio.render.input_images import image_of_reading
 
         reading, chosen = reading_of(trace, feature_numbers, features, role, item, frame)
-        steps = feature_animation(
-            reading,
-            chosen or most_distinct(reading, 1),
-            image=image_of_reading(image, reading),
-            opacity=opacity,
-        )
+        finished = image_of_reading(image, reading)
+        chosen = chosen or most_distinct(reading, 1)
+        steps = feature_animation(reading, chosen, image=finished, opacity=opacity)
         frames = held(steps, fps, hold)
         video = InputImpl.VideoFromComponents(
             Types.VideoComponents(images=frames, audio=None, frame_rate=Fraction(fps).limit_denominator(1000))
@@ -198,4 +198,4 @@ class RevelioFeatureAnimation(io.ComfyNode):
         return io.NodeOutput(video, frames, ui={"images": [shown], "animated": (True,)})
 
 
-NODES: list[Any] = [RevelioFeatureTimeline, RevelioFeatureAnimation]
+NODES: list[type[io.ComfyNode]] = [RevelioFeatureTimeline, RevelioFeatureAnimation]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io, ui
 
@@ -10,6 +10,8 @@ from .readings import ITEM_TOOLTIP, heat_inputs
 from .sockets import ROLES, WordsSocket, searchable
 
 if TYPE_CHECKING:
+    from ..comfy_revelio.host.comfy_types import Clip, Image, Latent, Model
+    from ..comfy_revelio.host.record.words import WordsOfRuns
     from ..comfy_revelio.render.word_maps import View
 
 ROLE = (
@@ -67,7 +69,7 @@ class RevelioRecordWords(io.ComfyNode):
         return searchable(schema, "attention map", "cross attention", "DAAM", "prompt words")
 
     @classmethod
-    def execute(cls, model: Any, clip: Any, positive: str, negative: str) -> io.NodeOutput:
+    def execute(cls, model: Model, clip: Clip, positive: str, negative: str) -> io.NodeOutput:
         from ..comfy_revelio.host.record.words import encode_prompts, record_words
 
         encoded, encoded_negative = encode_prompts(clip, positive, negative)
@@ -165,8 +167,8 @@ class RevelioWordMaps(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        latent: Any,
-        words: Any,
+        latent: Latent,
+        words: WordsOfRuns,
         show: str,
         view: View,
         step: int,
@@ -177,7 +179,7 @@ class RevelioWordMaps(io.ComfyNode):
         opacity: float,
         threshold: float,
         edges: bool,
-        image: Any = None,
+        image: Image | None = None,
     ) -> io.NodeOutput:
         from ..comfy_revelio.host.record.words import pixel_size
         from ..comfy_revelio.render.input_images import image_of_item
@@ -201,4 +203,4 @@ class RevelioWordMaps(io.ComfyNode):
         return io.NodeOutput(figure, shown.masks, shown.table, ui=ui.PreviewImage(figure, cls=cls))
 
 
-NODES: list[Any] = [RevelioRecordWords, RevelioWordMaps]
+NODES: list[type[io.ComfyNode]] = [RevelioRecordWords, RevelioWordMaps]

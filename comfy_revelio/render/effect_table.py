@@ -40,7 +40,7 @@ def effect_table(findings: Findings, *, title: str = "", compared: str = "") -> 
     cell_w = max(_NARROW, min(_CELL_W, _ROOM // len(columns)))
     left = MARGIN + _LABELS
     right = left + len(columns) * cell_w + 18
-    names = list(findings.places)
+    names = list(findings.effects)
     heads_h, row_h = 16 + line_height(BOLD_NOTE) + 6, _CELL_H + 2
     canvas, heads_top = titled_canvas(
         title or "Where and when the two sides differ",
@@ -51,13 +51,13 @@ def effect_table(findings: Findings, *, title: str = "", compared: str = "") -> 
     top = heads_top + heads_h
     canvas.text("step", (left - 10, heads_top + 16), NOTE, QUIET_TEXT, anchor="ra")
     _draw_heads(canvas, columns, (left, heads_top + 16), cell_w)
-    highest = max(1e-6, *(float(here.effect.amax()) for here in findings.places.values()))
+    highest = max(1e-6, *(float(here.effect.amax()) for here in findings.effects.values()))
     for row, name in enumerate(names):
         y = top + row * row_h
         words, _, own = hook_point_name(name).partition(" (")
         canvas.text(fitted(words, BOLD_NOTE, _LABELS - 14), (MARGIN, y + 5), BOLD_NOTE, TEXT)
         canvas.text(fitted(own.rstrip(")"), NOTE, _LABELS - 14), (MARGIN, y + 25), NOTE, QUIET_TEXT)
-        here = findings.places[name]
+        here = findings.effects[name]
         for step, effect in zip(here.steps, here.effect.amax(1).clamp(min=0).tolist(), strict=True):
             if step in columns:
                 _draw_cell(canvas, (left + columns.index(step) * cell_w, y), cell_w, effect, highest)
@@ -95,7 +95,7 @@ def found_table(found: list[FoundFeature], total_steps: int) -> str:
 
 def _columns(findings: Findings, best: FoundFeature | None) -> list[int]:
     """The steps that get a column."""
-    steps = sorted({step for here in findings.places.values() for step in here.steps})
+    steps = sorted({step for here in findings.effects.values() for step in here.steps})
     shown = {steps[index] for index in evenly_spread(len(steps), _MOST_COLUMNS)}
     return sorted(shown | ({best.step} if best else set()))
 

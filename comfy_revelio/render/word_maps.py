@@ -12,7 +12,7 @@ from torch import Tensor
 from ..analysis.edge_filter import follow_edges
 from ..analysis.word_maps import (
     content_words,
-    frames_showing,
+    late_layer_frames,
     masks_above,
     mean_shares,
     resized_maps,
@@ -110,7 +110,7 @@ def word_maps(
     image = None if image is None else checked_image(image)
     layers = _parts(options.layers)
     frames = trace.select(options.role, step=options.step, layers=layers or None)
-    chosen = frames if layers else frames_showing(frames)
+    chosen = frames if layers else late_layer_frames(frames)
     prompt = trace.words[options.role]
     shares = mean_shares(chosen, options.item)
     words = []
