@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from comfy_revelio import Trace, load_dictionary
-from comfy_revelio.trace import RunRecorder
+from comfy_revelio.trace import Frame, RunRecorder
 
 BUNDLED = Path(__file__).parents[1] / "sae_weights" / "revelio_mini_middle.safetensors"
 
@@ -22,7 +22,9 @@ def make_trace(path: Path, steps: int = 4) -> None:
     for step, sigma in enumerate(recorder.sigmas[:steps]):
         tokens = torch.randn(1, 8 * 8, sae.d_model, generator=noise)
         tokens[0, 20] += 20.0 * step * sae.directions([522])[0]
-        recorder.add(sae.hook_point, step, 0, sigma, 900 - 200 * step, "cond", (8, 8), sae.encode(tokens))
+        recorder.add(
+            Frame(sae.hook_point, step, 0, sigma, 900 - 200 * step, "cond", (8, 8), sae.encode(tokens))
+        )
     recorder.finish({sae.hook_point: sae}).save(path)
 
 

@@ -32,46 +32,28 @@ class RunRecorder:
         self.sigmas = tuple(float(sigma) for sigma in sigmas)
         self.max_bytes = max_bytes
         self._frames: list[Frame] = []
-        self._requests: list[int | None] = []
+        self._predictions: list[int | None] = []
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def add(
-        self,
-        hook_point: str,
-        step: int,
-        evaluation: int,
-        sigma: float,
-        timestep: float,
-        role: str,
-        grid: tuple[int, ...],
-        codes: Codes,
-        request: int | None = None,
-    ) -> None:
-        """Keep the codes [B, T, k] of one model call. Safe to call from several threads.
+    def add(self, frame: Frame, prediction: int | None = None) -> None:
+        """Keep the codes of one model call. Safe to call from several threads.
 
-        grid: as in `Frame`. request: how many predictions the sampler had requested before, if known;
-        `finish` then assigns an evaluation that looked ahead to the step that requested it.
+        prediction: which of the sampler's predictions the call belongs to, if known; `finish` then assigns
+        one that looked ahead to the step that requested it.
         """
+        codes, grid = frame.codes, frame.grid
         if len(codes.shape) != 2 or len(grid) not in (2, 3) or codes.shape[1] != math.prod(grid):
             sides = " by ".join(str(side) for side in grid)
             raise RevelioError(f"Codes of shape {list(codes.shape)} do not fit a grid of {sides}.")
-        if not (math.isfinite(sigma) and math.isfinite(timestep)):
-            raise RevelioError(f"A frame needs a finite sigma and timestep, not {sigma} and {timestep}.")
+        if not (math.isfinite(frame.sigma) and math.isfinite(frame.timestep)):
+            raise RevelioError(
+                f"A frame needs a finite sigma and timestep, not {frame.sigma} and {frame.timestep}."
+            )
         # Clones, for codes may be views of something larger or of memory that the model reuses.
         copies = (None if t is None else t.detach().clone() for t in (codes.scale, codes.shift))
         kept = Codes(codes.indices.to(torch.int32), codes.values.detach().clone(), codes.n_features, *copies)
         size = kept.nbytes + kept.indices.nbytes  # which the trace keeps in 8 bytes each
-        frame = Frame(
-            hook_point,
-            int(step),
-            int(evaluation),
-            float(sigma),
-            float(timestep),
-            role,
-            tuple(int(side) for side in grid),
-            kept,
-        )
         with self._lock:
             if self._bytes + size > self.max_bytes:
                 raise RevelioError(
@@ -79,8 +61,8 @@ class RunRecorder:
                     "record fewer hook points, fewer steps, a smaller batch or a smaller image."
                 )
             self._bytes += size
-            self._frames.append(frame)
-            self._requests.append(request)
+            self._frames.append(replace(frame, codes=kept))
+            self._predictions.append(prediction)
 
     def finish(
         self,
@@ -92,8 +74,8 @@ class RunRecorder:
         dictionaries: by hook point. aliases: other names of the hook points, by which they are found too.
         """
         with self._lock:
-            frames = _with_steps(self._frames, self._requests, self.sigmas)
-            self._frames, self._requests, self._bytes = [], [], 0
+            frames = _with_steps(self._frames, self._predictions, self.sigmas)
+            self._frames, self._predictions, self._bytes = [], [], 0
         notes = {
             name: DictionaryNote.of(known, (aliases or {}).get(name, ()))
             if isinstance(known, Dictionary)
@@ -106,17 +88,17 @@ class RunRecorder:
         return Trace(_to_cpu(frames), notes, self.total_steps, self.sigmas)
 
 
-def _with_steps(frames: list[Frame], requests: list[int | None], sigmas: tuple[float, ...]) -> list[Frame]:
+def _with_steps(frames: list[Frame], predictions: list[int | None], sigmas: tuple[float, ...]) -> list[Frame]:
     """The frames, evaluations that looked ahead assigned to the step that they belong to."""
-    numbers = sorted({number for number in requests if number is not None})
-    noise = {number: frame.sigma for number, frame in zip(requests, frames, strict=True)}
+    numbers = sorted({number for number in predictions if number is not None})
+    noise = {number: frame.sigma for number, frame in zip(predictions, frames, strict=True)}
     moved = look_ahead([noise[number] for number in numbers], sigmas)
     if not moved:
         return frames
     steps = {numbers[position]: step for position, step in moved.items()}
     counts: dict[tuple[str, str, int], int] = {}
     result = []
-    for number, frame in zip(requests, frames, strict=True):
+    for number, frame in zip(predictions, frames, strict=True):
         step = frame.step if number is None else steps.get(number, frame.step)
         key = (frame.hook_point, frame.role, step)
         result.append(replace(frame, step=step, evaluation=counts.get(key, 0)))

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor
 
 from ...hookpoints import HookPoint
-from ...trace import RunRecorder, Trace
+from ...trace import Frame, RunRecorder, Trace
 from ..comfy_types import Model
 from ..sae_files import SAEHandle
 from ..taps.model import resolve, tap
@@ -44,14 +44,16 @@ class Recorder:
         tokens = tokens.to(self._sae.dictionary.W_enc.device)
         codes = self._sae.dictionary.encode(tokens, timestep=call.timestep)
         recorder.add(
-            self._hook_point.name,
-            call.step,
-            call.evaluation,
-            call.sigma,
-            call.timestep,
-            call.role,
-            call.grid,
-            codes,
+            Frame(
+                self._hook_point.name,
+                call.step,
+                call.evaluation,
+                call.sigma,
+                call.timestep,
+                call.role,
+                call.grid,
+                codes,
+            ),
             call.prediction,
         )
 

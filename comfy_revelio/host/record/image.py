@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...errors import RevelioError
 from ...render.input_images import checked_batch
-from ...trace import RunRecorder, Trace
+from ...trace import Frame, RunRecorder, Trace
 from ..comfy_types import Conditioning, Image, Model, Vae
 from ..sae_files import SAEHandle
 from ..taps.model import resolve, tap
@@ -63,7 +63,7 @@ def record_image(
             tokens, grid = tokens.mean(1, keepdim=True), (1, 1)
         codes = dictionary.encode(tokens, timestep=call.timestep)
         recorder.add(
-            point.name, call.step, call.evaluation, call.sigma, call.timestep, call.role, grid, codes
+            Frame(point.name, call.step, call.evaluation, call.sigma, call.timestep, call.role, grid, codes)
         )
 
     tapped = tap(model, point, see, captured=dictionary.captured, weights=sae.patcher)

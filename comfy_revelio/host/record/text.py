@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...dictionary import Codes, Dictionary
 from ...render.table import table
-from ...trace import RunRecorder, Trace
+from ...trace import Frame, RunRecorder, Trace
 from ..comfy_types import Clip
 from ..sae_files import SAEHandle
 from ..text.content_tokens import readable_tokens
@@ -32,7 +32,7 @@ def record_text(clip: Clip, sae: SAEHandle, prompt: str, *, count: int = 3) -> t
     name = layer.hook_point.name
     if layer.joined is not None:
         name = "+".join(f"{part.encoder}.{part.hook_point.name}" for part in layer.parts)
-    recorder.add(name, 0, 0, 0.0, 0.0, "cond", (hidden.shape[0], hidden.shape[1]), one_row)
+    recorder.add(Frame(name, 0, 0, 0.0, 0.0, "cond", (hidden.shape[0], hidden.shape[1]), one_row))
     trace = replace(recorder.finish({name: dictionary}), words=tuple(words))
     return trace, _table(one_row[0], content.flatten(), words, dictionary, count)
 

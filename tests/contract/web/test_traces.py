@@ -35,17 +35,18 @@ def registry(
 
 @pytest.fixture
 def make_trace(pack: Callable[[str], ModuleType], sae: Callable[..., Any]) -> Callable[[int], Any]:
-    """A small run of 3 steps on a grid of 4 by 6, of two pictures, with two roles."""
-    recorder_of = pack("comfy_revelio.trace").RunRecorder
+    """A small run of 3 steps on a grid of 4 by 6, of two images, with two roles."""
+    room = pack("comfy_revelio.trace")
 
     def make(seed: int = 0) -> Any:
         dictionary = sae(concepts={"glasses": _concept(pack)}).dictionary
-        recorder = recorder_of(3, (3.0, 2.0, 1.0, 0.0))
+        recorder = room.RunRecorder(3, (3.0, 2.0, 1.0, 0.0))
         generator = torch.Generator().manual_seed(seed)
         for step in range(3):
             for role in ("cond", "uncond"):
                 tokens = torch.randn(2, 24, 192, generator=generator)
-                recorder.add(PLACE, step, 0, 3.0 - step, 1.0, role, (4, 6), dictionary.encode(tokens))
+                codes = dictionary.encode(tokens)
+                recorder.add(room.Frame(PLACE, step, 0, 3.0 - step, 1.0, role, (4, 6), codes))
         trace = recorder.finish({PLACE: dictionary})
         return trace, {PLACE: dictionary}
 

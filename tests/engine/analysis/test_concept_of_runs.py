@@ -10,7 +10,7 @@ from comfy_revelio.analysis import concept_between, concept_of_runs
 from comfy_revelio.analysis.image_kinds import kind_reader
 from comfy_revelio.dictionary import Activation, Dictionary
 from comfy_revelio.dictionary.concept import image_kinds
-from comfy_revelio.trace import RunRecorder, Trace
+from comfy_revelio.trace import Frame, RunRecorder, Trace
 
 HEIGHT, WIDTH, D = 4, 6, 16
 
@@ -97,7 +97,7 @@ def _run(sae: Dictionary, maps: list[torch.Tensor], *, hook_point: str = "middle
     recorder = RunRecorder(len(maps), [float(len(maps) - step) for step in range(len(maps) + 1)])
     for step, one in enumerate(maps):
         codes = sae.encode(one.flatten(1, 2))
-        recorder.add(hook_point, step, 0, 1.0, 1.0, "cond", tuple(one.shape[1:3]), codes)
+        recorder.add(Frame(hook_point, step, 0, 1.0, 1.0, "cond", tuple(one.shape[1:3]), codes))
     return recorder.finish({hook_point: sae})
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from comfy_revelio import RevelioError
 from comfy_revelio.analysis import find_features
 from comfy_revelio.analysis.contrast import Spread, effect_size
-from comfy_revelio.trace import RunRecorder, Trace
+from comfy_revelio.trace import Frame, RunRecorder, Trace
 
 GRIDS = {"m": (3, 5), "up": (6, 4)}
 SIGMAS = (3.0, 2.0, 1.0, 0.0)
@@ -28,7 +28,7 @@ def _trace(
             x = torch.randn(items, math.prod(grid), 12, generator=g)
             if plant is not None and plant[0] == name and plant[2] == step:
                 x[:, :cells] += 4 * saes[name].W_enc[plant[1]]
-            recorder.add(name, step, 0, 3.0 - step, 1.0, "cond", grid, saes[name].encode(x))
+            recorder.add(Frame(name, step, 0, 3.0 - step, 1.0, "cond", grid, saes[name].encode(x)))
     return recorder.finish(saes)
 
 

@@ -75,7 +75,7 @@ def test_kinds_are_read_at_the_scale_of_the_activations(make_dictionary) -> None
     x = torch.randn(1, 6, 12, generator=torch.Generator().manual_seed(1))
     recorder = RunRecorder(2, (2.0, 1.0, 0.0))
     for step, level in enumerate((-50.0, 50.0)):
-        recorder.add("m", step, 0, 1.0, 1.0, "cond", GRID, dictionary.encode(x + level))
+        recorder.add(Frame("m", step, 0, 1.0, 1.0, "cond", GRID, dictionary.encode(x + level)))
     low, high = concept_presence(recorder.finish({"m": dictionary}).steps("m"), dictionary, 0)[0]
     assert low[:, 0].any() and not low[:, 1:].any()
     assert high[:, 2].any() and not high[:, :2].any()

@@ -27,7 +27,7 @@ from comfy_revelio.steering import (
     unlearn,
     unlearning_features,
 )
-from comfy_revelio.trace import RunRecorder, Trace
+from comfy_revelio.trace import Frame, RunRecorder, Trace
 
 Array = NDArray[np.float64]
 GRID = (4, 6)
@@ -229,7 +229,7 @@ class TestRiebench:
         recorder = RunRecorder(len(self.TIMES), (1.0,))
         for step, time in enumerate(self.TIMES):
             codes = sae.encode(activations[step][None])
-            recorder.add("place", step, 0, 1.0, time, "cond", GRID, codes)
+            recorder.add(Frame("place", step, 0, 1.0, time, "cond", GRID, codes))
         return recorder.finish({"place": sae})
 
     @pytest.fixture

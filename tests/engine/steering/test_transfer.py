@@ -11,7 +11,7 @@ from torch import Tensor
 from comfy_revelio import RevelioError
 from comfy_revelio.steering import TokenContext, Transfer
 from comfy_revelio.steering.transfer import cells_of
-from comfy_revelio.trace import RunRecorder, Trace
+from comfy_revelio.trace import Frame, RunRecorder, Trace
 
 GRID = (3, 5)
 
@@ -21,7 +21,7 @@ def record(sae: Any, seed: int, *, grid: tuple[int, int] = GRID, items: int = 1)
     g = torch.Generator().manual_seed(seed)
     for step, time in enumerate((900.0, 300.0)):
         codes = sae.encode(2 * torch.randn(items, grid[0] * grid[1], sae.d_model, generator=g))
-        recorder.add("place", step, 0, 1.0, time, "cond", grid, codes)
+        recorder.add(Frame("place", step, 0, 1.0, time, "cond", grid, codes))
     return recorder.finish({"place": sae})
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from comfy_revelio.dictionary import Dictionary
-from comfy_revelio.trace import RunRecorder, Trace
+from comfy_revelio.trace import Frame, RunRecorder, Trace
 
 SIGMAS = (14.6146, 7.1, 1 / 3, 0.0)
 GRIDS = {"middle_block.1": (3, 5), "output_blocks.1.1": (6, 10)}
@@ -30,6 +30,6 @@ def trace(dictionaries) -> Trace:
                 for role in ("cond", "uncond"):
                     x = torch.randn(2, height * width, dictionaries[name].d_model, generator=g)
                     sigma = SIGMAS[step] - 0.01 * evaluation
-                    recorder.add(name, step, evaluation, sigma, 999.0 - step, role, (height, width),
-                                 dictionaries[name].encode(x))  # fmt: skip
+                    recorder.add(Frame(name, step, evaluation, sigma, 999.0 - step, role, (height, width),
+                                 dictionaries[name].encode(x)))  # fmt: skip
     return recorder.finish(dictionaries)

@@ -9,7 +9,7 @@ import torch
 
 from comfy_revelio import RevelioError
 from comfy_revelio.dictionary import Codes
-from comfy_revelio.trace import DictionaryNote, RunRecorder
+from comfy_revelio.trace import DictionaryNote, Frame, RunRecorder
 
 NOTE = {"m": DictionaryNote(9, 2), "n": DictionaryNote(9, 2)}
 
@@ -28,7 +28,7 @@ def test_frames_keep_their_order_and_content() -> None:
         for name, tokens, grid in (("m", 6, (2, 3)), ("n", 4, (1, 4))):
             codes = _codes(1 + step % 2, tokens, seed=step)
             given.append((name, step, grid, codes))
-            recorder.add(name, step, 0, 3.0 - step, 10.0, "cond", grid, codes)
+            recorder.add(Frame(name, step, 0, 3.0 - step, 10.0, "cond", grid, codes))
     trace = recorder.finish(NOTE)
     for frame, (name, step, grid, codes) in zip(trace.frames, given, strict=True):
         assert (frame.hook_point, frame.step, frame.grid) == (name, step, grid)
@@ -42,7 +42,7 @@ def test_frames_keep_their_order_and_content() -> None:
 def test_a_frame_is_a_copy() -> None:
     recorder, codes = RunRecorder(1, (1.0, 0.0)), _codes()
     expected = codes.values.clone()
-    recorder.add("m", 0, 0, 1.0, 1.0, "cond", (2, 3), codes)
+    recorder.add(Frame("m", 0, 0, 1.0, 1.0, "cond", (2, 3), codes))
     codes.values.zero_()
     assert torch.equal(recorder.finish(NOTE).frames[0].codes.values, expected)
 
@@ -50,9 +50,9 @@ def test_a_frame_is_a_copy() -> None:
 def test_memory_is_bounded_before_it_is_used() -> None:
     recorder = RunRecorder(9, (1.0, 0.0), max_bytes=12 * 12 * 2)
     for step in range(2):
-        recorder.add("m", step, 0, 1.0, 1.0, "cond", (2, 3), _codes())
+        recorder.add(Frame("m", step, 0, 1.0, 1.0, "cond", (2, 3), _codes()))
     with pytest.raises(RevelioError, match="GiB; record fewer"):
-        recorder.add("m", 2, 0, 1.0, 1.0, "cond", (2, 3), _codes())
+        recorder.add(Frame("m", 2, 0, 1.0, 1.0, "cond", (2, 3), _codes()))
     assert len(recorder.finish(NOTE).frames) == 2
 
 
@@ -61,7 +61,7 @@ def test_many_threads_lose_nothing() -> None:
 
     def work(step: int) -> None:
         for evaluation in range(50):
-            recorder.add("m", step, evaluation, 1.0, 1.0, "cond", (2, 3), _codes())
+            recorder.add(Frame("m", step, evaluation, 1.0, 1.0, "cond", (2, 3), _codes()))
 
     threads = [threading.Thread(target=work, args=(step,)) for step in range(8)]
     for thread in threads:
@@ -75,10 +75,10 @@ def test_many_threads_lose_nothing() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     recorder = RunRecorder(1, (1.0, 0.0))
     with pytest.raises(RevelioError, match="grid of 2 by 2"):
-        recorder.add("m", 0, 0, 1.0, 1.0, "cond", (2, 2), _codes())
+        recorder.add(Frame("m", 0, 0, 1.0, 1.0, "cond", (2, 2), _codes()))
     with pytest.raises(RevelioError, match="finite"):
-        recorder.add("m", 0, 0, float("nan"), 1.0, "cond", (2, 3), _codes())
-    recorder.add("other", 0, 0, 1.0, 1.0, "cond", (2, 3), _codes())
+        recorder.add(Frame("m", 0, 0, float("nan"), 1.0, "cond", (2, 3), _codes()))
+    recorder.add(Frame("other", 0, 0, 1.0, 1.0, "cond", (2, 3), _codes()))
     with pytest.raises(RevelioError, match="other"):
         recorder.finish(NOTE)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from comfy_revelio.dictionary import Codes
-from comfy_revelio.trace import DictionaryNote, RunRecorder
+from comfy_revelio.trace import DictionaryNote, Frame, RunRecorder
 from comfy_revelio.trace.sampler_steps import look_ahead
 
 SIGMAS = (8.0, 4.0, 2.0, 1.0, 0.0)
@@ -46,7 +46,7 @@ def test_the_recorder_gives_them_to_their_step() -> None:
     for asked, (sigma, step) in enumerate([(4.0, 0), (2.0, 1), (2.0, 1), (1.0, 2), (1.0, 2)]):
         for evaluation in range(2):
             for role in ("cond", "uncond"):
-                recorder.add("m", step, evaluation, sigma, 1.0, role, (2, 3), codes, asked)
+                recorder.add(Frame("m", step, evaluation, sigma, 1.0, role, (2, 3), codes), asked)
     frames = recorder.finish({"m": DictionaryNote(9, 2)}).frames
     for role in ("cond", "uncond"):
         found = [(frame.step, frame.evaluation, frame.sigma) for frame in frames if frame.role == role]

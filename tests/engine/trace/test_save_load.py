@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from comfy_revelio import RevelioError, Trace
-from comfy_revelio.trace import RunRecorder
+from comfy_revelio.trace import Frame, RunRecorder
 
 
 def _assert_same(one: Trace, two: Trace) -> None:
@@ -51,8 +51,8 @@ def test_activations_come_back_in_their_own_size(make_dictionary, tmp_path: Path
     """Of a dictionary that normalises, what was recorded decodes to what was seen, after reading too."""
     sae = make_dictionary(k=40, normalise=normalise)
     recorder, x = RunRecorder(1, (1.0, 0.0)), 30 * torch.randn(2, 6, 12) + 100
-    recorder.add("m", 0, 0, 1.0, 1.0, "cond", (2, 3), sae.encode(x))
-    recorder.add("m", 0, 0, 1.0, 1.0, "uncond", (2, 3), sae.encode(-x))
+    recorder.add(Frame("m", 0, 0, 1.0, 1.0, "cond", (2, 3), sae.encode(x)))
+    recorder.add(Frame("m", 0, 0, 1.0, 1.0, "uncond", (2, 3), sae.encode(-x)))
     trace = recorder.finish({"m": sae})
     trace.save(tmp_path / "run.safetensors")
     read = Trace.load(tmp_path / "run.safetensors")

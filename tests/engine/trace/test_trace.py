@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from comfy_revelio import RevelioError
-from comfy_revelio.trace import RunRecorder, Trace
+from comfy_revelio.trace import Frame, RunRecorder, Trace
 
 MIDDLE, UP = "middle_block.1", "output_blocks.1.1"
 
@@ -72,7 +72,7 @@ def test_silent_features_are_not_ranked(trace: Trace) -> None:
 
 def test_distinct_puts_what_is_everywhere_last() -> None:
     from comfy_revelio.dictionary import Codes
-    from comfy_revelio.trace import DictionaryNote, Frame
+    from comfy_revelio.trace import DictionaryNote
 
     indices = torch.tensor([[[0, 1]] * 6])
     values = torch.tensor([[[5.0, 0.0]] * 6])
@@ -117,7 +117,7 @@ def test_a_trace_cannot_be_changed(trace: Trace) -> None:
 def test_joining_keeps_the_words_of_a_prompt(make_dictionary) -> None:
     def of_layer(name: str, words: tuple[str, ...]) -> Trace:
         recorder, sae = RunRecorder(1, ()), make_dictionary()
-        recorder.add(name, 0, 0, 0.0, 0.0, "cond", (1, 3), sae.encode(torch.randn(1, 3, 12)))
+        recorder.add(Frame(name, 0, 0, 0.0, 0.0, "cond", (1, 3), sae.encode(torch.randn(1, 3, 12))))
         return replace(recorder.finish({name: sae}), words=words)
 
     both = of_layer("layers.2", ("a", "red", "hat")).joined(of_layer("layers.5", ("a", "red", "hat")))
@@ -139,7 +139,9 @@ class TestPlaces:
         used["layers.3"] = make_dictionary(hook_point="layers.2")
         recorder = RunRecorder(1, (1.0, 0.0))
         for name, dictionary in used.items():
-            recorder.add(name, 0, 0, 1.0, 999.0, "cond", (2, 3), dictionary.encode(torch.randn(1, 6, 12)))
+            recorder.add(
+                Frame(name, 0, 0, 1.0, 999.0, "cond", (2, 3), dictionary.encode(torch.randn(1, 6, 12)))
+            )
         return recorder.finish(used, {MIDDLE: ("mid_block.attentions.0",), UP: ("up_blocks.0.attentions.1",)})
 
     @pytest.mark.parametrize(
@@ -162,7 +164,7 @@ class TestPlaces:
                 assert trace.hook_points_of(make_dictionary(hook_point=said, **size)) == []
 
     def test_of_a_trace_that_notes_no_names(self, make_dictionary) -> None:
-        from comfy_revelio.trace import DictionaryNote, Frame
+        from comfy_revelio.trace import DictionaryNote
 
         codes = make_dictionary().encode(torch.randn(1, 6, 12))
         frames = tuple(Frame(name, 0, 0, 1.0, 1.0, "cond", (2, 3), codes) for name in (MIDDLE, UP))
@@ -188,7 +190,7 @@ def test_a_video_has_frames(dictionaries, tmp_path) -> None:
     recorder = RunRecorder(1, (1.0, 0.0))
     x = torch.randn(2, 4 * 3 * 5, dictionary.d_model, generator=torch.Generator().manual_seed(0))
     codes = dictionary.encode(x)
-    recorder.add(name, 0, 0, 1.0, 999.0, "cond", (4, 3, 5), codes)
+    recorder.add(Frame(name, 0, 0, 1.0, 999.0, "cond", (4, 3, 5), codes))
     recorder.finish({name: dictionary}).save(tmp_path / "video.safetensors")
     trace = Trace.load(tmp_path / "video.safetensors")
     assert trace.video_frames(name) == 4
@@ -200,4 +202,4 @@ def test_a_video_has_frames(dictionaries, tmp_path) -> None:
     with pytest.raises(RevelioError, match="frame 4"):
         trace.feature_map(name, feature, frame=4)
     with pytest.raises(RevelioError, match="4 by 3 by 4"):
-        recorder.add(name, 0, 0, 1.0, 999.0, "cond", (4, 3, 4), codes)
+        recorder.add(Frame(name, 0, 0, 1.0, 999.0, "cond", (4, 3, 4), codes))
