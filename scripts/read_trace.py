@@ -22,9 +22,8 @@ def make_trace(path: Path, steps: int = 4) -> None:
     for step, sigma in enumerate(recorder.sigmas[:steps]):
         tokens = torch.randn(1, 8 * 8, sae.d_model, generator=noise)
         tokens[0, 20] += 20.0 * step * sae.directions([522])[0]
-        recorder.add(
-            Frame(sae.hook_point, step, 0, sigma, 900 - 200 * step, "cond", (8, 8), sae.encode(tokens))
-        )
+        codes = sae.encode(tokens)
+        recorder.add(Frame(sae.hook_point, step, 0, sigma, 900 - 200 * step, "cond", (8, 8), codes))
     recorder.finish({sae.hook_point: sae}).save(path)
 
 

@@ -69,6 +69,8 @@ class WordMapOptions:
 
 
 class WordMaps(NamedTuple):
+    """What `word_maps` returns."""
+
     figure: Tensor
     """[height, width, 3] in 0..1."""
     masks: Tensor

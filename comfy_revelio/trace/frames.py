@@ -56,6 +56,7 @@ class DictionaryNote:
 
     @classmethod
     def of(cls, dictionary: Dictionary, aliases: Sequence[str] = ()) -> DictionaryNote:
+        """The note on a dictionary; aliases: other names of the hook point that it records."""
         stats = dictionary.stats
         means = None if stats is None else stats.mean_active.detach().float().cpu()
         labels = {name: list(features) for name, features in dictionary.labels.items()}

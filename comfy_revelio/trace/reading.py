@@ -35,6 +35,7 @@ class Reading:
 
     @property
     def note(self) -> DictionaryNote:
+        """What the trace keeps of the dictionary."""
         return self.trace.dictionaries[self.hook_point]
 
     def maps(self, feature: int) -> Tensor:

@@ -59,18 +59,22 @@ class WordTrace:
 
     @property
     def layers(self) -> tuple[str, ...]:
+        """The recorded layers, in the order in which they were first computed."""
         return tuple(dict.fromkeys(frame.layer for frame in self.frames))
 
     @property
     def roles(self) -> tuple[str, ...]:
+        """The recorded roles, such as ("cond", "uncond")."""
         return tuple(dict.fromkeys(frame.role for frame in self.frames))
 
     @property
     def batch_size(self) -> int:
+        """Items of the batch; 0 for an empty trace."""
         return max((frame.batch_size for frame in self.frames), default=0)
 
     @property
     def nbytes(self) -> int:
+        """Memory of all shares, in bytes."""
         return sum(frame.scaled.nbytes for frame in self.frames)
 
     def select(

@@ -137,7 +137,8 @@ def test_what_cannot_be_compared_is_refused(saes, make_dictionary) -> None:
     trace = _trace(saes, 2, 1)
     other = {"m": make_dictionary(n=30), "up": saes["up"]}
     elsewhere = RunRecorder(3, SIGMAS)
-    elsewhere.add("mid", 0, 0, 3.0, 1.0, "cond", (3, 5), saes["m"].encode(torch.randn(1, 15, 12)))
+    codes = saes["m"].encode(torch.randn(1, 15, 12))
+    elsewhere.add(Frame("mid", 0, 0, 3.0, 1.0, "cond", (3, 5), codes))
     for make, message in (
         (lambda: find_features(trace), "nothing to compare with"),
         (lambda: find_features(trace, _trace(saes, 2, 2, steps=2)), "3 and 2 steps"),
