@@ -19,7 +19,7 @@ from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 
 from comfy_revelio.analysis.edge_filter import follow_edges
-from comfy_revelio.analysis.word_maps import frames_showing, mean_shares, resized_maps, scaled, word_heat
+from comfy_revelio.analysis.word_maps import late_layer_frames, mean_shares, resized_maps, scaled, word_heat
 from comfy_revelio.host.standalone import use_comfyui
 from comfy_revelio.render.word_maps import BLUR
 from comfy_revelio.trace import WordFrame, WordTrace
@@ -85,7 +85,7 @@ def main() -> int:
 def cases(numbers: Sequence[int]) -> Iterator[Case]:
     """The named parts of these avatars, noised and read by the bundled model."""
     from comfy_revelio.host.mini.model import load_mini
-    from comfy_revelio.host.record.words import read_image
+    from comfy_revelio.host.record.words import record_words_of_image
 
     model, clip, vae = load_mini()
     labels = [labels_for("check", number, split="any") for number in numbers]
@@ -93,7 +93,7 @@ def cases(numbers: Sequence[int]) -> Iterator[Case]:
     images = torch.from_numpy(drawn.copy()).float() / 255
     for number, label, image in zip(numbers, labels, images, strict=True):
         said = caption(label, np.random.default_rng([77, number]))
-        trace = read_image(model, clip, vae, image[None], said.text, TIMESTEPS, seed=number)
+        trace = record_words_of_image(model, clip, vae, image[None], said.text, TIMESTEPS, seed=number)
         words = trace.words["cond"]
         for part in PARTS:
             index = label[part]
@@ -178,7 +178,7 @@ class Seen:
 
 
 def chosen_layers(trace: WordTrace) -> list[WordFrame]:
-    return frames_showing(trace.select("cond"))
+    return late_layer_frames(trace.select("cond"))
 
 
 def one_layer(layer: str) -> Callable[[WordTrace], list[WordFrame]]:
@@ -186,7 +186,7 @@ def one_layer(layer: str) -> Callable[[WordTrace], list[WordFrame]]:
 
 
 def one_step(step: int) -> Callable[[WordTrace], list[WordFrame]]:
-    return lambda trace: frames_showing(trace.select("cond", step=step))
+    return lambda trace: late_layer_frames(trace.select("cond", step=step))
 
 
 def prior(chosen: Sequence[Case], measured: Sequence[Case]) -> dict[str, float]:
