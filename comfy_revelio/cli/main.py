@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -115,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     mini.add_argument(
         "--steering", type=_count_or_zero, default=128, help="prompts per concept and direction; 0: none"
     )
-    mini.add_argument("--minutes", type=_minutes, help="a smaller sample that takes about this long")
+    mini.add_argument("--minutes", type=_minutes, help="the part of the sample that fits this time")
     mini.add_argument("--json", type=Path, help="file for the figures")
     mini.set_defaults(run=_evaluate_mini)
     steering = subjects.add_parser(
@@ -384,8 +385,8 @@ def _evaluate_steering(arguments: argparse.Namespace) -> None:
 def _evaluate_mini(arguments: argparse.Namespace) -> None:
     from ..host.standalone import use_comfyui
 
+    started = time.monotonic()  # loading everything is part of the time asked for
     use_comfyui()
-    measure = _lab("measure")
 
     def say(text: str) -> None:
         print(text, flush=True)
@@ -393,11 +394,13 @@ def _evaluate_mini(arguments: argparse.Namespace) -> None:
     report: dict[str, Any]
     notes: Path | None = None
     if arguments.minutes is not None:
-        report = measure.evaluate_in(arguments.minutes, say=say)
+        report = _lab("in_time").evaluate_in(
+            arguments.minutes, arguments.prompts, arguments.steering, started=started, say=say
+        )
     else:
         # a stop in the middle of an hour of work costs little: the same command goes on
         notes = arguments.json and arguments.json.with_name(f"{arguments.json.name}.partial")
-        report = measure.evaluate(arguments.prompts, arguments.steering, notes=notes, say=say)
+        report = _lab("measure").evaluate(arguments.prompts, arguments.steering, notes=notes, say=say)
     text = json.dumps(_rounded(report), indent=2)
     if arguments.json:
         try:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..errors import RevelioError
 from ..files import tensor_file
+from ..hookpoints.point import Captured
 from .shards import Items, ShardWriter, Source
 from .shards.manifest import MANIFEST, read_manifest
 
@@ -45,7 +46,7 @@ class CaptureSpec:
     """
 
     hook_points: tuple[str, ...]
-    captured: str = "output"
+    captured: Captured = "output"
     steps: tuple[int, ...] = ()
     timesteps: tuple[float, ...] = (25.0, 200.0)
 
