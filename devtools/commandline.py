@@ -93,6 +93,7 @@ def _test(places: Places, arguments: list[str]) -> int:
         return checks.pytest(places, arguments)
     prepare_avatars(places)
     prepare_pages(places)
+    ensure_chromium()  # here, and not by two workers at once
     return checks.everything(places)
 
 

@@ -35,19 +35,24 @@ def call(command: Sequence[object], *, env: Mapping[str, str] | None = None, cwd
         raise
 
 
-def capture(
+def call_quietly(
     command: Sequence[object], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> tuple[int, str]:
-    """Run a command that nobody watches; its exit code and the last lines of all that it printed."""
+    """As `call`, for commands that run side by side: the exit code and what the command printed."""
     process = _start(
-        command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        env=env,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     try:
-        said, _ = process.communicate()
+        printed, _ = process.communicate()
     except BaseException as reason:
         _end(process, reason)
         raise
-    return process.returncode, "\n".join(said.decode("utf-8", "replace").splitlines()[-TAIL_LINES:])
+    return process.returncode, printed.decode("utf-8", errors="replace")
 
 
 def install(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..places import ROOT, Places
 from ..problem import Problem
-from ..process import capture
+from ..process import TAIL_LINES, call_quietly
 
 ALWAYS, STEERING = ("mini_model", "judge", "saes"), "steering"
 """What the evaluation adds to the report."""
@@ -82,7 +82,8 @@ def evaluate(places: Places, output: Path, minutes: float, *, steering: bool) ->
     command: list[object] = [places.python, "-m", "comfy_revelio", "evaluate", "mini"]
     command += ["--minutes", f"{minutes:.2f}", "--json", file]
     command += [] if steering else ["--steering", "0"]
-    code, said = capture(command, env=places.variables(), cwd=ROOT)
+    code, printed = call_quietly(command, env=places.variables(), cwd=ROOT)
+    said = "\n".join(printed.splitlines()[-TAIL_LINES:])
     if code != 0 or not file.is_file():
         raise Problem(f"The evaluation of the bundled model failed with exit code {code}.", said)
     measured = dict(json.loads(file.read_text(encoding="utf-8")))

@@ -169,7 +169,7 @@ def judge_figures() -> dict[str, Any]:
 
 def sae_figures(sae: SAEHandle) -> dict[str, Any]:
     d = sae.dictionary
-    return {"name": sae.name, "hook_point": d.hook_point, "n_features": d.n_features, "k": d.k, **d.figures}
+    return {"name": sae.name, "hook_point": d.hook_point, "n_features": d.n_features, "k": d.k, **d.metrics}
 
 
 @dataclass(frozen=True)
