@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from comfy_revelio.cli.main import main as cli
+from comfy_revelio.cli.main import main as command
 from comfy_revelio.errors import RevelioError
 from comfy_revelio.training import PRESETS, ShardSet, preset
 from comfy_revelio.training.train_on_shards import train_on_shards
@@ -61,7 +61,7 @@ def harvested(folder: Path, images: int) -> Path:
     )
     prompts.write_text("\n".join(texts) + "\n", encoding="utf-8")
     out = folder / "activations"
-    if cli.main(["harvest", str(out), "--hook-point", HOOK_POINT, "--prompts", str(prompts), "--json"]):
+    if command(["harvest", str(out), "--hook-point", HOOK_POINT, "--prompts", str(prompts), "--json"]):
         raise RevelioError("The harvest failed.")
     return out / HOOK_POINT
 
