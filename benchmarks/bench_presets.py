@@ -61,7 +61,7 @@ def harvested(folder: Path, pictures: int) -> Path:
     )
     prompts.write_text("\n".join(texts) + "\n", encoding="utf-8")
     out = folder / "activations"
-    if cli.main(["harvest", str(out), "--hook-point", HOOK_POINT, "--prompts", str(prompts), "--json"]):
+    if cli(["harvest", str(out), "--hook-point", HOOK_POINT, "--prompts", str(prompts), "--json"]):
         raise RevelioError("The harvest failed.")
     return out / HOOK_POINT
 

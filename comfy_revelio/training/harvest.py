@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from ..files import tensor_file
 from .shards import Items, ShardWriter, Source
 from .shards.manifest import MANIFEST, read_manifest
 
+Captured = Literal["output", "diff"]
+"""What of a module is harvested."""
 PROMPTS = "prompts.json"
 """Beside the folders of the hook points: the prompt of every item, for labels."""
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -38,29 +40,31 @@ class Item:
 
 @dataclass(frozen=True)
 class CaptureSpec:
-    """What to take. captured: "output" of the module, or "diff" = output - input.
-
-    steps: of prompts, the steps of the schedule to keep, () for all. timesteps: of images, how much they are
-    noised, each in 0..1000.
-    """
+    """Which activations to keep."""
 
     hook_points: tuple[str, ...]
-    captured: str = "output"
+    captured: Captured = "output"
+    """output: what the module returns; diff: its output minus its input."""
     steps: tuple[int, ...] = ()
+    """For prompts: the sampling steps to keep, from 0; () keeps all."""
     timesteps: tuple[float, ...] = (25.0, 200.0)
+    """For images: the timesteps to which they are noised, each in 0..1000."""
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How pictures are drawn of prompts. height, width: in pixels, of real pictures too."""
+    """How images are generated from prompts."""
 
     height: int
+    """In pixels; real images are cropped and resized to it."""
     width: int
     steps: int = 20
+    """Steps of the sampler."""
     cfg: float = 3.0
+    """Scale of the classifier-free guidance."""
 
     def manifest_fields(self) -> dict[str, str]:
-        """As it stands in the manifest."""
+        """The settings as the manifest keeps them."""
         return {"size": f"{self.width}x{self.height}", "steps": str(self.steps), "cfg": f"{self.cfg:g}"}
 
 

@@ -89,7 +89,7 @@ def test_train_with_every_recipe_flag_wrong(harvested: Path, tmp_path: Path, cap
         assert main(["train", str(harvested), out, *extra]) == 2
         assert message in capsys.readouterr().err
     assert main(["train", str(harvested), str(tmp_path / "sae.pt")]) == 2
-    assert "ends in .safetensors" in capsys.readouterr().err
+    assert "must end in .safetensors" in capsys.readouterr().err
     assert main(["train", str(tmp_path / "nothing"), out]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     with pytest.raises(SystemExit) as stop:
