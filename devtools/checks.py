@@ -1,23 +1,32 @@
-"""`dev.py test`: lint, format, types, and pytest last."""
+"""`dev.py test`: lint, format, types, and pytest last; side by side on two cores."""
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .base import PACK_FOLDER, link_pack
 from .places import ROOT, Places
 from .problem import Problem
-from .process import call
+from .process import call, call_quietly
+
+WORKERS = 2
+"""Processes of pytest. More would start more ComfyUI servers, each with more than 1 GB of memory."""
+
+Check = Callable[[Places], tuple[int, str]]
+"""Its exit code and what it printed."""
 
 PAGE_FILES = ("web/*.js", "web/explorer/*.{js,css}", "tests/web/*.mjs", "locales/*/main.json")
 
 
 def everything(places: Places) -> int:
     """All checks, also after one has failed; raises Problem naming those which did."""
-    failed = [name for name, check in CHECKS if check(places) != 0]
-    failed += ["tests"] * (pytest(places, []) != 0)
+    with ThreadPoolExecutor(len(LANES)) as pool:
+        failed = [name for names in pool.map(lambda lane: _one_by_one(places, lane), LANES) for name in names]
+    failed += ["tests"] * (_pytest_side_by_side(places) != 0)
     if failed:
         raise Problem(f"Not passed: {', '.join(failed)}.")
     return 0
@@ -25,35 +34,57 @@ def everything(places: Places) -> int:
 
 def pytest(places: Places, arguments: Sequence[str]) -> int:
     """Its own executable and not `python -m pytest`, which would put the repository on the import path."""
+    return _pytest(places, arguments, places.variables())
+
+
+def _pytest_side_by_side(places: Places) -> int:
+    """All tests in worker processes, which share neither the fixtures of a session nor cores.
+
+    The tests of one file stay in one process. Each worker has one thread: with one for each of two cores, all
+    tests took 30 minutes of CPU time instead of 20, for the tensors are small.
+    """
+    workers = min(WORKERS, os.cpu_count() or 1)
+    arguments = [f"--numprocesses={workers}", "--dist=loadfile", "--no-loadscope-reorder", "--durations=10"]
+    return _pytest(places, arguments, {"OMP_NUM_THREADS": "1", **places.variables()})
+
+
+def _pytest(places: Places, arguments: Sequence[str], env: dict[str, str]) -> int:
     print("\npytest", flush=True)
-    return call([places.scripts / "pytest", *arguments], env=places.variables(), cwd=ROOT)
+    return call([places.scripts / "pytest", *arguments], env=env, cwd=ROOT)
 
 
-def _lint(places: Places) -> int:
-    print("\nruff check", flush=True)
-    return call([places.scripts / "ruff", "check", "."], env=places.variables(), cwd=ROOT)
+def _one_by_one(places: Places, lane: Mapping[str, Check]) -> list[str]:
+    """Run checks, print what those that fail have said, and return the names of these."""
+    failed = []
+    for name, check in lane.items():
+        code, printed = check(places)
+        print(f"{name}: failed\n{printed.rstrip()}\n" if code else f"{name}: passed", flush=True)
+        failed += [name] * (code != 0)
+    return failed
 
 
-def _format(places: Places) -> int:
-    print("\nruff format --check", flush=True)
-    return call([places.scripts / "ruff", "format", "--check", "."], env=places.variables(), cwd=ROOT)
+def _lint(places: Places) -> tuple[int, str]:
+    return call_quietly([places.scripts / "ruff", "check", "."], env=places.variables(), cwd=ROOT)
 
 
-def _tool_types(places: Places) -> int:
-    print("\nmypy: tools", flush=True)
-    return _mypy(places, "dev.py", "devtools", "lab", "examples")
+def _format(places: Places) -> tuple[int, str]:
+    command = [places.scripts / "ruff", "format", "--check", "."]
+    return call_quietly(command, env=places.variables(), cwd=ROOT)
 
 
-def _pack_types(places: Places) -> int:
+def _tool_types(places: Places) -> tuple[int, str]:
+    return _mypy(places, "dev.py", "devtools", "lab", "scripts")
+
+
+def _pack_types(places: Places) -> tuple[int, str]:
     """The pack as ComfyUI sees it: one package, whatever the folder of the checkout is called."""
-    print("\nmypy: pack", flush=True)
     linked = places.dev / "types"
     link_pack(linked / PACK_FOLDER)
     packages = [f"--package={PACK_FOLDER}.{name}" for name in ("comfy_revelio", "nodes")]
     return _mypy(places, *packages, path=linked)
 
 
-def _mypy(places: Places, *what: str, path: Path = ROOT) -> int:
+def _mypy(places: Places, *what: str, path: Path = ROOT) -> tuple[int, str]:
     """Check from the folder `path`, where the packages to check are found."""
     fixed = [
         "--config-file",
@@ -62,37 +93,38 @@ def _mypy(places: Places, *what: str, path: Path = ROOT) -> int:
         places.dev / "mypy",
         "--no-error-summary",
     ]
-    return call([places.scripts / "mypy", *fixed, *what], env=places.variables(), cwd=path)
+    return call_quietly([places.scripts / "mypy", *fixed, *what], env=places.variables(), cwd=path)
 
 
-def _page_types(places: Places) -> int:
+def _page_types(places: Places) -> tuple[int, str]:
     """The browser code against the types of ComfyUI's frontend, beside which it is linked."""
-    print("\ntsc: pages", flush=True)
     link_pack(places.pages / "web", ROOT / "web")
     shutil.copy(ROOT / "devtools" / "pages" / "tsconfig.json", places.pages)
     compiler = places.pages / "node_modules" / "typescript" / "bin" / "tsc"
-    return call(["node", compiler, "--project", places.pages], env=places.variables(), cwd=places.pages)
+    command = ["node", compiler, "--project", places.pages]
+    return call_quietly(command, env=places.variables(), cwd=places.pages)
 
 
-def _page_format(places: Places) -> int:
-    print("\nprettier --check: pages", flush=True)
+def _page_format(places: Places) -> tuple[int, str]:
     prettier = places.pages / "node_modules" / "prettier" / "bin" / "prettier.cjs"
     options = ["--check", "--config", ROOT / "devtools" / "pages" / "prettier.json"]
-    return call(["node", prettier, *options, *PAGE_FILES], env=places.variables(), cwd=ROOT)
+    command = ["node", prettier, *options, *PAGE_FILES]
+    return call_quietly(command, env=places.variables(), cwd=ROOT)
 
 
-def _page_tests(places: Places) -> int:
-    print("\nnode --test: pages", flush=True)
+def _page_tests(places: Places) -> tuple[int, str]:
     files = sorted((ROOT / "tests" / "web").glob("*.test.mjs"))
-    return call(["node", "--test", *files], env=places.variables(), cwd=ROOT)
+    return call_quietly(["node", "--test", *files], env=places.variables(), cwd=ROOT)
 
 
-CHECKS = (
-    ("lint", _lint),
-    ("format", _format),
-    ("types of the tools", _tool_types),
-    ("types of the pack", _pack_types),
-    ("types of the pages", _page_types),
-    ("format of the pages", _page_format),
-    ("tests of the pages", _page_tests),
+LANES: tuple[dict[str, Check], ...] = (
+    {"mypy: tools": _tool_types, "mypy: pack": _pack_types},  # in turn: they share a cache
+    {
+        "ruff check": _lint,
+        "ruff format --check": _format,
+        "tsc: pages": _page_types,
+        "prettier --check: pages": _page_format,
+        "node --test: pages": _page_tests,
+    },
 )
+"""The checks ahead of pytest by name. The lanes run side by side."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from . import checks
 from .base import make_base
+from .chromium import ensure_chromium
 from .environment import prepare, prepare_avatars, prepare_pages, remove
 from .places import ROOT, Places, find_places
 from .problem import Problem, exit_code
@@ -91,6 +92,7 @@ def _test(places: Places, arguments: list[str]) -> int:
         return checks.pytest(places, arguments)
     prepare_avatars(places)
     prepare_pages(places)
+    ensure_chromium()  # here, and not by two workers at once
     return checks.everything(places)
 
 

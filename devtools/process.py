@@ -35,6 +35,26 @@ def call(command: Sequence[object], *, env: Mapping[str, str] | None = None, cwd
         raise
 
 
+def call_quietly(
+    command: Sequence[object], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> tuple[int, str]:
+    """As `call`, for commands that run side by side: the exit code and what the command printed."""
+    process = _start(
+        command,
+        env=env,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        printed, _ = process.communicate()
+    except BaseException as reason:
+        _end(process, reason)
+        raise
+    return process.returncode, printed.decode("utf-8", errors="replace")
+
+
 def install(
     title: str,
     command: Sequence[object],

@@ -101,7 +101,7 @@ class RevelioExplorer(io.ComfyNode):
         compare_image: Any = None,
     ) -> io.NodeOutput:
         from ..comfy_revelio.errors import RevelioError
-        from ..comfy_revelio.host.web.served_traces import SERVED_TRACES
+        from ..comfy_revelio.host.web.trace_registry import SERVED_TRACES
         from ..comfy_revelio.steering.painted_mask import painted_mask
 
         for run in (trace, compare_trace):

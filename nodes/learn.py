@@ -78,7 +78,7 @@ class RevelioHarvest(io.ComfyNode):
     def execute(
         cls, model: Any, clip: Any, prompts: str, hook_point: str, sampler_name: str, **settings: Any
     ) -> io.NodeOutput:
-        from ..comfy_revelio.host.learn.train import harvest_prompts
+        from ..comfy_revelio.host.learn.harvest import harvest_prompts
         from ..comfy_revelio.steering.contrast_prompts import lines_of
 
         found = harvest_prompts(model, clip, lines_of(prompts), hook_point, sampler=sampler_name, **settings)
@@ -226,7 +226,7 @@ class RevelioConceptVector(io.ComfyNode):
         prompts_without: str,
         **settings: Any,
     ) -> io.NodeOutput:
-        from ..comfy_revelio.host.learn.train import vector_of_prompts
+        from ..comfy_revelio.host.learn.concept_vector import vector_of_prompts
         from ..comfy_revelio.steering.contrast_prompts import lines_of
 
         sides = lines_of(prompts_with), lines_of(prompts_without)

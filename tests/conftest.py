@@ -7,6 +7,8 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # `python -m pytest` puts the current folder there.
@@ -28,3 +30,9 @@ def _load(name: str) -> None:
 for package in ("comfy_revelio", "devtools", "lab"):
     if package not in sys.modules:
         _load(package)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Side by side, begin with the file that takes longest: last, it would leave the other worker idle."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.path.name != "test_workflows.py")

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..dictionary import Codes
 from ..errors import RevelioError
+from ..hookpoints.grids import mask_on_grid
 from ..steering.intervention import checked_mask
 from ..trace import DictionaryNote, Frame, Trace
 
@@ -230,13 +230,13 @@ def _peaks(frame: Frame, mask: Tensor | None) -> Tensor:
     """Each feature's maximum over the tokens of each picture, inside the mask: [items, n]."""
     codes = frame.codes
     if mask is not None:
-        inside = _on_tokens(mask, frame)
+        inside = mask_on_grid(mask.cpu(), frame.grid, range(frame.codes.shape[0]))
         codes = Codes(codes.indices, codes.values * inside[..., None], codes.n_features)
     return codes.peaks()
 
 
 def _add_sides(inside: Spread, outside: Spread, frame: Frame, mask: Tensor) -> None:
-    weights = _on_tokens(mask, frame)
+    weights = mask_on_grid(mask.cpu(), frame.grid, range(frame.codes.shape[0]))
     for side, share in ((inside, weights), (outside, 1 - weights)):
         if float(share.sum()) < _TINY:
             raise RevelioError(
@@ -244,11 +244,3 @@ def _add_sides(inside: Spread, outside: Spread, frame: Frame, mask: Tensor) -> N
                 "leave the rest black."
             )
         side.add_tokens(frame.codes, share)
-
-
-def _on_tokens(mask: Tensor, frame: Frame) -> Tensor:
-    """The mask of each picture, averaged over the area of each token: float32 [items, tokens]."""
-    items, tokens = frame.codes.shape
-    resize_to_grid = functional.interpolate(mask[:, None].cpu(), size=frame.grid[-2:], mode="area").flatten(1)
-    chosen = resize_to_grid[[number % len(mask) for number in range(items)]]
-    return chosen.repeat(1, tokens // chosen.shape[1])  # of a video, in every frame

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from ..hookpoints.grids import resize_maps
 
 LONGEST = 768
 """Pixels of the longer side at which the filter is solved; of larger pictures a smaller copy serves."""
@@ -71,8 +72,4 @@ def _window_mean(planes: Tensor, radius: int) -> Tensor:
 
 def _sized(planes: Tensor, size: tuple[int, int]) -> Tensor:
     """[n, h, w] at another size: the mean of what falls together when smaller, linear when larger."""
-    if planes.shape[1:] == size:
-        return planes
-    if size[0] < planes.shape[1]:
-        return functional.interpolate(planes[None], size=size, mode="area")[0]
-    return functional.interpolate(planes[None], size=size, mode="bilinear")[0]
+    return resize_maps(planes, size, mode="area" if size[0] < planes.shape[1] else "bilinear")

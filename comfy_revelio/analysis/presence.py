@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..dictionary import Concept, Dictionary
-from ..dictionary.concept import image_kinds, resize_to_grid
+from ..dictionary.concept import image_kinds
+from ..hookpoints.grids import maps_on_grid
 from ..trace import Frame
 
 _TINY = 1e-12
@@ -73,8 +74,8 @@ def _pulls(concept: Concept, grid: tuple[int, ...]) -> list[Tensor]:
     """For each kind of picture, what the codes of the concept's features count at each token: [T, m]."""
     pulls = []
     for amount, share in zip(concept.amount, concept.share, strict=True):
-        raised = resize_to_grid(amount.cpu(), grid).clamp(min=0)
+        raised = maps_on_grid(amount.cpu(), grid).clamp(min=0)
         pulls.append(
-            resize_to_grid(share.cpu(), grid) * raised / raised.square().sum(-1).max().clamp(min=_TINY)
+            maps_on_grid(share.cpu(), grid) * raised / raised.square().sum(-1).max().clamp(min=_TINY)
         )
     return pulls

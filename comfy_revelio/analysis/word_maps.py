@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..errors import RevelioError
+from ..hookpoints.grids import resize_maps
 from ..trace import WordFrame
 from .prompt_labels import FUNCTION_WORDS
 
@@ -64,10 +64,7 @@ def mean_shares(frames: Sequence[WordFrame], item: int) -> Tensor:
 
 def resized_maps(maps: Tensor, height: int, width: int) -> Tensor:
     """Maps [n, h, w] of at least 0 at another size, bicubic, never below 0: [n, height, width]."""
-    if maps.shape[1:] == (height, width):
-        return maps
-    planes = functional.interpolate(maps[:, None].float(), size=(height, width), mode="bicubic")
-    return planes[:, 0].clamp(min=0.0)
+    return resize_maps(maps, (height, width), mode="bicubic").clamp(min=0.0)
 
 
 def frames_showing(frames: Sequence[WordFrame]) -> list[WordFrame]:

@@ -1,12 +1,20 @@
-"""Sparse codes: the few active features of every token, never a dense table unless asked for."""
+"""Sparse codes: the few active features of every token, never a dense table unless asked for.
+
+    z_f = values[k] where indices[k] = f, else 0         the dense code [..., N] that they stand for
+    x^  = sum over k of values[k] W_dec[indices[k]] + b_out       what decoding computes from them
+
+Shapes: "..." any leading shape, such as batch and tokens; K active features, N features, M chosen features.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ..errors import RevelioError
 
@@ -15,18 +23,21 @@ from ..errors import RevelioError
 class Codes:
     """Sparse codes of any leading shape.
 
-    indices: int64 [..., k], feature numbers, each at most once per position.
-    values: float32 [..., k], strongest first; 0 (with index 0) where fewer than k features fire.
-    n_features: size of the dictionary that the indices refer to.
-    scale, shift: float32 of the leading shape, where the dictionary normalises each activation first: what
-        decoding multiplies the reconstruction by and adds to it. None otherwise.
+    >>> codes = Codes(torch.tensor([[3, 1], [0, 0]]), torch.tensor([[2.0, 0.5], [1.0, 0.0]]), n_features=4)
+    >>> codes.dense().tolist()
+    [[0.0, 0.5, 0.0, 2.0], [1.0, 0.0, 0.0, 0.0]]
     """
 
     indices: Tensor
+    """int64 [..., K]: feature numbers, each at most once per position."""
     values: Tensor
+    """float32 [..., K]: strongest first; 0 (with index 0) where fewer than K features fire."""
     n_features: int
+    """Size of the dictionary that the indices refer to."""
     scale: Tensor | None = None
+    """float32 [...]: decoding multiplies by it, where the dictionary normalises its inputs; else None."""
     shift: Tensor | None = None
+    """float32 [...]: decoding adds it, where the dictionary centres its inputs; else None."""
 
     def __post_init__(self) -> None:
         if self.indices.shape != self.values.shape or self.indices.ndim < 1:
@@ -37,11 +48,12 @@ class Codes:
 
     @property
     def shape(self) -> torch.Size:
-        """The leading shape, without k."""
+        """The leading shape, without K."""
         return self.indices.shape[:-1]
 
     @property
     def k(self) -> int:
+        """Slots for active features at each position."""
         return self.indices.shape[-1]
 
     @property
@@ -51,11 +63,18 @@ class Codes:
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
     def to(self, device: str | torch.device) -> Codes:
+        """The same codes on a device."""
         scale, shift = (None if t is None else t.to(device) for t in (self.scale, self.shift))
         return Codes(self.indices.to(device), self.values.to(device), self.n_features, scale, shift)
 
+    def reshape(self, shape: Sequence[int]) -> Codes:
+        """The same codes with another leading shape."""
+        scale, shift = (None if t is None else t.reshape(shape) for t in (self.scale, self.shift))
+        indices, values = (t.reshape(*shape, self.k) for t in (self.indices, self.values))
+        return Codes(indices, values, self.n_features, scale, shift)
+
     def __getitem__(self, index: Any) -> Codes:
-        """Index the leading dimensions; k stays whole."""
+        """Index the leading dimensions; every position keeps its K slots."""
         picks = index if isinstance(index, tuple) else (index,)
         if Ellipsis not in picks:
             picks = (*picks, Ellipsis)
@@ -64,33 +83,65 @@ class Codes:
         return Codes(self.indices[picks], self.values[picks], self.n_features, scale, shift)
 
     def of(self, feature: int) -> Tensor:
-        """The value of one feature at every position, 0 where it is absent: float32 [...]."""
+        """The value of one feature at every position, 0 where it is absent: float32 [...].
+
+        >>> Codes(torch.tensor([[3, 1], [1, 0]]), torch.tensor([[2.0, 0.5], [1.0, 0.0]]), 4).of(1).tolist()
+        [0.5, 1.0]
+        """
         check_feature(feature, self.n_features)
         return torch.where(self.indices == feature, self.values, 0.0).sum(-1)
 
     def of_many(self, features: Tensor) -> Tensor:
-        """The values of the features [m] at every position: float32 [..., m]."""
+        """The values of the features [M] at every position: float32 [..., M].
+
+        >>> codes = Codes(torch.tensor([[3, 1]]), torch.tensor([[2.0, 0.5]]), 4)
+        >>> codes.of_many(torch.tensor([1, 2, 3])).tolist()
+        [[0.5, 0.0, 2.0]]
+        """
         features = features.to(self.indices.device)
         out = self.values.new_zeros(*self.shape, features.numel())
-        for slot in range(self.k):  # k small passes instead of one table of [..., k, m]
+        for slot in range(self.k):  # K small passes, because one comparison would need a table [..., K, M]
             hit = self.indices[..., slot, None] == features
             out += torch.where(hit, self.values[..., slot, None], 0.0)
         return out
 
     def dense(self) -> Tensor:
-        """The full table, float32 [..., n_features]; for small inputs only."""
+        """The full table, float32 [..., N]; for small inputs only."""
         out = self.values.new_zeros(*self.shape, self.n_features)
+        # added and not set: empty slots say "feature 0, value 0" and must not overwrite feature 0
         return out.scatter_add_(-1, self.indices, self.values)
 
     def peaks(self, keep: Tensor | None = None) -> Tensor:
-        """Each feature's maximum over the positions of an item: [items, ..., k] -> [items, n_features].
+        """Each feature's maximum over the positions of an item: [items, ..., K] -> float32 [items, N].
 
-        keep: bool, the leading shape; positions that are False do not count. Features that never
-        fire, and features that are only ever negative, get 0.
+        keep: bool [items, ...]; positions that are False do not count. Features that never fire, and features
+        that are only ever negative, get 0.
+
+        >>> Codes(torch.tensor([[[1], [1], [2]]]), torch.tensor([[[3.0], [5.0], [4.0]]]), 4).peaks().tolist()
+        [[0.0, 5.0, 4.0, 0.0]]
         """
         values = self.values if keep is None else torch.where(keep[..., None], self.values, 0.0)
         out = values.new_zeros(values.shape[0], self.n_features)
         return out.scatter_reduce_(1, self.indices.flatten(1), values.flatten(1), "amax")
+
+
+def concatenate(parts: Sequence[Codes]) -> Codes:
+    """Codes of one dictionary, one after the other along the first dimension.
+
+    Those with fewer slots are filled up with zeros.
+
+    >>> one, two = (Codes(torch.ones(1, k, dtype=torch.int64), torch.ones(1, k), 4) for k in (1, 2))
+    >>> concatenate([one, two]).values.tolist()
+    [[1.0, 0.0], [1.0, 1.0]]
+    """
+    k = max(part.k for part in parts)
+    indices, values = (
+        torch.cat([functional.pad(getattr(part, name), (0, k - part.k)) for part in parts])
+        for name in ("indices", "values")
+    )
+    scales, shifts = ([getattr(part, name) for part in parts] for name in ("scale", "shift"))
+    scale, shift = (None if tensors[0] is None else torch.cat(tensors) for tensors in (scales, shifts))
+    return Codes(indices, values, parts[0].n_features, scale, shift)
 
 
 def check_feature(feature: int, n_features: int) -> None:

@@ -8,22 +8,31 @@ import torch
 from torch import Tensor
 
 from ..errors import RevelioError
+from ..hookpoints.point import Captured
+from .activations import Activation
 from .dictionary import Dictionary
 from .feature_stats import FeatureStats
+from .metadata import Extras, Provenance
 
 
 def concept_vectors(
-    contrasts: Mapping[str, tuple[Tensor, Tensor]], *, hook_point: str = "", captured: str = "output"
+    contrasts: Mapping[str, tuple[Tensor, Tensor]], *, hook_point: str = "", captured: Captured = "output"
 ) -> Dictionary:
     """One feature for each concept, from activations with it and without it.
 
+        v = mean with - mean without,    z = (x - mean without) . v / |v|^2,    x <- x + dz v
+
+    The code z is 0 at the mean without the concept and 1 at the mean with it. So a change of 1 moves a row by
+    v, and -1 moves it back.
     contrasts: label -> (rows with the concept [a, d], rows without it [b, d]), of any float type.
-    Feature i points along v = mean with - mean without, and its code is where a row lies between the two
-    means: 1 at the mean with the concept, 0 at the mean without it, negative beyond. So adding a code of 1
-    moves a row by v, and -1 takes that away. Raises RevelioError for empty or equal sides.
+
+    >>> with_it, without = torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 0.0]])
+    >>> vectors = concept_vectors({"hat": (with_it, without)})
+    >>> vectors.directions([0]).tolist(), vectors.encode(torch.tensor([2.0, 5.0])).values.tolist()
+    ([[2.0, 0.0]], [0.5])
     """
     if not contrasts:
-        raise RevelioError("There are no concepts to make vectors of; give at least one.")
+        raise RevelioError("No concepts given; give at least one.")
     directions, without_means = [], []
     for label, (with_it, without) in contrasts.items():
         if with_it.ndim != 2 or without.ndim != 2 or not len(with_it) or not len(without):
@@ -34,8 +43,8 @@ def concept_vectors(
         direction = with_mean - without_mean
         if not bool(direction.isfinite().all()) or not bool(direction.any()):
             raise RevelioError(
-                f"The activations with and without {label!r} are the same on average, or not finite, so that "
-                "there is no direction between them; give other examples of both."
+                f"The activations with and without {label!r} have the same mean or are not finite, so there "
+                "is no direction between them; give other examples of both."
             )
         directions.append(direction)
         without_means.append(without_mean)
@@ -48,11 +57,10 @@ def concept_vectors(
         W_dec.float(),
         torch.zeros(d),
         lowest.mean(dim=0).float(),
-        k=n,
-        activation="topk_signed",
-        hook_point=hook_point,
-        captured=captured,
-        source_format="concept-vectors",
-        labels={label: [number] for number, label in enumerate(contrasts)},
-        stats=FeatureStats(torch.ones(n)),
+        Activation("topk_signed", n),
+        provenance=Provenance(hook_point, captured, source_format="concept-vectors"),
+        extras=Extras(
+            labels={label: [number] for number, label in enumerate(contrasts)},
+            stats=FeatureStats(torch.ones(n)),
+        ),
     )

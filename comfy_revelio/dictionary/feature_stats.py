@@ -9,14 +9,12 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class FeatureStats:
-    """Statistics of all n features over the training activations; all float32.
-
-    mean_active: [n], mean value over the tokens where the feature fires; 0 if it never does.
-    rate: [n], share of tokens (0..1) where it fires; None where only the means were published.
-    mean_map: [n, height, width], mean spatial map, each scaled to a peak of 1 (all 0 if it never
-        fires); None for dictionaries of text layers.
-    """
+    """Statistics of all n features over the training activations; all float32."""
 
     mean_active: Tensor
+    """[n]: mean value over the tokens where the feature fires; 0 if it never does."""
     rate: Tensor | None = None
+    """[n]: share of tokens (0..1) where it fires; None where only the means were published."""
     mean_map: Tensor | None = None
+    """[n, height, width]: mean spatial map, each scaled to a peak of 1 (all 0 if it never fires); None for
+    dictionaries of text layers."""

@@ -1,10 +1,16 @@
-"""Gradient pursuit: the sparse code of a signal over a fixed set of atoms, for ITDA (arXiv 2505.17769).
+"""Gradient pursuit: the sparse code of a signal x over fixed atoms A, for ITDA (arXiv 2505.17769).
 
-As in the code behind arXiv 2505.24360: in each of k rounds the atom that fits the residual best joins, all
-weights take one optimal gradient step, and negative weights are cut to zero.
+As in the code behind arXiv 2505.24360. The residual is r = x - z A; in each of k rounds
+
+    the atom with the largest r . a joins the chosen ones
+    g = r A^T over the chosen atoms, 0 elsewhere        the gradient
+    s = (g A . r) / |g A|^2                             the step that fits best along it
+    z <- ReLU(z + s g)
 
 Atoms are activations and so resemble each other: rounding in float32 grows from round to round until other
 atoms are chosen. So everything but the search for the best atom is in float64, over the chosen atoms alone.
+
+Shapes: B rows, D width, N atoms, K rounds, R rivals.
 """
 
 from __future__ import annotations
@@ -12,13 +18,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_SMALLEST = 1e-3  # bound on the squared length of a step, against division by nothing
+_SMALLEST = 1e-3  # bound on |g A|^2, against division by 0
 _RIVALS = 4  # atoms that fit best in float32, between which float64 decides
 _CHUNK = 1 << 24  # numbers of chosen atoms in memory at once
 
 
 def gradient_pursuit(signal: Tensor, atoms: Tensor, k: int) -> Tensor:
-    """signal [rows, d], atoms [n, d], both float32 -> weights [rows, n], at most k of a row above 0."""
+    """signal [B, D], atoms [N, D], both float32 -> weights z [B, N], at most k of a row above 0.
+
+    >>> gradient_pursuit(torch.tensor([[3.0, 0.5]]), torch.eye(2), k=1).tolist()
+    [[3.0, 0.0]]
+    """
     rows = max(1, _CHUNK // max(1, k * signal.shape[1]))
     weights = signal.new_zeros(len(signal), len(atoms))
     for part, out in zip(signal.split(rows), weights.split(rows), strict=True):
@@ -26,38 +36,38 @@ def gradient_pursuit(signal: Tensor, atoms: Tensor, k: int) -> Tensor:
     return weights
 
 
-def _pursue(signal: Tensor, atoms: Tensor, k: int, out: Tensor) -> None:
-    """Fill out [rows, n]. Place j of a row holds the atom chosen in round j and its weight."""
+def _pursue(signal: Tensor, atoms_ND: Tensor, k: int, out_BN: Tensor) -> None:
+    """Fill out_BN. Slot j of a row holds the atom chosen in round j and its weight."""
     exact = torch.float32 if signal.device.type == "mps" else torch.float64
     n_rows, d = signal.shape
-    index = torch.full((n_rows, k), -1, device=signal.device)
-    chosen = torch.zeros(n_rows, k, d, dtype=exact, device=signal.device)
-    weights = torch.zeros(n_rows, k, dtype=exact, device=signal.device)
-    target = signal.to(exact)
-    residual = target
+    index_BK = torch.full((n_rows, k), -1, device=signal.device)
+    chosen_BKD = torch.zeros(n_rows, k, d, dtype=exact, device=signal.device)
+    z_BK = torch.zeros(n_rows, k, dtype=exact, device=signal.device)
+    x_BD = signal.to(exact)
+    residual_BD = x_BD
     for step in range(k):
-        rivals = (residual.float() @ atoms.T).topk(min(_RIVALS, len(atoms)), dim=1).indices
-        places = _along(atoms[rivals].to(exact), residual).argmax(dim=1, keepdim=True)
-        best = rivals.gather(1, places)
-        again = index == best  # it has a place already, though it may have lost its weight
-        index[:, step] = torch.where(again.any(dim=1), -1, best[:, 0])
-        chosen[:, step] = atoms[best[:, 0]].to(exact)
-        selected = (weights != 0) | again
-        selected[:, step] = ~again.any(dim=1)
-        gradient = torch.where(selected, _along(chosen, residual), 0.0)
-        direction = _sum(gradient, chosen)
-        length = direction.square().sum(dim=1).clamp(min=_SMALLEST)
-        size = (direction * residual).sum(dim=1) / length
-        weights = (weights + size[:, None] * gradient).relu_()
-        residual = target - _sum(weights, chosen)
-    out.scatter_add_(1, index.clamp(min=0), weights.to(out.dtype))
+        rivals_BR = (residual_BD.float() @ atoms_ND.T).topk(min(_RIVALS, len(atoms_ND)), dim=1).indices
+        winner_B1 = _along(atoms_ND[rivals_BR].to(exact), residual_BD).argmax(dim=1, keepdim=True)
+        best_B1 = rivals_BR.gather(1, winner_B1)
+        again_BK = index_BK == best_B1  # it has a slot already, though it may have lost its weight
+        index_BK[:, step] = torch.where(again_BK.any(dim=1), -1, best_B1[:, 0])
+        chosen_BKD[:, step] = atoms_ND[best_B1[:, 0]].to(exact)
+        selected_BK = (z_BK != 0) | again_BK
+        selected_BK[:, step] = ~again_BK.any(dim=1)
+        gradient_BK = torch.where(selected_BK, _along(chosen_BKD, residual_BD), 0.0)
+        direction_BD = _sum(gradient_BK, chosen_BKD)
+        length_B = direction_BD.square().sum(dim=1).clamp(min=_SMALLEST)
+        size_B = (direction_BD * residual_BD).sum(dim=1) / length_B
+        z_BK = (z_BK + size_B[:, None] * gradient_BK).relu_()
+        residual_BD = x_BD - _sum(z_BK, chosen_BKD)
+    out_BN.scatter_add_(1, index_BK.clamp(min=0), z_BK.to(out_BN.dtype))
 
 
-def _along(atoms: Tensor, residual: Tensor) -> Tensor:
-    """atoms [rows, j, d], residual [rows, d] -> their products [rows, j]."""
-    return (atoms @ residual[:, :, None]).squeeze(2)
+def _along(atoms_BKD: Tensor, residual_BD: Tensor) -> Tensor:
+    """The products of each row's atoms with its residual: [B, K]."""
+    return (atoms_BKD @ residual_BD[:, :, None]).squeeze(2)
 
 
-def _sum(weights: Tensor, atoms: Tensor) -> Tensor:
-    """weights [rows, j], atoms [rows, j, d] -> [rows, d]."""
-    return (weights[:, None, :] @ atoms).squeeze(1)
+def _sum(weights_BK: Tensor, atoms_BKD: Tensor) -> Tensor:
+    """The weighted sum of each row's atoms: [B, D]."""
+    return (weights_BK[:, None, :] @ atoms_BKD).squeeze(1)

@@ -1,4 +1,4 @@
-"""Loading a dictionary of any layout, saving one, and looking at a file without loading it."""
+"""Load a dictionary of any layout, save one, and inspect a file without loading it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
-from ..errors import RevelioError
+from ..errors import checked_choice
 from ..files import tensor_file
 from . import sources
-from .dictionary import CAPTURED, EXTRAS, WEIGHTS, Dictionary
+from .dictionary import OPTIONAL_WEIGHTS, WEIGHTS, Dictionary
 from .layouts import read_layout, recognise
+from .metadata import CAPTURED
 from .native import config_of, is_native, peek_native, read_native, save_dictionary
 
 __all__ = ["check_file", "describe_file", "load_dictionary", "save_dictionary"]
@@ -27,21 +28,21 @@ def load_dictionary(
 ) -> Dictionary:
     """Load a dictionary from a file or a directory, of any layout in docs/formats.md.
 
-    hook_point, captured: replace what the file, its config or its name say; None or "" keeps that.
-    dtype: the type the weights are kept in; maths is float32 whatever it is.
-    Raises RevelioError, in one sentence, when it is missing, broken, of an unknown layout, would run code, or
-    holds numbers that are not finite.
+    hook_point, captured: override the file, its config and its name; None or "" does not.
+    dtype: the type that the weights are kept in; all maths is float32 whatever it is.
+
+    Raises: RevelioError when the file is missing, broken, of an unknown layout, would run code, or holds
+    numbers that are not finite.
     """
-    if captured and captured not in CAPTURED:
-        raise RevelioError(f"Unknown captured {captured!r}; choose one of {', '.join(CAPTURED)}.")
+    chosen = checked_choice("captured", captured, CAPTURED) if captured else None
     source = sources.find(path)
     if source.weights.suffix == ".safetensors" and is_native(source.weights):
         dictionary = read_native(source.weights)
     else:
         dictionary = read_layout(source, sources.read(source))
     dictionary.hook_point = hook_point or dictionary.hook_point
-    dictionary.captured = captured or dictionary.captured
-    for name in (*WEIGHTS, *EXTRAS):
+    dictionary.captured = chosen or dictionary.captured
+    for name in (*WEIGHTS, *OPTIONAL_WEIGHTS):
         if (tensor := getattr(dictionary, name)) is not None:
             setattr(dictionary, name, tensor.to(dtype))
     return dictionary.to(device)
@@ -50,8 +51,7 @@ def load_dictionary(
 def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What a dictionary holds, as plain values: kind, k, d_model, n_features, hook_point and so on.
 
-    Of the native layout only the header is read; other layouts are loaded for it.
-    Raises RevelioError for anything that is not a sound dictionary.
+    Only the header of the native layout is read; files of other layouts are loaded.
     """
     source = sources.find(path)
     if source.weights.suffix == ".safetensors" and is_native(source.weights):
@@ -70,13 +70,13 @@ def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
 def check_file(path: str | os.PathLike[str]) -> None:
     """Raise RevelioError unless a file or directory looks like a dictionary; no tensor is read.
 
-    For lists of choices: what passes can still turn out to be broken when it is loaded.
+    For lists of choices: a file that passes can still turn out to be broken when it is loaded.
     """
     source = sources.find(path)
     if source.weights.suffix != ".safetensors":
         if not sources.looks_like_one(source.weights):
-            raise source.refuse("its name is not one that a known layout uses.")
+            raise source.refuse("no known layout has files of this name.")
     elif is_native(source.weights):
         peek_native(source.weights)
     elif recognise(tensor_file.read_header(source.weights).tensors, source.config) is None:
-        raise source.refuse("its tensors belong to no layout of a dictionary that is known here.")
+        raise source.refuse("its tensors match no known layout of a dictionary.")

@@ -1,12 +1,12 @@
 """The native layout: one .safetensors file. Written for files from anywhere: nothing is trusted.
 
-Tensors, float16 or float32: W_enc [n, d], b_enc [n], W_dec [n, d], b_in [d], b_out [d]; those of EXTRAS and
-of a modulation that its kind needs; optionally stats.mean_active [n], stats.rate [n] and stats.mean_map
-[n, h, w], and for c concepts of m features in q kinds of pictures concepts.features [c, m] int32,
+Tensors, float16 or float32: W_enc [n, d], b_enc [n], W_dec [n, d], b_in [d], b_out [d]; those of
+OPTIONAL_WEIGHTS and of a modulation that its kind needs; optionally stats.mean_active [n], stats.rate [n] and
+stats.mean_map [n, h, w]; for c concepts of m features in q kinds of images concepts.features [c, m] int32,
 concepts.amount and concepts.share [c, q, m, h, w], and concepts.reader [q, d + 1]. Metadata: format
-"revelio-sae", format_version "1", and config, a JSON object
-with kind, k, activation, hook_point, captured, pooling, model_family, figures, labels, and where they are not
-the usual ones normalise, clip and concepts (their c names).
+"revelio-sae", format_version "1", and config, a JSON object with kind, k, activation, hook_point, captured,
+pooling, model_family, figures (the metrics), labels, and where they are not the usual ones normalise, clip
+and concepts (their c names).
 """
 
 from __future__ import annotations
@@ -22,16 +22,19 @@ from torch import Tensor
 from ..errors import RevelioError
 from ..files import tensor_file
 from ..files.json_fields import Fields
+from .activations import ACTIVATION_KINDS, Activation, ActivationKind
 from .concept import Concept
-from .dictionary import ACTIVATIONS, CAPTURED, EXTRAS, NORMALISATIONS, POOLING, WEIGHTS, Dictionary
+from .dictionary import OPTIONAL_WEIGHTS, WEIGHTS, Dictionary
 from .feature_stats import FeatureStats
+from .input_transform import NORMALISATIONS, InputTransform
+from .metadata import CAPTURED, POOLING, Extras, Provenance
 from .timestep_modulation import NAMES as TIME_WEIGHTS
 from .timestep_modulation import Modulation
 
 FORMAT = "revelio-sae"
 FORMAT_VERSION = "1"
 _ADVICE = "get the file again"
-KINDS = {
+KINDS: dict[ActivationKind, str] = {
     "topk_relu": "k_sae",
     "topk_signed": "k_sae",
     "groupmax": "k_sae",
@@ -84,28 +87,18 @@ def read_native(path: str | os.PathLike[str]) -> Dictionary:
     if config["kind"] == TEMPORAL:
         modulation = Modulation(*(tensors[name] for name in TIME_WEIGHTS))
     W_enc, b_enc, W_dec, b_in, b_out = (tensors[name] for name in WEIGHTS)
-    extras: dict[str, Any] = {name: tensors.get(name) for name in EXTRAS}
+    threshold, gate_bias, magnitude, whitening, whitening_bias = map(tensors.get, OPTIONAL_WEIGHTS)
+    weights = (W_enc, b_enc, W_dec, b_in, b_out)
     return Dictionary(
-        W_enc,
-        b_enc,
-        W_dec,
-        b_in,
-        b_out,
-        k=config["k"],
-        activation=config["activation"],
-        **extras,
-        normalise=config["normalise"],
-        clip=float(config["clip"]),
-        modulation=modulation,
-        hook_point=config["hook_point"],
-        captured=config["captured"],
-        pooling=config["pooling"],
-        source_format=FORMAT,
-        model_family=config["model_family"],
-        figures=config["figures"],
-        labels=config["labels"],
-        concepts=concepts,
-        stats=stats,
+        *weights,
+        Activation(config["activation"], config["k"], threshold, gate_bias, magnitude),
+        inputs=InputTransform(
+            config["normalise"], whitening, whitening_bias, float(config["clip"]), modulation
+        ),
+        provenance=Provenance(
+            config["hook_point"], config["captured"], config["pooling"], FORMAT, config["model_family"]
+        ),
+        extras=Extras(config["figures"], config["labels"], concepts, stats),
     )
 
 
@@ -124,7 +117,7 @@ def config_of(dictionary: Dictionary) -> dict[str, Any]:
         "captured": dictionary.captured,
         "pooling": dictionary.pooling,
         "model_family": dictionary.model_family,
-        "figures": {name: float(value) for name, value in dictionary.figures.items()},
+        "figures": {name: float(value) for name, value in dictionary.metrics.items()},
         "labels": {name: [int(f) for f in features] for name, features in dictionary.labels.items()},
     }
     now = {
@@ -143,7 +136,9 @@ def save_dictionary(
         raise RevelioError(f"Dictionaries are saved as float16 or float32, not {dtype}.")
     if Path(path).suffix != ".safetensors":
         raise RevelioError(f"The name of a dictionary file ends in .safetensors; {Path(path).name} does not.")
-    own: dict[str, Tensor | None] = {name: getattr(dictionary, name) for name in (*WEIGHTS, *EXTRAS)}
+    own: dict[str, Tensor | None] = {
+        name: getattr(dictionary, name) for name in (*WEIGHTS, *OPTIONAL_WEIGHTS)
+    }
     if dictionary.modulation is not None:
         own |= {name: getattr(dictionary.modulation, name) for name in TIME_WEIGHTS}
     if (stats := dictionary.stats) is not None:
@@ -213,7 +208,7 @@ def _checked_config(path: str | os.PathLike[str], config: Any) -> dict[str, Any]
     """The config with what is usual filled in."""
     config = {**_USUAL, **config} if isinstance(config, dict) else config
     fields = Fields(path, config, _ADVICE, "config", (*_CONFIG_KEYS, *_USUAL))
-    activation = fields.choice("activation", ACTIVATIONS)
+    activation = fields.choice("activation", ACTIVATION_KINDS)
     fields.choice("kind", (KINDS[activation], TEMPORAL))
     fields.choice("captured", CAPTURED)
     fields.choice("pooling", POOLING)
@@ -243,7 +238,7 @@ def _check_shapes(
     if missing:
         raise _broken(path, f"the tensors {', '.join(missing)} are missing")
     extra = sorted(
-        set(tensors) - {*own, *EXTRAS, *_STATS, _CONCEPT_FEATURES, *_CONCEPT_MAPS, _CONCEPT_READER}
+        set(tensors) - {*own, *OPTIONAL_WEIGHTS, *_STATS, _CONCEPT_FEATURES, *_CONCEPT_MAPS, _CONCEPT_READER}
     )
     if extra:
         raise _broken(path, f"it has the unknown tensors {', '.join(extra)}")

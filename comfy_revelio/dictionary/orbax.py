@@ -1,7 +1,7 @@
 """The Flux SAEs of fae (arXiv 2505.24360), which are published as Orbax checkpoints of JAX.
 
-Read once, offline, to be saved in the native layout: `python -m comfy_revelio convert`. The package
-orbax-checkpoint is needed for that and for nothing else.
+They are converted once to the native layout: `python -m comfy_revelio convert`. Only that needs the package
+orbax-checkpoint.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ import torch
 from torch import Tensor
 
 from ..errors import RevelioError
+from .activations import Activation
 from .dictionary import Dictionary
+from .input_transform import InputTransform
+from .metadata import Provenance
 
 CLIP = 10.0
 _MARKS = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt")
@@ -30,14 +33,12 @@ _TENSORS = {
 
 def is_orbax(path: Path) -> bool:
     """Whether a folder is an Orbax checkpoint, or holds one named `default`."""
-    return path.is_dir() and any((place / m).exists() for place in (path, path / "default") for m in _MARKS)
+    folders = (path, path / "default")
+    return path.is_dir() and any((folder / mark).exists() for folder in folders for mark in _MARKS)
 
 
 def read_orbax(path: Path, k: int | None = None) -> Dictionary:
-    """The dictionary in an Orbax checkpoint folder; k: when its name does not say it.
-
-    Raises RevelioError when orbax-checkpoint is not installed or the checkpoint is not of this kind.
-    """
+    """The dictionary in an Orbax checkpoint folder; k: needed where its name does not give it."""
     try:
         import orbax.checkpoint as orbax
     except ImportError:
@@ -45,9 +46,9 @@ def read_orbax(path: Path, k: int | None = None) -> Dictionary:
             f"{path} is an Orbax checkpoint; install orbax-checkpoint (pip install orbax-checkpoint) to "
             "convert it, once."
         ) from None
-    place = path / "default" if (path / "default").is_dir() else path
-    # Only what is needed, for optimiser and averages are three times as much; and as arrays of numpy, for
-    # as they were saved they would ask for the devices that they were trained on.
+    folder = path / "default" if (path / "default").is_dir() else path
+    # Only the weights: optimizer state and averages are three times as large. As NumPy arrays, or Orbax asks
+    # for the devices that they were trained on.
     wanted = {group: dict.fromkeys(names, 0) for group, names in _TENSORS.items()}
     as_numpy = {
         group: {name: orbax.RestoreArgs(restore_type=np.ndarray) for name in names}
@@ -55,7 +56,7 @@ def read_orbax(path: Path, k: int | None = None) -> Dictionary:
     }
     try:
         content = orbax.PyTreeCheckpointer().restore(
-            place.absolute(), item=wanted, restore_args=as_numpy, transforms={}
+            folder.absolute(), item=wanted, restore_args=as_numpy, transforms={}
         )
     except Exception as problem:  # orbax raises whatever its parts raise
         raise RevelioError(f"{path} cannot be read as an Orbax checkpoint of fae ({problem}).") from None
@@ -80,7 +81,7 @@ def from_parameters(params: Mapping[str, Any], info: Mapping[str, Any], k: int) 
         W_enc, W_dec, b_pre, b_post = (_double(params[name]) for name in _TENSORS["sae_params"])
         mean, squares, WM = (_double(info[name]) for name in _TENSORS["info"])
     except KeyError as missing:
-        raise RevelioError(f"This checkpoint has no {missing.args[0]}, so it is no SAE of fae.") from None
+        raise RevelioError(f"This checkpoint has no {missing.args[0]}, so it is not an SAE of fae.") from None
     std = (squares - mean.square()).clamp(min=1e-6).sqrt()
     return Dictionary(
         W_enc.T.float().contiguous(),
@@ -88,15 +89,12 @@ def from_parameters(params: Mapping[str, Any], info: Mapping[str, Any], k: int) 
         ((W_dec * std) @ WM.T).float(),
         (b_post - b_pre).float(),
         ((b_post * std + mean) @ WM.T).float(),
-        k=k,
-        activation="topk_signed",
-        whitening=(WM / std).float(),
-        whitening_bias=(-mean / std).float(),
-        clip=CLIP,
-        source_format="fae",
+        Activation("topk_signed", k),
+        inputs=InputTransform(whitening=(WM / std).float(), whitening_bias=(-mean / std).float(), clip=CLIP),
+        provenance=Provenance(source_format="fae"),
     )
 
 
 def _double(array: Any) -> Tensor:
-    # through numpy, because torch does not know JAX's bfloat16, in which the whitening matrix is kept
+    # through NumPy, because torch does not read JAX's bfloat16, the type of the whitening matrix
     return torch.from_numpy(np.asarray(array).astype(np.float64))

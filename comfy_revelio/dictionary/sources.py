@@ -1,6 +1,6 @@
-"""Finding and opening a dictionary from anywhere: one file, or a directory with weights and a config.
+"""Find and open a dictionary from anywhere: one file, or a directory with weights and a config.
 
-Nothing in a file is trusted: safetensors headers are checked before a tensor is read, pickles are read
+Nothing in a file is trusted: safetensors headers are checked before a tensor is read, and pickles are read
 without running anything in them.
 """
 
@@ -30,7 +30,7 @@ WEIGHT_NAMES = (
     "sae_final.pt",
 )
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".pkl.gz")
-_BESIDE = ("mean.pt", "std.pt", "sparsity.safetensors")  # statistics that lie beside some layouts
+_BESIDE = ("mean.pt", "std.pt", "sparsity.safetensors")  # statistics beside the weights in some layouts
 _MAX_CONFIG_BYTES = 1024 * 1024
 REVELIO_CONFIG = "training.config.SDSAERunnerConfig"
 
@@ -48,18 +48,21 @@ _HOOK_POINT = re.compile(
 
 @dataclass(frozen=True)
 class Source:
-    """What was found under a name. weights: the file with the tensors; config: {} where there is none."""
+    """What was found under a path."""
 
     path: Path
     weights: Path
+    """The file with the tensors."""
     config: dict[str, Any]
+    """{} where there is none."""
 
     def refuse(self, reason: str) -> RevelioError:
+        """The error that says why this cannot be used."""
         return RevelioError(f"{self.path} cannot be used: {reason}")
 
     @property
     def hook_point(self) -> str:
-        """The hook point that the name of the file or of a folder above it tells, or ""."""
+        """The hook point in the name of the file or of a folder above it, or ""."""
         absolute = Path(os.path.abspath(self.weights))
         for part in (absolute.name, *(parent.name for parent in list(absolute.parents)[:4])):
             if match := _HOOK_POINT.search(part.removesuffix(".safetensors").removesuffix(".pt")):
@@ -68,7 +71,7 @@ class Source:
 
 
 def find(path: str | os.PathLike[str]) -> Source:
-    """The weights and config under a name; RevelioError when there is nothing or too much to choose from."""
+    """The weights and config under a path; RevelioError when there are none or several."""
     path = Path(path)
     try:
         folder = path if path.is_dir() else None
@@ -85,7 +88,7 @@ def read(source: Source) -> Mapping[str, Any]:
         return tensor_file.read_tensors(source.weights, list(header.tensors))
     content = read_pickle(source.weights, stubs=(REVELIO_CONFIG,))
     if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
-        raise source.refuse("it holds no table of named tensors.")
+        raise source.refuse("it does not hold a table of named tensors.")
     return content
 
 
@@ -96,7 +99,7 @@ def read_beside(source: Source, name: str) -> Tensor | None:
         return None
     content = read_pickle(file)
     if not isinstance(content, Tensor):
-        raise RevelioError(f"{file} holds no tensor; get the file again, or take it away.")
+        raise RevelioError(f"{file} does not hold a tensor; get the file again, or remove it.")
     return content
 
 
@@ -111,10 +114,10 @@ def _is_safetensors(file: Path) -> bool:
 
 def _weights_in(folder: Path) -> Path:
     """The one weights file of a folder, or of the folder `final` in it (sdxl-unbox, Concept Steerers)."""
-    for place in (folder, folder / "final"):
+    for parent in (folder, folder / "final"):
         for name in WEIGHT_NAMES:
-            if (place / name).is_file():
-                return place / name
+            if (parent / name).is_file():
+                return parent / name
     files = sorted(
         entry
         for entry in folder.iterdir()
@@ -125,11 +128,11 @@ def _weights_in(folder: Path) -> Path:
     known = ", ".join(WEIGHT_NAMES)
     if is_orbax(folder):
         raise RevelioError(
-            f"The folder {folder} is an Orbax checkpoint; make a file of it first: "
+            f"The folder {folder} is an Orbax checkpoint; convert it first: "
             "python -m comfy_revelio convert FOLDER OUT.safetensors."
         )
     if not files:
-        raise RevelioError(f"There is no dictionary in the folder {folder}; it would hold one of {known}.")
+        raise RevelioError(f"There is no dictionary in the folder {folder}; expected one of {known}.")
     raise RevelioError(
         f"The folder {folder} holds several files ({', '.join(file.name for file in files[:4])}); name the "
         "one to load."
@@ -149,7 +152,7 @@ def _config_beside(weights: Path) -> dict[str, Any]:
             raise RevelioError(f"{file} cannot be read ({error.strerror}); check the file.") from None
         config = tensor_file.parse_json(file, text, "content")
         if not isinstance(config, dict):
-            raise RevelioError(f"{file} is broken: it holds no table; get the file again.")
+            raise RevelioError(f"{file} is broken: it is not a JSON object; get the file again.")
         return config
     return {}
 

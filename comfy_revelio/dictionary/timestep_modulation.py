@@ -1,8 +1,13 @@
 """Scale and shift of activations by timestep, for dictionaries that follow the denoising process.
 
-The idea of TIDE (arXiv 2503.07050): what a feature looks like drifts with the noise level, so input and
-output of the dictionary are modulated by the timestep, as a diffusion model modulates its own blocks. No code
-was published; the shape of the small network is ours.
+    in    x <- x (1 + scale_in(t)) + shift_in(t)             after b_in was subtracted
+    out   x^ <- (z W_dec) (1 + scale_out(t)) + shift_out(t)    before b_out is added
+
+The idea of TIDE (arXiv 2503.07050): what a feature looks like drifts with the noise level, so the timestep
+modulates input and output of the dictionary, as it modulates the blocks of a diffusion model. No code was
+published; the small network is our own: sinusoidal embedding of t, one hidden layer with SiLU, four outputs.
+
+Shapes: B rows, D width of the activations, H hidden width, E width of the embedding.
 """
 
 from __future__ import annotations
@@ -12,15 +17,16 @@ import math
 import torch
 from torch import Tensor, nn
 
+NAMES = ("time_W1", "time_b1", "time_W2", "time_b2")
 EMBEDDING = 64
 HIDDEN = 128
 _LONGEST = 10_000.0
 
 
 class Modulation(nn.Module):
-    """timestep -> (scale_in, shift_in, scale_out, shift_out), each [..., d]; zero when new.
+    """timestep -> (scale_in, shift_in, scale_out, shift_out), each [..., D]; all 0 when new.
 
-    Buffers: time_W1 [h, e], time_b1 [h], time_W2 [4 d, h], time_b2 [4 d].
+    Buffers: time_W1 [H, E], time_b1 [H], time_W2 [4 D, H], time_b2 [4 D].
     """
 
     time_W1: Tensor
@@ -33,12 +39,8 @@ class Modulation(nn.Module):
         for name, tensor in zip(NAMES, (time_W1, time_b1, time_W2, time_b2), strict=True):
             self.register_buffer(name, tensor.detach())
 
-    @property
-    def d_model(self) -> int:
-        return self.time_b2.shape[0] // 4
-
     def forward(self, timestep: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """timestep: float [rows] -> four float32 tensors [rows, d]."""
+        """timestep: float [B] -> four float32 tensors [B, D]."""
         device = timestep.device
         W1, b1, W2, b2 = (getattr(self, name).to(device).float() for name in NAMES)
         return modulate(timestep, W1, b1, W2, b2)
@@ -55,25 +57,26 @@ class Modulation(nn.Module):
         )
 
 
-NAMES = ("time_W1", "time_b1", "time_W2", "time_b2")
-
-
 def new_weights(
     d_model: int, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Initial weights: the modulation starts as none at all."""
+    """Initial weights, with which the modulation changes nothing."""
     W1 = torch.randn(HIDDEN, EMBEDDING, generator=generator) / EMBEDDING**0.5
     return W1, torch.zeros(HIDDEN), torch.zeros(4 * d_model, HIDDEN), torch.zeros(4 * d_model)
 
 
 def modulate(
-    timestep: Tensor, W1: Tensor, b1: Tensor, W2: Tensor, b2: Tensor
+    timestep_B: Tensor, W1_HE: Tensor, b1_H: Tensor, W2: Tensor, b2: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The same as a function of the weights, for training. timestep [rows] -> four times [rows, d]."""
-    half = W1.shape[1] // 2
-    rates = torch.exp(-math.log(_LONGEST) * torch.arange(half, device=timestep.device) / half)
-    angles = timestep.float()[:, None] * rates
-    embedding = torch.cat([angles.cos(), angles.sin()], dim=-1)
-    hidden = nn.functional.silu(embedding @ W1.T + b1)
-    a, b, c, d = (hidden @ W2.T + b2).chunk(4, dim=-1)
-    return a, b, c, d
+    """`Modulation.forward` as a function of its weights, for training: timestep [B] -> four times [B, D].
+
+    >>> [part.tolist() for part in modulate(torch.tensor([300.0]), *new_weights(2))]
+    [[[0.0, 0.0]], [[0.0, 0.0]], [[0.0, 0.0]], [[0.0, 0.0]]]
+    """
+    half = W1_HE.shape[1] // 2
+    rates = torch.exp(-math.log(_LONGEST) * torch.arange(half, device=timestep_B.device) / half)
+    angles = timestep_B.float()[:, None] * rates
+    embedding_BE = torch.cat([angles.cos(), angles.sin()], dim=-1)
+    hidden_BH = nn.functional.silu(embedding_BE @ W1_HE.T + b1_H)
+    scale_in, shift_in, scale_out, shift_out = (hidden_BH @ W2.T + b2).chunk(4, dim=-1)
+    return scale_in, shift_in, scale_out, shift_out

@@ -1,4 +1,4 @@
-"""Names for the places in a model where activations live, and how tokens lie there."""
+"""Names for the layers of a model where activations are read, and how tokens are arranged there."""
 
 from .point import HookPoint
 from .resolve import list_points as list

@@ -1,45 +1,45 @@
-"""One named place in a model."""
+"""One named hook point of a model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from .token_layout import TokenLayout
+from .token_layout import Stream, TokenLayout
+
+Stage = Literal["unet", "transformer", "text", ""]
+Captured = Literal["output", "diff"]
 
 
 @dataclass(frozen=True)
 class HookPoint:
-    """Where an activation lives.
-
-    name: module path, under the diffusion model ("middle_block.1") or among the text model's
-        layers ("layers.2"). The prompt's tokens of a block that also has the picture's carry
-        ".txt" behind it ("double_blocks.18.txt").
-    title: for people, such as "up 1 - attention 0" or "double block 18, image".
-    aliases: the names that papers and diffusers use for it.
-    width: channels of the activation; 0 where the module does not tell.
-    stage: "unet", "transformer" or "text"; "" for a module of a model that is not known.
-    stream: whose tokens they are: "image" or "text".
-    captured: what can be read there: "output", and "diff" (output minus input) where both have
-        one shape.
-    layout: how the tokens lie in the activation.
-    path: the module, where it is not the name. Always a module that the model calls, so that a
-        forward hook fires.
-    element: which one of a tuple the module's output is.
-    input: keyword and position of the input that this output continues, for "diff".
-    """
+    """Where an activation is read, and where steering changes it."""
 
     name: str
+    """Module path under the diffusion model ("middle_block.1") or among the text model's layers ("layers.2");
+    with ".txt" for the prompt's tokens in a block that has the image's too ("double_blocks.18.txt")."""
     title: str
+    """For people, such as "up 1 - attention 0" or "double block 18, image"."""
     aliases: tuple[str, ...]
+    """The names that papers and diffusers use for it."""
     width: int
-    stage: str
-    stream: str = "image"
-    captured: tuple[str, ...] = ("output", "diff")
+    """Channels of the activation; 0 where the module does not say."""
+    stage: Stage
+    """"" for a module of an unknown model."""
+    stream: Stream = "image"
+    """Whose tokens they are."""
+    captured: tuple[Captured, ...] = ("output", "diff")
+    """What can be read there: "output", and "diff" (output - input) where both have one shape."""
     layout: TokenLayout = field(default_factory=TokenLayout)
+    """How the tokens are arranged in the activation."""
     path: str = ""
+    """The module, where it is not the name. Always one that the model calls, so that a forward hook fires."""
     element: int = 0
+    """Which element of a tuple, where the module returns one."""
     input: tuple[str, int] = ("", 0)
+    """Keyword and position of the input that this output continues, for "diff"."""
 
     @property
     def module_path(self) -> str:
+        """Path of the module to hook."""
         return self.path or self.name

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import RevelioError
 from . import text_encoders as text
 from . import transformers, unet
-from .point import HookPoint
+from .point import HookPoint, Stage
 from .token_layout import TokenLayout
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _CONTAINERS = ("input_blocks", "middle_block", "output_blocks")
 _PREFIX = re.compile(r"^(?:model\.)?(?:diffusion_model\.)?(?:unet\.|transformer\.(?!$))?")
-# How a stream is named behind a block; the picture's is the block's own.
-_STREAMS = (
+# How others name a stream behind a block, and how it is named here: the image's has the block's own name.
+_STREAM_ENDINGS = (
     (re.compile(r"\.(?:img|image|image_output)$"), ""),
     (re.compile(r"\.(?:text|text_output)$"), ".txt"),
 )
@@ -28,28 +28,28 @@ _STREAMS = (
 def list_points(diffusion_model: Module) -> list[HookPoint]:
     """All hook points of a diffusion model, in the order in which they are computed.
 
-    Of a model of no known family, the blocks in its lists of blocks. Raises RevelioError when there are none.
+    Those of an unknown family are the blocks in its lists of blocks.
     """
     points = _points(diffusion_model)
     if not points:
         raise RevelioError(
-            f"{type(diffusion_model).__name__} is of no known family and has no lists of blocks; give the "
+            f"{type(diffusion_model).__name__} is not of a known family and has no lists of blocks; give the "
             "module path of the hook point instead."
         )
     return points
 
 
 def resolve_point(diffusion_model: Module, name: str) -> HookPoint:
-    """The hook point called `name`: its name, its title, an alias ("unet." or "transformer." allowed before
+    """The hook point called `name`: its name, its title, an alias ("unet." or "transformer." may come before
     it), or the path of any module that the model calls, also one inside a block that an alias names.
 
-    Raises RevelioError with the nearest valid names when there is none, and with all of them for "?".
+    Raises: RevelioError with the nearest valid names for an unknown one, and with all names for "?".
     """
     wanted = _PREFIX.sub("", name.strip())
     points = _points(diffusion_model)
     if wanted == "?":
         raise RevelioError(_all_of(list_points(diffusion_model)))
-    spellings = [wanted, *(pattern.sub(ending, wanted) for pattern, ending in _STREAMS)]
+    spellings = [wanted, *(pattern.sub(ending, wanted) for pattern, ending in _STREAM_ENDINGS)]
     for spelling in spellings:
         if found := _named(points, spelling):
             return found
@@ -61,17 +61,14 @@ def resolve_point(diffusion_model: Module, name: str) -> HookPoint:
             return _by_path(diffusion_model, points, path, module)
         inside = [point.name for point in points if point.name.startswith(f"{path}.")]
         raise RevelioError(
-            f"Hook point {name!r} is a list of modules that is never called itself; "
+            f"Hook point {name!r} is a list of modules and never called itself; "
             f"name one inside it, such as {', '.join(inside[:4]) or f'{path}.0'}."
         )
     raise _unknown(name, points, wanted)
 
 
 def resolve_text_point(text_model: Module, name: str) -> HookPoint:
-    """The layer called `name`, as "layers.2" or a longer path that ends so ("text_encoder...").
-
-    Raises RevelioError with the valid names when there is none.
-    """
+    """The layer called `name`, as "layers.2" or a longer path that ends so ("text_encoder...")."""
     points = text.list_points(text_model)
     number = text.layer_number(name.strip())
     if number is not None and number < len(points):
@@ -84,7 +81,7 @@ def resolve_text_point(text_model: Module, name: str) -> HookPoint:
 
 
 def module_of(model: Module, hook_point: HookPoint) -> Module:
-    """The module of a hook point that was resolved on this model (or one built alike)."""
+    """The module of a hook point that was resolved on this model, or on one of the same architecture."""
     if hook_point.stage == "text":
         layers = text.layers_of(model)
         number = text.layer_number(hook_point.name)
@@ -127,8 +124,8 @@ def _inside_alias(model: Module, points: list[HookPoint], wanted: str) -> list[s
 
 
 def _by_path(model: Module, points: list[HookPoint], path: str, module: Module) -> HookPoint:
-    """Any module. Inside a block that has one sequence, its tokens are taken to lie as the block's."""
-    stage = "unet" if unet.is_unet(model) else ""
+    """Any module. Inside a block with one sequence, its tokens count as arranged like the block's."""
+    stage: Stage = "unet" if unet.is_unet(model) else ""
     found = HookPoint(path, path, (), unet.width_of(module), stage, layout=TokenLayout(exact=True))
     if stage == "unet":
         return found
@@ -156,14 +153,14 @@ def _module_at(model: Module, path: str) -> Module | None:
 
 
 def _is_container(path: str, module: Module) -> bool:
-    """Lists are never called; nor are the blocks of a UNet, which the model walks through itself."""
+    """Lists are never called, nor are the blocks of a UNet: the model calls what is inside them."""
     parts = path.split(".")
     depth = 1 if parts[0] == "middle_block" else 2
     return type(module).__name__ == "ModuleList" or (parts[0] in _CONTAINERS and len(parts) <= depth)
 
 
 def _all_of(points: list[HookPoint]) -> str:
-    """What a model has, for people: titles first, in the order in which they are computed."""
+    """The hook points of a model, one per line, for people: titles first, in the order of computation."""
     lines = (f"{point.title} = {point.name}" for point in points)
     return "\n".join(["The hook points of this model; write a title or a name:", *lines])
 
@@ -174,5 +171,5 @@ def _unknown(name: str, points: list[HookPoint], wanted: str) -> RevelioError:
     hint = f"nearest are {', '.join(near)}" if near else "give the path of a module of this model"
     hint += "; ? lists all" if points else ""
     if not name.strip():
-        return RevelioError(f"No hook point is named, neither here nor by the SAE; {hint}.")
+        return RevelioError(f"No hook point given, and the SAE does not name one; {hint}.")
     return RevelioError(f"Unknown hook point {name!r:.120}; {hint}.")

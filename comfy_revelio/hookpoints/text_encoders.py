@@ -1,8 +1,8 @@
 """Hook points of text encoders: the output of each layer.
 
-CLIP, T5, BERT and the language models differ in what they call their layers. The text model may be handed
-over at any depth: the transformer, a wrapper that holds it as `transformer` or `text_model`, or ComfyUI's
-outer model that names its inner one in `clip`.
+CLIP, T5, BERT and the language models name their layers differently. The text model may come at any depth:
+the transformer, a wrapper that holds it as `transformer` or `text_model`, or ComfyUI's outer model that names
+its inner one in `clip`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DIFFUSERS = {
 
 
 def list_points(text_model: Module) -> list[HookPoint]:
-    """The layers of a text model, first to last; RevelioError for another kind of model."""
+    """The layers of a text model, first to last."""
     kind, layers = _layers(text_model)
     points = []
     for number, layer in enumerate(layers):
@@ -48,22 +48,32 @@ def layers_of(text_model: Module) -> list[Module]:
 
 
 def layer_number(name: str) -> int | None:
-    """The layer that a path of any of the usual spellings means, or None."""
+    """The number of the layer that a path in any of the usual spellings means, or None.
+
+    >>> layer_number("text_encoder.text_model.encoder.layers.9")
+    9
+    """
     match = _PATH.fullmatch(name)
     return int(match["number"]) if match else None
 
 
 def encoder_named(name: str) -> str:
-    """The encoder that a path names ("clip_g", "t5xxl", "qwen3_4b"), or "" where it names none."""
+    """The encoder that a path names ("clip_g", "t5xxl", "qwen3_4b"), or "".
+
+    >>> encoder_named("t5xxl.block.12")
+    't5xxl'
+    """
     match = _PATH.fullmatch(name)
     return (match["encoder"] or "") if match else ""
 
 
 def parts_of(name: str) -> list[str]:
-    """The layers of one name: one, or several whose hidden states are joined.
+    """The layers in one name: one, or several whose hidden states are joined.
 
-    Joined are "clip_l.layers.10+clip_g.layers.28", which Concept Steerers write
-    "text_encoder.text_model.encoder.layers.10.28".
+    Concept Steerers write the two of SDXL with two numbers:
+
+    >>> parts_of("text_encoder.text_model.encoder.layers.10.28")
+    ['clip_l.layers.10', 'clip_g.layers.28']
     """
     if match := _TWO_OF_SDXL.fullmatch(name.strip()):
         return [f"clip_l.layers.{match[1]}", f"clip_g.layers.{match[2]}"]
@@ -77,7 +87,7 @@ def is_layer(name: str) -> bool:
 
 def _layers(text_model: Module) -> tuple[str, list[Module]]:
     module: Module | None = text_model
-    for _ in range(8):  # deeper than any wrapper goes; stops a model that refers to itself
+    for _ in range(8):  # deeper than any wrapper nests; ends at a model that contains itself
         if module is None:
             break
         for kind in _LISTS:
@@ -87,13 +97,13 @@ def _layers(text_model: Module) -> tuple[str, list[Module]]:
         named = getattr(module, str(getattr(module, "clip", "")), None)
         module = named or next((getattr(module, part) for part in _WRAPPERS if hasattr(module, part)), None)
     raise RevelioError(
-        f"{type(text_model).__name__} is no text encoder that can be read: no layers were found in it; use "
-        "the CLIP of an image model."
+        f"{type(text_model).__name__} is not a supported text encoder: no layers were found in it; "
+        "use the CLIP of an image model."
     )
 
 
 def _width(layer: Module) -> int:
-    """Width of the hidden states: that of the layer's widest norm, but for those of queries and keys."""
+    """Width of the hidden states: that of the layer's widest norm, apart from those of queries and keys."""
     widths = [
         len(value)
         for name, value in layer.named_parameters()

@@ -1,53 +1,54 @@
-"""How tokens lie in an activation: maps [B, C, H, W], videos [B, C, F, H, W], sequences [B, T, C]."""
+"""How tokens are arranged in an activation.
+
+Activations are maps [B, C, H, W], videos [B, C, F, H, W] or sequences [B, T, C]: B batch, C channels, F
+frames, H height, W width, T tokens.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import RevelioError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# How many tokens: those that the module of this path put out, "all" of the sequence, "image" for
-# the tokens that the latents make, "padded" for these with their padding, "" for none.
+Stream = Literal["image", "text"]
+
 Count = str
+"""A number of tokens, by name: a module's path for as many as that module returned, "all" of the sequence,
+"image" for as many as the latents make, "padded" for these with their padding, "" for none."""
 
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """Which tokens of a sequence are the picture's or the prompt's, and how they lie.
+    """Which tokens of a sequence are the image's or the prompt's, and how they are arranged."""
 
-    stream: "image" tokens lie on the grid of the latents, row by row (and frame by frame);
-        "text" tokens in one row.
-    patch: latent cells that a token covers along (frames, height, width). Latents are padded up
-        to whole patches.
-    begin, end: where the tokens begin and end, each as one count minus another. Text or registers
-        may stand ahead of the picture, reference pictures ahead or behind. The picture's end
-        follows from its grid.
-    multiple: "padded" is rounded up to a multiple of this.
-    beside: module whose tokens include those of a reference picture that stands to the right, so
-        that each row of the sequence is longer than the picture's own.
-    exact: the tokens are the picture's only if nothing stands behind them.
-    either_end: begin and end are those of a model whose text stands behind; if it says in this call that
-        text stands ahead (as "ahead" in `seen`), everything moves by as much.
-    """
-
-    stream: str = "image"
+    stream: Stream = "image"
+    """"image" tokens are on the grid of the latents, row by row, frame by frame; "text" tokens in one row."""
     patch: tuple[int, int, int] = (1, 1, 1)
+    """Latent cells that a token covers along (frames, height, width); latents are padded to whole patches."""
     begin: tuple[Count, Count] = ("", "")
+    """The first token, as one count minus another. Text, registers or reference images may come before."""
     end: tuple[Count, Count] = ("all", "")
+    """Behind the last token of text, likewise. The image's end follows from its grid."""
     multiple: int = 1
+    """"padded" is rounded up to a multiple of this."""
     beside: Count = ""
+    """Module whose tokens include a reference image to the right of the image, so that each row of the
+    sequence is longer than the image's own."""
     exact: bool = False
+    """The tokens are the image's only if nothing follows them."""
     either_end: bool = False
+    """begin and end are those of a model with text at the end. If the model reports in a call that text comes
+    first (as "ahead" in `seen`), everything moves by that many tokens."""
 
     @property
     def counted_modules(self) -> tuple[str, ...]:
-        """Paths of the modules whose number of tokens must be known to place this layout."""
+        """Paths of the modules whose number of tokens must be known to locate the tokens."""
         return tuple(
             dict.fromkeys(
                 count
@@ -59,15 +60,14 @@ class TokenLayout:
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """Where the tokens lie in one activation. Made by `locate_tokens`.
-
-    grid: (height, width), or (frames, height, width) for more than one frame.
-    start: first token in the sequence; pitch: tokens from the beginning of a row to the next.
-    """
+    """Where the tokens are in one activation. Made by `locate_tokens`."""
 
     grid: tuple[int, ...]
+    """(height, width), or (frames, height, width) for more than one frame."""
     start: int = 0
+    """First token in the sequence."""
     pitch: int = 0
+    """Tokens from the beginning of a row to the next; 0 for the grid's width."""
 
     def view(self, activation: Tensor) -> Tensor:
         """The tokens as a view [B, ..., width, C] of the activation, for reading and writing."""
@@ -96,21 +96,25 @@ def locate_tokens(
     seen: Mapping[str, int] | None = None,
     map_size: Sequence[int] = (),
 ) -> TokenGrid:
-    """Where the tokens of `layout` lie in this activation.
+    """Where the tokens of `layout` are in this activation.
 
-    latent: shape of the model's input, [B, C, H, W] or [B, C, F, H, W], if known. seen: tokens
-    that each of the layout's witnesses put out in this call (0 for one that did not run), and "ahead", the
-    tokens of text ahead of the picture where the model tells.
-    map_size: (height, width) of the map that a sequence was made of, where that is known. A sequence of
-    image tokens that cannot be laid on the latents' grid lies in one row. Raises RevelioError for other
-    shapes.
+    latent: shape of the model's input, [B, C, H, W] or [B, C, F, H, W], if known.
+    seen: tokens that each of the layout's counted modules returned in this call (0 for one that did not run),
+    and "ahead", the tokens of text before the image where the model reports them.
+    map_size: (height, width) of the map that a sequence was made from, if known.
+
+    A sequence of image tokens that does not fit the latents' grid counts as one row.
+
+    >>> import torch
+    >>> locate_tokens(torch.zeros(1, 6, 8), TokenLayout(), latent=(1, 4, 2, 3)).grid
+    (2, 3)
     """
     if activation.ndim in (4, 5):
         return TokenGrid(_without_single_frame(tuple(activation.shape[2:])))
     if activation.ndim != 3:
         raise RevelioError(
-            f"Activations of the shape {list(activation.shape)} are neither a map [B, C, H, W] "
-            "nor tokens [B, T, C]; choose another hook point."
+            f"Activations of shape {list(activation.shape)} are neither a map [B, C, H, W] nor tokens "
+            "[B, T, C]; choose another hook point."
         )
     total = activation.shape[1]
     if map_size and math.prod(map_size) == total:
@@ -120,7 +124,7 @@ def locate_tokens(
 
 
 def token_count(output: object) -> int:
-    """Tokens of what a module put out: a sequence, a map, a video, or a tuple that begins with one."""
+    """Tokens in what a module returned: a sequence, a map, a video, or a tuple that begins with one."""
     first = output[0] if isinstance(output, tuple | list) else output
     shape: tuple[int, ...] = getattr(first, "shape", ())
     if len(shape) == 3:
@@ -164,5 +168,5 @@ def _latent_grid(latent: Sequence[int], patch: tuple[int, int, int]) -> tuple[in
 
 
 def _without_single_frame(grid: tuple[int, ...]) -> tuple[int, ...]:
-    """A video of one frame is a picture."""
+    """A video of one frame is an image."""
     return grid[1:] if len(grid) == 3 and grid[0] == 1 else grid

@@ -1,8 +1,8 @@
 """Hook points of the transformer families: the outputs of their blocks.
 
-A family is recognised by the names of its parts, not by its class, and described by the lists of blocks
-that it walks through: what a block gives back, which of its inputs each stream of tokens continues, and
-where the picture's and the prompt's tokens lie. What is inside a block is found by its path.
+A family is recognised by the names of its parts, not by its class, and described by its lists of blocks: what
+a block returns, which of its inputs each stream of tokens continues, and where the image's and the prompt's
+tokens are. Modules inside a block are found by their path.
 """
 
 from __future__ import annotations
@@ -12,28 +12,26 @@ from typing import TYPE_CHECKING
 
 from .point import HookPoint
 from .token_layout import Count, TokenLayout
+from .token_layout import Stream as StreamKind
 from .unet import width_of
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-_Counts = tuple[Count, Count]  # one count minus another; see Layout
+_Counts = tuple[Count, Count]  # one count minus another; see TokenLayout
 _START: _Counts = ("", "")
 _END: _Counts = ("all", "")
 
 
 @dataclass(frozen=True)
 class Stream:
-    """One stream of tokens through a list of blocks.
+    """One stream of tokens through a list of blocks; begin, end, beside and either_end as in TokenLayout."""
 
-    kind: "image" or "text". element: its place in the tuple that a block gives back (0 where a block gives
-    back one tensor). input: keyword and position of the block's input that it continues. begin, end, beside,
-    either_end: as in Layout.
-    """
-
-    kind: str
+    kind: StreamKind
     element: int = 0
+    """Its position in the tuple that a block returns; 0 where a block returns one tensor."""
     input: tuple[str, int] = ("", 0)
+    """Keyword and position of the block's input that it continues."""
     begin: _Counts = _START
     end: _Counts = _END
     beside: Count = ""
@@ -42,16 +40,16 @@ class Stream:
 
 @dataclass(frozen=True)
 class Blocks:
-    """A list of blocks, its title for people, diffusers' name of it where that differs, and its streams.
-
-    inside: parts of a block that the papers name, diffusers' name -> the path inside the block here.
-    """
+    """A list of blocks of one model family."""
 
     path: str
     title: str
+    """For people, such as "double block"."""
     alias: str
+    """diffusers' name of the list, where that differs."""
     streams: tuple[Stream, ...]
     inside: tuple[tuple[str, str], ...] = ()
+    """Parts of a block that papers name: diffusers' name -> the path inside the block here."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +62,11 @@ class Family:
 
 
 def _flux(embedder: str) -> tuple[Blocks, ...]:
-    """Two streams, then one sequence: text, the picture, reference pictures (all through `embedder`)."""
-    picture = ("all", embedder)
+    """Two streams, then one sequence: text, the image, reference images (all through `embedder`)."""
+    image = ("all", embedder)
     return (
         _double("double_blocks", "transformer_blocks", 0, ("img", "txt"), inside=_FLUX_INSIDE),
-        _joint("single_blocks", "single_transformer_blocks", picture, (_START, picture)),
+        _joint("single_blocks", "single_transformer_blocks", image, (_START, image)),
     )
 
 
@@ -81,7 +79,7 @@ def _double(
     beside: Count = "",
     inside: tuple[tuple[str, str], ...] = (),
 ) -> Blocks:
-    """Blocks that take and give both streams. image: its place among two; inputs: keywords, image first."""
+    """Blocks that take and return both streams. image: its position; inputs: keywords, image first."""
     streams = (
         Stream("image", image, (inputs[0], image), begin, beside=beside),
         Stream("text", 1 - image, (inputs[1], 1 - image)),
@@ -98,7 +96,7 @@ def _joint(
     title: str = "single block",
     either_end: bool = False,
 ) -> Blocks:
-    """Blocks with one sequence of both. begin: of the picture; text: where it begins and ends."""
+    """Blocks with one sequence of both streams. begin: of the image; text: where it begins and ends."""
     streams = (
         Stream("image", begin=begin, beside=beside, either_end=either_end),
         Stream("text", begin=text[0], end=text[1], either_end=either_end),
@@ -107,9 +105,9 @@ def _joint(
 
 
 def _alone(
-    path: str, alias: str = "", begin: _Counts = _START, title: str = "block", kind: str = "image"
+    path: str, alias: str = "", begin: _Counts = _START, title: str = "block", kind: StreamKind = "image"
 ) -> Blocks:
-    """Blocks with one stream; a prompt comes in by cross attention."""
+    """Blocks with one stream; the prompt comes in by cross-attention."""
     return Blocks(path, title, alias, (Stream(kind, begin=begin),))
 
 
@@ -117,7 +115,7 @@ _FLUX_INSIDE = (("ff", "img_mlp"), ("ff_context", "txt_mlp"))
 _SD3_INSIDE = (("ff", "x_block.mlp"), ("ff_context", "context_block.mlp"))
 _FLUX_PARTS = ("double_blocks", "single_blocks", "txt_in")
 
-# The first that fits is taken.
+# The first family whose parts the model has is the model's.
 FAMILIES = (
     Family(
         "Stable Diffusion 3",
@@ -128,7 +126,7 @@ FAMILIES = (
         "HunyuanVideo",
         (*_FLUX_PARTS, "img_in", "txt_in.individual_token_refiner"),
         (
-            # a reference picture, the picture or video, then text; newer versions of ComfyUI have text first
+            # a reference image, the image or video, then text; newer versions of ComfyUI put text first
             _double("double_blocks", "transformer_blocks", 0, ("img", "txt"), ("all", "image")),
             _joint(
                 "single_blocks",
@@ -151,7 +149,7 @@ FAMILIES = (
         ("layers", "noise_refiner", "context_refiner", "cap_embedder"),
         (
             _alone("context_refiner", title="text refiner", kind="text"),
-            # reference pictures ahead; text and picture are padded, each behind itself
+            # reference images come first; text and image are each padded at their end
             _alone("noise_refiner", begin=("all", "padded"), title="image refiner"),
             _joint("layers", "", ("all", "padded"), (_START, ("context_refiner.0", "")), title="block"),
         ),
@@ -161,7 +159,7 @@ FAMILIES = (
         ("double_layers", "single_layers", "cond_seq_linear", "register_tokens"),
         (
             _double("double_layers", "joint_transformer_blocks", 1, ("", "")),
-            # registers and text, then the picture
+            # registers and text, then the image
             _joint(
                 "single_layers", "single_transformer_blocks", ("all", "image"), (_START, ("all", "image"))
             ),
@@ -173,7 +171,7 @@ FAMILIES = (
         "HiDream",
         ("double_stream_blocks", "single_stream_blocks", "caption_projection"),
         (
-            # a picture to edit stands to the right of the picture
+            # an image to edit is to the right of the image
             _double("double_stream_blocks", "", 0, ("image_tokens", "text_tokens"), beside="x_embedder"),
             _joint("single_stream_blocks", "", _START, (("x_embedder", ""), _END), beside="x_embedder"),
         ),
@@ -181,27 +179,27 @@ FAMILIES = (
     Family(
         "Wan, SCAIL",
         ("blocks", "patch_embedding", "patch_embedding_pose", "head"),
-        # reference frames ahead, tokens of the pose behind
+        # reference frames come first, tokens of the pose last
         (_alone("blocks", begin=("patch_embedding", "image")),),
     ),
     Family(
         "Wan",
         ("blocks", "patch_embedding", "text_embedding", "head"),
-        # a reference picture ahead, further frames and pictures behind
+        # a reference image comes first, further frames and images last
         (_alone("blocks", begin=("ref_conv", "")),),
     ),
 )
 
 
 def family_of(model: Module) -> Family | None:
-    """The family of a diffusion model, or None when it is none of these."""
+    """The family of a diffusion model, or None for any other model."""
     return next(
         (family for family in FAMILIES if all(_part(model, part) is not None for part in family.parts)), None
     )
 
 
 def list_points(model: Module, family: Family) -> list[HookPoint]:
-    """All blocks of the model, in the order in which they are computed, the picture's stream first."""
+    """All blocks of the model, in the order in which they are computed, the image's stream first."""
     return [
         point
         for blocks in family.blocks
@@ -213,7 +211,7 @@ def list_points(model: Module, family: Family) -> list[HookPoint]:
 
 
 def list_unknown(model: Module) -> list[HookPoint]:
-    """The blocks of a model of no known family: whatever stands in its outermost lists of like modules."""
+    """The blocks of a model of unknown family: the items of its outermost lists of modules of one class."""
     from torch.nn import ModuleList
 
     points: list[HookPoint] = []
@@ -233,12 +231,12 @@ def list_unknown(model: Module) -> list[HookPoint]:
 
 
 def guessed(model: Module) -> TokenLayout:
-    """The layout of a module that no family describes: the picture's tokens if they are as many."""
+    """The layout of a module that no family describes: the image's tokens if there are as many."""
     return TokenLayout(patch=_patch(model), exact=True)
 
 
 def model_width(model: Module) -> int:
-    """Width of a transformer's tokens, or 0 when it does not tell."""
+    """Width of a transformer's tokens; 0 where it does not say."""
     for name in ("hidden_size", "inner_dim", "dim", "model_channels"):
         if isinstance(width := getattr(model, name, None), int):
             return width
@@ -273,7 +271,7 @@ def _point(model: Module, blocks: Blocks, number: int, stream: Stream) -> HookPo
 
 
 def _drops_text(block: Module) -> bool:
-    """SD 3's last block needs no text any more and gives back None for it."""
+    """The last block of SD 3 does not need text any more and returns None for it."""
     return bool(getattr(getattr(block, "context_block", None), "pre_only", False))
 
 

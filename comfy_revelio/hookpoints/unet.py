@@ -1,9 +1,9 @@
 """Hook points of the UNet family (SD 1.x, SD 2.x, SDXL and its kin, Revelio Mini).
 
-Recognised by shape, not by class: a UNet has input_blocks, middle_block and output_blocks; a
-leaf with transformer_blocks is an attention block, one with in_layers and out_layers a residual
-block. The containers themselves are looped over by the model and never called, so a forward
-hook on them would never fire: only leaves are hook points.
+Recognised by their parts, not by class: a UNet has input_blocks, middle_block and output_blocks; a leaf with
+transformer_blocks is an attention block, one with in_layers and out_layers a residual block. The model loops
+over the containers and never calls them, so that a forward hook on them would never fire: only leaves are
+hook points.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .point import HookPoint
+from .point import Captured, HookPoint
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -24,7 +24,7 @@ _DIFFUSERS = {"attention": "attentions", "residual": "resnets", "downsampler": "
 def list_points(diffusion_model: Module) -> list[HookPoint]:
     """All hook points of a UNet, in the order in which they are computed.
 
-    Some distilled ones (SSD-1B, KOALA) have a middle block without attention, or none at all.
+    Some distilled UNets (SSD-1B, KOALA) have a middle block without attention, or no middle block.
     """
     points: list[HookPoint] = []
     for side, level, leaves in _stages(diffusion_model):
@@ -33,11 +33,12 @@ def list_points(diffusion_model: Module) -> list[HookPoint]:
 
 
 def is_unet(diffusion_model: Module) -> bool:
+    """Whether the model has the parts of a UNet."""
     return all(hasattr(diffusion_model, part) for part in ("input_blocks", "middle_block", "output_blocks"))
 
 
 def width_of(module: Module) -> int:
-    """Channels that the module puts out, or 0 when it does not tell."""
+    """Channels of the module's output; 0 where it does not say."""
     names = ("in_channels",) if hasattr(module, "transformer_blocks") else ("out_channels", "channels")
     for name in (*names, "out_features", "embed_dim"):
         if isinstance(width := getattr(module, name, None), int):
@@ -69,7 +70,7 @@ def _levels(side: str, part: str, blocks: list[Module], first: int) -> Iterator[
 
 
 def _stage_points(side: str, level: int, leaves: list[_Leaf]) -> list[HookPoint]:
-    whole = "mid_block" if side == "mid" else f"{side}_blocks.{level}"
+    block = "mid_block" if side == "mid" else f"{side}_blocks.{level}"
     part = "middle" if side == "mid" else f"{side} {level}"
     counts: dict[str, int] = {}
     points = []
@@ -79,13 +80,13 @@ def _stage_points(side: str, level: int, leaves: list[_Leaf]) -> list[HookPoint]
             continue
         number = counts.get(kind, 0)
         counts[kind] = number + 1
-        aliases = [f"{whole}.{_DIFFUSERS[kind]}.{number}"]
+        aliases = [f"{block}.{_DIFFUSERS[kind]}.{number}"]
         if position == len(leaves) - 1:
-            aliases.append(whole)  # a whole block puts out what its last leaf puts out
+            aliases.append(block)  # the output of a block is that of its last leaf
         sampler = kind in ("downsampler", "upsampler")
         title = f"{part} - {kind}" if sampler else f"{part} - {kind} {number}"
         alike = kind == "attention" or getattr(leaf, "channels", 0) == getattr(leaf, "out_channels", None)
-        captured = ("output", "diff") if alike and not sampler else ("output",)
+        captured: tuple[Captured, ...] = ("output", "diff") if alike and not sampler else ("output",)
         points.append(HookPoint(path, title, tuple(aliases), width_of(leaf), "unet", captured=captured))
     return points
 

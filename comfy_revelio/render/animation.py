@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import RevelioError
+from ..hookpoints.grids import resize_maps
 from ..trace import Frame, Reading
 from .canvas import Canvas, checked_image, to_pillow
 from .colour_scale import SCALE_WIDTH, draw_scale
@@ -18,7 +19,7 @@ from .feature_rows import Row, behind_heat, check_request, read_row
 from .figure_layout import GAP, MARGIN, NOTE, cell_size
 from .lettering import fitted, font, line_height, number, width
 from .names import facts, feature_name, place_name
-from .overlay import overlay, stretched
+from .overlay import overlay
 
 MOST_PANELS = 6
 _ACROSS = 3
@@ -50,7 +51,7 @@ def feature_animation(
     for index, taken in enumerate(frames):
         canvas = sheet.copy()
         _draw_step(canvas, taken, reading.trace.total_steps)
-        heats = stretched(torch.stack([row.maps[index] for row in rows]), *cell) / (top or 1.0)
+        heats = resize_maps(torch.stack([row.maps[index] for row in rows]), cell) / (top or 1.0)
         for pixels, corner in zip(overlay(behind, heats, opacity), corners, strict=True):
             canvas.picture(pixels, corner, framed=True)
         out.append(canvas.pixels())

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from ..errors import RevelioError
+from ..hookpoints.grids import resize_maps
 from ..trace import Reading
 from .canvas import Canvas
 from .colour_scale import draw_scale
 from .colours import ACCENT, QUIET_TEXT, TEXT, difference_colour, heat_colour
 from .figure_layout import GAP, HEAD, MARGIN, NOTE, TITLE, FigureLayout, plan
 from .lettering import fitted, font, line_height, number, width
-from .overlay import Colouring, backdrop, overlay, resized, stretched
+from .overlay import Colouring, backdrop, overlay, resized
 
 EMPTY = 0.12  # brightness behind the maps when there is no picture
 _FEATURE = font(17, bold=True)
@@ -100,7 +101,7 @@ def draw_rows(rows: Sequence[Row], heats: Sequence[Tensor], sheet: Sheet) -> Ten
     plain = [resized(picture, *sheet.cell) for _, picture in sheet.plain]
     for index, (row, heat) in enumerate(zip(rows, heats, strict=True)):
         _draw_label(canvas, layout, index, row, sheet.changes)
-        shares = stretched(heat, *sheet.cell) / (top or 1.0)
+        shares = resize_maps(heat, sheet.cell) / (top or 1.0)
         cells = [*plain, *overlay(behind, shares, sheet.opacity, colouring)]
         for column, pixels in enumerate(cells):
             canvas.picture(pixels, layout.corner(index, column), framed=True)

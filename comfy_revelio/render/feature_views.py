@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import RevelioError
+from ..hookpoints.grids import resize_maps
 from ..trace import Reading
 from .canvas import Canvas, checked_image
 from .colour_scale import SCALE_WIDTH, draw_scale
@@ -19,7 +20,7 @@ from .figure_layout import MARGIN, NOTE, TITLE, cell_size
 from .grid import grid
 from .lettering import font, line_height, number, width, wrapped
 from .names import facts, feature_name, place_name
-from .overlay import overlay, stretched
+from .overlay import overlay
 
 VIEWS = ("per step", "overlay", "side by side", "mean", "difference")
 _LARGE_CELL = 288  # longest side of a picture that stands beside its map
@@ -85,7 +86,7 @@ def feature_masks(
     means of the two differ. A feature that is silent has an empty mask.
     """
     means = torch.stack([read_row(reading, feature, second).maps.mean(0) for feature in features]).abs()
-    spread = stretched(means, *(size or _bare_size(reading)))
+    spread = resize_maps(means, size or _bare_size(reading))
     return spread / spread.amax((1, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
 
 
@@ -97,7 +98,7 @@ def _overlays(reading: Reading, rows: list[Row], picture: Tensor | None, opacity
     for row in rows:
         mean = row.maps.mean(0)
         highest = float(mean.abs().max())
-        heat = stretched(mean[None], *size) / (highest or 1.0)
+        heat = resize_maps(mean[None], size) / (highest or 1.0)
         words = f"mean of {len(row.maps)} steps, brightest {number(highest)}" if highest else "silent"
         out.append(_with_plate(overlay(behind, heat, opacity)[0], feature_name(row.feature, row.name), words))
     return torch.stack(out)
@@ -145,7 +146,7 @@ def _means(reading: Reading, rows: list[Row], picture: Tensor | None, opacity: f
     cell = cell_size(reading.steps[0].grid, size)
     means = torch.stack([row.maps.mean(0) for row in rows])
     top = float(means.abs().max())
-    cells = overlay(behind_heat(picture, cell), stretched(means, *cell) / (top or 1.0), opacity)
+    cells = overlay(behind_heat(picture, cell), resize_maps(means, cell) / (top or 1.0), opacity)
     captions = [
         f"{feature_name(row.feature, row.name)} · up to {number(float(mean.abs().max()))}"
         for row, mean in zip(rows, means, strict=True)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from ..hookpoints.grids import ResizeMode, resize_maps
 from .colours import heat_colour
 
 Colouring = Callable[[Tensor], Tensor]
@@ -25,16 +25,9 @@ def resized(image: Tensor, height: int, width: int) -> Tensor:
     if image.shape[:2] == (height, width):
         return image
     grows = height > image.shape[0] or width > image.shape[1]
-    mode = "bicubic" if grows else "bilinear"
-    planes = image.permute(2, 0, 1)[None].float()
-    planes = functional.interpolate(planes, size=(height, width), mode=mode, antialias=True)
-    return planes[0].permute(1, 2, 0).clamp(0.0, 1.0)
-
-
-def stretched(values: Tensor, height: int, width: int) -> Tensor:
-    """Feature maps [n, h, w] (one value per token) spread over pixels, bilinear: [n, height, width]."""
-    planes = functional.interpolate(values[:, None].float(), size=(height, width), mode="bilinear")
-    return planes[:, 0]
+    mode: ResizeMode = "bicubic" if grows else "bilinear"
+    planes = resize_maps(image.permute(2, 0, 1), (height, width), mode=mode, antialias=True)
+    return planes.permute(1, 2, 0).clamp(0.0, 1.0)
 
 
 def backdrop(image: Tensor) -> Tensor:

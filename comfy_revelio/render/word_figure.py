@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from ..errors import RevelioError
+from ..hookpoints.grids import resize_maps
 from .canvas import Canvas, checked_image
 from .colour_scale import draw_scale
 from .colours import ACCENT, QUIET_TEXT, TEXT
 from .figure_layout import GAP, HEAD, MARGIN, NOTE, TITLE, cell_size, plan
 from .grid import grid
 from .lettering import fitted, font, line_height, width
-from .overlay import backdrop, overlay, resized, stretched
+from .overlay import backdrop, overlay, resized
 
 _EMPTY = 0.12  # brightness behind the maps when there is no picture
 _WORD = font(17, bold=True)
@@ -48,7 +49,7 @@ def word_overlays(rows: Sequence[WordRow], *, image: Tensor | None, opacity: flo
         cells.append(picture)
         labels.append("the picture")
     for row in rows:
-        cells.append(overlay(behind, stretched(row.maps[:1], height, breadth)[0], opacity))
+        cells.append(overlay(behind, resize_maps(row.maps[:1], (height, breadth))[0], opacity))
         labels.append(f"{row.word} · {row.note}" if row.note else row.word)
     return grid(cells, labels, title=title)
 
@@ -100,7 +101,7 @@ def word_table_figure(
         canvas.text(fitted(row.note, NOTE, room), (MARGIN, middle + 3), NOTE, QUIET_TEXT)
         if picture is not None:
             canvas.picture(picture, layout.corner(index, 0), framed=True)
-        heat = stretched(row.maps, *cell)
+        heat = resize_maps(row.maps, cell)
         for column, pixels in enumerate(overlay(behind, heat, opacity), start=len(shown) - len(heads)):
             canvas.picture(pixels, layout.corner(index, column), framed=True)
     draw_scale(canvas, layout.scale_at, layout.scale_height, 1.0, opacity, False, name="heat")

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..dictionary import Codes, Concept
-from ..dictionary.concept import image_kinds, resize_to_grid
+from ..dictionary.concept import image_kinds
 from ..errors import RevelioError
+from ..hookpoints.grids import maps_on_grid, mask_on_grid
 from . import modes
 from .intervention import Intervention, TokenContext
 
@@ -49,7 +49,9 @@ def delta(tokens: Tensor, intervention: Intervention, context: TokenContext) -> 
     _check_fit(tokens, dictionary.d_model, context.grid)
     share: Tensor | float = factor
     if intervention.mask is not None:
-        share = factor * _mask_on_grid(intervention.mask, context, len(tokens)).to(tokens.device)
+        items = context.item_numbers(len(tokens))
+        mask = mask_on_grid(intervention.mask, context.grid, items)
+        share = factor * mask[..., None].to(tokens.device)
     if intervention.mode in ("only", "replace", "ablate_block"):
         return share * _whole_change(tokens, intervention, context, mirrored=factor < 0)
     codes = dictionary.encode(tokens, timestep=context.timestep) if intervention.reads_codes else None
@@ -144,7 +146,7 @@ def _place(intervention: Intervention, features: Tensor, grid: tuple[int, int]) 
     spread = intervention.mode == "add" or intervention.place == "everywhere" or intervention.mask is not None
     if spread or maps is None:
         return features.new_ones(grid[0] * grid[1], 1, dtype=torch.float32)
-    return resize_to_grid(maps[features], grid)
+    return maps_on_grid(maps[features], grid)
 
 
 def _in_this_kind(
@@ -166,17 +168,10 @@ def _concept_on_grid(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Amount and share [kinds, T, m] and the reader, on the device."""
     maps = (
-        torch.stack([resize_to_grid(kind, grid) for kind in side]) for side in (concept.amount, concept.share)
+        torch.stack([maps_on_grid(kind, grid) for kind in side]) for side in (concept.amount, concept.share)
     )
     amount, share = (side.to(device) for side in maps)
     return amount, share, concept.reader.to(device)
-
-
-def _mask_on_grid(mask: Tensor, context: TokenContext, rows: int) -> Tensor:
-    """The mask of each row's batch item, averaged over the area of each cell: [B, T, 1]."""
-    numbers = [number % len(mask) for number in context.item_numbers(rows)]
-    resize_to_grid = functional.interpolate(mask[:, None], size=context.grid, mode="area")
-    return resize_to_grid[numbers].flatten(1)[..., None]
 
 
 def _check_fit(tokens: Tensor, d_model: int, grid: tuple[int, int]) -> None:

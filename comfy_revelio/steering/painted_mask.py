@@ -6,9 +6,9 @@ import re
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..errors import RevelioError
+from ..hookpoints.grids import resize_maps
 
 MOST_SIDE = 512
 _UNPAINTED = (64, 64)
@@ -49,5 +49,4 @@ def painted_mask(text: str, size: tuple[int, int] | None = None) -> Tensor:
         return torch.ones(1, *(size or _UNPAINTED))
     if size is None:
         return region[None]
-    grown = functional.interpolate(region[None, None], size=size, mode="bilinear", antialias=True)
-    return grown[0].clamp(0.0, 1.0)
+    return resize_maps(region[None], size, antialias=True).clamp(0.0, 1.0)

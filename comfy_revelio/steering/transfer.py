@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..dictionary import Dictionary
 from ..errors import RevelioError
+from ..hookpoints.grids import maps_on_grid, mask_on_grid
 from .intervention import ROLES, TokenContext, checked_mask, checked_percents, side_of
 from .saeuron import quantile
 
@@ -210,7 +210,7 @@ def cells_of(mask: Tensor, grid: tuple[int, ...]) -> Tensor:
 
     A mask too small to fill half a cell anywhere means the cells that it touches. RevelioError when black.
     """
-    shares = functional.interpolate(mask[:, None], size=grid, mode="area").flatten()
+    shares = mask_on_grid(mask, grid, [0])[0]
     inside = shares >= _HALF_COVERED
     if not bool(inside.any()):
         inside = shares > 0
@@ -233,5 +233,4 @@ def _resized(values: Tensor, grid: tuple[int, ...], wanted: tuple[int, ...]) -> 
     """Values [T, m] of one grid on another."""
     if grid == wanted:
         return values
-    maps = values.T.reshape(1, -1, *grid)
-    return functional.interpolate(maps, size=wanted, mode="bilinear", antialias=True)[0].flatten(1).T
+    return maps_on_grid(values.T.reshape(-1, *grid), wanted)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..dictionary.codes import Codes
-from ..dictionary.dictionary import label_of
+from ..dictionary.metadata import label_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-from torch.nn import functional
-
-from ..dictionary import Codes
+from ..dictionary.codes import concatenate
 from ..errors import RevelioError
 from .frames import Frame
 from .trace import Trace
@@ -30,23 +27,11 @@ def as_one_batch(traces: Sequence[Trace]) -> Trace:
             "Runs of unlike schedules, places or sizes cannot be put together; sample them in one way."
         )
     frames = tuple(
-        replace(frame, codes=_joined([each[key].codes for each in keyed])) for key, frame in keyed[0].items()
+        replace(frame, codes=concatenate([each[key].codes for each in keyed]))
+        for key, frame in keyed[0].items()
     )
     return Trace(frames, first.dictionaries, first.total_steps, first.sigmas)
 
 
 def _key(frame: Frame) -> tuple[object, ...]:
     return (frame.hook_point, frame.step, frame.evaluation, frame.role, frame.grid)
-
-
-def _joined(parts: list[Codes]) -> Codes:
-    """Codes one after the other; those with fewer active features are filled up with zeros."""
-    k = max(part.k for part in parts)
-    padded = [
-        tuple(functional.pad(tensor, (0, k - part.k)) for tensor in (part.indices, part.values))
-        for part in parts
-    ]
-    indices, values = (torch.cat(column) for column in zip(*padded, strict=True))
-    scales, shifts = ([getattr(part, name) for part in parts] for name in ("scale", "shift"))
-    joined = (None if tensors[0] is None else torch.cat(tensors) for tensors in (scales, shifts))
-    return Codes(indices, values, parts[0].n_features, *joined)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..dictionary import Dictionary
+from ..dictionary import Activation, Dictionary
 from ..dictionary.gradient_pursuit import gradient_pursuit
 from ..errors import RevelioError
 from .batches import Rows, batches, sample
@@ -63,12 +63,5 @@ def collect(
             f"Only {count} activations are unlike the others, fewer than k = {config.k}; lower fvu_threshold."
         )
     found = atoms[:count].clone()
-    return Dictionary(
-        found,
-        found.new_zeros(count),
-        found.clone(),
-        mean,
-        mean.clone(),
-        k=config.k,
-        activation="pursuit",
-    )
+    weights = (found, found.new_zeros(count), found.clone(), mean, mean.clone())
+    return Dictionary(*weights, Activation("pursuit", config.k))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Generator, Tensor, nn
 
-from ..dictionary import Dictionary
+from ..dictionary import Activation, Dictionary, InputTransform
+from ..dictionary.activations import ActivationKind
 from ..dictionary.timestep_modulation import Modulation, modulate, new_weights
 from ..errors import RevelioError
 from .config import TrainConfig
@@ -185,17 +187,16 @@ class LearningSAE(nn.Module):
             shifts = torch.cat([torch.ones(2, len(scale), device=scale.device)] * 2)
             shifts[1::2] = 1 / scale  # the two shifts are in units of the inputs, the two factors are not
             modulation = Modulation(W1, b1, W2 * shifts.flatten()[:, None], b2 * shifts.flatten())
-        batch = config.activation == "batchtopk"
+        if config.activation == "batchtopk":
+            activation = Activation("jumprelu", n, threshold.expand(n).clone())
+        else:
+            kind = cast(ActivationKind, config.activation)
+            activation = Activation(kind, n if kind == "relu" else config.k)
+        weights = (W_enc.clone(), b_enc.clone(), W_dec.clone(), bias.detach(), bias.detach().clone())
         return Dictionary(
-            W_enc.clone(),
-            b_enc.clone(),
-            W_dec.clone(),
-            bias.detach(),
-            bias.detach().clone(),
-            k=n if batch or config.activation == "relu" else config.k,
-            activation="jumprelu" if batch else config.activation,
-            threshold=threshold.expand(n).clone() if batch else None,
-            modulation=modulation,
+            *weights,
+            activation,
+            inputs=InputTransform(modulation=modulation),
         )
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ..dictionary import Dictionary, FeatureStats, save_dictionary
-from ..errors import RevelioError
+from ..dictionary.metadata import CAPTURED
+from ..errors import RevelioError, checked_choice
 from ..files import tensor_file
 from .config import TrainConfig
 from .metrics import error_by_timestep, feature_stats, measure
@@ -55,11 +56,12 @@ def train_on_shards(
     if not processes.first:
         processes.wait()  # accelerate ends all processes as soon as one ends badly
         return {}
-    dictionary.hook_point, dictionary.captured = shards.source.hook_point, shards.source.captured
+    dictionary.hook_point = shards.source.hook_point
+    dictionary.captured = checked_choice("captured", shards.source.captured, CAPTURED)
     dictionary.model_family = family or shards.source.model
     unseen = held_out.all(limit=MEASURED)
     figures = metrics_on(dictionary, unseen.x, unseen.timestep)
-    dictionary.figures = {name: value for name, value in figures.items() if isinstance(value, float)}
+    dictionary.metrics = {name: value for name, value in figures.items() if isinstance(value, float)}
     if dictionary.modulation is None:
         dictionary.set_stats(stats_on(dictionary, shards))
     if finish is not None:

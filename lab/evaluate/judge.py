@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from comfy_revelio.host.mini import config
-from comfy_revelio.host.mini.checkpoint import load_weights
+from comfy_revelio.host.mini.weights import load_weights
 
 from ..data.attributes import ATTRIBUTES
 

@@ -16,8 +16,8 @@ from comfy_revelio.dictionary import load_dictionary
 from comfy_revelio.errors import RevelioError
 from comfy_revelio.host import sae_files
 from comfy_revelio.host.mini import config
-from comfy_revelio.host.mini.checkpoint import load_weights
 from comfy_revelio.host.mini.model import load_mini
+from comfy_revelio.host.mini.weights import load_weights
 from comfy_revelio.host.record.generation import generate_images
 from comfy_revelio.host.sae_files import SAEHandle
 from comfy_revelio.host.steering import steer
@@ -188,7 +188,7 @@ def judge_figures() -> dict[str, Any]:
 
 def sae_figures(sae: SAEHandle) -> dict[str, Any]:
     d = sae.dictionary
-    return {"name": sae.name, "hook_point": d.hook_point, "n_features": d.n_features, "k": d.k, **d.figures}
+    return {"name": sae.name, "hook_point": d.hook_point, "n_features": d.n_features, "k": d.k, **d.metrics}
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,11 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from comfy_revelio.host.mini.checkpoint import load_state, save_state, save_weights
-
 from ..data.attributes import ATTRIBUTES
 from ..data.dataset import Avatars, load_avatars
 from ..evaluate import judge as judge_module
 from ..evaluate.judge import Judge, accuracy_by_attribute
+from .checkpoint import load_state, save_state, save_weights
 from .pace import Pace, learning_rate
 from .progress import Progress
 

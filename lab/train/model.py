@@ -24,11 +24,12 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from comfy_revelio.host.mini import config
-from comfy_revelio.host.mini.checkpoint import load_state, load_weights, save_state, save_weights
+from comfy_revelio.host.mini.weights import load_weights
 
 from ..data.attributes import ATTRIBUTES, HIDDEN
 from ..data.captions import caption
 from ..data.dataset import as_floats, load_avatars
+from .checkpoint import load_state, save_state, save_weights
 from .networks import build_text_encoder, build_unet, noise_schedule
 from .pace import Pace, learning_rate
 from .precision import Masters

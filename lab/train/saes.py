@@ -20,7 +20,7 @@ from torch import Tensor
 from comfy_revelio.analysis import concept_between
 from comfy_revelio.analysis.image_kinds import kind_reader
 from comfy_revelio.dictionary import Concept, Dictionary, save_dictionary
-from comfy_revelio.host.learn.harvest import harvest
+from comfy_revelio.host.learn.in_memory import harvest
 from comfy_revelio.host.mini import config
 from comfy_revelio.host.mini.model import load_mini
 from comfy_revelio.host.record.generation import encode, sample
@@ -159,7 +159,7 @@ def train_unet_saes(
         items = here.shape[1]
         unseen = torch.arange(items) % 8 == 7
         dictionary = _train(here[:, ~unseen].flatten(0, 3), plan, device)
-        dictionary.figures = measure(dictionary, here[:, unseen].flatten(0, 1))
+        dictionary.metrics = measure(dictionary, here[:, unseen].flatten(0, 1))
         dictionary.set_stats(feature_stats(dictionary, here[:, ~unseen].flatten(0, 1)))
         peaks = peaks_of(dictionary, here)
         dictionary.labels = label_by_contrast(peaks, picture_contrasts(values), one_each=True)
@@ -183,7 +183,7 @@ def train_text_sae(
     cut = len(texts) * 7 // 8
     taken = keep | padding
     dictionary = _train(hidden[:cut][taken[:cut]], TEXT_PLAN, device)
-    dictionary.figures = measure(dictionary, hidden[cut:][taken[cut:]])
+    dictionary.metrics = measure(dictionary, hidden[cut:][taken[cut:]])
     dictionary.set_stats(feature_stats(dictionary, hidden[:cut][keep[:cut]]))
     dictionary.labels = label_by_words(dictionary, hidden, keep, captions)
     return _save(dictionary, TEXT_PLAN, out, say)
@@ -322,7 +322,7 @@ def _train(rows: Tensor, plan: Plan, device: str) -> Dictionary:
 
 def _save(dictionary: Dictionary, plan: Plan, out: Path, say: Callable[[str], None]) -> dict[str, float]:
     save_dictionary(dictionary, out / f"{plan.file}.safetensors", dtype=torch.float16)
-    f = dictionary.figures
+    f = dictionary.metrics
     say(
         f"{plan.file} at {plan.hook_point}: explained variance {f['explained_variance']:.3f}, "
         f"L0 {f['l0']:.1f}, dead {f['dead_share']:.1%}"

@@ -10,9 +10,10 @@ import torch
 from torch.nn import functional as F
 
 from comfy_revelio.host.mini import config
-from comfy_revelio.host.mini.checkpoint import load_state, load_weights, save_state, save_weights
+from comfy_revelio.host.mini.weights import load_weights
 
 from ..data.dataset import Avatars, as_floats, load_avatars
+from .checkpoint import load_state, save_state, save_weights
 from .networks import build_vae
 from .pace import Pace, learning_rate
 from .precision import Masters

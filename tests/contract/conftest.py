@@ -84,7 +84,14 @@ def sae(pack: Callable[[str], ModuleType], mini: SimpleNamespace) -> Callable[..
     dictionary_module = pack("comfy_revelio.dictionary")
     files = pack("comfy_revelio.host.sae_files")
 
-    def make(hook_point: str = "middle_block.1", *, width: int = 192, n: int = 96, **options: Any) -> Any:
+    def make(
+        hook_point: str = "middle_block.1",
+        *,
+        width: int = 192,
+        n: int = 96,
+        concepts: Any = None,
+        **options: Any,
+    ) -> Any:
         generator = torch.Generator().manual_seed(7)
         directions = nn.functional.normalize(torch.randn(n, width, generator=generator), dim=1)
         maps = torch.ones(n, 8, 8)
@@ -95,11 +102,9 @@ def sae(pack: Callable[[str], ModuleType], mini: SimpleNamespace) -> Callable[..
             directions.clone(),
             torch.zeros(width),
             torch.zeros(width),
-            k=8,
-            hook_point=hook_point,
-            stats=stats,
-            labels={"glasses": [3, 5]},
-            **options,
+            dictionary_module.Activation("topk_relu", 8),
+            provenance=dictionary_module.Provenance(hook_point, **options),
+            extras=dictionary_module.Extras(stats=stats, labels={"glasses": [3, 5]}, concepts=concepts or {}),
         )
         return files.handle(dictionary, "test.safetensors")
 

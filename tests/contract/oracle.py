@@ -104,8 +104,10 @@ def mirror(pack: Any, hook_point: Any) -> Any:
     width = hook_point.width
     both = torch.cat([torch.eye(width), -torch.eye(width)])
     zeros = torch.zeros(width)
-    dictionary = pack("comfy_revelio.dictionary").Dictionary(
-        both, torch.zeros(2 * width), both.clone(), zeros, zeros.clone(), k=width, hook_point=hook_point.name
+    make = pack("comfy_revelio.dictionary")
+    weights = (both, torch.zeros(2 * width), both.clone(), zeros, zeros.clone())
+    dictionary = make.Dictionary(
+        *weights, make.Activation("topk_relu", width), provenance=make.Provenance(hook_point.name)
     )
     return pack("comfy_revelio.host.sae_files").handle(dictionary, "mirror.safetensors")
 

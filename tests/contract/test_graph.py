@@ -43,7 +43,8 @@ def saved(core: Any, pack: Any) -> str:
     stats = make.FeatureStats(torch.full((64,), 2.0), torch.full((64,), 0.1), None)
     dictionary = make.Dictionary(
         directions, torch.zeros(64), directions.clone(), torch.zeros(192), torch.zeros(192),
-        k=4, hook_point="middle_block.1", stats=stats,
+        make.Activation("topk_relu", 4), provenance=make.Provenance("middle_block.1"),
+        extras=make.Extras(stats=stats),
     )  # fmt: skip
     folder = Path(folder_paths.models_dir) / "sae"
     folder.mkdir(parents=True, exist_ok=True)

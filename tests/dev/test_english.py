@@ -65,15 +65,10 @@ NOT_YET = {
     "lab",
     "engine/analysis",
     "engine/cli",
-    "engine/dictionary",
-    "engine/hookpoints",
     "engine/host",
-    "engine/host/learn",
-    "engine/host/mini",
     "engine/host/record",
     "engine/host/taps",
     "engine/host/text",
-    "engine/host/web",
     "engine/render",
     "engine/steering",
     "engine/trace",
@@ -96,7 +91,7 @@ def rooms() -> dict[str, list[Path]]:
     found["explorer"] = sorted((ROOT / "web" / "explorer").rglob("*.js"))
     found["devtools"] = [ROOT / "dev.py", *sorted((ROOT / "devtools").rglob("*.py"))]
     found["devtools"] += sorted((ROOT / "benchmarks").rglob("*.py"))
-    for folder in ("nodes", "lab", "examples"):
+    for folder in ("nodes", "lab", "scripts"):
         found[folder] = sorted((ROOT / folder).rglob("*.py"))
     engine = ROOT / "comfy_revelio"
     for file in sorted(engine.rglob("*.py")):

@@ -10,6 +10,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +75,28 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
-@pytest.fixture
-def page(browser: Browser, server: Server) -> Iterator[Page]:
-    """ComfyUI opened in a new browser profile, ready to be used."""
+@contextmanager
+def opened(browser: Browser, server: Server) -> Iterator[Page]:
+    """ComfyUI in a new browser profile, ready to be used."""
     page = browser.new_page(viewport={"width": 1600, "height": 1000})
     page.goto(server.url)
     page.wait_for_function(READY, timeout=60_000)
     yield page
     page.close()
+
+
+@pytest.fixture
+def page(browser: Browser, server: Server) -> Iterator[Page]:
+    """A page for one test alone."""
+    with opened(browser, server) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def shared_page(browser: Browser, server: Server) -> Iterator[Page]:
+    """A page for all tests of a file that change nothing on it but the graph; opening one takes seconds."""
+    with opened(browser, server) as page:
+        yield page
 
 
 @pytest.fixture

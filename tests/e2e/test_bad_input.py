@@ -70,7 +70,7 @@ CASES: dict[str, tuple[Prompt, str, tuple[str, ...]]] = {
     "a file of other tensors": (
         _steered(sae=_loading("other.safetensors")),
         "sae",
-        (r"other\.safetensors", "belong to no layout of a dictionary"),
+        (r"other\.safetensors", "match no known layout of a dictionary"),
     ),
     "a file with NaN in it": (
         _steered(sae=_loading("nan.safetensors")),

@@ -26,17 +26,17 @@ WANTED = bool(os.environ.get("REVELIO_SCREENSHOTS"))
 """Whether to leave a screenshot of each workflow, as in the README, in output/screenshots."""
 
 
-def test_the_browser_knows_every_node_of_the_pack(page: Page, client: Client) -> None:
-    known = set(page.evaluate("Object.keys(window.LiteGraph.registered_node_types)"))
+def test_the_browser_knows_every_node_of_the_pack(shared_page: Page, client: Client) -> None:
+    known = set(shared_page.evaluate("Object.keys(window.LiteGraph.registered_node_types)"))
     ours = {name for name in client.object_info() if name.startswith("Revelio")}
     assert ours
     assert ours <= known
 
 
-def test_every_workflow_has_a_thumbnail(page: Page, client: Client) -> None:
+def test_every_workflow_has_a_thumbnail(shared_page: Page, client: Client) -> None:
     """The card in the template browser shows the .jpg of the same name."""
     for name in (*WORKFLOWS, "07_features_over_time", "08_compare_two_prompts"):
-        answer = page.request.get(f"{client.url}/api/workflow_templates/{PACK_FOLDER}/{name}.jpg")
+        answer = shared_page.request.get(f"{client.url}/api/workflow_templates/{PACK_FOLDER}/{name}.jpg")
         assert answer.ok, f"workflows/{name}.jpg is missing"
         with Image.open(io.BytesIO(answer.body())) as picture:
             assert picture.format == "JPEG" and min(picture.size) >= 256
@@ -60,7 +60,7 @@ def test_a_template_is_opened_queued_and_finishes(quiet_page: Page, name: str) -
         page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
 
-def test_the_browser_reads_every_value_where_the_file_has_it(page: Page, client: Client) -> None:
+def test_the_browser_reads_every_value_where_the_file_has_it(shared_page: Page, client: Client) -> None:
     """The graph that the browser would send is the one that the other tests send.
 
     The browser has a widget more than the server after each seed, so that a file that was made without it
@@ -68,8 +68,8 @@ def test_the_browser_reads_every_value_where_the_file_has_it(page: Page, client:
     """
     for name in ALL:
         workflow = json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
-        page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
-        sent = page.evaluate("async () => (await window.app.graphToPrompt()).output")
+        shared_page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
+        sent = shared_page.evaluate("async () => (await window.app.graphToPrompt()).output")
         converted = client.to_api(workflow)
         for number, entry in converted.items():
             theirs = sent[number]
@@ -78,10 +78,10 @@ def test_the_browser_reads_every_value_where_the_file_has_it(page: Page, client:
                 assert theirs["inputs"][key] == value, f"{name}: {key} of node {number}"
 
 
-def test_help_pages_show_their_pictures(page: Page, client: Client) -> None:
+def test_help_pages_show_their_pictures(shared_page: Page, client: Client) -> None:
     """As the page asks for them: relative to the folder of the help pages."""
     for node in ("RevelioFeatureTimeline", "RevelioLoadSAE"):
-        answer = page.request.get(f"{client.url}/extensions/{PACK_FOLDER}/docs//{node}.webp")
+        answer = shared_page.request.get(f"{client.url}/extensions/{PACK_FOLDER}/docs//{node}.webp")
         assert answer.ok, f"web/docs/{node}.webp"
         with Image.open(io.BytesIO(answer.body())) as picture:
             assert picture.format == "WEBP"

@@ -379,6 +379,9 @@ ROWS = ("down_without", "down_steered", "up_without", "up_steered")
 def on_the_bundled_model(graph: Prompt, known: dict[str, Any]) -> None:
     """Put Revelio Mini where the checkpoint is, in its size, with prompts and a place that it is known by.
 
+    It learns from images of few steps, in few steps: how well an SAE gets is asked of the workflow that
+    trains on Revelio Mini, and here that the graph runs to its end and what it learned reaches the sampler.
+
     known: the inputs of Harvest Activations of the workflow that trains on Revelio Mini.
     """
     for entry in graph.values():
@@ -386,9 +389,10 @@ def on_the_bundled_model(graph: Prompt, known: dict[str, Any]) -> None:
         if entry["class_type"] == "CheckpointLoaderSimple":
             entry |= {"class_type": "RevelioMiniModel", "inputs": {}}
         elif entry["class_type"] == "RevelioHarvest":
-            changed |= {key: known[key] for key in ("prompts", "hook_point")} | {"pictures": 24}
+            changed |= {key: known[key] for key in ("prompts", "hook_point")}
+            changed |= {"pictures": 24, "steps": 4}
         elif entry["class_type"] == "RevelioTrainSAE":
-            changed = {"steps": 200, "learning_rate": 0.003}
+            changed = {"steps": 200, "batch": 1024, "learning_rate": 0.003}
         entry["inputs"] |= {key: value for key, value in changed.items() if key in entry["inputs"]}
 
 

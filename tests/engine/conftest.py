@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import fields
+from typing import Any, TypeVar
 
 import pytest
 import torch
 
-from comfy_revelio.dictionary import Concept, Dictionary, FeatureStats
+from comfy_revelio.dictionary import (
+    Activation,
+    Concept,
+    Dictionary,
+    Extras,
+    FeatureStats,
+    InputTransform,
+    Provenance,
+)
+from comfy_revelio.dictionary.activations import ActivationKind
 
 MakeDictionary = Callable[..., Dictionary]
+
+
+Group = TypeVar("Group", Activation, InputTransform, Provenance, Extras)
+
+
+def _group(kind: type[Group], options: dict[str, Any]) -> Group:
+    """The options that are fields of this group, taken out of all of them."""
+    names = {field.name for field in fields(kind)} & options.keys()
+    return kind(**{name: options.pop(name) for name in names})
 
 
 def _make_dictionary(
@@ -20,9 +39,13 @@ def _make_dictionary(
     *,
     seed: int = 0,
     maps: tuple[int, int] | None = (3, 5),
+    activation: ActivationKind = "topk_relu",
     **options: Any,
 ) -> Dictionary:
-    """Random weights, distinct input and output biases, and (unless given) random statistics."""
+    """Random weights, distinct input and output biases, and (unless given) random statistics.
+
+    options: the fields of Activation, InputTransform, Provenance and Extras.
+    """
     g = torch.Generator().manual_seed(seed)
     W_dec = torch.randn(n, d, generator=g)
     W_dec /= W_dec.norm(dim=1, keepdim=True)
@@ -33,15 +56,20 @@ def _make_dictionary(
             mean_map /= mean_map.amax((1, 2), keepdim=True)
         mean_active, rate = torch.rand(n, generator=g) + 0.5, torch.rand(n, generator=g)
         options["stats"] = FeatureStats(mean_active, rate, mean_map)
-    return Dictionary(
+    options |= {"kind": activation, "k": k}
+    made = Dictionary(
         torch.randn(n, d, generator=g),
         torch.randn(n, generator=g) * 0.1,
         W_dec,
         torch.randn(d, generator=g),
         torch.randn(d, generator=g),
-        k=k,
-        **options,
+        _group(Activation, options),
+        inputs=_group(InputTransform, options),
+        provenance=_group(Provenance, options),
+        extras=_group(Extras, options),
     )
+    assert not options, f"no group has {', '.join(options)}"
+    return made
 
 
 @pytest.fixture

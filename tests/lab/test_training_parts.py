@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from comfy_revelio.host.mini import config
-from comfy_revelio.host.mini.checkpoint import load_state, load_weights, save_state, save_weights
+from comfy_revelio.host.mini.weights import load_weights
 from lab.data.attributes import ATTRIBUTES
 from lab.train import tokenizer
+from lab.train.checkpoint import load_state, save_state, save_weights
 from lab.train.model import (
     UNKNOWN_WORD,
     TextAndUNet,

@@ -1,8 +1,8 @@
-"""The checkpoint layouts of others: each is recognised by its content and read strictly.
+"""The checkpoint layouts of other projects: each is recognised by its content and read strictly.
 
-What distinguishes them cannot be told from shapes, so every layout names the formula of its own code: how the
-encoder's input is centred, which values are kept, which bias decoding adds, and how activations are
-normalised. Facts and sources: the table in docs/formats.md.
+Shapes do not show how they differ, so each layout states the formula of its authors' code: how the encoder's
+input is centred, which values are kept, which bias decoding adds, and how activations are normalised. The
+table in docs/formats.md names the sources.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ LAYOUTS = tuple(
 
 
 def read_layout(source: Source, content: Content) -> Dictionary:
-    """The dictionary in the content of a file; RevelioError when no layout fits or something is off."""
+    """The dictionary in the content of a file."""
     layout = recognise(content, source.config)
     if layout is None:
         names = ", ".join(sorted(map(str, content))[:8]) or "none"
-        raise source.refuse(f"its tensors ({names}) belong to no layout of a dictionary that is known here.")
+        raise source.refuse(f"its tensors ({names}) match no known layout of a dictionary.")
     dictionary = layout.read(source, content)
     dictionary.source_format = layout.of(source.config)
     return dictionary

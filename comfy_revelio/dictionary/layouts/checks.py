@@ -1,4 +1,4 @@
-"""Strict reading: exactly the tensors that a layout has, of shapes and types that fit together."""
+"""Strict checks: exactly the tensors that a layout has, with shapes and types that fit together."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from ..sources import Source
 Content = Mapping[str, Any]
 
 _FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_LARGEST = 2**20  # features or width beyond any dictionary there is
+_LARGEST = 2**20  # more features, or a larger width, than any published dictionary has
 
 
 @dataclass(frozen=True)
 class FileLayout:
-    """of(config): its name, as source_format. matches(content, config): whether it is this one."""
+    """One layout of a checkpoint file."""
 
     of: Callable[[Content], str]
+    """config -> its name, as source_format."""
     matches: Callable[[Content, Content], bool]
+    """(content, config) -> whether a file has this layout."""
     read: Callable[[Source, Content], Dictionary]
 
 
@@ -35,14 +37,14 @@ def require_tensors(
     *,
     finite: tuple[str, ...] | None = None,
 ) -> dict[str, Tensor]:
-    """Exactly the named tensors, float32, with shapes that agree; RevelioError otherwise.
+    """Exactly the named tensors, as float32, with shapes that agree; RevelioError otherwise.
 
-    A shape is spelt with one letter for each dimension ("nd" and "dn" must agree on n and d; "" is a single
-    number); "int " before it asks for whole numbers, which keep their type. finite: the names in which NaN
-    and infinity are refused; by default all.
+    required, optional: name -> shape, one letter for each dimension: "nd" and "dn" must agree on n and d, ""
+    is a single number. After "int " the numbers must be whole, and keep their type.
+    finite: names of the tensors that must not hold NaN or infinity; by default all.
     """
     if not isinstance(found, Mapping):
-        raise source.refuse("its tensors are in no table.")
+        raise source.refuse("its tensors are not in a table.")
     wanted = {**required, **(optional or {})}
     missing = [name for name in required if name not in found]
     extra = sorted(str(name) for name in found if name not in wanted)
@@ -58,15 +60,15 @@ def require_tensors(
         tensor = found[name]
         whole_numbers, letters = spelt.startswith("int "), spelt.removeprefix("int ")
         if not isinstance(tensor, Tensor) or (tensor.dtype in _FLOAT_TYPES) == whole_numbers:
-            kind = str(tensor.dtype).removeprefix("torch.") if isinstance(tensor, Tensor) else "no tensor"
+            kind = str(tensor.dtype).removeprefix("torch.") if isinstance(tensor, Tensor) else "not a tensor"
             raise source.refuse(
-                f"{name} is {kind}, not {'whole' if whole_numbers else 'floating-point'} numbers."
+                f"{name} is {kind}, but must be {'whole' if whole_numbers else 'floating-point'} numbers."
             )
         if tensor.ndim == 1 and not letters and len(tensor) == 1:
             tensor = tensor[0]
         if tensor.ndim != len(letters):
             raise source.refuse(
-                f"{name} has the shape {list(tensor.shape)}, but {len(letters)} dimensions belong."
+                f"{name} has the shape {list(tensor.shape)}, but must have {len(letters)} dimensions."
             )
         for letter, size in zip(letters, tensor.shape, strict=True):
             if sizes.setdefault(letter, size) != size or not 0 < size <= _LARGEST:
@@ -82,15 +84,23 @@ def require_tensors(
 
 
 def require_int(source: Source, settings: Content, name: str) -> int:
-    """A whole number above 0 of a config; RevelioError otherwise."""
+    """A whole number above 0 from a config; RevelioError otherwise."""
     value = settings.get(name)
     if type(value) is not int or value < 1:
-        raise source.refuse(f"its config should say {name} as a whole number from 1, not {value!r}.")
+        raise source.refuse(f"its config must give {name} as a whole number from 1, not {value!r}.")
     return value
 
 
 def unit_decoder(W_enc: Tensor, b_enc: Tensor, W_dec: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The same reconstruction with decoder rows of length 1: codes are in units of the output."""
+    """The same reconstruction with decoder rows of length 1, so that codes are in units of the output.
+
+    W_enc [n, d], b_enc [n], W_dec [n, d] -> the same three. ReLU(c h) = c ReLU(h) for c > 0, so the length of
+    a row can move from the decoder to the encoder.
+
+    >>> W_enc, b_enc, W_dec = unit_decoder(torch.ones(1, 1), torch.ones(1), torch.full((1, 1), 2.0))
+    >>> W_enc.tolist(), b_enc.tolist(), W_dec.tolist()
+    ([[2.0]], [2.0], [[1.0]])
+    """
     norms = W_dec.double().norm(dim=1)
     safe = norms.clamp(min=torch.finfo(torch.float32).tiny)
     return (
@@ -101,14 +111,14 @@ def unit_decoder(W_enc: Tensor, b_enc: Tensor, W_dec: Tensor) -> tuple[Tensor, T
 
 
 def reject_extra_keys(source: Source, content: Content, *names: str) -> None:
-    """Refuse entries besides these."""
+    """Refuse a table with other entries than these."""
     extra = sorted(set(map(str, content)) - set(names))
     if extra:
         raise source.refuse(f"it has the unknown entries {', '.join(extra[:6])}.")
 
 
 def require_same_size(source: Source, W_enc: Tensor, *, d_in: Any, n: Any) -> None:
-    """The sizes that a config names must be those of the weights."""
-    for what, said, is_ in (("width", d_in, W_enc.shape[1]), ("number of features", n, W_enc.shape[0])):
-        if said is not None and said != is_:
-            raise source.refuse(f"its config says a {what} of {said!r}, but its weights have {is_}.")
+    """Refuse a config whose sizes are not those of the weights; None where it gives none."""
+    for what, given, found in (("width", d_in, W_enc.shape[1]), ("number of features", n, W_enc.shape[0])):
+        if given is not None and given != found:
+            raise source.refuse(f"its config gives a {what} of {given!r}, but its weights have {found}.")

@@ -7,14 +7,16 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from ..activations import Activation
 from ..dictionary import Dictionary
+from ..metadata import Provenance
 from ..sources import Source
 from .checks import Content, FileLayout, require_int, require_same_size, require_tensors, unit_decoder
 
 
 def _matches(content: Content, config: Content) -> bool:
-    told = "trainer" in config or ("threshold" in content and not config)
-    return told or "decoder.weight" in content or "group_sizes" in content
+    has_trainer = "trainer" in config or ("threshold" in content and not config)
+    return has_trainer or "decoder.weight" in content or "group_sizes" in content
 
 
 def _read(source: Source, content: Content) -> Dictionary:
@@ -24,7 +26,7 @@ def _read(source: Source, content: Content) -> Dictionary:
         kind = _class_by_keys(content)
     reader = _CLASSES.get(kind) if isinstance(kind, str) else None
     if reader is None:
-        raise source.refuse(f"its class is {kind!r}, but known are {', '.join(_CLASSES)}.")
+        raise source.refuse(f"its class is {kind!r}, but the known ones are {', '.join(_CLASSES)}.")
     dictionary = reader(source, content)
     if isinstance(trainer, Mapping):
         require_same_size(
@@ -36,8 +38,8 @@ def _read(source: Source, content: Content) -> Dictionary:
 
 
 def _class_by_keys(content: Content) -> str:
-    """The class of a file without a config. AutoEncoderTopK and BatchTopKSAE have the same keys: a threshold
-    that was never set (-1) is top-k's."""
+    """The class of a file without a config. AutoEncoderTopK and BatchTopKSAE have the same keys; a threshold
+    that was never set (-1) belongs to the former."""
     if "group_sizes" in content:
         return "MatryoshkaBatchTopKSAE"
     if "r_mag" in content:
@@ -53,139 +55,74 @@ def _class_by_keys(content: Content) -> str:
     return "AutoEncoder"
 
 
+_LINEAR = {"encoder.weight": "nd", "encoder.bias": "n", "decoder.weight": "dn"}
+
+
 def _read_autoencoder(source: Source, content: Content) -> Dictionary:
-    """relu((x - bias) W_e^T + b) W_d^T + bias; its loader gives the decoder unit columns."""
-    t = require_tensors(
-        source, content, {"bias": "d", "encoder.weight": "nd", "encoder.bias": "n", "decoder.weight": "dn"}
-    )
+    """relu((x - bias) W_e^T + b) W_d^T + bias; its loader scales the decoder's columns to length 1."""
+    t = require_tensors(source, content, {**_LINEAR, "bias": "d"})
     W_enc, b_enc, W_dec = unit_decoder(t["encoder.weight"], t["encoder.bias"], t["decoder.weight"].T)
-    return Dictionary(
-        W_enc,
-        b_enc,
-        W_dec,
-        t["bias"],
-        t["bias"],
-        k=len(b_enc),
-        activation="relu",
-        hook_point=source.hook_point,
-    )
+    weights = (W_enc, b_enc, W_dec, t["bias"], t["bias"])
+    return Dictionary(*weights, Activation("relu", len(b_enc)), provenance=Provenance(source.hook_point))
 
 
 def _read_autoencoder_new(source: Source, content: Content) -> Dictionary:
     """relu(x W_e^T + b) W_d^T + b_d."""
-    t = require_tensors(
-        source,
-        content,
-        {"encoder.weight": "nd", "encoder.bias": "n", "decoder.weight": "dn", "decoder.bias": "d"},
-    )
-    b = t["decoder.bias"]
-    return Dictionary(
-        t["encoder.weight"],
-        t["encoder.bias"],
-        t["decoder.weight"].T.contiguous(),
-        torch.zeros_like(b),
-        b,
-        k=len(t["encoder.bias"]),
-        activation="relu",
-        hook_point=source.hook_point,
-    )
+    t = require_tensors(source, content, {**_LINEAR, "decoder.bias": "d"})
+    W_dec, b_enc, b_out = t["decoder.weight"].T.contiguous(), t["encoder.bias"], t["decoder.bias"]
+    weights = (t["encoder.weight"], b_enc, W_dec, torch.zeros_like(b_out), b_out)
+    return Dictionary(*weights, Activation("relu", len(b_enc)), provenance=Provenance(source.hook_point))
 
 
 def _read_topk(source: Source, content: Content) -> Dictionary:
     """topk(relu((x - b_dec) W_e^T + b)) W_d^T + b_dec; for BatchTopK, all above one threshold."""
-    t = require_tensors(
-        source,
-        content,
-        {"encoder.weight": "nd", "encoder.bias": "n", "decoder.weight": "dn", "b_dec": "d"},
-        {"k": "int ", "threshold": ""},
-    )
+    t = require_tensors(source, content, {**_LINEAR, "b_dec": "d"}, {"k": "int ", "threshold": ""})
     trainer = source.config.get("trainer", {})
-    stored = int(t["k"]) if "k" in t else None
-    k = (
-        stored
-        if stored is not None
-        else require_int(source, trainer if isinstance(trainer, Mapping) else {}, "k")
-    )
-    kind = trainer.get("dict_class") if isinstance(trainer, Mapping) and "dict_class" in trainer else None
-    batch = (kind or _class_by_keys(content)) == "BatchTopKSAE"
+    settings = trainer if isinstance(trainer, Mapping) else {}
+    k = int(t["k"]) if "k" in t else require_int(source, settings, "k")
+    batch = (settings.get("dict_class") or _class_by_keys(content)) == "BatchTopKSAE"
     n = len(t["encoder.bias"])
     if not 1 <= k <= n:
         raise source.refuse(f"its k is {k}, but it has {n} features.")
     if batch and "threshold" not in t:
-        raise source.refuse("it has no threshold, without which a BatchTopK dictionary cannot be used.")
-    return Dictionary(
-        t["encoder.weight"],
-        t["encoder.bias"],
-        t["decoder.weight"].T.contiguous(),
-        t["b_dec"],
-        t["b_dec"],
-        k=n if batch else k,
-        activation="jumprelu" if batch else "topk_relu",
-        threshold=t["threshold"].expand(n).contiguous() if batch else None,
-        hook_point=source.hook_point,
-    )
+        raise source.refuse("it has no threshold, which a BatchTopK dictionary needs.")
+    activation = _one_threshold(t["threshold"], n) if batch else Activation("topk_relu", k)
+    W_dec = t["decoder.weight"].T.contiguous()
+    weights = (t["encoder.weight"], t["encoder.bias"], W_dec, t["b_dec"], t["b_dec"])
+    return Dictionary(*weights, activation, provenance=Provenance(source.hook_point))
+
+
+def _one_threshold(threshold: Tensor, n: int) -> Activation:
+    """A BatchTopK dictionary of n features, once it is trained."""
+    return Activation("jumprelu", n, threshold.expand(n).contiguous())
 
 
 def _read_matryoshka(source: Source, content: Content) -> Dictionary:
-    """relu((x - b_dec) W_enc + b_enc) above one threshold, W_dec and b_dec: all groups, as it is loaded."""
-    t = require_tensors(
-        source,
-        content,
-        {"W_enc": "dn", "b_enc": "n", "W_dec": "nd", "b_dec": "d", "threshold": ""},
-        {"k": "int ", "group_sizes": "int g"},
-    )
-    n = len(t["b_enc"])
-    return Dictionary(
-        t["W_enc"].T.contiguous(),
-        t["b_enc"],
-        t["W_dec"],
-        t["b_dec"],
-        t["b_dec"],
-        k=n,
-        activation="jumprelu",
-        threshold=t["threshold"].expand(n).contiguous(),
-        hook_point=source.hook_point,
-    )
+    """relu((x - b_dec) W_enc + b_enc) above one threshold, W_dec and b_dec; all groups, like its loader."""
+    own = {"W_enc": "dn", "b_enc": "n", "W_dec": "nd", "b_dec": "d", "threshold": ""}
+    t = require_tensors(source, content, own, {"k": "int ", "group_sizes": "int g"})
+    activation = _one_threshold(t["threshold"], len(t["b_enc"]))
+    weights = (t["W_enc"].T.contiguous(), t["b_enc"], t["W_dec"], t["b_dec"], t["b_dec"])
+    return Dictionary(*weights, activation, provenance=Provenance(source.hook_point))
 
 
 def _read_jumprelu(source: Source, content: Content) -> Dictionary:
-    """relu(h) where h > threshold, h = x W_enc + b_enc; b_dec is added on the way out only."""
-    t = require_tensors(
-        source, content, {"W_enc": "dn", "b_enc": "n", "W_dec": "nd", "b_dec": "d", "threshold": "n"}
-    )
-    return Dictionary(
-        t["W_enc"].T.contiguous(),
-        t["b_enc"],
-        t["W_dec"],
-        torch.zeros_like(t["b_dec"]),
-        t["b_dec"],
-        k=len(t["b_enc"]),
-        activation="jumprelu",
-        threshold=t["threshold"],
-        hook_point=source.hook_point,
-    )
+    """relu(h) where h > threshold, h = x W_enc + b_enc; b_dec is only added when decoding."""
+    own = {"W_enc": "dn", "b_enc": "n", "W_dec": "nd", "b_dec": "d", "threshold": "n"}
+    t = require_tensors(source, content, own)
+    activation = Activation("jumprelu", len(t["b_enc"]), t["threshold"])
+    weights = (t["W_enc"].T.contiguous(), t["b_enc"], t["W_dec"], torch.zeros_like(t["b_dec"]), t["b_dec"])
+    return Dictionary(*weights, activation, provenance=Provenance(source.hook_point))
 
 
 def _read_gated(source: Source, content: Content) -> Dictionary:
     """relu(g exp(r_mag) + mag_bias) where g + gate_bias > 0, g = (x - decoder_bias) W_e^T."""
-    t = require_tensors(
-        source,
-        content,
-        {"decoder_bias": "d", "encoder.weight": "nd", "r_mag": "n", "gate_bias": "n", "mag_bias": "n",
-         "decoder.weight": "dn"},
-    )  # fmt: skip
-    return Dictionary(
-        t["encoder.weight"],
-        t["mag_bias"],
-        t["decoder.weight"].T.contiguous(),
-        t["decoder_bias"],
-        t["decoder_bias"],
-        k=len(t["mag_bias"]),
-        activation="gated",
-        gate_bias=t["gate_bias"],
-        magnitude=t["r_mag"].exp(),
-        hook_point=source.hook_point,
-    )
+    own = {"r_mag": "n", "gate_bias": "n", "mag_bias": "n", "decoder.weight": "dn"}
+    t = require_tensors(source, content, {"decoder_bias": "d", "encoder.weight": "nd", **own})
+    n, bias, W_dec = len(t["mag_bias"]), t["decoder_bias"], t["decoder.weight"].T.contiguous()
+    activation = Activation("gated", n, gate_bias=t["gate_bias"], magnitude=t["r_mag"].exp())
+    weights = (t["encoder.weight"], t["mag_bias"], W_dec, bias, bias)
+    return Dictionary(*weights, activation, provenance=Provenance(source.hook_point))
 
 
 _CLASSES: dict[str, Callable[[Source, Content], Dictionary]] = {

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from ..activations import Activation
 from ..dictionary import Dictionary
+from ..metadata import Provenance
 from ..sources import Source
 from .checks import Content, FileLayout, require_int, require_same_size, require_tensors
 
@@ -20,7 +22,9 @@ def _read(source: Source, content: Content) -> Dictionary:
     if not isinstance(settings, Mapping):
         raise source.refuse("it has no config beside model_state_dict.")
     if settings.get("normalize_data"):
-        raise source.refuse("it was trained on standardised activations, and by what they were is not in it.")
+        raise source.refuse(
+            "it was trained on standardised activations, but does not hold their mean and deviation."
+        )
     t = require_tensors(
         source,
         content["model_state_dict"],
@@ -30,21 +34,17 @@ def _read(source: Source, content: Content) -> Dictionary:
         source, t["encoder.weight"], d_in=settings.get("input_dim"), n=settings.get("hidden_dim")
     )
     n = len(t["encoder.bias"])
-    use_topk = settings.get("use_topk", False)
-    return Dictionary(
-        t["encoder.weight"],
-        t["encoder.bias"],
-        t["decoder.weight"].T.contiguous(),
-        t["pre_bias"],
-        t["pre_bias"],
-        k=min(require_int(source, settings, "topk_k"), n) if use_topk else n,
-        activation="topk_relu" if use_topk else "relu",
-        hook_point=source.hook_point or _hook_point(settings.get("layer")),
-    )
+    activation = Activation("relu", n)
+    if settings.get("use_topk", False):
+        activation = Activation("topk_relu", min(require_int(source, settings, "topk_k"), n))
+    W_dec, bias = t["decoder.weight"].T.contiguous(), t["pre_bias"]
+    weights = (t["encoder.weight"], t["encoder.bias"], W_dec, bias, bias)
+    hook_point = source.hook_point or _hook_point(settings.get("layer"))
+    return Dictionary(*weights, activation, provenance=Provenance(hook_point))
 
 
 def _hook_point(layer: object) -> str:
-    """The config's "layer5" is the feed-forward part of the picture's stream in that double block."""
+    """The config's "layer5" is the feed-forward part of the image stream in that double block."""
     match = re.fullmatch(r"layer(\d{1,3})", layer) if isinstance(layer, str) else None
     return f"transformer_blocks.{match[1]}.ff" if match else ""
 

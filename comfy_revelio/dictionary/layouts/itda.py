@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from ..activations import Activation
 from ..dictionary import Dictionary
+from ..input_transform import InputTransform
+from ..metadata import Provenance
 from ..sources import Source
 from .checks import Content, FileLayout, require_int, require_same_size, require_tensors
 
@@ -16,8 +19,8 @@ def _matches(content: Content, config: Content) -> bool:
 def _read(source: Source, content: Content) -> Dictionary:
     """Atoms xs, weights by gradient pursuit, x^ from ys; the tables are padded beyond dictionary_size.
 
-    Their script trains on x / std_x and keeps std_x in the checkpoint, where its class leaves it alone; here
-    the division belongs to the dictionary, and reconstructions are in the units of x.
+    Their script trains on x / std_x and saves std_x in the checkpoint, but their class does not use it. Here
+    the dictionary divides, and reconstructions are in the units of x.
     """
     config = source.config
     t = require_tensors(
@@ -25,14 +28,15 @@ def _read(source: Source, content: Content) -> Dictionary:
         content,
         {"xs": "nd", "ys": "nd"},
         {"mean_x": "d", "mean_y": "d", "std_x": "d", "std_y": "d", "weight": "dd"},
-        finite=("mean_x", "mean_y", "std_x", "std_y"),  # the padding and unused tensors were never written
+        # not the padding and the unused tensors, which are uninitialised
+        finite=("mean_x", "mean_y", "std_x", "std_y"),
     )
     if config.get("skip_connection"):
-        raise source.refuse("it has a skip connection, and what that adds is no sum of features.")
+        raise source.refuse("it has a skip connection, and what that adds is not a sum of features.")
     padded, d = t["xs"].shape
     n = require_int(source, config, "dictionary_size")
     if n > padded:
-        raise source.refuse(f"it should have {n} atoms, but holds {padded}.")
+        raise source.refuse(f"its config gives {n} atoms, but it holds {padded}.")
     xs, ys = t["xs"][:n].contiguous(), t["ys"][:n].contiguous()
     for name, table in (("xs", xs), ("ys", ys)):
         if not bool(table.isfinite().all()):
@@ -45,18 +49,15 @@ def _read(source: Source, content: Content) -> Dictionary:
         raise source.refuse("its std_x or std_y is not above 0 everywhere.")
     scaled = not torch.equal(std_x, ones)
     if torch.equal(std_y, ones) and torch.equal(xs, ys):
-        std_y = std_x  # the script sets only std_x: the target was the input
+        std_y = std_x  # the script sets only std_x, as the target is the input
+    b_in = t.get("mean_x", nothing) if centred else nothing
+    b_out = t.get("mean_y", nothing) * std_y if centred else nothing
+    weights = (xs, torch.zeros(n), ys * std_y, b_in, b_out)
     return Dictionary(
-        xs,
-        torch.zeros(n),
-        ys * std_y,
-        t.get("mean_x", nothing) if centred else nothing,
-        t.get("mean_y", nothing) * std_y if centred else nothing,
-        k=min(require_int(source, config, "target_l0"), n),
-        activation="pursuit",
-        whitening=torch.diag(1 / std_x) if scaled else None,
-        whitening_bias=nothing if scaled else None,
-        hook_point=source.hook_point,
+        *weights,
+        Activation("pursuit", min(require_int(source, config, "target_l0"), n)),
+        inputs=InputTransform(whitening=torch.diag(1 / std_x), whitening_bias=nothing) if scaled else None,
+        provenance=Provenance(source.hook_point),
     )
 
 

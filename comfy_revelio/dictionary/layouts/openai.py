@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..activations import Activation, ActivationKind
 from ..dictionary import Dictionary
+from ..input_transform import InputTransform
+from ..metadata import Provenance
 from ..sources import Source
 from .checks import Content, FileLayout, require_int, require_tensors
 
@@ -18,11 +21,11 @@ def _read(source: Source, content: Content) -> Dictionary:
     content = dict(content)
     activation = content.pop("activation", "ReLU")
     settings = content.pop("activation_state_dict", {})
-    for name in ("k", "postact_fn"):  # state_dict() of its TopK puts them into the file a second time
+    for name in ("k", "postact_fn"):  # state_dict() of its TopK saves them a second time
         if f"activation.{name}" in content:
             again = content.pop(f"activation.{name}")
             if not isinstance(settings, Mapping) or settings.get(name) != again:
-                raise source.refuse(f"it says two things about {name} of its activation.")
+                raise source.refuse(f"it holds two different values of {name} for its activation.")
     tied = "decoder.linear.weight" in content
     t = require_tensors(
         source,
@@ -35,22 +38,20 @@ def _read(source: Source, content: Content) -> Dictionary:
     if activation == "TopK":
         after = settings.get("postact_fn", "ReLU") if isinstance(settings, Mapping) else None
         if after not in ("ReLU", "Identity"):
-            raise source.refuse(f"its function after top-k is {after!r}, but known are ReLU and Identity.")
-        kind, k = ("topk_relu" if after == "ReLU" else "topk_signed"), require_int(source, settings, "k")
+            raise source.refuse(f"its function after top-k is {after!r}, but must be ReLU or Identity.")
+        kind: ActivationKind = "topk_relu" if after == "ReLU" else "topk_signed"
+        k = require_int(source, settings, "k")
     elif activation == "ReLU":
         kind, k = "relu", n
     else:
-        raise source.refuse(f"its activation is {activation!r}, but known are TopK and ReLU.")
+        raise source.refuse(f"its activation is {activation!r}, but must be TopK or ReLU.")
+    W_dec = t["decoder.linear.weight"] if tied else t["decoder.weight"].T.contiguous()
+    weights = (t["encoder.weight"], t["latent_bias"], W_dec, t["pre_bias"], t["pre_bias"])
     return Dictionary(
-        t["encoder.weight"],
-        t["latent_bias"],
-        t["decoder.linear.weight"] if tied else t["decoder.weight"].T.contiguous(),
-        t["pre_bias"],
-        t["pre_bias"],
-        k=k,
-        activation=kind,
-        normalise="layernorm" if activation == "TopK" else "none",
-        hook_point=source.hook_point,
+        *weights,
+        Activation(kind, k),
+        inputs=InputTransform("layernorm" if activation == "TopK" else "none"),
+        provenance=Provenance(source.hook_point),
     )
 
 

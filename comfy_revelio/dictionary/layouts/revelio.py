@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..activations import Activation
 from ..dictionary import Dictionary
+from ..metadata import Provenance
 from ..sources import Source, Stub
 from .checks import Content, FileLayout, reject_extra_keys, require_int, require_same_size, require_tensors
 
@@ -25,16 +27,11 @@ def _read(source: Source, content: Content) -> Dictionary:
     require_same_size(source, W_enc, d_in=settings.get("d_in"), n=settings.get("d_sae"))
     block = settings.get("block_name") if "up_" in str(settings.get("block_name")) else None
     named = block or settings.get("module_name") or ""
+    weights = (W_enc, t["b_enc"], t["W_dec"], t["b_dec"], t["b_dec"])
     return Dictionary(
-        W_enc,
-        t["b_enc"],
-        t["W_dec"],
-        t["b_dec"],
-        t["b_dec"],
-        k=require_int(source, settings, "k"),
-        activation="topk_signed",
-        hook_point=named if isinstance(named, str) else "",
-        pooling="spatial_mean",
+        *weights,
+        Activation("topk_signed", require_int(source, settings, "k")),
+        provenance=Provenance(named if isinstance(named, str) else "", pooling="spatial_mean"),
     )
 
 

@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 
+from ..activations import Activation, ActivationKind
 from ..dictionary import Dictionary
+from ..input_transform import InputTransform, Normalisation
+from ..metadata import Provenance
 from ..sources import Source
 from .checks import Content, FileLayout, require_int, require_same_size, require_tensors, unit_decoder
 
@@ -16,35 +19,41 @@ def _matches(content: Content, config: Content) -> bool:
     return {"W_enc", "W_dec", "b_dec"} <= set(content)
 
 
-_NORMALISATIONS = {
+_NORMALISATIONS: dict[str, Normalisation] = {
     "none": "none",
-    "expected_average_only_in": "none",  # done by the training code's data, not by the dictionary
+    "expected_average_only_in": "none",  # done by the training data, not by the dictionary
     "constant_norm_rescale": "rms",
     "layer_norm": "layernorm",
 }
+
+_KINDS: dict[str, ActivationKind] = {
+    "standard": "relu",
+    "topk": "topk_relu",
+    "batchtopk": "jumprelu",
+    "jumprelu": "jumprelu",
+    "gated": "gated",
+}
+"""Kind of activation by architecture."""
 
 
 def _read(source: Source, content: Content) -> Dictionary:
     """standard, topk, batchtopk, jumprelu and gated, of SAELens before and after its version 6."""
     config = source.config
     if not config:
-        raise source.refuse("it needs the cfg.json that SAELens writes beside it.")
+        raise source.refuse("it needs its cfg.json, which SAELens saves in the same folder.")
     architecture = config.get("architecture", "standard")
     function = config.get("activation_fn", config.get("activation_fn_str", "relu"))
     details = config.get("activation_fn_kwargs")
     settings: dict[str, Any] = {**config, **(details if isinstance(details, Mapping) else {})}
     if architecture == "standard" and function == "topk":
         architecture = "topk"
-    if architecture not in ("standard", "topk", "batchtopk", "jumprelu", "gated"):
-        raise source.refuse(
-            f"its architecture is {architecture!r}, but known are standard, topk, batchtopk, jumprelu "
-            "and gated."
-        )
+    if architecture not in _KINDS:
+        raise source.refuse(f"its architecture is {architecture!r}, but must be one of {', '.join(_KINDS)}.")
     normalise = config.get("normalize_activations") or "none"
     normalise = "expected_average_only_in" if normalise is True else normalise
     if normalise not in _NORMALISATIONS:
         raise source.refuse(
-            f"its normalisation is {normalise!r}, but known are {', '.join(_NORMALISATIONS)}."
+            f"its normalisation is {normalise!r}, but must be one of {', '.join(_NORMALISATIONS)}."
         )
     own = {
         "standard": {"b_enc": "n"},
@@ -69,25 +78,20 @@ def _read(source: Source, content: Content) -> Dictionary:
         factor, torch.ones_like(factor)
     ):
         if not config.get("finetuning_scaling_factor"):
-            raise source.refuse("it has a scaling_factor that its config does not ask for.")
+            raise source.refuse("it has a scaling_factor, but its config does not mention one.")
         W_dec = W_dec * factor[:, None]
     centred = config.get("apply_b_dec_to_input", True)
     metadata = config.get("metadata")
     named = {**config, **(metadata if isinstance(metadata, Mapping) else {})}
     hook_point = named.get("hook_name", named.get("hook_point"))
+    k = require_int(source, settings, "k") if architecture == "topk" else n
+    magnitude = t["r_mag"].exp() if architecture == "gated" else None
+    weights = (W_enc, b_enc, W_dec, b_dec if centred else torch.zeros_like(b_dec), b_dec)
     return Dictionary(
-        W_enc,
-        b_enc,
-        W_dec,
-        b_dec if centred else torch.zeros_like(b_dec),
-        b_dec,
-        k=require_int(source, settings, "k") if architecture == "topk" else n,
-        activation={"standard": "relu", "topk": "topk_relu", "gated": "gated"}.get(architecture, "jumprelu"),
-        threshold=threshold,
-        gate_bias=t.get("b_gate"),
-        magnitude=t["r_mag"].exp() if architecture == "gated" else None,
-        normalise=_NORMALISATIONS[normalise],
-        hook_point=hook_point if isinstance(hook_point, str) else source.hook_point,
+        *weights,
+        Activation(_KINDS[architecture], k, threshold, t.get("b_gate"), magnitude),
+        inputs=InputTransform(_NORMALISATIONS[normalise]),
+        provenance=Provenance(hook_point if isinstance(hook_point, str) else source.hook_point),
     )
 
 

@@ -1,8 +1,11 @@
-"""Checkpoints of EleutherAI sparsify, and of SAeUron and SAEmnesia, which come from it."""
+"""Checkpoints of EleutherAI sparsify, and of SAeUron and SAEmnesia, which are based on it."""
 
 from __future__ import annotations
 
+from ..activations import Activation
 from ..dictionary import Dictionary
+from ..input_transform import InputTransform
+from ..metadata import Provenance
 from ..sources import Source
 from .checks import Content, FileLayout, require_int, require_same_size, require_tensors
 
@@ -14,7 +17,7 @@ def _matches(content: Content, config: Content) -> bool:
 def _read(source: Source, content: Content) -> Dictionary:
     """x^ = topk(relu((x - b_dec) W_e^T + b)) W_dec + b_dec.
 
-    SAeUron trains with BatchTopK, but its own loading switches to top-k of every token, as here.
+    SAeUron trains with BatchTopK, but its loader switches to top-k of every token, as here.
     """
     config = source.config
     if config.get("transcode") or config.get("skip_connection") or "W_skip" in content:
@@ -28,18 +31,14 @@ def _read(source: Source, content: Content) -> Dictionary:
     require_same_size(source, t["encoder.weight"], d_in=d_in, n=n)
     activation = config.get("activation", "topk")
     if activation not in ("topk", "groupmax"):
-        raise source.refuse(f"its activation is {activation!r}, but known are topk and groupmax.")
+        raise source.refuse(f"its activation is {activation!r}, but must be topk or groupmax.")
+    diff = config.get("residual_sae") or config.get("output_or_diff") == "diff"
+    weights = (t["encoder.weight"], t["encoder.bias"], t["W_dec"], t["b_dec"], t["b_dec"])
     return Dictionary(
-        t["encoder.weight"],
-        t["encoder.bias"],
-        t["W_dec"],
-        t["b_dec"],
-        t["b_dec"],
-        k=require_int(source, config, "k"),
-        activation="topk_relu" if activation == "topk" else "groupmax",
-        normalise="layernorm" if config.get("input_unit_norm") else "none",
-        hook_point=source.hook_point,
-        captured="diff" if config.get("residual_sae") or config.get("output_or_diff") == "diff" else "output",
+        *weights,
+        Activation("topk_relu" if activation == "topk" else "groupmax", require_int(source, config, "k")),
+        inputs=InputTransform("layernorm" if config.get("input_unit_norm") else "none"),
+        provenance=Provenance(source.hook_point, "diff" if diff else "output"),
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..activations import Activation
 from ..dictionary import Dictionary
 from ..feature_stats import FeatureStats
+from ..metadata import Extras, Provenance
 from ..sources import Source, read_beside
 from .checks import Content, FileLayout, reject_extra_keys, require_int, require_same_size, require_tensors
 
@@ -16,10 +18,10 @@ def _matches(content: Content, config: Content) -> bool:
 
 
 def _read(source: Source, content: Content) -> Dictionary:
-    """x^ = relu(topk((x - pre_bias) W_e^T + latent_bias)) W_d^T + pre_bias, of block output - input.
+    """x^ = relu(topk((x - pre_bias) W_e^T + latent_bias)) W_d^T + pre_bias, with x = block output - input.
 
-    Concept Steerers trained with pre_bias taken off the target as well, so its weights reconstruct x only
-    with 2 pre_bias. Both write the same keys; only its config has `auxk_coef`.
+    Concept Steerers subtracted pre_bias from the target too when training, so its weights reconstruct x only
+    with 2 pre_bias. Both save the same keys; only its config has `auxk_coef`.
     """
     reject_extra_keys(source, content, "state_dict")
     t = require_tensors(
@@ -36,19 +38,16 @@ def _read(source: Source, content: Content) -> Dictionary:
     stats = None
     if (mean := read_beside(source, "mean.pt")) is not None:
         if tuple(mean.shape) != (len(t["latent_bias"]),) or not bool(mean.isfinite().all()):
-            raise source.refuse("mean.pt beside it is not one finite number for each feature.")
+            raise source.refuse("the mean.pt beside it must hold one finite number for each feature.")
         stats = FeatureStats(mean.float())
     text = source.hook_point.startswith("text_encoder")
+    W_dec, b_in = t["decoder.weight"].T.contiguous(), t["pre_bias"]
+    weights = (t["encoder.weight"], t["latent_bias"], W_dec, b_in, b_in * (2 if steerers else 1))
     return Dictionary(
-        t["encoder.weight"],
-        t["latent_bias"],
-        t["decoder.weight"].T.contiguous(),
-        t["pre_bias"],
-        t["pre_bias"] * (2 if steerers else 1),
-        k=k,
-        hook_point=source.hook_point,
-        captured="output" if steerers or text else "diff",
-        stats=stats,
+        *weights,
+        Activation("topk_relu", k),
+        provenance=Provenance(source.hook_point, "output" if steerers or text else "diff"),
+        extras=Extras(stats=stats),
     )
 
 

@@ -19,11 +19,11 @@ from ..record.generation import Conditioning, encode, encoded_batches, sample
 from ..record.noising import sigma_at
 from ..taps.model import network_of
 from ..taps.runs import ModelCall
-from .harvest import listen
+from .in_memory import listen
 
 
 class ComfyHost:
-    """Runs a ComfyUI model. name: how the manifest calls it."""
+    """Runs a ComfyUI model for `training.harvest`. name: what the manifest calls it."""
 
     def __init__(
         self,
@@ -31,22 +31,22 @@ class ComfyHost:
         clip: Any,
         vae: Any,
         name: str,
-        drawing: SamplingSettings,
+        settings: SamplingSettings,
         *,
         sampler: str = "euler",
         scheduler: str = "normal",
     ) -> None:
         self.model, self.clip, self.vae, self.name = model, clip, vae, name
-        self.drawing = drawing
+        self.sampling_settings = settings
         self.sampling: dict[str, Any] = {"sampler": sampler, "scheduler": scheduler}
-        self.settings = {"host": "comfyui", **drawing.manifest_fields(), **self.sampling}
-        self._drawn: dict[int, Tensor] = {}
+        self.settings = {"host": "comfyui", **settings.manifest_fields(), **self.sampling}
+        self._latents: dict[int, Tensor] = {}
 
     def hook_point(self, name: str) -> str:
         return hookpoints.resolve(network_of(self.model.model), name).name
 
     def run(self, items: Sequence[Item], wanted: CaptureSpec) -> Iterator[CapturedRows]:
-        self._drawn = {}
+        self._latents = {}
         prompts = [item.prompt for item in items]
         for rows, positive in encoded_batches(self.clip, prompts, len(items)):
             yield from self._run(items[rows], positive, wanted)
@@ -59,19 +59,21 @@ class ComfyHost:
         if items[0].image is None:
             negative = encode(self.clip, [""])
             seeds = [item.seed for item in items]
-            drawn = sample(tapped, positive, negative, seeds, **asdict(self.drawing), **self.sampling)
-            self._drawn |= {item.number: latent for item, latent in zip(items, drawn, strict=True)}
+            latents = sample(
+                tapped, positive, negative, seeds, **asdict(self.sampling_settings), **self.sampling
+            )
+            self._latents |= {item.number: latent for item, latent in zip(items, latents, strict=True)}
         else:
-            self._look_at(tapped, items, positive, wanted.timesteps)
+            self._run_on_images(tapped, items, positive, wanted.timesteps)
         return kept
 
-    def pictures(self, items: Sequence[Item]) -> list[Tensor]:
-        """The pictures [H, W, 3] in 0..1 of the items that were run last: drawn, or as they were read."""
+    def images(self, items: Sequence[Item]) -> list[Tensor]:
+        """The images [H, W, 3] in 0..1 of the items that ran last: generated, or as they were read."""
         if items[0].image is not None:
-            return [read_image(item, self.drawing) for item in items]
-        latents = torch.stack([self._drawn[item.number] for item in items])
+            return [read_image(item, self.sampling_settings) for item in items]
+        latents = torch.stack([self._latents[item.number] for item in items])
         if latents.ndim != 4:
-            raise RevelioError("This model makes videos, and only pictures can be shown here.")
+            raise RevelioError("This model generates videos; labelling needs a model of still images.")
         return list(self.vae.decode(latents).float().cpu())
 
     def _listen(
@@ -82,22 +84,20 @@ class ComfyHost:
         def keep(tokens: Tensor, call: ModelCall) -> None:
             if not (from_images or not wanted.steps or call.step in wanted.steps):
                 return
-            rows = tokens.to("cpu", torch.float32, copy=True)  # blocks may write to theirs
+            rows = tokens.to("cpu", torch.float32, copy=True)  # later blocks may write to the model's own
             *frames, height, width = call.grid
-            for row, place in zip(rows, call.items, strict=True):
-                # of a video, its frames
-                for picture in row.unflatten(0, (math.prod(frames), height * width)):
-                    kept.append(
-                        CapturedRows(name, items[place].number, call.timestep, picture, (height, width))
-                    )
+            for row, item in zip(rows, call.items, strict=True):
+                # a video counts as its frames
+                for frame in row.unflatten(0, (math.prod(frames), height * width)):
+                    kept.append(CapturedRows(name, items[item].number, call.timestep, frame, (height, width)))
 
         return listen(model, name, keep, captured=wanted.captured)
 
-    def _look_at(
+    def _run_on_images(
         self, model: Any, items: Sequence[Item], positive: Conditioning, timesteps: Sequence[float]
     ) -> None:
-        """One evaluation for each timestep of the pictures, noised to it: the way of Revelio."""
-        pixels = torch.stack([read_image(item, self.drawing) for item in items])
+        """One evaluation per timestep, of the images noised to it, as in Revelio (arXiv 2411.16725)."""
+        pixels = torch.stack([read_image(item, self.sampling_settings) for item in items])
         latents = self.vae.encode(pixels)
         latents = comfy.sample.fix_empty_latent_channels(model, latents)
         noise = torch.cat(
@@ -106,7 +106,7 @@ class ComfyHost:
         sampling = model.get_model_object("model_sampling")
         for timestep in timesteps:
             sigma = sigma_at(float(timestep), sampling)
-            # one Euler step from sigma to 0 evaluates the model once, at sigma, on the noised pictures
+            # one Euler step from sigma to 0 evaluates the model once, at sigma, on the noised images
             comfy.sample.sample_custom(
                 model,
                 noise,

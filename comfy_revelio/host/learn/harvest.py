@@ -1,61 +1,82 @@
-"""Activations of several hook points while ComfyUI samples, for training dictionaries."""
+"""Harvest Activations: images of many prompts, and what a hook point outputs at every step, on disk."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+import comfy.model_management
+import comfy.utils
+import folder_paths
 
-from ... import hookpoints
-from ..taps.model import network_of, tap
-from ..taps.runs import ModelCall, Run
+from ...errors import RevelioError
+from ...training import ShardSet
+from ...training.harvest import CaptureSpec, SamplingSettings, harvest, items_of_prompts
+from .comfy_host import ComfyHost
+from .file_names import require_file_name
 
-Generate = Callable[[Any], None]
-"""Samples some pictures with the model it is given; everything it samples is harvested."""
-
-
-def harvest(model: Any, names: Sequence[str], generate: Generate, *, role: str = "cond") -> dict[str, Tensor]:
-    """Run `generate` on a tapped clone and give each hook point's maps, float16.
-
-    [steps, items, H, W, width], or [steps, items, frames, H, W, width] of videos. Items are in the order in
-    which they were sampled; all runs must have the same steps and size. Only the conditionings of `role` are
-    kept.
-    """
-    kept: dict[str, list[list[Tensor]]] = {name: [] for name in names}
-    tapped = model
-    for name, runs in kept.items():
-
-        def keep(tokens: Tensor, call: ModelCall, runs: list[list[Tensor]] = runs) -> None:
-            grid = tokens.reshape(len(tokens), *call.grid, tokens.shape[2])
-            runs[-1].append(grid.to("cpu", torch.float16, copy=True))
-
-        def start(_run: Run, runs: list[list[Tensor]] = runs) -> None:
-            runs.append([])
-
-        tapped = listen(tapped, name, keep, role=role, on_start=start)
-    generate(tapped)
-    return {name: torch.cat([torch.stack(run) for run in runs], dim=1) for name, runs in kept.items()}
+FOLDER = "revelio_activations"
+"""Folder in ComfyUI's output folder."""
 
 
-def listen(
+@dataclass(frozen=True)
+class Activations:
+    """What a REVELIO_ACTIVATIONS socket carries."""
+
+    folder: Path
+    """Of shards."""
+    hook_point: str
+    model: str
+    """The name that the user gave to the harvest."""
+
+    @property
+    def about(self) -> str:
+        shards = ShardSet(self.folder)
+        return (
+            f"{shards.n_rows:,} activations of {self.hook_point}, {shards.d_model} wide, "
+            f"from {shards.n_items} images, in {self.folder}"
+        )
+
+
+def harvest_prompts(
     model: Any,
-    name: str,
-    take: Callable[[Tensor, ModelCall], None],
+    clip: Any,
+    prompts: Sequence[str],
+    hook_point: str,
     *,
-    role: str = "cond",
-    captured: str = "output",
-    on_start: Callable[[Run], None] | None = None,
-) -> Any:
-    """A clone of the model that shows `take` the tokens [B, T, d] of a hook point and changes nothing.
+    pictures: int,
+    seed: int,
+    name: str,
+    height: int,
+    width: int,
+    steps: int,
+    cfg: float,
+    sampler: str,
+    scheduler: str,
+) -> Activations:
+    """Generate images of the prompts in turn and save what the hook point outputs, in the output folder.
 
-    Each step counts once, by the first time that the sampler evaluates it, and only conditionings of `role`.
+    An interrupted harvest of the same name and settings resumes; other settings get a folder of their own.
     """
+    if not prompts:
+        raise RevelioError("There are no prompts; write some, one per line.")
+    require_file_name(name)
+    settings = SamplingSettings(height, width, steps, cfg)
+    host = ComfyHost(model, clip, None, name, settings, sampler=sampler, scheduler=scheduler)
+    items = items_of_prompts([prompts[number % len(prompts)] for number in range(pictures)], seed)
+    # the same settings lead to the same folder, so that an interrupted harvest is found again
+    words = repr((sorted(host.settings.items()), list(prompts), seed))
+    mark = hashlib.sha256(words.encode()).hexdigest()[:8]
+    out = Path(folder_paths.get_output_directory()) / FOLDER / f"{name}_{mark}"
+    bar = comfy.utils.ProgressBar(len(items))
 
-    def hear(tokens: Tensor, call: ModelCall, _run: Run) -> None:
-        if call.role == role and call.evaluation == 0:
-            take(tokens.detach(), call)
+    def progress(done: int, count: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(done, count)
 
-    hook_point = hookpoints.resolve(network_of(model.model), name)
-    return tap(model, hook_point, hear, captured=captured, on_start=on_start)
+    folders = harvest(host, items, out, CaptureSpec((hook_point,)), progress=progress)
+    ((plain, folder),) = folders.items()
+    return Activations(folder, plain, name)

@@ -1,4 +1,4 @@
-"""Labelling in ComfyUI: draw prompts, keep what features fire on most, name them, keep it beside the SAE."""
+"""Label Features: what each feature fires on most, and a name for it, saved next to the SAE."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from ..sae_files import SAEHandle
 from .comfy_host import ComfyHost
 
 URL, MODEL, KEY = "REVELIO_LABEL_URL", "REVELIO_LABEL_MODEL", "REVELIO_LABEL_KEY"
-"""Environment variables that name the endpoint. Not inputs: a workflow from somebody else must not decide
-where pictures, and a key, are sent."""
-MOST_ASKED = 64
-"""Features that the endpoint is asked about from the graph."""
+"""Environment variables that name the endpoint. Not inputs of the node: a workflow from
+a stranger must not decide where images, and a key, are sent."""
+MAX_ASKED = 64
+"""Features that the node asks the endpoint about."""
 _CLIP_FOLDERS = ("clip_vision", "text_encoders", "clip")
 _NAME = re.compile(r"[\w\-. ]{1,120}")
 
@@ -52,9 +52,9 @@ def label_features(
     steps: int,
     cfg: float,
 ) -> tuple[SAEHandle, Tensor, str]:
-    """(the SAE with its labels, a figure, a table); the index is written beside the SAE's file."""
+    """(the SAE with its labels, a figure, a table); the index is saved next to the SAE's file."""
     if not prompts:
-        raise RevelioError("There are no prompts to draw; write some, one a line.")
+        raise RevelioError("There are no prompts; write some, one per line.")
     target = sae_files.index_target(sae.name)
     endpoint = _endpoint() if by == "endpoint" else None
     folder = _clip_folder(clip_model) if by == "clip" else None
@@ -66,11 +66,11 @@ def label_features(
         comfy.model_management.throw_exception_if_processing_interrupted()
         bar.update_absolute(done, count)
 
-    index = index_of_host(sae.dictionary, host, items, host.pictures, top=examples, progress=progress)
+    index = index_of_host(sae.dictionary, host, items, host.images, top=examples, progress=progress)
     if folder is not None:
         index = replace(index, labels=clip_labels(index, folder, words or words_of(prompts), progress))
     if endpoint is not None:
-        index = label_by_endpoint(index, endpoint, MOST_ASKED, progress)
+        index = label_by_endpoint(index, endpoint, MAX_ASKED, progress)
     write_index(index, target)
     folder_paths.filename_list_cache.clear()
     found = sae_files.load(sae.name, sae.dictionary.hook_point, sae.dictionary.captured)
@@ -80,22 +80,22 @@ def label_features(
 def _report(index: FeatureIndex, target: Path) -> str:
     used = int((index.starts[1:] > index.starts[:-1]).sum())
     return (
-        f"{used} of {index.n_features} features fired in {index.items} pictures, {len(index.labels)} have "
-        f"labels; kept in {target.name}.\n\n{label_table(index)}"
+        f"{used} of {index.n_features} features fired in {index.items} images, {len(index.labels)} have "
+        f"labels; saved in {target.name}.\n\n{label_table(index)}"
     )
 
 
 def _endpoint() -> Endpoint:
     if not os.environ.get(URL):
         raise RevelioError(
-            f"No endpoint is named: set the environment variables {URL} and {MODEL} (and {KEY} if it wants a "
+            f"No endpoint is set: set the environment variables {URL} and {MODEL} (and {KEY} if it needs a "
             "key) before ComfyUI starts, or use the label command."
         )
     return Endpoint(os.environ[URL], os.environ.get(MODEL, ""), os.environ.get(KEY, ""))
 
 
 def _clip_folder(name: str) -> Path:
-    """A folder of that name in one of ComfyUI's model folders; no path."""
+    """A folder of that name in one of ComfyUI's model folders; a path is refused."""
     name = name.strip()
     if _NAME.fullmatch(name) and name.strip("."):
         for kind in _CLIP_FOLDERS:

@@ -1,4 +1,4 @@
-"""The shapes of Revelio Mini: one place for every number that data, training and ComfyUI must agree on."""
+"""The shapes of Revelio Mini: every number that data, training and ComfyUI must agree on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONTEXT_TOKENS = 77
 """Length of one prompt section, as in CLIP."""
 
 WEIGHTS_DIR = Path(__file__).resolve().parents[3] / "sae_weights" / "revelio_mini"
-"""Where the bundled weights lie: unet, text_encoder, vae and judge, each one `.safetensors` file."""
+"""Folder of the bundled weights: unet, text_encoder, vae and judge, each one `.safetensors` file."""
 
 UNET: dict[str, Any] = {
     "channels": (96, 192),
@@ -44,7 +44,7 @@ VAE: dict[str, Any] = {
     "multipliers": (1, 1, 2),
     "blocks_per_level": 1,
 }
-"""Convolutional autoencoder. It reads and writes patches of 2x2 pixels as 12 channels, which spares it the
+"""Convolutional autoencoder. It reads and writes patches of 2x2 pixels as 12 channels, which avoids the
 costly work at full resolution; then base width, width multiplier and residual blocks per resolution."""
 
 SCHEDULE: dict[str, Any] = {"timesteps": 1000, "linear_start": 0.00085, "linear_end": 0.012}

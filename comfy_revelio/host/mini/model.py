@@ -18,8 +18,8 @@ from comfy.latent_formats import LatentFormat
 
 from ...errors import RevelioError
 from . import config
-from .checkpoint import load_weights
 from .vae import build_vae
+from .weights import load_weights
 
 
 def _unet_config() -> dict[str, Any]:
@@ -53,7 +53,7 @@ class MiniLatents(LatentFormat):
 
 
 class MiniConfig(comfy.supported_models_base.BASE):
-    """What ComfyUI wants to know of a model; the shapes come from `comfy_revelio/host/mini/config.py`."""
+    """What ComfyUI needs to know about a model; the shapes are in config.py."""
 
     unet_extra_config = {"num_heads": -1, "num_head_channels": config.UNET["head_width"]}  # noqa: RUF012
     sampling_settings = {  # noqa: RUF012
@@ -108,7 +108,7 @@ def _clip(tensors: dict[str, torch.Tensor] | None) -> Any:
         tensors = dict(tensors)
         token_ids = tensors.pop("token_ids")
         few = tensors.pop("embeddings.token_embedding.weight")
-        # every word that training never saw is the unknown word, row 0
+        # every token that training never saw shares the embedding of the unknown word, row 0
         full = few[:1].repeat(config.VOCABULARY, 1)
         full[token_ids] = few[1:]
         renamed = {f"text_model.{name}": value for name, value in tensors.items()}
@@ -153,7 +153,7 @@ def load_mini(
 
 
 def build_untrained() -> tuple[Any, Any, Any]:
-    """The same three objects with random weights: for tests that need shapes and not pictures."""
+    """The same three objects with random weights: for tests that need shapes, not images."""
     vae = build_vae(None)
     _initialise(vae.first_stage_model)
     return _model(None, 1.0), _clip(None), vae

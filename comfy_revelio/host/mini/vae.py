@@ -34,7 +34,7 @@ _RENAMES: tuple[tuple[str, Any], ...] = (
 class PatchAutoencoder(nn.Module):
     """An autoencoder that reads and writes patches of pixels as channels; outside it looks like any other.
 
-    encode: images [B, 3, H, W] in -1..1 -> latents [B, 4, H/8, W/8]; decode is the way back.
+    encode: images [B, 3, H, W] in -1..1 -> latents [B, 4, H/8, W/8]; decode is the inverse.
     """
 
     def __init__(self, inner: nn.Module, patch: int) -> None:

@@ -1,4 +1,4 @@
-"""An animated picture in ComfyUI's temp folder, for the node that shows it."""
+"""An animated image in ComfyUI's temp folder, for the node that shows it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def show_webp(
     prompt: Any = None,
     more: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
-    """Write frames [n, H, W, 3] as an animated WebP, and return where it is, as ComfyUI's page asks for it.
+    """Write frames [n, H, W, 3] as an animated WebP, and return its location as ComfyUI's page requests it.
 
     prompt and more: the graph, kept in the file so that it opens when the file is dropped on the page,
-    unless ComfyUI was told to keep none.
+    unless ComfyUI runs with --disable-metadata.
     """
     height, width = frames.shape[1:3]
     prefix = f"Revelio_animation_{secrets.token_hex(4)}"

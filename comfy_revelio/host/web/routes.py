@@ -1,4 +1,4 @@
-"""What the pages of this pack may ask the server: about one trace, by its key; they can change nothing.
+"""The routes of the Explorer: questions about one trace, by its key. They change nothing on the server.
 
     GET /revelio/traces/{key}                                           names and sizes, as JSON
     GET /revelio/traces/{key}/codes?hook_point=&role=&item=             codes by feature, as safetensors
@@ -6,9 +6,9 @@
     GET /revelio/traces/{key}/neighbours?hook_point=&feature=           nearest features, as JSON
     GET /revelio/traces/{key}/examples?hook_point=&feature=             what it fires on, as safetensors
 
-A key is 32 hexadecimal digits that the server made itself; all else is checked against what the trace holds.
-No request carries a path, and none makes the server read a file but the trace's own in the temp folder and
-the feature index that Load SAE has found beside the SAE of the run.
+A key is 32 hexadecimal digits that the server made; everything else is checked against the trace. No request
+carries a path. The only files that a request can make the server read are the trace's own in the temp folder
+and the feature index that Load SAE found next to the SAE of the run.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from typing import Any
 from aiohttp import web
 
 from ...errors import RevelioError
-from . import served_traces
+from . import trace_registry, trace_replies
+from .trace_registry import GONE, Known
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 _NUMBER = re.compile(r"\d{1,9}")
-_MOST_QUERY = 512
-_FOREVER = {"Cache-Control": "private, max-age=86400, immutable"}  # what stands under a key never changes
+_MAX_QUERY = 512
+_FOREVER = {"Cache-Control": "private, max-age=86400, immutable"}  # what a key leads to never changes
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
@@ -61,7 +62,7 @@ class _Refused(Exception):
 
 
 def _guarded(answer: Callable[[str, dict[str, str]], web.Response]) -> Handler:
-    """`answer(key, query)` in a thread of its own, with everything that is wrong as 4xx and one sentence."""
+    """`answer(key, query)` in a thread of its own; bad requests get a 4xx and one sentence."""
 
     async def handle(request: web.Request) -> web.Response:
         try:
@@ -76,86 +77,88 @@ def _guarded(answer: Callable[[str, dict[str, str]], web.Response]) -> Handler:
 
 def _checked_key(request: web.Request) -> str:
     if request.can_read_body or (request.content_length or 0) > 0:
-        raise _Refused(413, "This address takes no body.")
+        raise _Refused(413, "This address takes no request body.")
     key = request.match_info["key"]
     if not _KEY.fullmatch(key):
-        raise _Refused(400, "A trace has a key of 32 hexadecimal digits.")
+        raise _Refused(400, "The key of a trace must be 32 hexadecimal digits.")
     return key
 
 
 def _checked_query(request: web.Request) -> dict[str, str]:
-    if len(request.query_string) > _MOST_QUERY:
+    if len(request.query_string) > _MAX_QUERY:
         raise _Refused(414, "This address is too long.")
     query = dict(request.query)
     if len(query) != len(request.query):
-        raise _Refused(400, "A question names everything once.")
+        raise _Refused(400, "Each query parameter may appear only once.")
     return query
 
 
 def _description(key: str, query: dict[str, str]) -> web.Response:
-    _only(query)
-    trace, dictionaries = _shown(key)
+    _require_parameters(query)
+    trace, dictionaries = _find_trace(key)
     return web.json_response(
-        served_traces.describe(key, trace, dictionaries, served_traces.SERVED_TRACES.indexes(key))
+        trace_replies.describe(key, trace, dictionaries, trace_registry.SERVED_TRACES.indexes(key))
     )
 
 
 def _codes(key: str, query: dict[str, str]) -> web.Response:
-    _only(query, "hook_point", "role", "item")
-    trace, _ = _shown(key)
-    return _bytes(served_traces.codes(trace, _place(trace, query), query["role"], _number(query, "item")))
+    _require_parameters(query, "hook_point", "role", "item")
+    trace, _ = _find_trace(key)
+    return _bytes(
+        trace_replies.codes(trace, _hook_point(trace, query), query["role"], _number(query, "item"))
+    )
 
 
 def _concepts(key: str, query: dict[str, str]) -> web.Response:
-    _only(query, "hook_point", "role", "item")
-    trace, dictionaries = _shown(key)
-    place = _place(trace, query)
-    dictionary = _dictionary(dictionaries, place)
-    return _bytes(served_traces.concepts(trace, dictionary, place, query["role"], _number(query, "item")))
+    _require_parameters(query, "hook_point", "role", "item")
+    trace, dictionaries = _find_trace(key)
+    hook_point = _hook_point(trace, query)
+    dictionary = _dictionary(dictionaries, hook_point)
+    return _bytes(
+        trace_replies.concepts(trace, dictionary, hook_point, query["role"], _number(query, "item"))
+    )
 
 
 def _neighbours(key: str, query: dict[str, str]) -> web.Response:
-    _only(query, "hook_point", "feature")
-    trace, dictionaries = _shown(key)
-    place = _place(trace, query)
-    feature = _feature(trace, place, query)
-    found = served_traces.neighbours(_dictionary(dictionaries, place), feature)
+    _require_parameters(query, "hook_point", "feature")
+    trace, dictionaries = _find_trace(key)
+    hook_point = _hook_point(trace, query)
+    feature = _feature(trace, hook_point, query)
+    found = trace_replies.neighbours(_dictionary(dictionaries, hook_point), feature)
     return web.json_response({"neighbours": found}, headers=_FOREVER)
 
 
 def _examples(key: str, query: dict[str, str]) -> web.Response:
-    _only(query, "hook_point", "feature")
-    trace, _ = _shown(key)
-    place = _place(trace, query)
-    feature = _feature(trace, place, query)
-    index = served_traces.SERVED_TRACES.indexes(key).get(place)
+    _require_parameters(query, "hook_point", "feature")
+    trace, _ = _find_trace(key)
+    hook_point = _hook_point(trace, query)
+    feature = _feature(trace, hook_point, query)
+    index = trace_registry.SERVED_TRACES.indexes(key).get(hook_point)
     if index is None:
-        raise _Refused(404, f"There is no feature index for {place}.")
-    return _bytes(served_traces.examples(index, feature))
+        raise _Refused(404, f"There is no feature index for {hook_point}.")
+    return _bytes(trace_replies.examples(index, feature))
 
 
-def _shown(key: str) -> Any:
+def _find_trace(key: str) -> Any:
     try:
-        return served_traces.SERVED_TRACES.find(key)
+        return trace_registry.SERVED_TRACES.find(key)
     except KeyError:
-        raise _Refused(404, "This run is not on the server any more; run the workflow again.") from None
+        raise _Refused(404, "This run is no longer on the server; run the workflow again.") from None
 
 
-def _dictionary(known: served_traces.Known, place: str) -> Any:
-    """The dictionary of a place, None where none was ever connected."""
-    if place in known and known[place] is None:
-        raise _Refused(410, served_traces.GONE)
-    return known.get(place)
+def _dictionary(known: Known, hook_point: str) -> Any:
+    """The dictionary of a hook point, None where none was ever connected."""
+    if hook_point in known and known[hook_point] is None:
+        raise _Refused(410, GONE)
+    return known.get(hook_point)
 
 
-def _only(query: dict[str, str], *names: str) -> None:
+def _require_parameters(query: dict[str, str], *names: str) -> None:
     if set(query) != set(names):
-        raise _Refused(
-            400, f"This address takes {', '.join(names) or 'no question'}, nothing else and nothing less."
-        )
+        raise _Refused(400, f"Expected exactly these query parameters: {', '.join(names) or 'none'}.")
 
 
-def _place(trace: Any, query: dict[str, str]) -> str:
+def _hook_point(trace: Any, query: dict[str, str]) -> str:
     name = query["hook_point"]
     if name not in trace.hook_points:
         raise _Refused(404, "This hook point was not recorded.")
@@ -164,10 +167,10 @@ def _place(trace: Any, query: dict[str, str]) -> str:
     return name
 
 
-def _feature(trace: Any, place: str, query: dict[str, str]) -> int:
+def _feature(trace: Any, hook_point: str, query: dict[str, str]) -> int:
     feature = _number(query, "feature")
-    if feature >= trace.dictionaries[place].n_features:
-        raise _Refused(404, f"There is no feature {feature} at {place}.")
+    if feature >= trace.dictionaries[hook_point].n_features:
+        raise _Refused(404, f"There is no feature {feature} at {hook_point}.")
     return feature
 
 

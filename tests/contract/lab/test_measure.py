@@ -91,7 +91,7 @@ def test_harvest_keeps_steps_items_and_grid(pack: Callable[[str], ModuleType], m
             positive = generate.encode(mini.clip, prompts[rows])
             generate.sample(model, positive, negative, [5, 6][rows], steps=3, height=128, width=192)
 
-    maps = pack("comfy_revelio.host.learn.harvest").harvest(
+    maps = pack("comfy_revelio.host.learn.in_memory").harvest(
         mini.model, ["middle_block.1", "output_blocks.3.1"], run
     )
     assert maps["middle_block.1"].shape == (3, 3, 8, 12, 192)

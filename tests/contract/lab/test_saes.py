@@ -66,13 +66,14 @@ def test_what_every_picture_has_is_compared_between_pictures(saes: Any, avatars:
 def test_labels_name_the_features_that_fire_with_it(saes: Any, pack: Callable[[str], ModuleType]) -> None:
     torch.manual_seed(0)
     width = 6
-    dictionary = pack("comfy_revelio.dictionary").Dictionary(
+    make = pack("comfy_revelio.dictionary")
+    dictionary = make.Dictionary(
         W_enc=torch.eye(width),
         b_enc=torch.zeros(width),
         W_dec=torch.eye(width),
         b_in=torch.zeros(width),
         b_out=torch.zeros(width),
-        k=2,
+        activation=make.Activation("topk_relu", 2),
     )
     maps = torch.rand(3, 20, 2, 5, width) * 0.1  # [steps, items, H, W, width]
     maps[1, 10:, 1, 3, 4] = 2.0  # feature 4: one cell at one step of the second half
@@ -89,7 +90,8 @@ def test_a_concept_is_what_the_pictures_of_its_pairs_have_more(
 ) -> None:
     width = 6
     eye, zero = torch.eye(width), torch.zeros(width)
-    dictionary = pack("comfy_revelio.dictionary").Dictionary(eye, zero, eye, zero, zero, k=width)
+    make = pack("comfy_revelio.dictionary")
+    dictionary = make.Dictionary(eye, zero, eye, zero, zero, make.Activation("topk_relu", width))
     maps = torch.rand(3, 40, 2, 5, width) * 0.1  # [steps, items, H, W, width]
     maps[:, 20:, 1, 3, 4] = 2.0
     values = torch.zeros(40, len(avatars.NAMES), dtype=torch.int64)

@@ -57,7 +57,7 @@ def test_prompts_give_the_activations_of_their_sampling(
         positive, negative = generate.encode(mini.clip, PROMPTS), generate.encode(mini.clip, [""])
         generate.sample(tapped, positive, negative, [0, 1, 2], height=64, width=96, steps=4)
 
-    maps = pack("comfy_revelio.host.learn.harvest").harvest(mini.model, HOOKS, sampled)
+    maps = pack("comfy_revelio.host.learn.in_memory").harvest(mini.model, HOOKS, sampled)
     for name, (height, width) in (("middle_block.1", (4, 6)), ("output_blocks.3.1", (8, 12))):
         shards = found[name]
         assert shards.source.grid == (height, width)

@@ -67,7 +67,7 @@ def test_an_index_is_written_beside_the_sae_and_read_from_then_on(
     found, figure, table = label()
     assert (folder / "sae" / "mine.index.safetensors").is_file()
     assert figure.ndim == 4 and figure.shape[3] == 3
-    assert "fired in 16 pictures" in table
+    assert "fired in 16 images" in table
     assert found.index.items == 16 and found.index.grid == (4, 3)
     index = pack("comfy_revelio.analysis.index").read_index(folder / "sae" / "mine.index.safetensors")
     assert index.crops.shape[1:] == (48, 48, 3)

@@ -53,7 +53,7 @@ def test_harvest_train_and_use(
     learn: ModuleType, pack: Callable[[str], ModuleType], mini: Any, folders: Path
 ) -> None:
     activations, about = harvested(learn, mini)
-    assert "middle_block.1" in about and "20 pictures" in about
+    assert "middle_block.1" in about and "20 images" in about
     sae, plot, report = learn.RevelioTrainSAE.execute(activations, name="my sae", **QUICK).args
     assert plot.ndim == 4 and plot.shape[-1] == 3
     assert "explained variance" in report and "timesteps 800 to 1000" in report
@@ -116,7 +116,7 @@ def test_a_stopped_harvest_is_found_again(
     with pytest.raises(management.InterruptProcessingException):
         harvested(learn, mini)
     activations, about = harvested(learn, mini)
-    assert "20 pictures" in about
+    assert "20 images" in about
     # 8 at a time: one batch before the interrupt, then the other 12 in two, and the end
     assert told == [0, 8, 8, 16, 20]
     other, _ = harvested(learn, mini, seed=6)
@@ -145,7 +145,7 @@ def test_bad_input_is_one_sentence(learn: ModuleType, pack: Callable[[str], Modu
     error = pack("comfy_revelio.errors").RevelioError
     with pytest.raises(error, match="no prompts"):
         harvested(learn, mini, prompts=" \n")
-    with pytest.raises(error, match="cannot be the name of a file"):
+    with pytest.raises(error, match="cannot be a file name"):
         harvested(learn, mini, name="../evil")
     with pytest.raises(error, match="Unknown hook point"):
         harvested(learn, mini, hook_point="middel")

@@ -25,7 +25,7 @@ def trio(pack: Callable[[str], ModuleType], tmp_path_factory: pytest.TempPathFac
     torch.manual_seed(3)
     networks = import_module("lab.train.networks")
     tokens = import_module("lab.train.tokenizer")
-    checkpoint = pack("comfy_revelio.host.mini.checkpoint")
+    checkpoint = import_module("lab.train.checkpoint")
     folder: Path = tmp_path_factory.mktemp("mini")
     tokenizer = tokens.load_tokenizer()
     vocabulary = tokens.small_vocabulary(tokens.tokenize(tokenizer, CAPTIONS[:2]))

@@ -296,7 +296,8 @@ def test_a_mask_steers_every_frame_of_a_video(built: Any, pack: Any, taps: Any, 
     stats = dictionaries.FeatureStats(torch.full((width,), 2.0), torch.full((width,), 0.1))
     dictionary = dictionaries.Dictionary(
         torch.eye(width), torch.zeros(width), torch.eye(width), torch.zeros(width), torch.zeros(width),
-        k=4, hook_point="blocks.0", stats=stats,
+        dictionaries.Activation("topk_relu", 4), provenance=dictionaries.Provenance("blocks.0"),
+        extras=dictionaries.Extras(stats=stats),
     )  # fmt: skip
     mask = torch.zeros(1, 8, 6)
     mask[:, :, :2] = 1.0  # the left column of tokens

@@ -32,15 +32,16 @@ def word_sae(pack: Any, mini: SimpleNamespace) -> Any:
     common = nn.functional.normalize(common - (common @ word) * word, dim=0)
     threshold = (words[0] @ word + (words[1:] @ word).max()) / 2
     directions = torch.stack([common, word])
-    dictionary = pack("comfy_revelio.dictionary").Dictionary(
+    make = pack("comfy_revelio.dictionary")
+    dictionary = make.Dictionary(
         directions.clone(),
         torch.tensor([100.0, -float(threshold)]),
         directions.clone(),
         torch.zeros(192),
         torch.zeros(192),
-        k=2,
-        hook_point=LAYER,
-        labels={"spectacles": [1]},
+        make.Activation("topk_relu", 2),
+        provenance=make.Provenance(LAYER),
+        extras=make.Extras(labels={"spectacles": [1]}),
     )
     return pack("comfy_revelio.host.sae_files").handle(dictionary, "words.safetensors")
 

@@ -41,14 +41,15 @@ def sae(pack: Any) -> Any:
     def make(hook_point: str, width: int) -> Any:
         generator = torch.Generator().manual_seed(7)
         directions = nn.functional.normalize(torch.randn(256, width, generator=generator), dim=1)
-        dictionary = pack("comfy_revelio.dictionary").Dictionary(
+        dictionaries = pack("comfy_revelio.dictionary")
+        dictionary = dictionaries.Dictionary(
             directions.clone(),
             torch.zeros(256),
             directions.clone(),
             torch.zeros(width),
             torch.zeros(width),
-            k=8,
-            hook_point=hook_point,
+            dictionaries.Activation("topk_relu", 8),
+            provenance=dictionaries.Provenance(hook_point),
         )
         return pack("comfy_revelio.host.sae_files").handle(dictionary, "words.safetensors")
 

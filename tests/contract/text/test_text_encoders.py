@@ -184,9 +184,9 @@ def test_a_concept_in_t5_and_in_a_language_model(
     firing = (with_it[0, kept[0]] * alike).sum(1)
     direction, threshold = alike[firing.argmax()], firing.max() / 2
     zeros = torch.zeros(width)
-    dictionary = pack("comfy_revelio.dictionary").Dictionary(
-        direction[None], -threshold[None], direction[None], zeros, zeros, k=1, hook_point=name
-    )
+    make = pack("comfy_revelio.dictionary")
+    weights = (direction[None], -threshold[None], direction[None], zeros, zeros)
+    dictionary = make.Dictionary(*weights, make.Activation("topk_relu", 1), provenance=make.Provenance(name))
     sae = pack("comfy_revelio.host.sae_files").handle(dictionary, "one.safetensors")
     concept = pack("comfy_revelio.host.text.concept")
     prompts = concept.ConceptPrompts("glasses", *(("glasses", "hat") if method == "contrast" else ()))
@@ -268,9 +268,10 @@ class TestTwoEncodersJoined:
 
     def test_the_papers_method(self, sdxl: Any, pack: Any) -> None:
         """The whole way from an SAE of 80 numbers to two CLIPs, of which one is steered the other way."""
-        dictionary = pack("comfy_revelio.dictionary").Dictionary(
+        make = pack("comfy_revelio.dictionary")
+        dictionary = make.Dictionary(
             torch.randn(64, 80), torch.zeros(64), torch.randn(64, 80), torch.zeros(80), torch.zeros(80),
-            k=8, hook_point="clip_l.layers.1+clip_g.layers.2",
+            make.Activation("topk_relu", 8), provenance=make.Provenance("clip_l.layers.1+clip_g.layers.2"),
         )  # fmt: skip
         sae = pack("comfy_revelio.host.sae_files").handle(dictionary, "joined.safetensors")
         concept = pack("comfy_revelio.host.text.concept")

@@ -8,7 +8,7 @@ import torch
 from comfy_revelio import RevelioError
 from comfy_revelio.analysis import concept_between, concept_of_runs
 from comfy_revelio.analysis.image_kinds import kind_reader
-from comfy_revelio.dictionary import Dictionary
+from comfy_revelio.dictionary import Activation, Dictionary
 from comfy_revelio.dictionary.concept import image_kinds
 from comfy_revelio.trace import RunRecorder, Trace
 
@@ -19,7 +19,7 @@ HEIGHT, WIDTH, D = 4, 6, 16
 def sae() -> Dictionary:
     """Features are the axes of the space: the code of an activation is its positive part."""
     eye, zero = torch.eye(D), torch.zeros(D)
-    return Dictionary(eye, zero, eye, zero, zero, k=D)
+    return Dictionary(eye, zero, eye, zero, zero, Activation("topk_relu", D))
 
 
 def _pair(items: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -125,7 +125,9 @@ def test_runs_that_cannot_be_compared_are_refused(sae) -> None:
         concept_of_runs(sae, with_it, with_it)
     with pytest.raises(RevelioError, match="4 x 6 and 4 x 5"):
         concept_of_runs(sae, with_it, _run(sae, [_pair(2, 0)[1][:, :, :5]]))
-    other = Dictionary(torch.eye(D), torch.zeros(D), torch.eye(D), torch.zeros(D), torch.zeros(D), k=4)
+    other = Dictionary(
+        torch.eye(D), torch.zeros(D), torch.eye(D), torch.zeros(D), torch.zeros(D), Activation("topk_relu", 4)
+    )
     other.hook_point = "output_blocks.4.1"
     with pytest.raises(RevelioError, match=r"of output_blocks\.4\.1\) recorded nothing.*middle_block\.1"):
         concept_of_runs(other, with_it, without)

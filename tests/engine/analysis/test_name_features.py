@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from comfy_revelio.analysis.name_features import name_features
-from comfy_revelio.dictionary import Dictionary
+from comfy_revelio.dictionary import Activation, Dictionary
 from comfy_revelio.training import ShardWriter
 from comfy_revelio.training.shards import Source
 
@@ -30,7 +30,9 @@ def activations(folder: Path, *, prompts: bool) -> Path:
 
 
 def unit_dictionary() -> Dictionary:
-    return Dictionary(torch.eye(4), torch.zeros(4), torch.eye(4), torch.zeros(4), torch.zeros(4), k=4)
+    return Dictionary(
+        torch.eye(4), torch.zeros(4), torch.eye(4), torch.zeros(4), torch.zeros(4), Activation("topk_relu", 4)
+    )
 
 
 def test_a_word_names_the_feature_that_goes_with_it(tmp_path: Path) -> None:

@@ -34,10 +34,10 @@ def test_codes_say_where_a_row_lies_between_the_means(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sides", "message"),
     [
-        ({}, "no concepts"),
+        ({}, "No concepts"),
         ({"hat": (torch.ones(2, 4), torch.ones(0, 4))}, "'hat' needs rows"),
         ({"hat": (torch.ones(2, 4), torch.ones(2, 5))}, "differ in width"),
-        ({"hat": (torch.ones(2, 4), torch.ones(2, 4))}, "same on average"),
+        ({"hat": (torch.ones(2, 4), torch.ones(2, 4))}, "same mean"),
     ],
 )
 def test_sides_that_tell_nothing_are_refused(sides: dict, message: str) -> None:

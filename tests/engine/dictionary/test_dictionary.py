@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
-from comfy_revelio.dictionary import Codes, Dictionary, FeatureStats, topk
+from comfy_revelio.dictionary import Activation, Codes, Dictionary, FeatureStats, topk
 from comfy_revelio.dictionary import dictionary as dictionary_module
+from comfy_revelio.dictionary.activations import ACTIVATION_KINDS
 from comfy_revelio.dictionary.gradient_pursuit import gradient_pursuit
 from comfy_revelio.dictionary.topk import top_k
 from comfy_revelio.errors import RevelioError
@@ -87,7 +88,8 @@ def test_weights_kept_in_half_precision_still_compute_in_float32(make_dictionary
     half = make_dictionary().half()
     x = torch.randn(6, 12)
     rounded = Dictionary(
-        *(getattr(half, name).float() for name in ("W_enc", "b_enc", "W_dec", "b_in", "b_out")), k=5
+        *(getattr(half, name).float() for name in ("W_enc", "b_enc", "W_dec", "b_in", "b_out")),
+        Activation("topk_relu", 5),
     )
     codes = half.encode(x)
     assert torch.equal(codes.values, rounded.encode(x).values)
@@ -183,7 +185,7 @@ def test_a_feature_is_called_by_the_label_it_ranks_highest_in(make_dictionary) -
     assert [dictionary.label_of(f) for f in (3, 4, 5)] == ["hat", "red hat", ""]
 
 
-@pytest.mark.parametrize("activation", dictionary_module.ACTIVATIONS)
+@pytest.mark.parametrize("activation", ACTIVATION_KINDS)
 def test_encoding_does_not_wait_for_a_gpu(make_dictionary, activation: str) -> None:
     """Fake tensors have no numbers, so whatever would ask the device for one fails on them."""
     kinds = {

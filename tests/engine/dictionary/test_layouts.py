@@ -516,7 +516,7 @@ def test_a_list_of_choices_shows_it(tmp_path: Path, layout: str) -> None:
 Spoil = Callable[[dict[str, Any], dict[str, Any]], None]
 
 FAULTS: dict[str, tuple[Spoil, str]] = {
-    "missing": (lambda t, c: t.pop("W_dec"), "belong to no layout"),
+    "missing": (lambda t, c: t.pop("W_dec"), "match no known layout"),
     "missing bias": (lambda t, c: t.pop("b_dec"), "b_dec are missing"),
     "extra": (lambda t, c: t.update(W_what=torch.zeros(3)), "unknown tensors W_what"),
     "not finite": (lambda t, c: t["b_dec"].fill_(torch.inf), "b_dec holds numbers that are not finite"),
@@ -580,7 +580,7 @@ def test_folders_without_one_or_with_too_many(tmp_path: Path) -> None:
         save_file({"x": torch.zeros(1)}, tmp_path / name)
     with pytest.raises(RevelioError, match="holds several files"):
         load_dictionary(tmp_path)
-    with pytest.raises(RevelioError, match="belong to no layout"):
+    with pytest.raises(RevelioError, match="match no known layout"):
         load_dictionary(tmp_path / "a.safetensors")
     with pytest.raises(RevelioError, match="There is no file"):
         load_dictionary(tmp_path / "c.safetensors")

@@ -27,7 +27,7 @@ def _parts(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 def test_everything_survives_a_round_trip(make_dictionary, tmp_path: Path, dtype: torch.dtype) -> None:
     saved = make_dictionary(
         activation="topk_signed", hook_point="output_blocks.1.1", captured="diff", pooling="spatial_mean",
-        model_family="sd15", figures={"fvu": 0.091}, labels={"glasses": [3, 1], "brille 👓": [7]},
+        model_family="sd15", metrics={"fvu": 0.091}, labels={"glasses": [3, 1], "brille 👓": [7]},
     )  # fmt: skip
     path = tmp_path / "sae.safetensors"
     save_dictionary(saved, path, dtype=dtype)
@@ -36,7 +36,7 @@ def test_everything_survives_a_round_trip(make_dictionary, tmp_path: Path, dtype
         assert torch.equal(getattr(loaded, name), getattr(saved, name).to(dtype).float())
     for name in ("mean_active", "rate", "mean_map"):
         assert torch.equal(getattr(loaded.stats, name), getattr(saved.stats, name).to(dtype).float())
-    for name in ("k", "activation", "hook_point", "captured", "pooling", "model_family", "figures", "labels"):
+    for name in ("k", "activation", "hook_point", "captured", "pooling", "model_family", "metrics", "labels"):
         assert getattr(loaded, name) == getattr(saved, name)
     assert (loaded.d_model, loaded.n_features, loaded.source_format) == (12, 40, "revelio-sae")
 

@@ -9,7 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from comfy_revelio.dictionary import Dictionary, describe_file, load_dictionary, save_dictionary
+from comfy_revelio.dictionary import (
+    Activation,
+    Dictionary,
+    InputTransform,
+    describe_file,
+    load_dictionary,
+    save_dictionary,
+)
 from comfy_revelio.dictionary.timestep_modulation import EMBEDDING, HIDDEN, NAMES, Modulation, new_weights
 from comfy_revelio.errors import RevelioError
 
@@ -22,7 +29,7 @@ def temporal(seed: int = 0) -> Dictionary:
     modulation = Modulation(*(torch.randn(shape, generator=g) * 0.2 for shape in shapes))
     sizes = ((N, D), (N,), (N, D), (D,), (D,))
     weights = [torch.randn(size, generator=g) for size in sizes]
-    return Dictionary(*weights, k=K, modulation=modulation)
+    return Dictionary(*weights, Activation("topk_relu", K), inputs=InputTransform(modulation=modulation))
 
 
 def formula(d: Dictionary, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,7 +85,8 @@ def test_one_timestep_for_all_tokens_of_a_batch() -> None:
 def test_a_new_modulation_does_nothing() -> None:
     dictionary = temporal()
     plain = Dictionary(
-        *(getattr(dictionary, name) for name in ("W_enc", "b_enc", "W_dec", "b_in", "b_out")), k=K
+        *(getattr(dictionary, name) for name in ("W_enc", "b_enc", "W_dec", "b_in", "b_out")),
+        Activation("topk_relu", K),
     )
     dictionary.modulation = Modulation(*new_weights(D))
     x = torch.randn(5, D)
@@ -86,5 +94,5 @@ def test_a_new_modulation_does_nothing() -> None:
 
 
 def test_without_a_timestep_it_says_so() -> None:
-    with pytest.raises(RevelioError, match="told the timestep"):
+    with pytest.raises(RevelioError, match="depends on the timestep"):
         temporal().encode(torch.randn(2, D))

@@ -103,5 +103,5 @@ def test_layers_of_two_encoders_joined() -> None:
 
 
 def test_other_models_are_refused() -> None:
-    with pytest.raises(RevelioError, match="no text encoder"):
+    with pytest.raises(RevelioError, match="not a supported text encoder"):
         hookpoints.list_text(nn.Linear(2, 2))

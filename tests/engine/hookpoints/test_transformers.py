@@ -137,6 +137,6 @@ def test_a_model_of_no_known_family() -> None:
     assert hookpoints.resolve(model, "embed").width == 8
     assert hookpoints.resolve(model, "stages.0.inner.experts.1").name == "stages.0.inner.experts.1"
     bare = nn.Sequential(nn.Linear(3, 5))
-    with pytest.raises(RevelioError, match="no known family"):
+    with pytest.raises(RevelioError, match="not of a known family"):
         hookpoints.list(bare)
     assert hookpoints.resolve(bare, "0").width == 5

@@ -143,7 +143,7 @@ def test_a_wrong_name_brings_the_nearest(sd1: UNet) -> None:
     with pytest.raises(RevelioError, match=r"up_blocks\.1\.attentions"):
         hookpoints.resolve(sd1, "up_blocks.1.atentions.1")
     for name in ("", "  ", "zzz", "input_blocks.99.0", "output_blocks..1", "7"):
-        with pytest.raises(RevelioError, match=r"Unknown hook point|No hook point is named"):
+        with pytest.raises(RevelioError, match=r"Unknown hook point|No hook point given"):
             hookpoints.resolve(sd1, name)
 
 

@@ -1,6 +1,6 @@
 import torch
 
-from comfy_revelio.render.overlay import backdrop, overlay, resized, stretched
+from comfy_revelio.render.overlay import backdrop, overlay, resized
 
 
 def test_zero_shows_the_backdrop_and_more_is_lighter():
@@ -28,14 +28,6 @@ def test_lines_of_the_picture_show_through_full_heat():
     picture[0, 1] = 0
     line = overlay(backdrop(picture), torch.ones(1, 1, 2), 0.9)[0, 0].mean(-1)
     assert line[0] - line[1] > 0.15
-
-
-def test_maps_keep_their_place_when_stretched():
-    maps = torch.zeros(1, 2, 4)
-    maps[0, 1, 3] = 1.0
-    large = stretched(maps, 20, 40)[0]
-    assert large.shape == (20, 40)
-    assert large[19, 39] == 1 and large[:5].max() == 0 and large[:, :25].max() == 0
 
 
 def test_resizing_stays_in_range():

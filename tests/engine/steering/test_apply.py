@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from comfy_revelio import RevelioError
-from comfy_revelio.dictionary import Concept, Dictionary
+from comfy_revelio.dictionary import Activation, Concept, Dictionary
 from comfy_revelio.dictionary.concept import single_kind_reader
 from comfy_revelio.steering import Intervention, Selection, TokenContext, apply, delta
 
@@ -151,7 +151,7 @@ def test_concepts_say_where_and_how_much(make_dictionary, tokens, concept, stren
 def test_what_is_there_already_is_not_put_in_again(make_dictionary, concept) -> None:
     """A token that has all of what the concept usually raises gets nothing more, at any strength."""
     eye, zero = torch.eye(12), torch.zeros(12)
-    sae = Dictionary(eye, zero, eye, zero, zero, k=12)
+    sae = Dictionary(eye, zero, eye, zero, zero, Activation("topk_relu", 12))
     amount = torch.zeros(1, 2, 1, 2)
     amount[0, :, 0, 0] = torch.tensor([3.0, -1.0])
     glasses = Concept((4, 7), amount, torch.ones_like(amount), single_kind_reader(12))

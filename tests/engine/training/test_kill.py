@@ -76,4 +76,4 @@ def test_kills_cost_at_most_the_work_since_the_last_checkpoint(tmp_path: Path) -
     assert not list(tmp_path.glob(".*.part"))
     one, other = load_dictionary(alone), load_dictionary(out)
     assert torch.equal(one.W_dec, other.W_dec)
-    assert one.figures == other.figures
+    assert one.metrics == other.metrics

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from comfy_revelio import RevelioError
-from comfy_revelio.dictionary import Dictionary
+from comfy_revelio.dictionary import Activation, Dictionary
 from comfy_revelio.training import feature_stats, measure
 
 
 def _identity(d: int = 6) -> Dictionary:
     """Explains positive inputs without error."""
     eye = torch.eye(d)
-    return Dictionary(eye, torch.zeros(d), eye, torch.zeros(d), torch.zeros(d), k=d)
+    return Dictionary(eye, torch.zeros(d), eye, torch.zeros(d), torch.zeros(d), Activation("topk_relu", d))
 
 
 def test_figures_follow_their_definitions(make_dictionary) -> None:
@@ -46,10 +46,19 @@ def test_the_mean_alone_explains_nothing_and_a_large_mean_does_not_help() -> Non
     x = torch.rand(2000, 6) + 0.5
     perfect = _identity()
     assert measure(perfect, x)["explained_variance"] == pytest.approx(1.0)
-    only_mean = Dictionary(torch.zeros(6, 6), torch.zeros(6), torch.eye(6), torch.zeros(6), x.mean(0), k=3)
+    only_mean = Dictionary(
+        torch.zeros(6, 6), torch.zeros(6), torch.eye(6), torch.zeros(6), x.mean(0), Activation("topk_relu", 3)
+    )
     assert measure(only_mean, x)["explained_variance"] == pytest.approx(0.0, abs=1e-4)
     assert measure(only_mean, x)["dead_share"] == 1.0
-    far = Dictionary(torch.zeros(6, 6), torch.zeros(6), torch.eye(6), torch.zeros(6), x.mean(0) + 1000, k=3)
+    far = Dictionary(
+        torch.zeros(6, 6),
+        torch.zeros(6),
+        torch.eye(6),
+        torch.zeros(6),
+        x.mean(0) + 1000,
+        Activation("topk_relu", 3),
+    )
     assert measure(far, x + 1000)["explained_variance"] == pytest.approx(0.0, abs=1e-2)
 
 

@@ -1,6 +1,6 @@
 """Steer a module of any PyTorch model: a forward hook that changes features and nothing else.
 
-python -m examples.steer_tokens
+python -m scripts.steer_tokens
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Read a trace: which features were active in a sampling run, where, and at which step.
 
-python -m examples.read_trace [trace file, as Save Trace writes it]
+python -m scripts.read_trace [trace file, as Save Trace writes it]
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Load an SAE, encode activations, and see which features are active.
 
-python -m examples.encode_activations [SAE file or folder, of any layout in docs/formats.md]
+python -m scripts.encode_activations [SAE file or folder, of any layout in docs/formats.md]
 """
 
 import sys

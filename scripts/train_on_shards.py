@@ -1,6 +1,6 @@
 """Write activations to disk as shards, train an SAE on them, and load it.
 
-python -m examples.train_on_shards [folder]
+python -m scripts.train_on_shards [folder]
 """
 
 import sys

@@ -23,11 +23,11 @@ Ask = Callable[..., tuple[int, bytes]]
 
 
 @pytest.fixture
-def exhibits(
+def registry(
     pack: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> ModuleType:
     """The module with nothing shown yet, and a temp folder of its own."""
-    module = pack("comfy_revelio.host.web.served_traces")
+    module = pack("comfy_revelio.host.web.trace_registry")
     monkeypatch.setattr(module, "SERVED_TRACES", module.TraceRegistry())
     monkeypatch.setattr(module.folder_paths, "get_temp_directory", lambda: str(tmp_path))
     return module
@@ -77,7 +77,7 @@ def _concept(pack: Callable[[str], ModuleType]) -> Any:
 
 
 @pytest.fixture
-def ask(pack: Callable[[str], ModuleType], exhibits: ModuleType) -> Ask:
+def ask(pack: Callable[[str], ModuleType], registry: ModuleType) -> Ask:
     """GET an address of the routes: its status and body."""
     table = web.RouteTableDef()
     pack("comfy_revelio.host.web.routes").add_to(table)
@@ -96,9 +96,9 @@ def ask(pack: Callable[[str], ModuleType], exhibits: ModuleType) -> Ask:
 
 
 class TestAnswers:
-    def test_a_description(self, ask: Ask, exhibits: ModuleType, make_trace: Any) -> None:
+    def test_a_description(self, ask: Ask, registry: ModuleType, make_trace: Any) -> None:
         shown = make_trace()
-        status, body = ask(f"/revelio/traces/{exhibits.SERVED_TRACES.show(*shown)}")
+        status, body = ask(f"/revelio/traces/{registry.SERVED_TRACES.show(*shown)}")
         told = json.loads(body)
         (place,) = told["places"]
         assert (status, told["total_steps"], place["name"], place["grid"]) == (200, 3, PLACE, [4, 6])
@@ -108,10 +108,10 @@ class TestAnswers:
 
     @pytest.mark.parametrize("item", [0, 1])
     def test_codes_are_those_of_the_trace(
-        self, ask: Ask, exhibits: ModuleType, make_trace: Any, item: int
+        self, ask: Ask, registry: ModuleType, make_trace: Any, item: int
     ) -> None:
         trace, dictionaries = make_trace()
-        key = exhibits.SERVED_TRACES.show(trace, dictionaries)
+        key = registry.SERVED_TRACES.show(trace, dictionaries)
         status, body = ask(f"/revelio/traces/{key}/codes?hook_point={PLACE}&role=uncond&item={item}")
         packed = load(body)
         assert status == 200
@@ -122,10 +122,10 @@ class TestAnswers:
             assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
     def test_maps_of_concepts(
-        self, ask: Ask, exhibits: ModuleType, make_trace: Any, pack: Callable[[str], ModuleType]
+        self, ask: Ask, registry: ModuleType, make_trace: Any, pack: Callable[[str], ModuleType]
     ) -> None:
         trace, dictionaries = make_trace()
-        key = exhibits.SERVED_TRACES.show(trace, dictionaries)
+        key = registry.SERVED_TRACES.show(trace, dictionaries)
         _, body = ask(f"/revelio/traces/{key}/concepts?hook_point={PLACE}&role=cond&item=1")
         packed = load(body)
         presence = pack("comfy_revelio.analysis.presence").concept_presence
@@ -133,9 +133,9 @@ class TestAnswers:
         assert torch.allclose(packed["maps"][0] * packed["scale"][0], expected, atol=1e-3)
 
     def test_examples_of_one_feature(
-        self, ask: Ask, exhibits: ModuleType, make_trace: Any, index: Any
+        self, ask: Ask, registry: ModuleType, make_trace: Any, index: Any
     ) -> None:
-        key = exhibits.SERVED_TRACES.show(*make_trace(), {PLACE: index})
+        key = registry.SERVED_TRACES.show(*make_trace(), {PLACE: index})
         assert json.loads(ask(f"/revelio/traces/{key}")[1])["places"][0]["examples"] is True
         status, body = ask(f"/revelio/traces/{key}/examples?hook_point={PLACE}&feature=7")
         assert status == 200 and len(body) < 2000  # this feature's crops and nothing else
@@ -147,30 +147,30 @@ class TestAnswers:
         status, body = ask(f"/revelio/traces/{key}/examples?hook_point={PLACE}&feature=8")
         assert status == 200 and len(load(body)["crops"]) == 0 and b"label" not in body
 
-    def test_without_an_index_there_are_none(self, ask: Ask, exhibits: ModuleType, make_trace: Any) -> None:
-        key = exhibits.SERVED_TRACES.show(*make_trace())
+    def test_without_an_index_there_are_none(self, ask: Ask, registry: ModuleType, make_trace: Any) -> None:
+        key = registry.SERVED_TRACES.show(*make_trace())
         assert json.loads(ask(f"/revelio/traces/{key}")[1])["places"][0]["examples"] is False
         status, body = ask(f"/revelio/traces/{key}/examples?hook_point={PLACE}&feature=7")
         assert status == 404 and b"no feature index" in body
 
     def test_an_index_that_is_gone_or_broken_is_told(
-        self, ask: Ask, exhibits: ModuleType, make_trace: Any, index: Any
+        self, ask: Ask, registry: ModuleType, make_trace: Any, index: Any
     ) -> None:
-        key = exhibits.SERVED_TRACES.show(*make_trace(), {PLACE: index})
+        key = registry.SERVED_TRACES.show(*make_trace(), {PLACE: index})
         path = f"/revelio/traces/{key}/examples?hook_point={PLACE}&feature=7"
         index.path.write_bytes(index.path.read_bytes()[:200])
         assert ask(path)[0] == 400
         index.path.unlink()
         assert ask(path)[0] == 400
 
-    def test_neighbours(self, ask: Ask, exhibits: ModuleType, make_trace: Any) -> None:
+    def test_neighbours(self, ask: Ask, registry: ModuleType, make_trace: Any) -> None:
         trace, dictionaries = make_trace()
         path = f"neighbours?hook_point={PLACE}&feature=7"
-        status, body = ask(f"/revelio/traces/{exhibits.SERVED_TRACES.show(trace, dictionaries)}/{path}")
+        status, body = ask(f"/revelio/traces/{registry.SERVED_TRACES.show(trace, dictionaries)}/{path}")
         found = json.loads(body)["neighbours"]
         assert (status, len(found)) == (200, 8)
         assert all(entry["feature"] != 7 for entry in found)
-        assert json.loads(ask(f"/revelio/traces/{exhibits.SERVED_TRACES.show(trace, {})}/{path}")[1]) == {
+        assert json.loads(ask(f"/revelio/traces/{registry.SERVED_TRACES.show(trace, {})}/{path}")[1]) == {
             "neighbours": []
         }
 
@@ -209,32 +209,32 @@ REFUSED = {
 
 class TestRefusals:
     @pytest.mark.parametrize("case", REFUSED)
-    def test_with_4xx(self, ask: Ask, exhibits: ModuleType, make_trace: Any, case: str) -> None:
+    def test_with_4xx(self, ask: Ask, registry: ModuleType, make_trace: Any, case: str) -> None:
         path, expected = REFUSED[case]
         shown = make_trace()
-        status, body = ask(path.replace("{key}", exhibits.SERVED_TRACES.show(*shown)))
+        status, body = ask(path.replace("{key}", registry.SERVED_TRACES.show(*shown)))
         assert status == expected
         assert b"root:" not in body and b"Traceback" not in body
 
-    def test_a_body_and_other_methods(self, ask: Ask, exhibits: ModuleType, make_trace: Any) -> None:
-        path = f"/revelio/traces/{exhibits.SERVED_TRACES.show(*make_trace())}"
+    def test_a_body_and_other_methods(self, ask: Ask, registry: ModuleType, make_trace: Any) -> None:
+        path = f"/revelio/traces/{registry.SERVED_TRACES.show(*make_trace())}"
         assert ask(path, data=b"x" * 2**20)[0] == 413
         assert [ask(path, method)[0] for method in ("POST", "PUT", "DELETE")] == [405] * 3
 
 
 class TestMemory:
-    def test_the_same_objects_keep_their_key(self, exhibits: ModuleType, make_trace: Any) -> None:
+    def test_the_same_objects_keep_their_key(self, registry: ModuleType, make_trace: Any) -> None:
         trace, dictionaries = make_trace()
-        key = exhibits.SERVED_TRACES.show(trace, dictionaries)
-        assert exhibits.SERVED_TRACES.show(trace, dict(dictionaries)) == key
-        assert exhibits.SERVED_TRACES.show(trace, {}) != key
+        key = registry.SERVED_TRACES.show(trace, dictionaries)
+        assert registry.SERVED_TRACES.show(trace, dict(dictionaries)) == key
+        assert registry.SERVED_TRACES.show(trace, {}) != key
 
     def test_old_traces_wait_in_the_temp_folder(
-        self, exhibits: ModuleType, make_trace: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+        self, registry: ModuleType, make_trace: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        monkeypatch.setattr(exhibits, "KEPT_IN_MEMORY", 2)
-        monkeypatch.setattr(exhibits, "KEPT_IN_ALL", 3)
-        shown = exhibits.SERVED_TRACES
+        monkeypatch.setattr(registry, "KEPT_IN_MEMORY", 2)
+        monkeypatch.setattr(registry, "KEPT_IN_ALL", 3)
+        shown = registry.SERVED_TRACES
         traces = [make_trace(seed) for seed in range(4)]
         keys = [shown.show(*trace) for trace in traces]
         assert [exhibit.trace is None for exhibit in shown._known.values()] == [True, False, False]
@@ -246,28 +246,28 @@ class TestMemory:
         assert len(list((tmp_path / "revelio").iterdir())) == 2  # the one read again, and another
 
     def test_large_traces_leave_memory_first(
-        self, exhibits: ModuleType, make_trace: Any, monkeypatch: pytest.MonkeyPatch
+        self, registry: ModuleType, make_trace: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(exhibits, "KEPT_BYTES", 1)
+        monkeypatch.setattr(registry, "KEPT_BYTES", 1)
         for seed in range(3):
-            exhibits.SERVED_TRACES.show(*make_trace(seed))
-        assert [e.trace is None for e in exhibits.SERVED_TRACES._known.values()] == [True, True, False]
+            registry.SERVED_TRACES.show(*make_trace(seed))
+        assert [e.trace is None for e in registry.SERVED_TRACES._known.values()] == [True, True, False]
 
     def test_an_emptied_temp_folder_is_no_error(
-        self, exhibits: ModuleType, make_trace: Any, ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+        self, registry: ModuleType, make_trace: Any, ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        monkeypatch.setattr(exhibits, "KEPT_BYTES", 1)
-        key = exhibits.SERVED_TRACES.show(*make_trace(0))
-        exhibits.SERVED_TRACES.show(*make_trace(1))
+        monkeypatch.setattr(registry, "KEPT_BYTES", 1)
+        key = registry.SERVED_TRACES.show(*make_trace(0))
+        registry.SERVED_TRACES.show(*make_trace(1))
         for file in (tmp_path / "revelio").iterdir():
             file.unlink()
         status, body = ask(f"/revelio/traces/{key}")
         assert (status, "run the workflow again" in json.loads(body)["error"]) == (404, True)
 
-    def test_a_dictionary_is_let_go(self, exhibits: ModuleType, make_trace: Any, ask: Ask) -> None:
+    def test_a_dictionary_is_let_go(self, registry: ModuleType, make_trace: Any, ask: Ask) -> None:
         """An SAE that was replaced in the workflow frees its memory; pages are told what to do."""
         trace, dictionaries = make_trace()
-        address = f"/revelio/traces/{exhibits.SERVED_TRACES.show(trace, dictionaries)}"
+        address = f"/revelio/traces/{registry.SERVED_TRACES.show(trace, dictionaries)}"
         (dictionary,) = dictionaries.values()
         watched = weakref.ref(dictionary)
         (place,) = json.loads(ask(address)[1])["places"]
@@ -277,7 +277,7 @@ class TestMemory:
         gc.collect()
         assert watched() is None
         (place,) = json.loads(ask(address)[1])["places"]
-        assert place["missing"].startswith("The SAE of this run is not in memory any more; run the workflow")
+        assert place["missing"].startswith("The SAE of this run is no longer in memory; run the workflow")
         assert (place["concepts"], place["neighbours"]) == ([], False)
         for question in (f"concepts?{QUESTION}", f"neighbours?hook_point={PLACE}&feature=7"):
             status, body = ask(f"{address}/{question}")
@@ -287,7 +287,7 @@ class TestMemory:
 
 class TestNode:
     def test_what_is_chosen_goes_out(
-        self, pack: Callable[[str], ModuleType], exhibits: ModuleType, make_trace: Any, sae: Any
+        self, pack: Callable[[str], ModuleType], registry: ModuleType, make_trace: Any, sae: Any
     ) -> None:
         node = pack("nodes.explore").RevelioExplorer
         trace, dictionaries = make_trace()
@@ -300,11 +300,11 @@ class TestNode:
         assert (concept.features, weight) == ((3, 5, 8), -4.0)
         assert mask.shape == (1, 8, 16) and float(mask[0, 0, 0]) == 1 and float(mask[0, 0, 15]) == 0
         (shown,) = done.ui["revelio_explorer"]
-        assert exhibits.SERVED_TRACES.find(shown["trace"])[0] is trace
+        assert registry.SERVED_TRACES.find(shown["trace"])[0] is trace
         assert len(shown["images"]) == 1 and shown["compare_trace"] is None
 
     def test_without_an_sae_a_concept_stays_one(
-        self, pack: Any, exhibits: ModuleType, make_trace: Any
+        self, pack: Any, registry: ModuleType, make_trace: Any
     ) -> None:
         """Steer Features, which has the SAE, does the same as with the SAE at the Explorer."""
         trace, dictionaries = make_trace()
@@ -330,7 +330,7 @@ class TestNode:
         ],
     )
     def test_mistakes(
-        self, pack: Any, exhibits: ModuleType, make_trace: Any, change: dict[str, str], message: str
+        self, pack: Any, registry: ModuleType, make_trace: Any, change: dict[str, str], message: str
     ) -> None:
         trace, _ = make_trace()
         usual: dict[str, Any] = {"chosen": "", "hook_point": "", "painted": ""}
@@ -347,7 +347,7 @@ class TestNode:
         ids=["another place", "another size", "another width"],
     )
     def test_an_sae_that_did_not_record_is_left_out(
-        self, pack: Any, exhibits: ModuleType, make_trace: Any, sae: Any, ask: Ask, other: dict[str, Any]
+        self, pack: Any, registry: ModuleType, make_trace: Any, sae: Any, ask: Ask, other: dict[str, Any]
     ) -> None:
         trace, _ = make_trace()
         node = pack("nodes.explore").RevelioExplorer
@@ -359,7 +359,7 @@ class TestNode:
             assert ask(f"/revelio/traces/{shown['trace']}/{end}")[0] == 200
 
     def test_an_sae_that_calls_its_place_by_an_alias(
-        self, pack: Any, exhibits: ModuleType, mini: Any, sae: Any, sample: Any
+        self, pack: Any, registry: ModuleType, mini: Any, sae: Any, sample: Any
     ) -> None:
         """Two recorded places of one size: the name in the SAE's file tells which of them is its own."""
         by_alias, other = sae("mid_block.attentions.0"), sae("output_blocks.1.1")
@@ -373,5 +373,5 @@ class TestNode:
             done = pack("nodes.explore").RevelioExplorer.execute(trace, "7", "", "", None, handle)
             (shown,) = done.ui["revelio_explorer"]
             assert (done.args[0].source, shown["warnings"]) == (place, [])
-            assert exhibits.SERVED_TRACES.find(shown["trace"])[1] == {place: handle.dictionary}
+            assert registry.SERVED_TRACES.find(shown["trace"])[1] == {place: handle.dictionary}
         assert trace.place("mid_block.attentions.0") == PLACE

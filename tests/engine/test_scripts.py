@@ -1,4 +1,4 @@
-"""The scripts in examples/: each is short, runs as a user runs it, and shows what it promises."""
+"""The scripts in scripts/: each is short, runs as a user runs it, and shows what it promises."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from comfy_revelio import Trace, load_dictionary
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
+SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 GLASSES = 522
 """The first feature under the label glasses of the bundled SAE that the scripts load."""
 
@@ -22,11 +22,11 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs one script with arguments, as `python -m examples.NAME` does, and returns what it prints."""
+    """Runs one script with arguments, as `python -m scripts.NAME` does, and returns what it prints."""
 
     def run_script(name: str, *arguments: object) -> str:
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
+        runpy.run_path(str(ROOT / "scripts" / f"{name}.py"), run_name="__main__")
         return capsys.readouterr().out
 
     return run_script
@@ -36,7 +36,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 def test_it_is_short_and_this_file_runs_it(script: Path) -> None:
     text = script.read_text(encoding="utf-8")
     assert len(text.splitlines()) < 40
-    assert f"python -m examples.{script.stem}" in text
+    assert f"python -m scripts.{script.stem}" in text
     assert f'run("{script.stem}"' in Path(__file__).read_text(encoding="utf-8")
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 
@@ -28,16 +27,6 @@ def save_weights(
     part = path.with_suffix(".part")
     save_file(ready, str(part), metadata=dict(metadata or {}))
     os.replace(part, path)
-
-
-def load_weights(
-    path: Path, device: torch.device | str = "cpu"
-) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """All tensors of a safetensors file, floats as float32, with the file's metadata."""
-    with safe_open(str(path), framework="pt", device=str(device)) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        metadata = dict(file.metadata() or {})
-    return {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}, metadata
 
 
 def save_state(state: Mapping[str, Any], path: Path) -> None:

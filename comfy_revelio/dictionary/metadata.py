@@ -1,0 +1,58 @@
+"""What is known about a dictionary besides its weights: where it belongs, and what its features mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from ..errors import checked_choice
+from ..hookpoints.point import Captured
+from .concept import Concept
+from .feature_stats import FeatureStats
+
+CAPTURED: tuple[Captured, ...] = get_args(Captured)
+Pooling = Literal["token", "spatial_mean"]
+POOLING: tuple[Pooling, ...] = get_args(Pooling)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The activations that a dictionary was trained on, and the file that it comes from."""
+
+    hook_point: str = ""
+    """Name of the hook point; "" where the file does not tell."""
+    captured: Captured = "output"
+    """The module's "output", or "diff" = output - input."""
+    pooling: Pooling = "token"
+    """"token", or "spatial_mean" when trained on spatially averaged activations."""
+    source_format: str = "revelio"
+    """Layout of the file that it was read from."""
+    model_family: str = ""
+
+    def __post_init__(self) -> None:
+        checked_choice("captured", self.captured, CAPTURED)
+        checked_choice("pooling", self.pooling, POOLING)
+
+
+@dataclass(frozen=True, eq=False)
+class Extras:
+    """What was measured on the features, and what they are called."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Training metrics by name, such as explained_variance."""
+    labels: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Label -> features, strongest first."""
+    concepts: Mapping[str, Concept] = field(default_factory=dict)
+    """Name -> the features that carry it, and how and where they change with it."""
+    stats: FeatureStats | None = None
+
+
+def label_of(labels: Mapping[str, Sequence[int]], feature: int) -> str:
+    """The label in which the feature ranks highest, or "".
+
+    >>> label_of({"hat": [3, 4], "red hat": [4]}, 4)
+    'red hat'
+    """
+    ranks = [(list(chosen).index(feature), label) for label, chosen in labels.items() if feature in chosen]
+    return min(ranks)[1] if ranks else ""

@@ -1,0 +1,55 @@
+"""Maps and masks at the size of a model's grid of tokens, and back at the size of an image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor
+from torch.nn import functional
+
+ResizeMode = Literal["bilinear", "bicubic", "area"]
+
+
+def resize_maps(
+    maps: Tensor, size: Sequence[int], *, mode: ResizeMode = "bilinear", antialias: bool = False
+) -> Tensor:
+    """Maps [n, h, w] resized to (height, width): float32 [n, height, width].
+
+    Maps of this size already are returned as they are. antialias: "bilinear" and "bicubic" average over what
+    falls together when a map shrinks, as "area" always does.
+
+    >>> import torch
+    >>> resize_maps(torch.tensor([[[0.0, 4.0]]]), (1, 4)).tolist()
+    [[[0.0, 1.0, 3.0, 4.0]]]
+    """
+    if tuple(maps.shape[1:]) == tuple(size):
+        return maps.float()
+    planes = maps[:, None].float()  # one channel each: as channels of one image they may round differently
+    return functional.interpolate(planes, size=tuple(size), mode=mode, antialias=antialias)[:, 0]
+
+
+def maps_on_grid(maps: Tensor, grid: Sequence[int]) -> Tensor:
+    """Maps [m, h, w] resized to a grid (height, width), by token: float32 [T, m].
+
+    >>> import torch
+    >>> maps_on_grid(torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), (1, 2)).tolist()
+    [[2.0], [3.0]]
+    """
+    return resize_maps(maps, grid, antialias=True).flatten(1).T
+
+
+def mask_on_grid(mask: Tensor, grid: Sequence[int], items: Sequence[int]) -> Tensor:
+    """The share of each token's area that a mask covers, 0..1: float32 [len(items), T].
+
+    mask: [b, h, w] of any size. grid: (height, width), or (frames, height, width) with the same mask in every
+    frame. items: the batch item of each row; a mask of fewer items repeats.
+
+    >>> import torch
+    >>> mask_on_grid(torch.tensor([[[1.0, 1.0, 1.0, 0.0]]]), (1, 2), [0, 1]).tolist()
+    [[1.0, 0.5], [1.0, 0.5]]
+    """
+    shares = resize_maps(mask, grid[-2:], mode="area").flatten(1)
+    rows = shares[[item % len(mask) for item in items]]
+    return rows.repeat(1, math.prod(grid[:-2]))
