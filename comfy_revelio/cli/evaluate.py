@@ -12,7 +12,7 @@ from ..dictionary import load_dictionary
 from ..errors import RevelioError
 from ..render.canvas import save_jpeg
 from ..training import ShardSet
-from ..training.train_on_shards import metrics_on
+from ..training.metrics import measure_by_timestep
 from .options import add_json, count, print_table, rounded
 
 
@@ -64,7 +64,7 @@ def _reconstruction(arguments: argparse.Namespace) -> None:
         )
     view = shards.split(held_out=0.0)[0] if arguments.all else shards.split()[1]
     rows = view.all(limit=arguments.rows)
-    print_table(rounded(metrics_on(dictionary, rows.x, rows.timestep)), as_json=arguments.json)
+    print_table(rounded(measure_by_timestep(dictionary, rows.x, rows.timestep)), as_json=arguments.json)
 
 
 def _lab(name: str) -> Any:

@@ -10,9 +10,10 @@ import torch
 
 from ..errors import RevelioError
 from ..training import ShardSet
-from ..training.harvest import CaptureSpec, items_of_images, items_of_prompts
-from ..training.processes import join
-from ..training.shards.join import harvest_together
+from ..training.harvest import CaptureSpec, items_of_prompts
+from ..training.open_images import items_of_images
+from ..training.parallel_harvest import harvest_in_parallel
+from ..training.processes import join_processes
 from .options import ProgressBar, add_fields, add_json, add_model, count, load_host, print_table, read_lines
 
 
@@ -42,7 +43,7 @@ def add(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    processes, _ = join("" if torch.cuda.is_available() else "cpu")  # first: it chooses the GPU
+    processes, _ = join_processes("" if torch.cuda.is_available() else "cpu")  # first: it chooses the GPU
     items = (
         items_of_images(arguments.images)
         if arguments.images
@@ -56,7 +57,7 @@ def _run(arguments: argparse.Namespace) -> None:
         _timesteps(arguments.timesteps),
     )
     with ProgressBar("items", shown=processes.first) as progress:
-        folders = harvest_together(
+        folders = harvest_in_parallel(
             host,
             items,
             arguments.out,

@@ -16,7 +16,8 @@ from ..analysis.labelling import Progress, index_of_host, index_of_shards, label
 from ..dictionary import Dictionary, load_dictionary
 from ..errors import RevelioError
 from ..render.example_sheet import label_table
-from ..training.harvest import items_of_images, items_of_prompts
+from ..training.harvest import items_of_prompts
+from ..training.open_images import items_of_images
 from .options import (
     ProgressBar,
     add_json,
@@ -145,4 +146,4 @@ def _build_index(arguments: argparse.Namespace, dictionary: Dictionary, progress
         number = arguments.pictures or len(prompts)
         items = items_of_prompts([prompts[n % len(prompts)] for n in range(number)], arguments.seed)
     host = load_host(arguments)
-    return index_of_host(dictionary, host, items, host.pictures, batch=arguments.batch, **settings)
+    return index_of_host(dictionary, host, items, host.images, batch=arguments.batch, **settings)

@@ -64,7 +64,6 @@ NOT_YET = {
     "devtools",
     "lab",
     "engine/analysis",
-    "engine/cli",
     "engine/host",
     "engine/host/record",
     "engine/host/taps",
@@ -72,7 +71,6 @@ NOT_YET = {
     "engine/render",
     "engine/steering",
     "engine/trace",
-    "engine/training",
 }
 """Rooms whose texts nobody has gone through yet. It only ever shrinks; the aim is an empty set."""
 

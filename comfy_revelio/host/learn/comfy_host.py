@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ... import hookpoints
 from ...errors import RevelioError
-from ...training.harvest import CapturedRows, CaptureSpec, Item, SamplingSettings, read_image
+from ...training.harvest import CapturedRows, CaptureSpec, Item, SamplingSettings
+from ...training.open_images import read_image
 from ..record.generation import Conditioning, encode, encoded_batches, sample
 from ..record.noising import sigma_at
 from ..taps.model import network_of

@@ -14,7 +14,7 @@ from torch import Tensor
 from comfy_revelio.dictionary import load_dictionary, save_dictionary
 from comfy_revelio.errors import RevelioError
 from comfy_revelio.training import PRESETS, error_by_timestep, measure, preset, train
-from comfy_revelio.training.learning_sae import geometric_median
+from comfy_revelio.training.initial_weights import geometric_median
 
 ROOT = Path(__file__).resolve().parents[3]
 D = 24
@@ -146,9 +146,9 @@ sys.path.insert(0, {tests!r})
 from test_presets import SMALL, planted
 from comfy_revelio.dictionary import save_dictionary
 from comfy_revelio.training import preset, train
-from comfy_revelio.training.processes import join
-place, _ = join("cpu")
-sys.stdout.write(f"{{place.rank}} of {{place.world}}\\n")  # at once: print writes the end of its line apart
+from comfy_revelio.training.processes import join_processes
+process, _ = join_processes("cpu")
+sys.stdout.write(f"{{process.rank}} of {{process.world}}\\n")  # print writes the end of its line apart
 sys.stdout.flush()
 d = train(planted(4000), preset("topk", 24, **SMALL))
 import os
