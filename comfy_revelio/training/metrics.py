@@ -42,7 +42,7 @@ def measure(
     >>> sae = Dictionary(eye, zero, eye, zero, zero, Activation("topk_relu", k=1))
     >>> metrics = measure(sae, torch.tensor([[2.0, 0.0], [0.0, 2.0], [-1.0, 0.0]]))
     >>> round(metrics["fvu"], 3), round(metrics["l0"], 3), metrics["dead_share"]
-    (0.15, 0.667, 0.0)
+    (0.136, 0.667, 0.0)
     """
     d, n = dictionary.d_model, dictionary.n_features
     device = dictionary.W_enc.device

@@ -50,9 +50,9 @@ def test_train_measure_inspect(harvested: Path, tmp_path: Path, capsys: pytest.C
     ]
     assert main(command) == 0
     printed = capsys.readouterr()
-    figures = json.loads(printed.out)
-    assert figures["explained_variance"] > 0.6
-    assert [bucket["from"] for bucket in figures["by_timestep"]] == [0.0, 800.0]
+    metrics = json.loads(printed.out)
+    assert metrics["explained_variance"] > 0.6
+    assert [bucket["from"] for bucket in metrics["by_timestep"]] == [0.0, 800.0]
     assert "150/150" in printed.err
     assert not list(tmp_path.glob("*.training"))
     dictionary = load_dictionary(out)
@@ -63,7 +63,7 @@ def test_train_measure_inspect(harvested: Path, tmp_path: Path, capsys: pytest.C
     assert main(["evaluate", "reconstruction", str(out), str(harvested), "--json"]) == 0
     measured = json.loads(capsys.readouterr().out)
     # the file keeps float16, so nearly the same
-    assert measured["explained_variance"] == pytest.approx(figures["explained_variance"], abs=0.005)
+    assert measured["explained_variance"] == pytest.approx(metrics["explained_variance"], abs=0.005)
     assert main(["evaluate", "reconstruction", str(out), str(harvested), "--all", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["measured_rows"] == 60 * 2 * 15
 
@@ -98,8 +98,8 @@ def test_train_with_every_recipe_flag_wrong(harvested: Path, tmp_path: Path, cap
     assert "must be a whole number from 1, not 'few'" in capsys.readouterr().err
 
 
-def test_too_few_items_are_told_before_the_work(tmp_path: Path, capsys) -> None:
-    """Without a held-out item there would be no figures, and a trained dictionary would be lost."""
+def test_too_few_items_are_reported_before_the_work(tmp_path: Path, capsys) -> None:
+    """Without a held-out item there would be no metrics, and a trained dictionary would be lost."""
     source = Source("tiny", "middle_block.1", "output", D, GRID, {})
     with ShardWriter(tmp_path / "rows", source, dtype=torch.float32) as writer:
         writer.add(0, 100.0, torch.randn(15, D))

@@ -48,9 +48,9 @@ def test_every_preset_learns(tmp_path: Path, name: str) -> None:
     x, t = drifting(8000) if name == "temporal" else (planted(8000), None)
     held_out, held_t = drifting(1000, seed=5) if name == "temporal" else (planted(1000, seed=5), None)
     dictionary = train(x, preset(name, D, **SMALL), timesteps=t)
-    figures = measure(dictionary, held_out, timesteps=held_t)
-    assert figures["explained_variance"] > 0.6
-    assert figures["l0"] < 12
+    metrics = measure(dictionary, held_out, timesteps=held_t)
+    assert metrics["explained_variance"] > 0.6
+    assert metrics["l0"] < 12
     save_dictionary(dictionary, tmp_path / "d.safetensors", dtype=torch.float32)
     again = load_dictionary(tmp_path / "d.safetensors")
     assert torch.equal(again(held_out, timestep=held_t), dictionary(held_out, timestep=held_t))
@@ -108,7 +108,7 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path: 
     file = tmp_path / "state.safetensors"
     for stop in (14, 35):
 
-        def interrupt(step: int, steps: int, figures: dict[str, float], stop: int = stop) -> None:
+        def interrupt(step: int, steps: int, metrics: dict[str, float], stop: int = stop) -> None:
             if step == stop:
                 raise Stop
 

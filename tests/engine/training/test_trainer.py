@@ -155,8 +155,8 @@ def test_progress_is_told_and_may_stop_the_training() -> None:
     class Stop(Exception):
         pass
 
-    def progress(step: int, steps: int, figures: dict[str, float]) -> None:
-        assert set(figures) == {"loss", "dead_share"}
+    def progress(step: int, steps: int, metrics: dict[str, float]) -> None:
+        assert set(metrics) == {"loss", "dead_share"}
         calls.append((step, steps))
         if len(calls) == 3:
             raise Stop
