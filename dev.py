@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Everything a developer does with this project, with nothing installed but Python.
 
-    python3 dev.py demo                  pictures of the workflows and a report, in output/
+    python3 dev.py demo [--all]          the main job, or every workflow, as one page: output/index.html
     python3 dev.py test [pytest args]    lint, types and all tests; with arguments, pytest alone
     python3 dev.py serve [--port N]      ComfyUI in the browser with this pack installed
     python3 dev.py bench [--quick]       the measurements in benchmarks/
     python3 dev.py run -- COMMAND        any command inside the environment
 
-The first command builds the environment in `.dev/` (about 6 GB); `--fresh` before a command builds it anew.
+The first command builds the environment in `.dev/` (about 6 GB); `--fresh` before a command builds it again.
 """
 
 import sys

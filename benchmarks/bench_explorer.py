@@ -1,8 +1,8 @@
-"""How fast the explorer follows, and how much memory it takes, in headless Chromium with a large run.
+"""How fast the Explorer responds, and how much memory it takes, in headless Chromium with a large run.
 
 50 steps, 4 hook points, 64 x 64 cells, 5,120 features, 20 of them active in each cell, 24 concepts. A change
 of step or feature is timed from the change to the end of the frame that shows it, with the list of what is
-active in a region or the feature's page beside it. The aim: at most 50 ms at the 95th percentile, and a heap
+active in a region or the feature's page next to it. The aim: at most 50 ms at the 95th percentile, and a heap
 (objects and typed arrays) below 300 MB after 1,000 changes. Run by `python3 dev.py bench`.
 """
 
@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS, SIDE, FEATURES, K = 50, 64, 5120, 20
-PLACEMENTS = ("input_blocks.8.1", "middle_block.1", "output_blocks.0.1", "output_blocks.1.1")
+HOOK_POINTS = ("input_blocks.8.1", "middle_block.1", "output_blocks.0.1", "output_blocks.1.1")
 CONCEPTS = [f"concept {number}" for number in range(24)]
 CHANGES, QUICK_CHANGES = 1000, 200
 KINDS = {".js": "text/javascript", ".css": "text/css", ".html": "text/html"}
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def _answers() -> dict[tuple[str, str], bytes]:
-    """(what, place) -> what the pack's routes would send."""
+    """(what, hook point) -> what the pack's routes would send."""
     import torch
 
     from comfy_revelio.dictionary import Codes
@@ -54,33 +54,34 @@ def _answers() -> dict[tuple[str, str], bytes]:
     generator = torch.Generator().manual_seed(0)
     answers: dict[tuple[str, str], bytes] = {}
     metadata = {"grid": f"{SIDE}x{SIDE}", "features": str(FEATURES)}
-    for place in PLACEMENTS:
+    for hook_point in HOOK_POINTS:
         frames = []
         for step in range(STEPS):
-            # each cell's features at an offset of its own, so that none occurs twice
+            # a different offset for each cell, so that no feature occurs twice
             start = torch.randint(FEATURES, (1, SIDE * SIDE, 1), generator=generator)
             indices = (start + torch.arange(K) * 251) % FEATURES
             values = torch.rand(1, SIDE * SIDE, K, generator=generator) + 0.01
             codes = Codes(indices, values, FEATURES)
-            frames.append(Frame(place, step, 0, float(STEPS - step), 0.0, "cond", (SIDE, SIDE), codes))
-        answers["codes", place] = tensor_file.to_bytes(by_feature(frames, 0), metadata)
+            frames.append(Frame(hook_point, step, 0, float(STEPS - step), 0.0, "cond", (SIDE, SIDE), codes))
+        answers["codes", hook_point] = tensor_file.to_bytes(by_feature(frames, 0), metadata)
         maps = torch.randint(
             2**15, (len(CONCEPTS), STEPS, SIDE, SIDE), dtype=torch.int16, generator=generator
         )
         scale = torch.full((len(CONCEPTS),), 1 / 2**15)
-        answers["concepts", place] = tensor_file.to_bytes({"maps": maps, "scale": scale}, metadata)
+        answers["concepts", hook_point] = tensor_file.to_bytes({"maps": maps, "scale": scale}, metadata)
     answers["", ""] = json.dumps(
         {
             "key": "0" * 32,
             "total_steps": STEPS,
             "sigmas": list(range(STEPS, -1, -1)),
-            "places": [_place(name) for name in PLACEMENTS],
+            "places": [_about(name) for name in HOOK_POINTS],
         }
     ).encode()
     return answers
 
 
-def _place(name: str) -> dict[str, Any]:
+def _about(name: str) -> dict[str, Any]:
+    """What the page is told about a hook point."""
     return {
         "name": name,
         "grid": [SIDE, SIDE],
@@ -102,9 +103,9 @@ def _handler(answers: dict[tuple[str, str], bytes]) -> type[BaseHTTPRequestHandl
             address = urlsplit(self.path)
             parts = address.path.strip("/").split("/")
             if parts[0] == "revelio":
-                place = parse_qs(address.query).get("hook_point", [""])[0]
+                hook_point = parse_qs(address.query).get("hook_point", [""])[0]
                 what = parts[3] if len(parts) > 3 else ""
-                body = b'{"neighbours": []}' if what == "neighbours" else answers[what, place]
+                body = b'{"neighbours": []}' if what == "neighbours" else answers[what, hook_point]
                 return self._send(body, "application/octet-stream")
             file = (ROOT / address.path.lstrip("/")).resolve()
             if not file.is_relative_to(ROOT) or not file.is_file():
@@ -146,7 +147,7 @@ def _measure(url: str, changes: int) -> dict[str, Any]:
         for change in range(changes):
             if change % 50 == 0:
                 _go_to(
-                    page, PLACEMENTS[(change // 50 + 1) % len(PLACEMENTS)]
+                    page, HOOK_POINTS[(change // 50 + 1) % len(HOOK_POINTS)]
                 )  # the first one is shown already
                 most = max(most, _heap_megabytes(devtools))
             kind, patch = _change(chance, change)
@@ -162,11 +163,12 @@ def _measure(url: str, changes: int) -> dict[str, Any]:
         return result
 
 
-def _go_to(page: Any, place: str) -> None:
-    """Another hook point, with a region to list; not timed, for its codes have to come first."""
+def _go_to(page: Any, hook_point: str) -> None:
+    """Show another hook point, with a region to list; not timed, because its codes must be loaded first."""
     box = {"left": 0.3, "top": 0.3, "right": 0.5, "bottom": 0.5}
     page.evaluate(
-        "([place, region]) => view.store.set({place, region, codes: null, presence: null})", [place, box]
+        "([hookPoint, region]) => view.store.set({hookPoint, region, codes: null, presence: null})",
+        [hook_point, box],
     )
     page.wait_for_function("() => view.store.state.codes && view.store.state.presence", timeout=60_000)
 

@@ -1,9 +1,9 @@
 """What each recipe reaches on the bundled model at the middle hook point: the tables of docs/training.md.
 
-Draws pictures of captions of the model's own grammar, keeps the activations of all steps, trains every recipe
-on nine tenths of the pictures and measures it on the rest. `--write` puts the tables into the document:
-`python3 dev.py run -- python -m benchmarks.bench_presets --write`, half an hour on one core. Pictures and
-dictionaries stay in --folder, and a run that was stopped goes on.
+Generates images from captions of the model's own grammar, saves the activations of all steps, trains every
+recipe on nine tenths of the images and measures it on the rest. `--write` puts the tables into the document:
+`python3 dev.py run -- python -m benchmarks.bench_presets --write`, half an hour on one core. Activations and
+dictionaries stay in --folder, and an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ HOOK_POINT = "middle_block.1"
 DOCUMENT = ROOT / "docs" / "training.md"
 BATCH = 1024
 FIRST = 2_000_000
-"""Number of the first caption: beyond those that the model and its SAEs were trained with."""
+"""Number of the first caption: after those on which the model and its SAEs were trained."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few pictures and steps, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="few images and steps, to see that it runs")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/training.md")
     parser.add_argument("--folder", type=Path, default=ROOT / "output" / "presets")
-    parser.add_argument("--only", action="append", choices=list(PRESETS), help="once for each recipe")
+    parser.add_argument("--only", action="append", choices=list(PRESETS), help="a recipe; may be repeated")
     options = parser.parse_args()
-    pictures, steps = (24, 60) if options.quick else (320, 800)
-    folder = options.folder / f"{pictures}x{steps}"
+    images, steps = (24, 60) if options.quick else (320, 800)
+    folder = options.folder / f"{images}x{steps}"
     folder.mkdir(parents=True, exist_ok=True)
 
-    data = harvested(folder, pictures)
+    data = harvested(folder, images)
     reports = [trained(data, folder, name, steps) for name in options.only or PRESETS]
     blocks = {"presets": presets_block(reports, ShardSet(data)), "timesteps": timesteps_block(reports)}
     print("\n\n".join(blocks.values()))
@@ -52,12 +52,12 @@ def main() -> int:
     return 0
 
 
-def harvested(folder: Path, pictures: int) -> Path:
+def harvested(folder: Path, images: int) -> Path:
     """The activations of this many captions, by the command line."""
     prompts = folder / "prompts.txt"
     texts = (
         caption(labels_for("model", FIRST + number), np.random.default_rng([15, number])).text
-        for number in range(pictures)
+        for number in range(images)
     )
     prompts.write_text("\n".join(texts) + "\n", encoding="utf-8")
     out = folder / "activations"
@@ -67,53 +67,53 @@ def harvested(folder: Path, pictures: int) -> Path:
 
 
 def trained(data: Path, folder: Path, name: str, steps: int) -> dict[str, Any]:
-    """Train one recipe and return its figures; those of a run before where there are some."""
+    """Train one recipe and return its metrics, or those of an earlier run if there are any."""
     report = folder / f"{name}.json"
     if report.exists():
         return dict(json.loads(report.read_text(encoding="utf-8")))
     print(f"{name}: training", file=sys.stderr, flush=True)
     config = preset(name, ShardSet(data).d_model, steps=steps, batch=BATCH, device="cpu")
-    figures = train_on_shards(data, folder / f"{name}.safetensors", config, show)
-    figures |= {
+    metrics = train_on_shards(data, folder / f"{name}.safetensors", config, show)
+    metrics |= {
         "name": name,
         "k": config.k,
         "n_features": config.n_features,
         "steps": steps,
     }
-    report.write_text(json.dumps(figures, indent=2), encoding="utf-8")
-    return figures
+    report.write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+    return metrics
 
 
-def show(step: int, steps: int, figures: dict[str, float]) -> None:
-    told = "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
-    print(f"{step}/{steps}  {told}", file=sys.stderr, flush=True)
+def show(step: int, steps: int, metrics: dict[str, float]) -> None:
+    line = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+    print(f"{step}/{steps}  {line}", file=sys.stderr, flush=True)
 
 
 def presets_block(reports: list[dict[str, Any]], shards: ShardSet) -> str:
     head = ["preset", "features", "k", "explained variance", "cosine", "L0", "dead"]
     rows = [
         [
-            f"`{figures['name']}`",
-            str(figures["n_features"]),
-            str(figures["k"]),
-            f"{figures['explained_variance']:.3f}",
-            f"{figures['cosine']:.3f}",
-            f"{figures['l0']:.1f}",
-            f"{figures['dead_share']:.1%}",
+            f"`{metrics['name']}`",
+            str(metrics["n_features"]),
+            str(metrics["k"]),
+            f"{metrics['explained_variance']:.3f}",
+            f"{metrics['cosine']:.3f}",
+            f"{metrics['l0']:.1f}",
+            f"{metrics['dead_share']:.1%}",
         ]
-        for figures in reports
+        for metrics in reports
     ]
     return (
-        f"{reports[0]['steps']} steps of {BATCH} activations out of {shards.n_rows:,} of {shards.n_items} "
-        f"pictures ({HOOK_POINT}, {shards.d_model} wide, all 20 steps), measured on the "
-        f"{reports[0]['measured_rows']:,.0f} of the tenth of the pictures that was held out.\n\n"
+        f"{reports[0]['steps']} steps of {BATCH} activations, from {shards.n_rows:,} activations of "
+        f"{shards.n_items} images ({HOOK_POINT}, {shards.d_model} wide, all 20 steps). Measured on "
+        f"{reports[0]['measured_rows']:,.0f} activations of the tenth of the images that was held out.\n\n"
         + table(head, rows)
     )
 
 
 def timesteps_block(reports: list[dict[str, Any]]) -> str:
-    """Mean squared error of plain and temporal by ranges of timesteps."""
-    by_name = {figures["name"]: figures["by_timestep"] for figures in reports}
+    """Mean squared error of plain and temporal dictionary by ranges of timesteps."""
+    by_name = {metrics["name"]: metrics["by_timestep"] for metrics in reports}
     if not {"topk", "temporal"} <= set(by_name):
         return ""
     rows = [

@@ -1,6 +1,6 @@
-"""What recording and steering cost: sampling with them against plain sampling, in turn, in one process.
+"""What recording and steering cost: sampling with them and plain sampling, alternating in one process.
 
-Prints the ratio of medians; below 1.10 nobody would notice. Run by `python3 dev.py bench`.
+Prints the ratio of medians; below 1.10 it is not noticeable. Run by `python3 dev.py bench`.
 """
 
 from __future__ import annotations

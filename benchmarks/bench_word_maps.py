@@ -1,8 +1,8 @@
 """How well word maps find the parts that words name, on the bundled model: the tables of docs/word-maps.md.
 
 Avatars that the model has never seen are drawn, noised to ten timesteps and shown to the model with a caption
-that names their parts; each word's map is compared with the pixels that the part has in the drawing. The
-first pictures choose the thresholds, the others are measured. `--write` puts the tables into the document:
+that names their parts. The map of each word is compared with the pixels of the part in the drawing. The
+thresholds are chosen on the first images and used on the others. `--write` puts the tables into the document:
 `python3 dev.py run -- python -m benchmarks.bench_word_maps --write`, some minutes on one core.
 """
 
@@ -19,7 +19,7 @@ from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 
 from comfy_revelio.analysis.edge_filter import follow_edges
-from comfy_revelio.analysis.word_maps import frames_showing, mean_shares, resized_maps, scaled, word_heat
+from comfy_revelio.analysis.word_maps import late_layer_frames, mean_shares, resized_maps, scaled, word_heat
 from comfy_revelio.host.standalone import use_comfyui
 from comfy_revelio.render.word_maps import BLUR
 from comfy_revelio.trace import WordFrame, WordTrace
@@ -40,23 +40,23 @@ WORDS = {
     "background": ("background", "backdrop", "wall"),
 }
 SMALLEST = 0.002
-"""Share of the picture below which a part is too small to be looked for."""
+"""Share of the image below which a part is too small to be searched."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A part that the caption names: its pixels bool [H, W] in the picture [H, W, 3], what was recorded, and
-    where its words stand."""
+    """A part that the caption names: its pixels bool [H, W] in the image [H, W, 3], what was recorded, and
+    the positions of its words."""
 
     part: str
     truth: Tensor
-    picture: Tensor
+    image: Tensor
     trace: WordTrace
-    places: list[int]
+    positions: list[int]
 
     @property
     def filled(self) -> Tensor:
-        """The part with what it encloses, such as the lenses of glasses; of a background nothing more."""
+        """The part with what it encloses, such as the lenses of glasses; a background stays as it is."""
         if self.part == "background":
             return self.truth
         return torch.from_numpy(binary_fill_holes(self.truth.numpy()))
@@ -64,10 +64,10 @@ class Case:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--choose", type=int, default=72, help="pictures that choose the thresholds")
-    parser.add_argument("--measure", type=int, default=80, help="pictures that are measured")
+    parser.add_argument("--choose", type=int, default=72, help="images on which the thresholds are chosen")
+    parser.add_argument("--measure", type=int, default=80, help="images that are measured")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/word-maps.md")
-    parser.add_argument("--quick", action="store_true", help="few pictures, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="few images, to see that it runs")
     options = parser.parse_args()
     if options.quick:
         options.choose, options.measure = 24, 24
@@ -85,7 +85,7 @@ def main() -> int:
 def cases(numbers: Sequence[int]) -> Iterator[Case]:
     """The named parts of these avatars, noised and read by the bundled model."""
     from comfy_revelio.host.mini.model import load_mini
-    from comfy_revelio.host.record.words import read_image
+    from comfy_revelio.host.record.words import record_words_of_image
 
     model, clip, vae = load_mini()
     labels = [labels_for("check", number, split="any") for number in numbers]
@@ -93,26 +93,26 @@ def cases(numbers: Sequence[int]) -> Iterator[Case]:
     images = torch.from_numpy(drawn.copy()).float() / 255
     for number, label, image in zip(numbers, labels, images, strict=True):
         said = caption(label, np.random.default_rng([77, number]))
-        trace = read_image(model, clip, vae, image[None], said.text, TIMESTEPS, seed=number)
+        trace = record_words_of_image(model, clip, vae, image[None], said.text, TIMESTEPS, seed=number)
         words = trace.words["cond"]
         for part in PARTS:
             index = label[part]
             if part not in said.mentioned or index == HIDDEN or value_name(part, index) == "none":
                 continue
             truth = torch.from_numpy(masks(label, seed_text("check", number), part))
-            places = places_of_part(words, part)
-            if places and truth.float().mean() > SMALLEST:
-                yield Case(part, truth, image, trace, places)
+            positions = positions_of_part(words, part)
+            if positions and truth.float().mean() > SMALLEST:
+                yield Case(part, truth, image, trace, positions)
         print(f"{number}: {said.text}", file=sys.stderr, flush=True)
 
 
-def places_of_part(words: Sequence[str], part: str) -> list[int]:
-    """Where the words of a part stand; the hair of "facial hair" is a beard."""
+def positions_of_part(words: Sequence[str], part: str) -> list[int]:
+    """The positions of the words of a part; the hair of "facial hair" is a beard."""
     found = []
-    for place, word in enumerate(words):
-        facial = word == "hair" and place > 0 and words[place - 1] == "facial"
+    for position, word in enumerate(words):
+        facial = word == "hair" and position > 0 and words[position - 1] == "facial"
         if (part == "beard") if facial else word in WORDS[part]:
-            found.append(place)
+            found.append(position)
     return found
 
 
@@ -120,20 +120,20 @@ Heat = Callable[[Case], Tensor]
 
 
 def heat_of(take: Callable[[WordTrace], Sequence[WordFrame]]) -> Heat:
-    """The map of a case's words over the pixels of the picture, [H, W], with what `take` takes of its run."""
-    return lambda case: resized_maps(word_heat(take(case.trace), 0, [case.places]), *case.truth.shape)[0]
+    """The map of a case's words over the pixels of the image, [H, W], from the frames that `take` selects."""
+    return lambda case: resized_maps(word_heat(take(case.trace), 0, [case.positions]), *case.truth.shape)[0]
 
 
 def edge_heat(case: Case) -> Tensor:
-    """As Word Maps draws it where a picture is connected: brought to the picture's edges."""
+    """As Word Maps draws it if an image is connected: fitted to the edges of the image."""
     heat = heat_of(chosen_layers)(case)[None]
     grid = max(frame.grid[-1] for frame in chosen_layers(case.trace))
-    return follow_edges(heat, case.picture, BLUR * case.truth.shape[1] / grid)[0]
+    return follow_edges(heat, case.image, BLUR * case.truth.shape[1] / grid)[0]
 
 
 def plain_heat(case: Case) -> Tensor:
-    """As DAAM has it: the mean over everything."""
-    shares = mean_shares(case.trace.select("cond"), 0)[case.places].sum(0)
+    """As DAAM computes it: the mean over everything."""
+    shares = mean_shares(case.trace.select("cond"), 0)[case.positions].sum(0)
     return resized_maps(scaled(shares[None]), *case.truth.shape)[0]
 
 
@@ -163,7 +163,7 @@ class Seen:
         self._heats = [heat(case) for case in cases]
 
     def scores(self, threshold: float, *, filled: bool = False) -> list[float]:
-        """IoU of each case, of masks above this share of the peak. filled: with the part's own holes."""
+        """IoU of each case, with masks above this share of the peak. filled: holes of the part are filled."""
         return [
             iou(heat > threshold * heat.max(), case.filled if filled else case.truth)
             for heat, case in zip(self._heats, self._cases, strict=True)
@@ -178,7 +178,7 @@ class Seen:
 
 
 def chosen_layers(trace: WordTrace) -> list[WordFrame]:
-    return frames_showing(trace.select("cond"))
+    return late_layer_frames(trace.select("cond"))
 
 
 def one_layer(layer: str) -> Callable[[WordTrace], list[WordFrame]]:
@@ -186,11 +186,11 @@ def one_layer(layer: str) -> Callable[[WordTrace], list[WordFrame]]:
 
 
 def one_step(step: int) -> Callable[[WordTrace], list[WordFrame]]:
-    return lambda trace: frames_showing(trace.select("cond", step=step))
+    return lambda trace: late_layer_frames(trace.select("cond", step=step))
 
 
 def prior(chosen: Sequence[Case], measured: Sequence[Case]) -> dict[str, float]:
-    """IoU of the place where a part usually is, the same for every picture: what looking at no map gives."""
+    """IoU of the usual position of each part, the same for every image: the result without any map."""
     found = {}
     for part in PARTS:
         usual = torch.stack([case.truth.float() for case in chosen if case.part == part]).mean(0)
@@ -201,7 +201,7 @@ def prior(chosen: Sequence[Case], measured: Sequence[Case]) -> dict[str, float]:
     return found
 
 
-def blocks_of(chosen: Sequence[Case], measured: Sequence[Case], pictures: int) -> dict[str, str]:
+def blocks_of(chosen: Sequence[Case], measured: Sequence[Case], images: int) -> dict[str, str]:
     """The blocks of the page: parts, layers, steps."""
     ways = (edge_heat, heat_of(chosen_layers), plain_heat)
     limits = [Seen(chosen, way).best() for way in ways]
@@ -224,15 +224,15 @@ def blocks_of(chosen: Sequence[Case], measured: Sequence[Case], pictures: int) -
     rows.append(["**mean over parts**", "", *(f"**{mean(own):.2f}**" for own in parts)])
     every = [float(np.mean(scores)) for scores in columns.values()]
     rows.append(["**mean over cases**", str(len(names)), *(f"**{value:.2f}**" for value in every)])
-    told = (
-        f"{pictures} pictures, masks above {limits[0]:g} of the peak (no edges: {limits[1]:g}; as DAAM: "
-        f"{limits[2]:g}), which was chosen on {len({id(case.trace) for case in chosen})} other pictures.\n\n"
-        + table(["part", "cases", *columns], rows)
+    block = (
+        f"{images} images, with masks above {limits[0]:g} of the peak (no edges: {limits[1]:g}; as DAAM: "
+        f"{limits[2]:g}). These thresholds were chosen on {len({id(case.trace) for case in chosen})} other "
+        "images.\n\n" + table(["part", "cases", *columns], rows)
     )
     layers = measured[0].trace.layers
     steps = sorted({frame.step for frame in measured[0].trace.frames})
     return {
-        "parts": told,
+        "parts": block,
         "layers": _table(chosen, measured, {f"`{name}`": one_layer(name) for name in layers}, "layer"),
         "steps": _table(
             chosen,
@@ -249,7 +249,7 @@ def _table(
     takes: dict[str, Callable[[WordTrace], Sequence[WordFrame]]],
     what: str,
 ) -> str:
-    """IoU of each part with only a layer or only a step, each with the threshold that suits it best."""
+    """IoU of each part with a single layer or step, each with its best threshold."""
     rows = []
     for name, take in takes.items():
         heat = heat_of(take)

@@ -34,7 +34,7 @@ def make_base(base: Path, *, pack: Path | None = ROOT, clean: bool = True) -> Pa
 
 
 def link_pack(link: Path, pack: Path = ROOT) -> None:
-    """Make `link` lead to the pack; a copy, where links are impossible, is made anew each time."""
+    """Make `link` lead to the pack; where links are impossible, the pack is copied again each time."""
     if link.exists() and link.resolve() == pack.resolve():
         return
     link.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def link_pack(link: Path, pack: Path = ROOT) -> None:
 
 
 def remove_base(base: Path) -> None:
-    """Delete a base directory; the link goes first, so that the pack behind it is never touched."""
+    """Delete a base directory; first the link, so that the pack behind it is never touched."""
     _remove_link(base / "custom_nodes" / PACK_FOLDER)
     shutil.rmtree(base)
 
@@ -51,7 +51,7 @@ def remove_base(base: Path) -> None:
 def _link(pack: Path, link: Path) -> None:
     try:
         link.symlink_to(pack, target_is_directory=True)
-    except OSError:  # Windows lets only developers and administrators make symbolic links
+    except OSError:  # Windows allows symbolic links only to developers and administrators
         if sys.platform == "win32":
             try:
                 import _winapi
@@ -68,6 +68,6 @@ def _remove_link(link: Path) -> None:
         link.unlink()
     elif link.exists():
         try:
-            os.rmdir(link)  # takes a junction away and leaves what is behind it
+            os.rmdir(link)  # removes a junction and leaves what is behind it
         except OSError:
             shutil.rmtree(link)  # a copy

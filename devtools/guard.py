@@ -1,4 +1,4 @@
-"""Runs ComfyUI's `main.py` and ends it as soon as the program that started it is gone.
+"""Runs ComfyUI's `main.py` and ends it when the program that started it has ended.
 
 Started with a pipe as standard input: when the other end closes, for whatever reason, this process ends.
 Usage: python guard.py path/to/main.py [ComfyUI's options]

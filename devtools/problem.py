@@ -1,4 +1,4 @@
-"""The one kind of failure that a user of `dev.py` meets, and how it is told."""
+"""The one kind of error that a user of `dev.py` sees, and how it is reported."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 
 class Problem(Exception):
-    """A failure told in one sentence: what is wrong and what to do about it.
+    """An error in one sentence: what is wrong and what to do about it.
 
-    `details` holds what helps to look further, such as the end of a log; it is shown above the sentence.
+    `details` is what helps to find the cause, such as the end of a log; it is shown above the sentence.
     """
 
     def __init__(self, sentence: str, details: str = "") -> None:
@@ -20,8 +20,8 @@ class Problem(Exception):
 
 
 def exit_code(work: Callable[[], int]) -> int:
-    """Do the work of a whole program; a failure becomes one sentence on stderr and exit code 1."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that everything started is ended
+    """Run a whole program; an error becomes one sentence on stderr and exit code 1."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that all started programs end
     try:
         return work()
     except Problem as problem:

@@ -14,7 +14,7 @@ TAIL_LINES = 25
 
 
 def tail(log: Path, lines: int = TAIL_LINES) -> str:
-    """The last lines of a log, or an empty text when there is none."""
+    """The last lines of a log, or an empty text if there is none."""
     try:
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -38,7 +38,7 @@ def call(command: Sequence[object], *, env: Mapping[str, str] | None = None, cwd
 def call_quietly(
     command: Sequence[object], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> tuple[int, str]:
-    """As `call`, for commands that run side by side: the exit code and what the command printed."""
+    """As `call`, for commands that run in parallel: the exit code and what the command printed."""
     process = _start(
         command,
         env=env,
@@ -66,7 +66,7 @@ def install(
 ) -> None:
     """Run a long command with its output in `log`, saying when it starts and how long it took.
 
-    Raises Problem with the sentence `on_failure`, or with the true reason where the log tells it.
+    Raises Problem with the sentence `on_failure`, or with the actual reason if the log contains it.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     print(f"{title} ...", flush=True)
@@ -97,12 +97,12 @@ def _start(command: Sequence[object], **options: object) -> subprocess.Popen[byt
     except FileNotFoundError:
         raise Problem(f"The program {command[0]} was not found; is it installed?") from None
     except PermissionError:
-        raise Problem(f"The program {command[0]} may not be started; is it an executable file?") from None
+        raise Problem(f"The program {command[0]} cannot be started; is it an executable file?") from None
 
 
 def _end(process: subprocess.Popen[bytes], reason: BaseException) -> None:
-    """End a program whose caller cannot wait for it any longer."""
-    if not isinstance(reason, KeyboardInterrupt):  # Ctrl-C has already reached it: let it tidy up
+    """End a program whose caller can no longer wait for it."""
+    if not isinstance(reason, KeyboardInterrupt):  # Ctrl-C has already reached it: let it clean up
         process.terminate()
     try:
         process.wait(timeout=20)

@@ -1,4 +1,4 @@
-"""A real ComfyUI server that is always stopped again."""
+"""A real ComfyUI server that is always stopped at the end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .process import tail
 HOST = "127.0.0.1"
 GUARD = Path(__file__).with_name("guard.py")
 
-_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy has no way to this machine
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot reach this machine
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def running_server(
     """Start ComfyUI on `base` (see `make_base`), wait until it answers, and stop it at the end.
 
     port: None for a free one.
-    Raises Problem when the port is taken, or when the server ends or does not answer in `ready_seconds`.
-    Any Problem leaves this block with the end of the server's log in its details.
+    Raises Problem if the port is in use, or if the server ends or does not respond within `ready_seconds`.
+    Every Problem that leaves this block has the end of the server's log in its details.
     """
     port = free_port() if port is None else checked_port(port)
     log = base / "server.log"
@@ -88,30 +88,28 @@ def running_server(
 
 
 def free_port() -> int:
-    """A port of this machine that nobody uses."""
+    """A free port of this machine."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
 
 
 def checked_port(port: int) -> int:
-    """`port` itself; raises Problem when somebody uses it already."""
+    """`port` itself; raises Problem if it is in use."""
     with socket.socket() as probe:
-        if (
-            os.name != "nt"
-        ):  # there this would allow a port that is in use; here it allows one just given back
+        if os.name != "nt":  # allows a port that was just released; on Windows, even one that is in use
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except (OSError, OverflowError):
             raise Problem(
-                f"Port {port} cannot be used, perhaps it is busy: name another one with --port."
+                f"Port {port} cannot be used; it may be in use already: choose another with --port."
             ) from None
     return port
 
 
 def cuda_works(python: Path) -> bool:
-    """Whether PyTorch finds a CUDA device; asked only where there is an NVIDIA driver."""
+    """Whether PyTorch finds a CUDA device; tested only if there is an NVIDIA driver."""
     if shutil.which("nvidia-smi") is None:
         return False
     question = "import sys, torch; sys.exit(not torch.cuda.is_available())"
@@ -124,13 +122,13 @@ def get_json(url: str, timeout: float = 30) -> Any:
 
 
 def open_url(request: str | urllib.request.Request, timeout: float = 60) -> bytes:
-    """The body of the answer; urllib's HTTPError carries the body of a refusal."""
+    """The body of the answer; the HTTPError of a refusal has its body."""
     with _direct.open(request, timeout=timeout) as answer:
         return bytes(answer.read())
 
 
 def _variables() -> dict[str, str]:
-    """The pack's folder must not be importable: its `nodes` would hide ComfyUI's."""
+    """Without the pack's folder on the import path: its `nodes` would hide ComfyUI's."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     return kept | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
 

@@ -1,8 +1,8 @@
 """`python -m devtools.stress`: five branches of one model in one graph, run many times on a real server.
 
 Plain, recorded, steered, with a LoRA, and with both. Seeds and the order of the branches change, and some
-runs are interrupted in the middle. Every picture must be the one that its branch gives alone, and memory must
-not grow.
+runs are interrupted in the middle. Every image must be the same as from its branch alone, and memory must not
+grow.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ LORA = "stress.safetensors"
 SAE = "revelio_mini_up2.safetensors"
 WORDS = "a flat cartoon portrait of a smiling person with brown hair and glasses, blue background"
 SETTLED = 20
-"""The run whose memory the last one is compared with."""
+"""The run with whose memory the last one is compared."""
 MOST_GROWTH = 0.05
 
 
 def write_lora(folder: Path) -> None:
-    """A LoRA for one attention layer of Revelio Mini, of random numbers that visibly do something."""
+    """A LoRA for one attention layer of Revelio Mini, with random numbers that have a visible effect."""
     import torch
     from safetensors.torch import save_file
 
@@ -49,11 +49,11 @@ def write_lora(folder: Path) -> None:
 
 
 def graph(branches: Sequence[str], seed: int, mark: int, *, steps: int) -> Prompt:
-    """The branches in their order. mark: any number; another one makes ComfyUI do everything anew."""
+    """The branches in their order. mark: any number; with another one ComfyUI computes everything again."""
     nodes: Prompt = {
         "mini": _node("RevelioMiniModel"),
         "sae": _node("RevelioLoadSAE", sae=SAE, hook_point=""),
-        # spaces at the end make no token, but another input, so that nothing comes from the cache
+        # trailing spaces are not tokens, but they change the input, so that nothing comes from the cache
         "positive": _node("CLIPTextEncode", clip=["mini", 1], text=WORDS + " " * mark),
         "negative": _node("CLIPTextEncode", clip=["mini", 1], text=""),
         "empty": _node("EmptyLatentImage", width=128, height=128, batch_size=1),
@@ -92,23 +92,23 @@ def stress(
     interrupted: float = 0.2,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Run the graph `runs` times and compare every picture; what happened, as a dict.
+    """Run the graph `runs` times and compare every image; what happened, as a dict.
 
-    seeds: how many seeds take turns; each branch is drawn alone once for each. interrupted: share of the runs
-    that are stopped in the middle. pid: the server's process, whose memory is watched.
-    Raises Problem when a run fails that was not to be interrupted.
+    seeds: how many seeds alternate; each branch runs alone once for each. interrupted: share of the runs that
+    are stopped in the middle. pid: the server's process, whose memory is watched.
+    Raises Problem if a run fails that should not have been interrupted.
     """
     dice = random.Random(0)
     marks = iter(range(1, 10**6))
     alone = {
-        (name, seed): _pictures(_run(client, graph([name], seed, next(marks), steps=steps)), [name])[name]
+        (name, seed): _images(_run(client, graph([name], seed, next(marks), steps=steps)), [name])[name]
         for seed in range(seeds)
         for name in BRANCHES
     }
     for seed in range(seeds):
         if len({alone[name, seed] for name in BRANCHES}) != len(BRANCHES) - 1:
             raise Problem(
-                f"At seed {seed} the branches do not differ as they should: nothing would be tested."
+                f"At seed {seed} the branches do not differ as they should, so that nothing would be tested."
             )
     report: dict[str, Any] = {
         "runs": runs,
@@ -124,7 +124,7 @@ def stress(
         if dice.random() < interrupted:
             report["interrupted"] += _interrupt(client, prompt, dice.randrange(1, len(order) * steps))
         else:
-            found = _pictures(_run(client, prompt), order)
+            found = _images(_run(client, prompt), order)
             report["compared"] += len(found)
             report["different"] += [
                 f"run {number}, {name}" for name in order if found[name] != alone[name, seed]
@@ -138,7 +138,7 @@ def stress(
 
 
 def resident_mib(pid: int) -> float:
-    """Resident memory of a process in MiB, on Linux; 1 elsewhere, where growth then counts as none."""
+    """Resident memory of a process in MiB, on Linux; 1 on other systems, so that growth counts as none."""
     status = Path(f"/proc/{pid}/status")
     if not status.is_file():
         return 1.0
@@ -171,7 +171,7 @@ def _run(client: Client, prompt: Prompt) -> RunResult:
 
 
 def _interrupt(client: Client, prompt: Prompt, after: int) -> int:
-    """Run and interrupt after so many steps of the samplers; 1 if that stopped it."""
+    """Run, and interrupt after `after` steps of the samplers; 1 if that stopped it."""
     seen: list[int] = []
 
     def stop(event: Event) -> None:
@@ -186,13 +186,13 @@ def _interrupt(client: Client, prompt: Prompt, after: int) -> int:
     return int(result.error is not None)
 
 
-def _pictures(result: RunResult, names: Sequence[str]) -> dict[str, bytes]:
-    """The pixels of each branch, which must really have been drawn."""
+def _images(result: RunResult, names: Sequence[str]) -> dict[str, bytes]:
+    """The pixels of each branch, which must really have been sampled."""
     found = {}
     for name in names:
         files = result.images_of(f"{name} image")
         if not files or not result.ran(f"{name} sampler"):
-            raise Problem(f"The branch {name} was not drawn.")
+            raise Problem(f"The branch {name} was not sampled.")
         found[name] = b"".join(Image.open(io.BytesIO(file)).convert("RGB").tobytes() for file in files)
     return found
 
@@ -206,8 +206,8 @@ def _main(runs: int, out: Path | None) -> int:
     if out is not None:
         out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(
-        f"{report['compared']} pictures in {runs} runs, {report['interrupted']} of them interrupted: "
-        f"{len(report['different'])} differ from their branch alone; memory grew by "
+        f"{report['compared']} images in {runs} runs, {report['interrupted']} of them interrupted: "
+        f"{len(report['different'])} differ from the image of their branch alone; memory grew by "
         f"{report['memory_growth']:.1%} since run {min(SETTLED, runs)}."
     )
     return int(bool(report["different"]) or report["memory_growth"] > MOST_GROWTH)
@@ -216,7 +216,7 @@ def _main(runs: int, out: Path | None) -> int:
 def main() -> int:
     line = argparse.ArgumentParser("devtools.stress", description=__doc__.splitlines()[0])
     line.add_argument("--runs", type=int, default=200)
-    line.add_argument("--json", type=Path, help="file for all figures")
+    line.add_argument("--json", type=Path, help="file for all metrics")
     options = line.parse_args()
     return exit_code(lambda: _main(options.runs, options.json))
 

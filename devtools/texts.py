@@ -34,7 +34,7 @@ MENUS = ("Load", "Observe", "See", "Find", "Steer", "Learn")
 LISTS_OF_FILES = {("RevelioLoadSAE", "sae"), ("RevelioLoadTrace", "trace")}
 """Inputs whose default is the first file found on this machine."""
 LARGE = 1000
-"""Limits of this size only keep out nonsense; the table does not show them."""
+"""Limits of this size only exclude nonsense; the table does not show them."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -150,7 +150,7 @@ def load_schemas() -> list[Any]:
 
 
 def _default(node_id: str, item: Any) -> str:
-    """The default value with its limits, or what is connected and whether it may be left out."""
+    """The default value with its limits, or whether a connected input is required or optional."""
     details = item.as_dict()
     if (node_id, item.id) in LISTS_OF_FILES:
         return ""
@@ -165,7 +165,7 @@ def _default(node_id: str, item: Any) -> str:
 
 
 def _limits(details: dict[str, Any]) -> str:
-    """The limits of a number that say something: ", 1 to 32" or ", at least 1"."""
+    """The meaningful limits of a number: " (1 to 32)" or " (at least 1)"."""
     least, most = details.get("min"), details.get("max")
     if least is None or most is None or least <= -LARGE:
         return ""

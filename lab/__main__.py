@@ -1,5 +1,5 @@
 """``python -m lab``: the steps that make Revelio Mini, one command each, in this order:
-data, judge, vae, model, saes. Each shows its progress and, killed and started again, goes on where it was."""
+data, judge, vae, model, saes. Each shows its progress; if killed, all but saes resume when run again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .data.attributes import NAMESPACES, SPLITS
 def _add_data(commands: Any) -> None:
     parser = commands.add_parser("data", help="render captionable avatars with exact labels")
     parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
-    parser.add_argument("--namespace", choices=NAMESPACES, required=True, help="who the avatars are for")
+    parser.add_argument("--namespace", choices=NAMESPACES, required=True, help="what the avatars are for")
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--first", type=int, default=0, help="number of the first avatar in its namespace")
     parser.add_argument("--split", choices=SPLITS, default="train")
@@ -51,7 +51,7 @@ def _training_parser(commands: Any, name: str, help: str, run: Callable[[argpars
     )
     parser.add_argument("--batch", type=int, help="images in a batch")
     parser.add_argument("--lr", type=float, help="highest learning rate")
-    parser.add_argument("--device", default="", help="cuda or cpu; by default cuda where there is one")
+    parser.add_argument("--device", default="", help="cuda or cpu; by default cuda if there is one")
     parser.add_argument("--go-on", action="store_true", help="start from the bundled weights")
     parser.set_defaults(run=run)
     return parser
@@ -96,8 +96,8 @@ def _saes(arguments: argparse.Namespace) -> None:
     train_all(arguments.pictures, arguments.pairs, arguments.captions, device=arguments.device)
 
 
-def _report(figures: dict[str, float]) -> None:
-    print(json.dumps({name: round(value, 4) for name, value in figures.items()}, indent=2))
+def _report(metrics: dict[str, float]) -> None:
+    print(json.dumps({name: round(value, 4) for name, value in metrics.items()}, indent=2))
 
 
 def main() -> int:
@@ -107,22 +107,22 @@ def main() -> int:
     judge = _training_parser(commands, "judge", "train the judge that reads attributes from pixels", _judge)
     vae = _training_parser(commands, "vae", "train the autoencoder", _vae)
     model = _training_parser(commands, "model", "train text encoder and UNet", _model)
-    for one in (judge, vae):
-        one.add_argument("--held-out", type=Path, required=True, help="folder of avatars to measure on")
+    for checked in (judge, vae):
+        checked.add_argument("--held-out", type=Path, required=True, help="folder of avatars to measure on")
     model.add_argument("--wordings", type=int, help="captions made for each image")
     model.add_argument("--workers", type=int, help="processes that write captions")
     model.add_argument(
         "--compiled",
         action="store_true",
-        help="fuse the operations first: two minutes and a C++ compiler for a quarter more speed on a CPU",
+        help="fuse the operations: takes two minutes and a C++ compiler, then a CPU is a quarter faster",
     )
     saes = commands.add_parser("saes", help="train the SAEs on the model's activations in ComfyUI")
-    saes.add_argument("--pictures", type=int, default=64, help="pictures to harvest from the UNet")
+    saes.add_argument("--pictures", type=int, default=64, help="images to harvest from the UNet")
     saes.add_argument(
-        "--pairs", type=int, default=56, help="prompts to harvest again with each of some twenty words added"
+        "--pairs", type=int, default=56, help="prompts to harvest again with each of about twenty words added"
     )
     saes.add_argument("--captions", type=int, default=4000, help="captions to harvest from the text encoder")
-    saes.add_argument("--device", default="", help="cuda or cpu; by default cuda where there is one")
+    saes.add_argument("--device", default="", help="cuda or cpu; by default cuda if there is one")
     saes.set_defaults(run=_saes)
     arguments = parser.parse_args()
     try:

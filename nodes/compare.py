@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io, ui
 
 from .sockets import searchable
+
+if TYPE_CHECKING:
+    from ..comfy_revelio.host.comfy_types import Image
 
 
 class RevelioStrengthSweep(io.ComfyNode):
@@ -102,7 +105,7 @@ class RevelioImageGrid(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, images: list[Any], columns: list[int], title: list[str], labels: list[str] | None = None
+        cls, images: list[Image], columns: list[int], title: list[str], labels: list[str] | None = None
     ) -> io.NodeOutput:
         from ..comfy_revelio.render.grid import grid_of_batches
 
@@ -110,4 +113,4 @@ class RevelioImageGrid(io.ComfyNode):
         return io.NodeOutput(figure, ui=ui.PreviewImage(figure, cls=cls))
 
 
-NODES: list[Any] = [RevelioStrengthSweep, RevelioImageGrid]
+NODES: list[type[io.ComfyNode]] = [RevelioStrengthSweep, RevelioImageGrid]

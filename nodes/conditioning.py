@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
 from .sockets import Sae, searchable
+
+if TYPE_CHECKING:
+    from ..comfy_revelio.host.comfy_types import Clip, Conditioning
+    from ..comfy_revelio.host.sae_files import SAEHandle
 
 
 class RevelioSteerConditioning(io.ComfyNode):
@@ -75,9 +79,9 @@ class RevelioSteerConditioning(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        conditioning: Any,
-        clip: Any,
-        sae: Any,
+        conditioning: Conditioning,
+        clip: Clip,
+        sae: SAEHandle,
         concept: str,
         strength: float,
         method: str,
@@ -94,4 +98,4 @@ class RevelioSteerConditioning(io.ComfyNode):
         )
 
 
-NODES: list[Any] = [RevelioSteerConditioning]
+NODES: list[type[io.ComfyNode]] = [RevelioSteerConditioning]

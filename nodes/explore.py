@@ -9,8 +9,11 @@ from comfy_api.latest import io, ui
 from .sockets import Features, Sae, TraceSocket, searchable
 
 if TYPE_CHECKING:
+    from ..comfy_revelio.analysis.index import IndexHead
     from ..comfy_revelio.dictionary import Dictionary
+    from ..comfy_revelio.host.comfy_types import Image
     from ..comfy_revelio.host.sae_files import SAEHandle
+    from ..comfy_revelio.steering import Selection
     from ..comfy_revelio.trace import Trace
 
 UI_KEY = "revelio_explorer"
@@ -91,14 +94,14 @@ class RevelioExplorer(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        trace: Any,
+        trace: Trace,
         chosen: str,
         hook_point: str,
         painted: str,
-        image: Any = None,
-        sae: Any = None,
-        compare_trace: Any = None,
-        compare_image: Any = None,
+        image: Image | None = None,
+        sae: SAEHandle | None = None,
+        compare_trace: Trace | None = None,
+        compare_image: Image | None = None,
     ) -> io.NodeOutput:
         from ..comfy_revelio.errors import RevelioError
         from ..comfy_revelio.host.web.trace_registry import SERVED_TRACES
@@ -111,7 +114,8 @@ class RevelioExplorer(io.ComfyNode):
                 )
         dictionaries = _known(sae, trace)
         selection = _selection(trace, chosen, hook_point, dictionaries)
-        mask = painted_mask(painted, None if image is None else tuple(image.shape[1:3]))
+        size = None if image is None else (image.shape[1], image.shape[2])
+        mask = painted_mask(painted, size)
         other = None
         if compare_trace is not None:
             beside = _known(sae, compare_trace)
@@ -128,7 +132,7 @@ class RevelioExplorer(io.ComfyNode):
 
 def _known(sae: SAEHandle | None, trace: Trace) -> dict[str, Dictionary]:
     """The connected dictionary, for each hook point of the trace that was recorded with it."""
-    return {} if sae is None else dict.fromkeys(trace.word_positions(sae.dictionary), sae.dictionary)
+    return {} if sae is None else dict.fromkeys(trace.hook_points_of(sae.dictionary), sae.dictionary)
 
 
 def _of_another(sae: SAEHandle, trace: Trace) -> str:
@@ -144,12 +148,12 @@ def _of_another(sae: SAEHandle, trace: Trace) -> str:
     )
 
 
-def _indexes(sae: Any, places: dict[str, Dictionary]) -> dict[str, Any]:
+def _indexes(sae: SAEHandle | None, places: dict[str, Dictionary]) -> dict[str, IndexHead]:
     """The feature index of the SAE, for each hook point recorded with it."""
     return {} if sae is None or sae.index is None else dict.fromkeys(places, sae.index)
 
 
-def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[str, Dictionary]) -> Any:
+def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[str, Dictionary]) -> Selection:
     """What was chosen, with its hook point; an empty selection if nothing was chosen."""
     from dataclasses import replace
 
@@ -170,11 +174,11 @@ def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[st
     return selection if selection.empty else replace(selection, source=place)
 
 
-def _pictures(image: Any, name: str) -> list[Any]:
+def _pictures(image: Image | None, name: str) -> list[Any]:
     """Save the images [B, H, W, 3] of an input to ComfyUI's temp folder and return references to them."""
     from ..comfy_revelio.render.match_images import checked_batch
 
     return [] if image is None else list(ui.PreviewImage(checked_batch(image, name)).values)
 
 
-NODES: list[Any] = [RevelioExplorer]
+NODES: list[type[io.ComfyNode]] = [RevelioExplorer]

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io, ui
 
 from .sockets import ROLE_TOOLTIP, ROLES, Features, Sae, TraceSocket, sampling_inputs, searchable
+
+if TYPE_CHECKING:
+    from ..comfy_revelio.host.comfy_types import Clip, Mask, Model, Vae
+    from ..comfy_revelio.host.sae_files import SAEHandle
+    from ..comfy_revelio.steering import Selection
+    from ..comfy_revelio.trace import Trace
 
 MOST_FEATURES = 64
 
@@ -76,12 +82,12 @@ class RevelioFindFeatures(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        trace: Any,
+        trace: Trace,
         count: int,
         hook_point: str,
         role: str,
-        trace_without: Any = None,
-        mask: Any = None,
+        trace_without: Trace | None = None,
+        mask: Mask | None = None,
     ) -> io.NodeOutput:
         from ..comfy_revelio.analysis import find_features
         from ..comfy_revelio.render.effect_table import effect_table, found_table
@@ -150,7 +156,9 @@ class RevelioFindConcept(io.ComfyNode):
         return searchable(schema, "concept", "remove concept", "custom concept", "contrast", "slider")
 
     @classmethod
-    def execute(cls, sae: Any, trace: Any, trace_without: Any, count: int, role: str) -> io.NodeOutput:
+    def execute(
+        cls, sae: SAEHandle, trace: Trace, trace_without: Trace, count: int, role: str
+    ) -> io.NodeOutput:
         from ..comfy_revelio.analysis import concept_of_runs
         from ..comfy_revelio.render.table import concept_table
         from ..comfy_revelio.steering import Selection
@@ -199,7 +207,7 @@ class RevelioSelectFeatures(io.ComfyNode):
         return searchable(schema, "concept", "choose features", "weights")
 
     @classmethod
-    def execute(cls, sae: Any, features: str, selected: Any = None) -> io.NodeOutput:
+    def execute(cls, sae: SAEHandle, features: str, selected: Selection | None = None) -> io.NodeOutput:
         from dataclasses import replace
 
         from ..comfy_revelio.render.table import selection_table
@@ -294,10 +302,10 @@ class RevelioLabelFeatures(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        clip: Any,
-        vae: Any,
-        sae: Any,
+        model: Model,
+        clip: Clip,
+        vae: Vae,
+        sae: SAEHandle,
         prompts: str,
         words: str = "",
         clip_model: str = "",
@@ -319,7 +327,7 @@ class RevelioLabelFeatures(io.ComfyNode):
         return io.NodeOutput(labelled, figure[None], table, ui=ui.PreviewImage(figure[None], cls=cls))
 
 
-def _compared(trace: Any, trace_without: Any, mask: Any) -> str:
+def _compared(trace: Trace, trace_without: Trace | None, mask: Mask | None) -> str:
     """A short description of what was compared."""
     if trace_without is None:
         return "Inside the mask against outside it"
@@ -327,4 +335,9 @@ def _compared(trace: Any, trace_without: Any, mask: Any) -> str:
     return f"{trace.batch_size} with it against {trace_without.batch_size} without{where}"
 
 
-NODES: list[Any] = [RevelioFindFeatures, RevelioFindConcept, RevelioSelectFeatures, RevelioLabelFeatures]
+NODES: list[type[io.ComfyNode]] = [
+    RevelioFindFeatures,
+    RevelioFindConcept,
+    RevelioSelectFeatures,
+    RevelioLabelFeatures,
+]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
 from .sockets import ActivationsSocket, Sae, sampling_inputs, searchable
+
+if TYPE_CHECKING:
+    from ..comfy_revelio.host.comfy_types import Clip, Model
+    from ..comfy_revelio.host.learn.harvest import Activations
 
 _HOOK_POINT_TOOLTIP = (
     "The layer to read, such as middle_block.1 or mid_block.attentions.0. Enter ? to list all names."
@@ -76,7 +80,7 @@ class RevelioHarvest(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, clip: Any, prompts: str, hook_point: str, sampler_name: str, **settings: Any
+        cls, model: Model, clip: Clip, prompts: str, hook_point: str, sampler_name: str, **settings: Any
     ) -> io.NodeOutput:
         from ..comfy_revelio.host.learn.harvest import harvest_prompts
         from ..comfy_revelio.steering.contrast_prompts import lines_of
@@ -155,7 +159,7 @@ class RevelioTrainSAE(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, activations: Any, recipe: str, expansion: float, name: str, **options: Any
+        cls, activations: Activations, recipe: str, expansion: float, name: str, **options: Any
     ) -> io.NodeOutput:
         from ..comfy_revelio.errors import RevelioError
         from ..comfy_revelio.host.learn.train import train_sae
@@ -218,8 +222,8 @@ class RevelioConceptVector(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        clip: Any,
+        model: Model,
+        clip: Clip,
         hook_point: str,
         concept: str,
         prompts_with: str,
@@ -233,4 +237,4 @@ class RevelioConceptVector(io.ComfyNode):
         return io.NodeOutput(vector_of_prompts(model, clip, hook_point, concept, *sides, **settings))
 
 
-NODES: list[Any] = [RevelioHarvest, RevelioTrainSAE, RevelioConceptVector]
+NODES: list[type[io.ComfyNode]] = [RevelioHarvest, RevelioTrainSAE, RevelioConceptVector]

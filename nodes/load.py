@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io, ui
 
 from ..comfy_revelio.host import sae_files
 from ..comfy_revelio.host.record import trace_files
 from .sockets import Sae, TraceSocket, searchable
+
+if TYPE_CHECKING:
+    from ..comfy_revelio.trace import Trace
 
 
 class RevelioMiniModel(io.ComfyNode):
@@ -119,7 +122,7 @@ class RevelioSaveTrace(io.ComfyNode):
         return searchable(schema, "export activations", "activations")
 
     @classmethod
-    def execute(cls, trace: Any, filename_prefix: str) -> io.NodeOutput:
+    def execute(cls, trace: Trace, filename_prefix: str) -> io.NodeOutput:
         file = trace_files.save(trace, filename_prefix)
         return io.NodeOutput(trace, file, ui=ui.PreviewText(f"Saved: {file}"))
 
@@ -164,4 +167,4 @@ class RevelioLoadTrace(io.ComfyNode):
         return io.NodeOutput(trace_files.load(trace))
 
 
-NODES: list[Any] = [RevelioMiniModel, RevelioLoadSAE, RevelioSaveTrace, RevelioLoadTrace]
+NODES: list[type[io.ComfyNode]] = [RevelioMiniModel, RevelioLoadSAE, RevelioSaveTrace, RevelioLoadTrace]

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io, ui
 
 from .sockets import HOOK_POINT_TOOLTIP, Recorder, Sae, TraceSocket, sampling_inputs, searchable
+
+if TYPE_CHECKING:
+    from ..comfy_revelio.host.comfy_types import Clip, Conditioning, Image, Latent, Model, Vae
+    from ..comfy_revelio.host.record.features import Recorder as FeatureRecorder
+    from ..comfy_revelio.host.sae_files import SAEHandle
+    from ..comfy_revelio.trace import Trace
 
 
 class RevelioRecord(io.ComfyNode):
@@ -39,7 +45,7 @@ class RevelioRecord(io.ComfyNode):
         return searchable(schema, "xray", "hook", "activations", "interpretability", "tap")
 
     @classmethod
-    def execute(cls, model: Any, sae: Any, hook_point: str = "") -> io.NodeOutput:
+    def execute(cls, model: Model, sae: SAEHandle, hook_point: str = "") -> io.NodeOutput:
         from ..comfy_revelio.host.record.features import record
 
         return io.NodeOutput(*record(model, sae, hook_point))
@@ -79,7 +85,9 @@ class RevelioCollect(io.ComfyNode):
         return searchable(schema, "trace", "activations", "interpretability")
 
     @classmethod
-    def execute(cls, latent: Any, recorder: Any, earlier_trace: Any = None) -> io.NodeOutput:
+    def execute(
+        cls, latent: Latent, recorder: FeatureRecorder, earlier_trace: Trace | None = None
+    ) -> io.NodeOutput:
         collected = recorder.trace_of(latent["samples"])
         both = collected if earlier_trace is None else earlier_trace.joined(collected)
         return io.NodeOutput(latent, both)
@@ -140,11 +148,11 @@ class RevelioRecordImage(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        vae: Any,
-        sae: Any,
-        image: Any,
-        positive: Any,
+        model: Model,
+        vae: Vae,
+        sae: SAEHandle,
+        image: Image,
+        positive: Conditioning,
         timesteps: str,
         seed: int,
         hook_point: str = "",
@@ -197,7 +205,7 @@ class RevelioRecordText(io.ComfyNode):
         return searchable(schema, "text encoder", "tokens", "prompt features", "interpretability")
 
     @classmethod
-    def execute(cls, clip: Any, sae: Any, text: str, count: int) -> io.NodeOutput:
+    def execute(cls, clip: Clip, sae: SAEHandle, text: str, count: int) -> io.NodeOutput:
         from ..comfy_revelio.host.record.text import record_text
 
         trace, table = record_text(clip, sae, text, count=count)
@@ -257,13 +265,13 @@ class RevelioRecordPrompts(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        clip: Any,
-        sae: Any,
+        model: Model,
+        clip: Clip,
+        sae: SAEHandle,
         prompts: str,
         seed: int,
-        sae_2: Any = None,
-        sae_3: Any = None,
+        sae_2: SAEHandle | None = None,
+        sae_3: SAEHandle | None = None,
         **settings: Any,
     ) -> io.NodeOutput:
         from ..comfy_revelio.host.record.prompts import record_prompts
@@ -274,7 +282,7 @@ class RevelioRecordPrompts(io.ComfyNode):
         return io.NodeOutput(trace, {"samples": latents})
 
 
-NODES: list[Any] = [
+NODES: list[type[io.ComfyNode]] = [
     RevelioRecord,
     RevelioCollect,
     RevelioRecordImage,

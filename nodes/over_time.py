@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import InputImpl, Types, io, ui
 
@@ -18,6 +18,11 @@ from .readings import (
     reading_of,
 )
 from .sockets import ROLE_TOOLTIP, ROLES, Features, TraceSocket, searchable
+
+if TYPE_CHECKING:
+    from ..comfy_revelio.host.comfy_types import Image
+    from ..comfy_revelio.steering import Selection
+    from ..comfy_revelio.trace import Trace
 
 
 class RevelioFeatureTimeline(io.ComfyNode):
@@ -77,13 +82,13 @@ class RevelioFeatureTimeline(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        trace: Any,
+        trace: Trace,
         feature_numbers: str,
         measure: str,
         role: str,
         item: int,
-        features: Any = None,
-        compare_trace: Any = None,
+        features: Selection | None = None,
+        compare_trace: Trace | None = None,
         frame: int = -1,
     ) -> io.NodeOutput:
         from ..comfy_revelio.render import feature_timeline
@@ -162,7 +167,7 @@ class RevelioFeatureAnimation(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        trace: Any,
+        trace: Trace,
         feature_numbers: str,
         fps: float,
         hold: float,
@@ -170,8 +175,8 @@ class RevelioFeatureAnimation(io.ComfyNode):
         role: str,
         item: int,
         opacity: float,
-        image: Any = None,
-        features: Any = None,
+        image: Image | None = None,
+        features: Selection | None = None,
         frame: int = -1,
     ) -> io.NodeOutput:
         from ..comfy_revelio.host.web.animation import show_webp
@@ -192,4 +197,4 @@ class RevelioFeatureAnimation(io.ComfyNode):
         return io.NodeOutput(video, frames, ui={"images": [shown], "animated": (True,)})
 
 
-NODES: list[Any] = [RevelioFeatureTimeline, RevelioFeatureAnimation]
+NODES: list[type[io.ComfyNode]] = [RevelioFeatureTimeline, RevelioFeatureAnimation]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 if TYPE_CHECKING:
-    from ..comfy_revelio.trace import Reading
+    from ..comfy_revelio.steering import Selection
+    from ..comfy_revelio.trace import Reading, Trace
 
 MOST_ROWS = 32
 NUMBERS_TOOLTIP = (
@@ -41,7 +42,7 @@ def heat_inputs() -> list[Any]:
 
 
 def reading_of(
-    trace: Any, feature_numbers: str, features: Any, role: str, item: int, frame: int
+    trace: Trace, feature_numbers: str, features: Selection | None, role: str, item: int, frame: int
 ) -> tuple[Reading, list[int]]:
     """What to read, and the features chosen for it; an empty list if none were chosen."""
     from ..comfy_revelio.steering import features_in_trace

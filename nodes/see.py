@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io, ui
 
@@ -17,6 +17,11 @@ from .readings import (
     reading_of,
 )
 from .sockets import ROLE_TOOLTIP, ROLES, Features, TraceSocket, searchable
+
+if TYPE_CHECKING:
+    from ..comfy_revelio.host.comfy_types import Image
+    from ..comfy_revelio.steering import Selection
+    from ..comfy_revelio.trace import Trace
 
 VIEWS = ["per step", "overlay", "side by side", "mean", "difference"]
 
@@ -68,7 +73,7 @@ class RevelioTopFeatures(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, trace: Any, count: int, by: str, role: str, step: int, hook_point: str = ""
+        cls, trace: Trace, count: int, by: str, role: str, step: int, hook_point: str = ""
     ) -> io.NodeOutput:
         from ..comfy_revelio.render import feature_table
         from ..comfy_revelio.steering import Selection
@@ -159,17 +164,17 @@ class RevelioFeatureMaps(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        trace: Any,
+        trace: Trace,
         feature_numbers: str,
         columns: int,
         role: str,
         item: int,
         opacity: float,
-        image: Any = None,
-        features: Any = None,
+        image: Image | None = None,
+        features: Selection | None = None,
         view: str = "per step",
-        compare_trace: Any = None,
-        compare_image: Any = None,
+        compare_trace: Trace | None = None,
+        compare_image: Image | None = None,
         frame: int = -1,
     ) -> io.NodeOutput:
         from ..comfy_revelio.render import feature_masks, feature_pictures
@@ -197,4 +202,4 @@ class RevelioFeatureMaps(io.ComfyNode):
         return io.NodeOutput(pictures, masks, ui=ui.PreviewImage(pictures, cls=cls))
 
 
-NODES: list[Any] = [RevelioTopFeatures, RevelioFeatureMaps]
+NODES: list[type[io.ComfyNode]] = [RevelioTopFeatures, RevelioFeatureMaps]

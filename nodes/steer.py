@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
 from ..comfy_revelio.steering.intervention import MODES, PLACEMENTS, RAMPS, ROLES, UNITS
 from .sockets import Features, Sae, searchable
+
+if TYPE_CHECKING:
+    from ..comfy_revelio.host.comfy_types import Clip, Mask, Model
+    from ..comfy_revelio.host.sae_files import SAEHandle
+    from ..comfy_revelio.steering import Selection
 
 
 class RevelioSteerFeatures(io.ComfyNode):
@@ -126,8 +131,8 @@ class RevelioSteerFeatures(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        sae: Any,
+        model: Model,
+        sae: SAEHandle,
         features: str,
         strength: float,
         start_percent: float,
@@ -135,8 +140,8 @@ class RevelioSteerFeatures(io.ComfyNode):
         role: str,
         place: str,
         mode: str,
-        selected: Any = None,
-        mask: Any = None,
+        selected: Selection | None = None,
+        mask: Mask | None = None,
         unit: str = "mean",
         ramp: str = "none",
     ) -> io.NodeOutput:
@@ -251,8 +256,8 @@ class RevelioSteerConcept(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        clip: Any,
-        sae: Any,
+        clip: Clip,
+        sae: SAEHandle,
         concept: str,
         strength: float,
         method: str,
@@ -269,4 +274,4 @@ class RevelioSteerConcept(io.ComfyNode):
         )
 
 
-NODES: list[Any] = [RevelioSteerFeatures, RevelioSteerConcept]
+NODES: list[type[io.ComfyNode]] = [RevelioSteerFeatures, RevelioSteerConcept]

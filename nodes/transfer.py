@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
 from .sockets import Sae, TraceSocket, searchable
+
+if TYPE_CHECKING:
+    from ..comfy_revelio.host.comfy_types import Mask, Model
+    from ..comfy_revelio.host.sae_files import SAEHandle
+    from ..comfy_revelio.trace import Trace
 
 
 class RevelioTransferFeatures(io.ComfyNode):
@@ -121,10 +126,10 @@ class RevelioTransferFeatures(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        sae: Any,
-        source: Any,
-        source_mask: Any,
+        model: Model,
+        sae: SAEHandle,
+        source: Trace,
+        source_mask: Mask,
         strength: float,
         count: int,
         method: str,
@@ -132,8 +137,8 @@ class RevelioTransferFeatures(io.ComfyNode):
         start_percent: float,
         end_percent: float,
         role: str,
-        target: Any = None,
-        target_mask: Any = None,
+        target: Trace | None = None,
+        target_mask: Mask | None = None,
         scores: str = "first",
         source_item: int = 0,
     ) -> io.NodeOutput:
@@ -153,4 +158,4 @@ class RevelioTransferFeatures(io.ComfyNode):
         return io.NodeOutput(*transfer_features(model, sae, taken, given, **options))
 
 
-NODES: list[Any] = [RevelioTransferFeatures]
+NODES: list[type[io.ComfyNode]] = [RevelioTransferFeatures]

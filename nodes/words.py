@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io, ui
 
 from .readings import ITEM_TOOLTIP, heat_inputs
 from .sockets import ROLES, WordsSocket, searchable
+
+if TYPE_CHECKING:
+    from ..comfy_revelio.host.comfy_types import Clip, Image, Latent, Model
+    from ..comfy_revelio.host.record.words import WordsOfRuns
 
 ROLE = (
     "Whose words to show: cond = the positive prompt, uncond = the negative prompt (not at CFG 1), cond2 = a "
@@ -64,7 +68,7 @@ class RevelioRecordWords(io.ComfyNode):
         return searchable(schema, "attention map", "cross attention", "DAAM", "prompt words")
 
     @classmethod
-    def execute(cls, model: Any, clip: Any, positive: str, negative: str) -> io.NodeOutput:
+    def execute(cls, model: Model, clip: Clip, positive: str, negative: str) -> io.NodeOutput:
         from ..comfy_revelio.host.record.words import encode_prompts, record_words
 
         encoded, encoded_negative = encode_prompts(clip, positive, negative)
@@ -162,8 +166,8 @@ class RevelioWordMaps(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        latent: Any,
-        words: Any,
+        latent: Latent,
+        words: WordsOfRuns,
         show: str,
         view: str,
         step: int,
@@ -174,7 +178,7 @@ class RevelioWordMaps(io.ComfyNode):
         opacity: float,
         threshold: float,
         edges: bool,
-        image: Any = None,
+        image: Image | None = None,
     ) -> io.NodeOutput:
         from ..comfy_revelio.host.record.words import pixel_size
         from ..comfy_revelio.render.match_images import still_image
@@ -200,4 +204,4 @@ class RevelioWordMaps(io.ComfyNode):
         return io.NodeOutput(figure, shown.masks, shown.table, ui=ui.PreviewImage(figure, cls=cls))
 
 
-NODES: list[Any] = [RevelioRecordWords, RevelioWordMaps]
+NODES: list[type[io.ComfyNode]] = [RevelioRecordWords, RevelioWordMaps]

@@ -1,4 +1,4 @@
-"""Asking traces and activations: which features belong to a concept."""
+"""What traces and activations tell: features of a concept, labels, word maps, the feature index."""
 
 from .concept_of_runs import concept_between, concept_of_runs
 from .contrast import Findings, FoundFeature, find_features

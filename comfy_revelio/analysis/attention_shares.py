@@ -1,4 +1,9 @@
-"""How much attention each patch pays to each word: rows of softmax(q k'), summed over a word."""
+"""How much attention each patch pays to each word (DAAM, arXiv 2210.04885, section 3).
+
+    share[b, w, q] = mean over heads of the sum over the keys k of word w of softmax_k(Q K' / sqrt(D))[q, k]
+
+Shapes: B rows, H heads, Q queries (patches), K keys (tokens of the prompt), D width of a head, W words.
+"""
 
 from __future__ import annotations
 
@@ -8,47 +13,50 @@ import torch
 from torch import Tensor
 
 CHUNK_BYTES = 64 * 1024 * 1024
-"""What the probabilities of one chunk of patches may take."""
+"""Memory for the probabilities of one chunk of patches, at most."""
 
 
 def membership(words: Sequence[Sequence[int]], keys: int) -> Tensor:
-    """Which of so many keys belong to which word: float32 [keys, words] of 0 and 1.
+    """Which of the K keys belong to each word: float32 [K, W] of 0 and 1. words: the keys of each.
 
-    words: the keys of each.
+    >>> membership([[0], [1, 2]], keys=4).tolist()
+    [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 0.0]]
     """
-    member = torch.zeros(keys, len(words))
-    for number, columns in enumerate(words):
-        member[list(columns), number] = 1.0
-    return member
+    member_KW = torch.zeros(keys, len(words))
+    for word, columns in enumerate(words):
+        member_KW[list(columns), word] = 1.0
+    return member_KW
 
 
 @torch.no_grad()
 def word_shares(q: Tensor, k: Tensor, member: Tensor, *, mask: Tensor | None = None) -> Tensor:
-    """Attention that each query pays to each word, mean over heads: float32 [B, words, queries].
+    """Attention that each query pays to each word, mean over heads: float32 [B, W, Q].
 
-    q: [B, heads, queries, d]; k: [B, heads, keys, d], after everything that the model does to them (norms,
-    rotary embedding). member: [keys, words] as `membership` makes it, on the device of q. mask: as scaled dot
-    product attention takes it, boolean (True is kept) or added. The softmax runs over all keys, so that a
-    value is the share of the whole attention of that patch (DAAM, arXiv 2210.04885, section 3). Computed in
-    float32, in chunks of queries that bound the memory.
+    q: [B, H, Q, D]; k: [B, H, K, D], after everything that the model does to them (norms, rotary embedding).
+    member: [K, W] as from `membership`, on the device of q. mask: as for scaled dot product attention,
+    boolean (True is kept) or added.
+
+    >>> q, k = torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 4, 2)  # attends to every key alike
+    >>> word_shares(q, k, membership([[0], [1, 2]], keys=4)).tolist()
+    [[[0.25], [0.5]]]
     """
     batch, heads, queries, width = q.shape
-    keys = k.shape[2]
-    keys_t = k.float().transpose(2, 3) * width**-0.5
+    k_BHDK = k.float().transpose(2, 3) * width**-0.5
     bias = None if mask is None else _as_bias(mask)
-    shares = q.new_zeros(batch, member.shape[1], queries, dtype=torch.float32)
-    chunk = max(1, CHUNK_BYTES // (4 * batch * heads * keys))
-    for start in range(0, queries, chunk):
+    shares_BWQ = q.new_zeros(batch, member.shape[1], queries, dtype=torch.float32)
+    chunk = max(1, CHUNK_BYTES // (4 * batch * heads * k.shape[2]))
+    for start in range(0, queries, chunk):  # a whole image would need gigabytes
         part = slice(start, start + chunk)
-        scores = q[:, :, part].float() @ keys_t
+        scores_BHQK = q[:, :, part].float() @ k_BHDK
         if bias is not None:
-            scores += bias if bias.shape[2] == 1 else bias[:, :, part]
-        shares[:, :, part] = (scores.softmax(dim=-1) @ member).mean(dim=1).transpose(1, 2)
-    return shares
+            scores_BHQK += bias if bias.shape[2] == 1 else bias[:, :, part]
+        # Over all keys, so that a value is a share of the patch's whole attention.
+        shares_BWQ[:, :, part] = (scores_BHQK.softmax(dim=-1) @ member).mean(dim=1).transpose(1, 2)
+    return shares_BWQ
 
 
 def _as_bias(mask: Tensor) -> Tensor:
-    """A mask as what is added to the scores, [1 or B, 1 or heads, 1 or queries, keys]."""
+    """A mask as a term to add to the scores: [1 or B, 1 or H, 1 or Q, K]."""
     while mask.ndim < 4:
         mask = mask.unsqueeze(0 if mask.ndim == 2 else 1)
     if mask.dtype == torch.bool:

@@ -1,4 +1,11 @@
-"""Finding how a dictionary carries a concept, from pictures with it and pictures without it."""
+"""Finding how a dictionary carries a concept, from images with it and images without it.
+
+    dz        = mean code with the concept - mean code without it            by kind of image and cell
+    carried_f = sum over kinds and cells of dz_f (dz W_dec) . W_dec[f]
+
+carried_f is the part of feature f in the squared length of the change of the activations. By it, features
+also count that fire as strongly without the concept, but somewhere else; their maps then distinguish the two.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +23,10 @@ from ..trace import Frame, Trace
 from .contrast import check_same_steps
 
 FINEST = 16
-"""Cells a side of a concept's maps, at most."""
+"""Cells on a side of a concept's maps, at most."""
 _EPS = 1e-3
 _PRIOR = 8.0
-"""Maps for which the mean over all kinds counts in the mean of one kind: few maps say little."""
+"""The mean over all kinds counts as this many images in the mean of each kind: few images say little."""
 
 
 @torch.no_grad()
@@ -31,25 +38,20 @@ def concept_between(
     reader: Tensor | None = None,
     count: int = 64,
 ) -> Concept:
-    """The `count` features that carry most of what a concept changes, and their maps in each kind of picture.
+    """The `count` features that carry most of what a concept changes, and their maps in each kind of image.
 
-    with_it, without: activations [n, height, width, d_model] of pictures with the concept and without it, as
-    many such as there are (one for each step, say), all on one grid. Best are the same prompts and seeds on
-    both sides; else many pictures that differ in everything else by chance. reader: tells the kinds of
-    pictures apart, as in Concept and from `kind_reader`; None for one kind.
-
-    With dz the difference of the mean codes [height, width, features], a feature carries
-    sum(dz_f * (dz @ W_dec) . W_dec_f): its part of the squared length of the change in the activations. So
-    features count that fire as well without the concept, but elsewhere; their maps tell the two apart.
-    Raises RevelioError when a side is empty.
+    with_it, without: batches of activations [n, height, width, d_model] of images with the concept and
+    without it, all on one grid. The same prompts and seeds on both sides are best; otherwise many images that
+    differ in everything else by chance. reader: distinguishes the kinds of images, as in Concept and from
+    `kind_reader`; None for one kind.
     """
     if reader is None:
         reader = single_kind_reader(dictionary.d_model)
     high, low = (_sums(dictionary, side, reader) for side in (with_it, without))
     if high.codes.shape != low.codes.shape:
         raise RevelioError(
-            f"Both sides of a concept must be of one size, not {list(high.codes.shape[1:3])} and "
-            f"{list(low.codes.shape[1:3])}; use pictures of one size."
+            f"Both sides of a concept must have one size, not {list(high.codes.shape[1:3])} and "
+            f"{list(low.codes.shape[1:3])}; use images of one size."
         )
     return concept_of_means(dictionary, high.means(), low.means(), reader=reader, count=count)
 
@@ -58,14 +60,23 @@ def concept_between(
 def concept_of_means(
     dictionary: Dictionary, high: Tensor, low: Tensor, *, reader: Tensor | None = None, count: int = 64
 ) -> Concept:
-    """`concept_between` from mean codes [kinds, height, width, n_features] with and without the concept."""
+    """`concept_between` from mean codes [kinds, height, width, n_features] with and without the concept.
+
+    >>> from comfy_revelio.dictionary import Activation
+    >>> eye, zero = torch.eye(2), torch.zeros(2)
+    >>> sae = Dictionary(eye, zero, eye, zero, zero, Activation("relu", k=2))
+    >>> high, low = torch.tensor([[[[1.0, 3.0]]]]), torch.tensor([[[[1.0, 0.0]]]])
+    >>> concept = concept_of_means(sae, high, low, count=1)
+    >>> concept.features, concept.amount.flatten().tolist()
+    ((1,), [3.0])
+    """
     W_dec = dictionary.directions(range(dictionary.n_features))
     high, low = high.to(W_dec.device), low.to(W_dec.device)
     change = (high - low).flatten(0, 2)
     carried = (change * ((change @ W_dec) @ W_dec.T)).sum(dim=0)
     features = carried.argsort(descending=True, stable=True)[:count]
     high, low = (side[..., features].permute(0, 3, 1, 2) for side in (high, low))
-    share = ((high - low) / (high + _EPS)).clamp(0, 1)
+    share = ((high - low) / (high + _EPS)).clamp(0, 1)  # of what fires with the concept, the part due to it
     reader = single_kind_reader(dictionary.d_model) if reader is None else reader
     return Concept(tuple(features.tolist()), (high - low).cpu(), share.cpu(), reader.cpu())
 
@@ -73,57 +84,58 @@ def concept_of_means(
 def concept_of_runs(
     dictionary: Dictionary, with_it: Trace, without: Trace, *, role: str = "cond", count: int = 64
 ) -> tuple[Concept, str]:
-    """(`concept_between` of what two runs recorded with this dictionary, the place of the model).
+    """(`concept_between` of what two runs recorded with this dictionary, the hook point).
 
-    The mean is over pictures, over the steps that both recorded and over the frames of a video; all are of
-    one kind. Best are several pictures on each side, with the same seeds and prompts but for the concept.
-    Raises RevelioError when the runs were not recorded with the dictionary, are of unlike sizes, or do not
-    differ.
+    The mean is over images, over the steps that both recorded and over the frames of a video; all are of one
+    kind. Several images on each side are best, with the same seeds and prompts except for the concept.
     """
-    place = _place_of(dictionary, with_it)
-    if place not in _places(dictionary, without):
+    hook_point = _hook_point_of(dictionary, with_it)
+    if hook_point not in _recorded_with(dictionary, without):
         raise RevelioError(
-            f"The run without the concept has no record of {place}; record both runs with the same SAEs."
+            f"The run without the concept has no record of {hook_point}; record both runs with the same SAEs."
         )
     check_same_steps(with_it, without)
-    ours, theirs = ({frame.step: frame for frame in trace.steps(place, role)} for trace in (with_it, without))
-    steps = [step for step in ours if step in theirs]
+    frames, others = (
+        {frame.step: frame for frame in trace.steps(hook_point, role)} for trace in (with_it, without)
+    )
+    steps = [step for step in frames if step in others]
     if not steps:
-        raise RevelioError(f"The two runs recorded no step of {place} in common; record the same steps.")
+        raise RevelioError(f"The two runs recorded no step of {hook_point} in common; record the same steps.")
     for step in steps:
-        (height, width), (other_height, other_width) = (side[step].grid[-2:] for side in (ours, theirs))
+        (height, width), (other_height, other_width) = (side[step].grid[-2:] for side in (frames, others))
         if (height, width) != (other_height, other_width):
             raise RevelioError(
-                f"The two runs have maps of {height} x {width} and {other_height} x {other_width}; draw the "
-                "pictures of both in one size."
+                f"The two runs have maps of {height} x {width} and {other_height} x {other_width}; generate "
+                "both at the same image size."
             )
-    smallest = tuple(min(FINEST, *(ours[step].grid[side] for step in steps)) for side in (-2, -1))
-    high, low = (_mean_codes([side[step] for step in steps], *smallest) for side in (ours, theirs))
+    smallest = tuple(min(FINEST, *(frames[step].grid[side] for step in steps)) for side in (-2, -1))
+    high, low = (_mean_codes([side[step] for step in steps], *smallest) for side in (frames, others))
     if torch.equal(high, low):
         raise RevelioError(
-            "The two runs do not differ; give one the prompts with the concept, the other those without it."
+            "The two runs do not differ; use prompts with the concept for one, and without it for the other."
         )
-    return concept_of_means(dictionary, high, low, count=count), place
+    return concept_of_means(dictionary, high, low, count=count), hook_point
 
 
-def _places(dictionary: Dictionary, trace: Trace) -> list[str]:
-    trace.place()  # says so when the trace is empty
-    return trace.word_positions(dictionary)
+def _recorded_with(dictionary: Dictionary, trace: Trace) -> list[str]:
+    """The hook points that were recorded with the dictionary."""
+    trace.place()  # raises when the trace is empty
+    return trace.hook_points_of(dictionary)
 
 
-def _place_of(dictionary: Dictionary, trace: Trace) -> str:
-    if found := _places(dictionary, trace):
+def _hook_point_of(dictionary: Dictionary, trace: Trace) -> str:
+    if found := _recorded_with(dictionary, trace):
         return found[0]
     raise RevelioError(
-        f"This SAE (of {dictionary.hook_point or 'no named place'}) recorded nothing in this trace; connect "
-        f"the SAE that recorded {' or '.join(trace.hook_points)}."
+        f"This SAE (of {dictionary.hook_point or 'an unnamed hook point'}) recorded nothing in this trace; "
+        f"connect the SAE that recorded {' or '.join(trace.hook_points)}."
     )
 
 
 def _mean_codes(frames: Sequence[Frame], height: int, width: int) -> Tensor:
     """The mean code in each of height x width cells: float32 [1, height, width, n_features].
 
-    The maps of the frames are of any sizes that are no smaller: some nodes shrink the first steps.
+    The frames may be of any sizes that are not smaller: some nodes shrink the first steps.
     """
     n = frames[0].codes.n_features
     sums, tokens = torch.zeros(height * width * n), torch.zeros(height * width)
@@ -141,26 +153,28 @@ def _mean_codes(frames: Sequence[Frame], height: int, width: int) -> Tensor:
 
 
 def codes_on_grid(dictionary: Dictionary, maps: Tensor) -> Tensor:
-    """The codes of maps [n, height, width, d_model] as a full table, float32 [n, h, w, n_features].
+    """The codes of activations [n, height, width, d_model] as a full table: float32 [n, h, w, n_features].
 
-    Averaged to at most FINEST cells a side: a concept's place needs no more, and the table stays small.
+    Averaged to at most FINEST cells on a side: a concept needs no finer maps, and the table stays small.
     """
     height, width = (min(FINEST, side) for side in maps.shape[1:3])
     device = dictionary.W_enc.device
-    parts = [dictionary.encode(one.to(device)).dense() for one in maps.split(1)]
+    parts = [dictionary.encode(map_.to(device)).dense() for map_ in maps.split(1)]
     small = [adaptive_avg_pool2d(part.permute(0, 3, 1, 2), (height, width)) for part in parts]
     return torch.cat(small).permute(0, 2, 3, 1)
 
 
 @dataclass
 class _Sums:
-    """Codes added up by kind of picture: codes [kinds, height, width, n_features]; counts [kinds] of maps."""
+    """Codes added up by kind of image."""
 
     codes: Tensor
+    """[kinds, height, width, n_features]"""
     counts: Tensor
+    """[kinds]: number of images."""
 
     def means(self) -> Tensor:
-        """The mean code of each kind, drawn towards the mean over all kinds where there are few maps."""
+        """The mean code of each kind, pulled towards the mean over all kinds where there are few images."""
         overall = self.codes.sum(dim=0) / self.counts.sum()
         weights = self.counts[:, None, None, None].to(self.codes)
         return (self.codes + _PRIOR * overall) / (weights + _PRIOR)
@@ -170,14 +184,12 @@ def _sums(dictionary: Dictionary, parts: Iterable[Tensor], reader: Tensor) -> _S
     total: _Sums | None = None
     for maps in parts:
         kinds = image_kinds(maps.float().mean(dim=(1, 2)), reader.to(maps.device))
-        for one, kind in zip(maps.split(1), kinds.tolist(), strict=True):
-            here = codes_on_grid(dictionary, one)[0]
+        for map_, kind in zip(maps.split(1), kinds.tolist(), strict=True):
+            codes = codes_on_grid(dictionary, map_)[0]
             if total is None:
-                total = _Sums(here.new_zeros(len(reader), *here.shape), torch.zeros(len(reader)))
-            total.codes[kind] += here
+                total = _Sums(codes.new_zeros(len(reader), *codes.shape), torch.zeros(len(reader)))
+            total.codes[kind] += codes
             total.counts[kind] += 1
     if total is None:
-        raise RevelioError(
-            "There are no pictures with, or none without the concept; give at least one of each."
-        )
+        raise RevelioError("A concept needs at least one image with it and one without it.")
     return total

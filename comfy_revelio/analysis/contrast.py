@@ -1,18 +1,22 @@
-"""Which features tell what is wanted from the rest: run from run, or inside a mask from outside.
+"""Which features distinguish one run from another, or the inside of a mask from the outside.
 
-The effect size of a feature, at one place of the model and one step, is
+The effect size of a feature, at one hook point and one step, is
 
-    d = (m+ - m-) / (s + s0)
+    d  = (m+ - m-) / (sp + s0)
+    sp = sqrt((S+ + S-) / (w+ + w- - 2))
+    s0 = sqrt(mean of (S+ + S- + (m+ - m-)^2 w+ w- / (w+ + w-)) / (w+ + w- - 1) over the features that fire)
 
-m+ and m-: the means of its value with and without what is wanted; s: its pooled standard deviation on the two
-sides, as in Cohen's d; s0: how much a feature of that place varies at all, the root mean square, over the
-features that fire there, of their standard deviation over both sides together. s0 is the constant of
-Significance Analysis of Microarrays (Tusher, Tibshirani and Chu, 2001): without it features that hardly fire
-would win, having no deviation, and one picture on each side could not be compared. d has no unit, so places
-and steps can be compared with each other.
+m+ and m- are the means of the feature's value on the two sides, with and without what is wanted, S+ and S-
+the sums of squared distances from them, w+ and w- the numbers of samples. sp is the pooled standard
+deviation, as in Cohen's d. s0 is how much a feature of that hook point varies at all, over both sides
+together. It is the constant of Significance Analysis of Microarrays (Tusher, Tibshirani and Chu, 2001):
+without it, features that hardly fire would win, because they have no deviation, and one image on each side
+could not be compared. d has no unit, so hook points and steps can be compared with each other.
 
-Between runs the value of a picture is the feature's maximum over its tokens, as in the pilot that this was
-tried on; within a picture each token counts by itself.
+Between runs, the value of an image is the feature's maximum over its tokens; within an image, each token is a
+sample.
+
+Shapes: P images of a run, T tokens, N features, K active features, S steps.
 """
 
 from __future__ import annotations
@@ -33,80 +37,96 @@ _TINY = 1e-12
 
 
 class Spread:
-    """Mean and spread of every feature over samples that come a few at a time: some sums for each feature."""
+    """Mean and spread of every feature over samples that come a few at a time.
+
+    >>> spread = Spread(1)
+    >>> spread.add(torch.tensor([[1.0], [3.0]]))
+    >>> spread.weight, spread.mean.tolist(), spread.scatter.tolist()
+    (2.0, [2.0], [2.0])
+    """
 
     def __init__(self, n_features: int) -> None:
         self.weight = 0.0
-        """Samples so far; those with a weight count as so much of one."""
-        self._sums = torch.zeros(n_features, dtype=torch.float64)
-        self._squares = torch.zeros(n_features, dtype=torch.float64)
+        """Number of samples so far; a sample with a weight counts as that fraction of one."""
+        # float64: the scatter is a small difference of these large sums
+        self._sums_N = torch.zeros(n_features, dtype=torch.float64)
+        self._squares_N = torch.zeros(n_features, dtype=torch.float64)
 
     def add(self, values: Tensor) -> None:
-        """Samples [m, n_features] of weight 1."""
-        values = values.double().cpu()
-        self.weight += len(values)
-        self._sums += values.sum(0)
-        self._squares += values.square().sum(0)
+        """Add samples [P, N] of weight 1."""
+        values_PN = values.double().cpu()
+        self.weight += len(values_PN)
+        self._sums_N += values_PN.sum(0)
+        self._squares_N += values_PN.square().sum(0)
 
     def add_tokens(self, codes: Codes, weights: Tensor) -> None:
-        """Every token of codes [..., k] as a sample of its weight [...] from 0 to 1."""
-        values, weights = codes.values.double().cpu(), weights.double().cpu()
-        where = codes.indices.cpu().flatten()
-        weighted = weights[..., None] * values
-        self.weight += float(weights.sum())
-        self._sums.index_add_(0, where, weighted.flatten())
-        self._squares.index_add_(0, where, (weighted * values).flatten())
+        """Add every token of codes [P, T] as a sample of its weight [P, T] from 0 to 1."""
+        values_PTK, weights_PT = codes.values.double().cpu(), weights.double().cpu()
+        features = codes.indices.cpu().flatten()
+        weighted_PTK = weights_PT[..., None] * values_PTK
+        self.weight += float(weights_PT.sum())
+        # Where a feature does not fire its value is 0: only the K active ones add to the sums.
+        self._sums_N.index_add_(0, features, weighted_PTK.flatten())
+        self._squares_N.index_add_(0, features, (weighted_PTK * values_PTK).flatten())
 
     @property
     def mean(self) -> Tensor:
-        """float64 [n_features]; 0 without samples."""
-        return self._sums / max(self.weight, _TINY)
+        """m, float64 [N]; 0 without samples."""
+        return self._sums_N / max(self.weight, _TINY)
 
     @property
     def scatter(self) -> Tensor:
-        """Sum of the squared distances from the mean, float64 [n_features]."""
-        return (self._squares - self.weight * self.mean.square()).clamp(min=0)
+        """S, the sum of squared distances from the mean: float64 [N]."""
+        return (self._squares_N - self.weight * self.mean.square()).clamp(min=0)  # rounding may go below 0
 
     def without(self, part: Spread) -> Spread:
-        """The samples that are here and not in `part`, all of whose samples are here too."""
-        rest = Spread(len(self._sums))
+        """The samples of this spread that are not in `part`, which must be a part of it."""
+        rest = Spread(len(self._sums_N))
         rest.weight = self.weight - part.weight
-        rest._sums, rest._squares = self._sums - part._sums, self._squares - part._squares
+        rest._sums_N, rest._squares_N = self._sums_N - part._sums_N, self._squares_N - part._squares_N
         return rest
 
 
 def effect_size(with_it: Spread, without: Spread) -> Tensor:
-    """d of every feature as above: float32 [n_features]; 0 for features that never fire."""
+    """d of every feature, as above: float32 [N]; 0 for features that never fire.
+
+    >>> high, low = Spread(2), Spread(2)
+    >>> high.add(torch.tensor([[3.0, 0.0], [5.0, 0.0]]))
+    >>> low.add(torch.tensor([[1.0, 0.0], [3.0, 0.0]]))
+    >>> [round(d, 4) for d in effect_size(high, low).tolist()]  # 2 / (sqrt(2) + sqrt(8 / 3)), and 0
+    [0.6563, 0.0]
+    """
     count = with_it.weight + without.weight
-    difference = with_it.mean - without.mean
-    within = with_it.scatter + without.scatter
-    between = difference.square() * with_it.weight * without.weight / max(count, _TINY)
-    total = (within + between) / max(count - 1, _TINY)
-    pooled = within / (count - 2) if count > 2 else torch.zeros_like(within)
-    fires = (with_it._squares + without._squares) > 0
-    typical = total[fires].mean().sqrt() if fires.any() else total.new_zeros(())
-    return (difference / (pooled.sqrt() + typical).clamp(min=_TINY)).float()
+    difference_N = with_it.mean - without.mean
+    within_N = with_it.scatter + without.scatter
+    between_N = difference_N.square() * with_it.weight * without.weight / max(count, _TINY)
+    variance_N = (within_N + between_N) / max(count - 1, _TINY)
+    # Two samples have no pooled deviation; s0 alone then sets the scale.
+    pooled_N = within_N / (count - 2) if count > 2 else torch.zeros_like(within_N)
+    fires_N = (with_it._squares_N + without._squares_N) > 0
+    s0 = variance_N[fires_N].mean().sqrt() if fires_N.any() else variance_N.new_zeros(())
+    return (difference_N / (pooled_N.sqrt() + s0).clamp(min=_TINY)).float()
 
 
 @dataclass(frozen=True)
 class FoundFeature:
-    """A feature where and when it tells the two sides apart best.
-
-    step: of the schedule, from 0. mean_with, mean_without: means of its values on the two sides at that step.
-    """
+    """A feature at the step where it distinguishes the two sides best."""
 
     hook_point: str
     feature: int
     label: str
     effect: float
+    """Effect size d."""
     step: int
+    """Step of the schedule, from 0."""
     mean_with: float
     mean_without: float
+    """Means of its value on the two sides at that step."""
 
 
 @dataclass(frozen=True, eq=False)
 class Effects:
-    """Of one hook point, at each of its steps: effect sizes and the means on both sides, [steps, n]."""
+    """Effect sizes and the means on both sides at one hook point: float32 [S, N] at S of its steps."""
 
     steps: tuple[int, ...]
     effect: Tensor
@@ -116,25 +136,27 @@ class Effects:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What tells two sides apart, over all hook points and steps. total_steps: of the schedule."""
+    """What distinguishes two sides, over all hook points and steps."""
 
-    places: Mapping[str, Effects]
+    effects: Mapping[str, Effects]
+    """By hook point."""
     total_steps: int
+    """Steps of the schedule."""
     notes: Mapping[str, DictionaryNote]
     """What is known of the dictionary of each hook point."""
 
     def best(self, count: int, hook_point: str = "") -> list[FoundFeature]:
-        """The `count` features with the highest effect sizes, each once at its best step.
+        """The `count` features with the highest effect sizes, of all hook points or of one.
 
-        Of all hook points, or of one. Features that are not higher on the first side are left out.
+        Each is listed once, at its best step. Features that are not higher on the first side are left out.
         """
-        if hook_point and hook_point not in self.places:
+        if hook_point and hook_point not in self.effects:
             raise RevelioError(
-                f"Hook point {hook_point!r} was not compared; choose one of {', '.join(self.places)}."
+                f"Hook point {hook_point!r} was not compared; choose one of {', '.join(self.effects)}."
             )
         found = []
-        for name in [hook_point] if hook_point else self.places:
-            here = self.places[name]
+        for name in [hook_point] if hook_point else self.effects:
+            here = self.effects[name]
             peaks, at = here.effect.max(dim=0)
             top = peaks.argsort(descending=True, stable=True)[: max(0, count)]
             for feature in top[peaks[top] > 0].tolist():
@@ -150,7 +172,7 @@ class Findings:
                         float(here.mean_without[row, feature]),
                     )
                 )
-        return sorted(found, key=lambda one: -one.effect)[:count]
+        return sorted(found, key=lambda feature: -feature.effect)[:count]
 
 
 def find_features(
@@ -158,33 +180,32 @@ def find_features(
 ) -> Findings:
     """Effect sizes of all features at every hook point and step that was recorded.
 
-    With two traces: the pictures of the first against those of the second, of which there may be another
-    number; a mask then says where in both to look. With one trace: inside the mask against outside it.
-    mask: [height, width] or [pictures, height, width] in 0..1 of any size, fitted to the tokens by area.
-    Raises RevelioError when there is nothing to compare with, or the traces have nothing in common.
+    With two traces, the images of the first are compared with those of the second, which may be more or
+    fewer; a mask limits both to its area. With one trace, inside the mask is compared with outside.
+    mask: [height, width] or [P, height, width] in 0..1, of any size.
     """
     if mask is not None:
         mask = checked_mask(mask)
     if without is None and mask is None:
         raise RevelioError(
-            "There is nothing to compare with: connect a second trace without the concept, or a mask that "
+            "There is nothing to compare with; connect a second trace without the concept, or a mask that "
             "shows where the concept is in this one."
         )
-    names = _common_places(with_it, without)
-    places = {name: _effects(name, with_it, without, mask, role) for name in names}
-    return Findings(places, with_it.total_steps, with_it.dictionaries)
+    names = _common_hook_points(with_it, without)
+    effects = {name: _effects(name, with_it, without, mask, role) for name in names}
+    return Findings(effects, with_it.total_steps, with_it.dictionaries)
 
 
 def check_same_steps(with_it: Trace, without: Trace) -> None:
-    """Raise RevelioError for runs of schedules that cannot be compared step by step."""
+    """Raise RevelioError for two runs whose schedules cannot be compared step by step."""
     if with_it.total_steps != without.total_steps:
         raise RevelioError(
-            f"The two runs have {with_it.total_steps} and {without.total_steps} steps; give both "
-            "samplers the same number, so that step can be compared with step."
+            f"The two runs have {with_it.total_steps} and {without.total_steps} steps; give both samplers "
+            "the same number, so that they can be compared step by step."
         )
 
 
-def _common_places(with_it: Trace, without: Trace | None) -> list[str]:
+def _common_hook_points(with_it: Trace, without: Trace | None) -> list[str]:
     """The hook points that both recorded, with one dictionary and one schedule."""
     if without is None:
         names = list(with_it.hook_points)
@@ -207,40 +228,42 @@ def _common_places(with_it: Trace, without: Trace | None) -> list[str]:
 
 
 def _effects(name: str, with_it: Trace, without: Trace | None, mask: Tensor | None, role: str) -> Effects:
-    ours = {frame.step: frame for frame in with_it.steps(name, role)}
-    theirs = None if without is None else {frame.step: frame for frame in without.steps(name, role)}
-    steps = tuple(step for step in ours if theirs is None or step in theirs)
+    """Effect sizes at one hook point, at the steps that both runs recorded."""
+    frames = {frame.step: frame for frame in with_it.steps(name, role)}
+    others = None if without is None else {frame.step: frame for frame in without.steps(name, role)}
+    steps = tuple(step for step in frames if others is None or step in others)
     if not steps:
         raise RevelioError(f"The two runs recorded no step of {name} in common; record the same steps.")
     rows = []
     for step in steps:
-        n = ours[step].codes.n_features
+        n = frames[step].codes.n_features
         high, low = Spread(n), Spread(n)
-        if theirs is None:
+        if others is None:
             assert mask is not None
-            _add_sides(high, low, ours[step], mask)
+            _add_sides(high, low, frames[step], mask)
         else:
-            high.add(_peaks(ours[step], mask))
-            low.add(_peaks(theirs[step], mask))
+            high.add(_peaks(frames[step], mask))
+            low.add(_peaks(others[step], mask))
         rows.append((effect_size(high, low), high.mean.float(), low.mean.float()))
     return Effects(steps, *(torch.stack(column) for column in zip(*rows, strict=True)))
 
 
 def _peaks(frame: Frame, mask: Tensor | None) -> Tensor:
-    """Each feature's maximum over the tokens of each picture, inside the mask: [items, n]."""
+    """Each feature's maximum over the tokens of each image, inside the mask: [P, N]."""
     codes = frame.codes
     if mask is not None:
-        inside = mask_on_grid(mask.cpu(), frame.grid, range(frame.codes.shape[0]))
-        codes = Codes(codes.indices, codes.values * inside[..., None], codes.n_features)
+        inside_PT = mask_on_grid(mask.cpu(), frame.grid, range(frame.codes.shape[0]))
+        codes = Codes(codes.indices, codes.values * inside_PT[..., None], codes.n_features)
     return codes.peaks()
 
 
 def _add_sides(inside: Spread, outside: Spread, frame: Frame, mask: Tensor) -> None:
-    weights = mask_on_grid(mask.cpu(), frame.grid, range(frame.codes.shape[0]))
-    for side, share in ((inside, weights), (outside, 1 - weights)):
-        if float(share.sum()) < _TINY:
+    """Add every token to both sides, by the share of it that is inside the mask, and outside."""
+    weights_PT = mask_on_grid(mask.cpu(), frame.grid, range(frame.codes.shape[0]))
+    for side, share_PT in ((inside, weights_PT), (outside, 1 - weights_PT)):
+        if float(share_PT.sum()) < _TINY:
             raise RevelioError(
-                "The mask is the same all over the picture; paint the part that shows the concept white and "
-                "leave the rest black."
+                "The mask is all white or all black in the image; paint the part that shows the concept "
+                "white and leave the rest black."
             )
-        side.add_tokens(frame.codes, share)
+        side.add_tokens(frame.codes, share_PT)

@@ -1,4 +1,4 @@
-"""Learning to tell kinds of pictures apart by what a model makes of them."""
+"""Learning to distinguish kinds of images by a model's activations."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from ..dictionary.concept import single_kind_reader
 
 
 def kind_reader(pooled: Tensor, kinds: Tensor) -> Tensor:
-    """A linear reader of the kind of a picture, for Concept: float32 [number of kinds, d_model + 1].
+    """A linear reader of an image's kind, for Concept: float32 [number of kinds, d_model + 1].
 
-    pooled: float [n, d_model], the activation of each map averaged over its cells; kinds: int [n], the kind
-    of each, of whatever numbers; the reader's rows are for them in ascending order. Linear discriminant
-    analysis with shrunk covariance (Ledoit and Wolf, 2004); needs scikit-learn.
+    pooled: float [n, d_model], the mean activation of each image. kinds: int [n], the kind of each; the
+    reader's rows are in ascending order of these numbers. Linear discriminant analysis with shrunk covariance
+    (Ledoit and Wolf, 2004); needs scikit-learn.
     """
-    number = kinds.unique().numel()
-    if number < 2:
+    count = kinds.unique().numel()
+    if count < 2:
         return single_kind_reader(pooled.shape[1])
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     analysis = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
     analysis.fit(pooled.double().cpu().numpy(), kinds.cpu().numpy())
     weights, bias = torch.from_numpy(analysis.coef_), torch.from_numpy(analysis.intercept_)
-    if number == 2:  # scikit-learn then scores the second kind alone
+    if count == 2:  # scikit-learn then scores the second kind alone
         weights, bias = torch.cat([-weights, weights]), torch.cat([-bias, bias])
     return torch.cat([weights, bias[:, None]], dim=1).float()

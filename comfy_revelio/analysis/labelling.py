@@ -1,7 +1,4 @@
-"""Making feature indexes: from harvested activations or a model that runs, and giving features names.
-
-Above the rooms it joins: training has activations, pictures and prompts, analysis has the index.
-"""
+"""Making feature indexes, from harvested activations or a running model, and naming the features."""
 
 from __future__ import annotations
 
@@ -21,11 +18,12 @@ from ..training.prompt_file import read_prompts
 from ..training.shards import ShardSet
 from .index import FeatureIndex, IndexBuilder, Label
 from .index.endpoint import Endpoint, ask
+from .prompt_labels import phrases
 
 Progress = Callable[[int, int], None]
-"""Called as progress(done, all); whatever it raises ends the work."""
-Pictures = Callable[[Sequence[Item]], Sequence[Tensor]]
-"""The pictures [H, W, 3] of some items that the host has just run."""
+"""Called as progress(done, total); an exception that it raises ends the work."""
+Images = Callable[[Sequence[Item]], Sequence[Tensor]]
+"""The images [H, W, 3] of some items that the host has just run."""
 
 _ROWS_AT_ONCE = 16_384
 
@@ -39,20 +37,20 @@ def index_of_shards(
     crop: int = 48,
     progress: Progress | None = None,
 ) -> FeatureIndex:
-    """From a folder of harvested activations, and the folder of pictures that they were harvested from.
+    """The index of a folder of harvested activations, with crops from the folder of images if there is one.
 
-    Without pictures there are no crops. Labels come from the prompts that the harvest wrote down. Only a few
-    thousand rows, and what is open of the pictures they belong to, are in memory at a time.
+    Labels come from the prompts that the harvest recorded. Only a few thousand rows, and what is known of the
+    images that they belong to, are in memory at a time.
     """
     shards = ShardSet(data)
     _check_width(dictionary, shards.d_model, str(data))
     source = shards.source
     files = {item.number: item for item in items_of_images(images)} if images is not None else {}
-    drawing = _drawing(source.extra.get("size", "")) if images is not None else None
+    settings = _settings_of_size(source.extra.get("size", "")) if images is not None else None
     left = shards.rows_of_items()
     if missing := [number for number in left if images is not None and number not in files]:
         raise RevelioError(
-            f"{images} has no picture number {missing[0]}, which {data} has activations of; name the folder "
+            f"{images} has no image number {missing[0]}, which {data} has activations of; give the folder "
             "that was harvested."
         )
     builder = IndexBuilder(
@@ -64,8 +62,8 @@ def index_of_shards(
         left[item] -= len(rows)
         if left[item] == 0:
             del left[item]
-            picture = None if drawing is None else read_image(files[item], drawing)
-            builder.close(item, picture)
+            image = None if settings is None else read_image(files[item], settings)
+            builder.close(item, image)
             if progress is not None:
                 progress(total - len(left), total)
     return builder.finish(f"{total} items of {source.model}")
@@ -75,7 +73,7 @@ def index_of_host(
     dictionary: Dictionary,
     host: Host,
     items: Sequence[Item],
-    pictures: Pictures,
+    images: Images,
     *,
     top: int = 8,
     crop: int = 48,
@@ -83,44 +81,43 @@ def index_of_host(
     timesteps: tuple[float, ...] = (25.0, 200.0),
     progress: Progress | None = None,
 ) -> FeatureIndex:
-    """From a model that draws the items' prompts, or looks at their images, a few at a time."""
+    """The index of a model that generates images of the items' prompts, or reads theirs, a few at a time."""
     if not items:
-        raise RevelioError("There is nothing to draw or to look at; give prompts or pictures.")
-    place = host.hook_point(dictionary.hook_point)
-    wanted = CaptureSpec((place,), dictionary.captured, timesteps=timesteps)
+        raise RevelioError("There are no items to make an index of; give prompts or images.")
+    hook_point = host.hook_point(dictionary.hook_point)
+    spec = CaptureSpec((hook_point,), dictionary.captured, timesteps=timesteps)
     captions = {item.number: item.prompt for item in items if item.prompt}
     builder: IndexBuilder | None = None
     for start in range(0, len(items), batch):
         if progress is not None:
             progress(start, len(items))
         part = items[start : start + batch]
-        for taken in host.run(part, wanted):
-            _check_width(dictionary, taken.rows.shape[1], place)
-            builder = builder or IndexBuilder(dictionary, captions, taken.grid, top=top, crop=crop)
-            builder.see(taken.item, taken.timestep, taken.rows)
-        shown = pictures(part) if crop else [None] * len(part)
-        for item, picture in zip(part, shown, strict=True):
+        for captured in host.run(part, spec):
+            _check_width(dictionary, captured.rows.shape[1], hook_point)
+            builder = builder or IndexBuilder(dictionary, captions, captured.grid, top=top, crop=crop)
+            builder.see(captured.item, captured.timestep, captured.rows)
+        generated = images(part) if crop else [None] * len(part)
+        for item, image in zip(part, generated, strict=True):
             assert builder is not None
-            builder.close(item.number, picture)
+            builder.close(item.number, image)
     if progress is not None:
         progress(len(items), len(items))
     assert builder is not None
-    return builder.finish(f"{len(items)} pictures of {host.name}")
+    return builder.finish(f"{len(items)} images of {host.name}")
 
 
 def label_by_endpoint(
     index: FeatureIndex, endpoint: Endpoint, most: int, progress: Progress | None = None
 ) -> FeatureIndex:
-    """The index with labels from a model that sees the crops, for the `most` features that peak highest.
+    """The index with labels from a model that sees the crops, for the `most` features with the highest peaks.
 
-    Their other labels are replaced; the rest stay. Nothing but the crops and an instruction is sent.
+    It replaces their labels; other features keep theirs. Only the crops and an instruction are sent.
     """
     if index.crops is None or not len(index.crops):
-        raise RevelioError("This index has no crops to send; build it with pictures.")
+        raise RevelioError("This index has no crops to send; build it with images.")
     with_examples = index.starts[1:] > index.starts[:-1]
     ranked = torch.where(with_examples, index.peak, -torch.inf).argsort(descending=True, stable=True)
-    chosen = ranked[: max(0, most)].tolist()
-    chosen = [feature for feature in chosen if with_examples[feature]]
+    chosen = [feature for feature in ranked[: max(0, most)].tolist() if with_examples[feature]]
     labels = dict(index.labels)
     for number, feature in enumerate(chosen):
         if progress is not None:
@@ -133,15 +130,13 @@ def label_by_endpoint(
 
 
 def words_of(prompts: Sequence[str], most: int = 400) -> list[str]:
-    """The words and short phrases of prompts, the commonest first: what CLIP may choose from."""
-    from .prompt_labels import phrases
-
+    """The words and short phrases of prompts, the commonest first, for CLIP to choose from."""
     counts = Counter(word for prompt in prompts for word in sorted(phrases(prompt)))
     return [word for word, _ in counts.most_common(most)]
 
 
 def _maps(shards: ShardSet) -> Iterator[tuple[int, float, Tensor]]:
-    """(item, timestep, rows [T, d]) of every map in order; of rows without a grid, stretches of one item."""
+    """(item, timestep, rows [T, d]) of every map in order; without a grid, of consecutive rows of an item."""
     grid = shards.source.grid
     cells = 1 if grid is None else grid[0] * grid[1]
     size = max(1, _ROWS_AT_ONCE // cells) * cells
@@ -163,11 +158,9 @@ def _check_width(dictionary: Dictionary, width: int, where: str) -> None:
         )
 
 
-def _drawing(size: str) -> SamplingSettings:
-    """The size that a harvest noted; "" for harvests that noted none."""
+def _settings_of_size(size: str) -> SamplingSettings:
+    """The image size that a harvest recorded, such as "64x48"; "" for harvests that recorded none."""
     width, x, height = size.partition("x")
     if not x or not width.isdigit() or not height.isdigit():
-        raise RevelioError(
-            "These activations do not say at which size pictures were read; harvest them again."
-        )
+        raise RevelioError("These activations do not record the size of their images; harvest them again.")
     return SamplingSettings(int(height), int(width))

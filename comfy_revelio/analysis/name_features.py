@@ -1,8 +1,4 @@
-"""Names for what a trained dictionary has learned, from the prompts that its activations came from.
-
-Above the rooms it joins: training keeps the prompts beside the activations, analysis finds what goes with a
-word. Whoever trains calls it before the dictionary is saved.
-"""
+"""Labels and concepts for a trained dictionary, from the prompts that its activations came from."""
 
 from __future__ import annotations
 
@@ -14,14 +10,13 @@ from ..training.shards import ShardSet
 from .prompt_labels import concepts_of_prompts, labels_of_prompts
 
 _ROWS_BYTES = 256 * 2**20
-"""What the activations may take that labels are found on."""
+"""Memory for the activations that labels are found on, at most."""
 
 
 def name_features(dictionary: Dictionary, data: Path) -> None:
-    """Put labels by words, and concepts where there are maps, into a dictionary trained on a folder.
+    """Add labels, and concepts if there are maps, to a dictionary that was trained on a folder.
 
-    Does nothing where the harvest wrote down no prompts. Concepts are not made of a dictionary that follows
-    the timestep.
+    Does nothing if the harvest recorded no prompts. Dictionaries that depend on the timestep get no concepts.
     """
     prompts = read_prompts(data.parent)
     if not prompts:

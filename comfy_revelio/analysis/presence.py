@@ -1,4 +1,11 @@
-"""Where in a picture a whole concept is, and which features of a dictionary are alike."""
+"""Where in an image a whole concept is, and which features of a dictionary are alike.
+
+    heat = sqrt(sum(z r max(a, 0)) / A),   A = the largest sum(max(a, 0)^2) of any token
+
+with z the codes of a concept's features at a token, a the amounts and r the shares of the concept (`Concept`)
+on the grid, for the kind of image that the frame is from. The heat is 1 where the concept is as strong as it
+usually is where it is strongest; it is 0 where it never appears and where none of its features fire.
+"""
 
 from __future__ import annotations
 
@@ -19,23 +26,17 @@ _CHUNK_ROWS = 8192
 
 @torch.no_grad()
 def concept_presence(frames: Sequence[Frame], dictionary: Dictionary, item: int) -> Tensor:
-    """How much of each concept is where at each step: float32 [concepts, steps, height, width], at least 0.
+    """The heat of each concept at each step: float32 [concepts, steps, height, width], at least 0.
 
-    frames: of one hook point and role, recorded with the dictionary, all of one size. With z the codes, and
-    a and s the amounts (negative ones as 0) and shares of a concept's features on the frames' grid, in the
-    kind of picture that the frame is of, the heat of a token is the root of sum(z * s * a), as a share of
-    the largest sum(a * a) of any token: 1 where the concept is as strong as it usually is in the place where
-    it is strongest, 0 where it never lies and where nothing fires for it. The root makes it fall off as the
-    amounts do, and not as their squares. The kind is read from what the codes decode to, which
-    is in the activations' own size, as the reader needs it, where the frames keep the scale and shift of a
-    dictionary that normalises.
+    frames: of one hook point and role, recorded with the dictionary, all of one size.
     """
     grid = frames[0].grid
-    taken = [frame.codes[item] for frame in frames]
+    codes = [frame.codes[item] for frame in frames]
+    # The kind is read from the decoded codes, because decoding restores the scale of the activations.
     pooled = torch.stack(
         [
-            dictionary.decode(codes, timestep=frame.timestep).mean(0)
-            for codes, frame in zip(taken, frames, strict=True)
+            dictionary.decode(z, timestep=frame.timestep).mean(0)
+            for z, frame in zip(codes, frames, strict=True)
         ]
     )
     heat = pooled.new_zeros(len(dictionary.concepts), len(frames), *grid)
@@ -43,21 +44,28 @@ def concept_presence(frames: Sequence[Frame], dictionary: Dictionary, item: int)
         features = torch.tensor(concept.features)
         pulls = _pulls(concept, grid)
         for step, kind in enumerate(image_kinds(pooled, concept.reader.cpu()).tolist()):
-            here = (taken[step].of_many(features) * pulls[kind]).sum(-1)
-            heat[number, step] = here.clamp(min=0).sqrt().reshape(grid)
+            projected = (codes[step].of_many(features) * pulls[kind]).sum(-1)
+            # The root makes the heat fall off as the amounts do, and not as their squares.
+            heat[number, step] = projected.clamp(min=0).sqrt().reshape(grid)
     return heat
 
 
 @torch.no_grad()
 def nearest_features(dictionary: Dictionary, feature: int, count: int = 8) -> list[tuple[int, float]]:
-    """The features whose directions are most like this one's, and the cosines, most alike first.
+    """The features whose directions are most similar to this one's: (feature, cosine), most similar first.
 
-    Directions without length (dead features) are left out. RevelioError when there is no such feature.
+    Dead features, whose direction has no length, are left out.
+
+    >>> from comfy_revelio.dictionary import Activation
+    >>> W_dec, zero = torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 4.0]]), torch.zeros(3)
+    >>> sae = Dictionary(W_dec, zero, W_dec, torch.zeros(2), torch.zeros(2), Activation("relu", k=2))
+    >>> [(f, round(cosine, 2)) for f, cosine in nearest_features(sae, 2)]
+    [(1, 0.8), (0, 0.6)]
     """
-    wanted = functional.normalize(dictionary.directions([feature])[0], dim=0)
+    direction = functional.normalize(dictionary.directions([feature])[0], dim=0)
     cosines = torch.cat(
         [
-            functional.normalize(rows.float(), dim=1) @ wanted.to(rows.device)
+            functional.normalize(rows.float(), dim=1) @ direction.to(rows.device)
             for rows in dictionary.W_dec.split(_CHUNK_ROWS)
         ]
     )
@@ -71,7 +79,7 @@ def nearest_features(dictionary: Dictionary, feature: int, count: int = 8) -> li
 
 
 def _pulls(concept: Concept, grid: tuple[int, ...]) -> list[Tensor]:
-    """For each kind of picture, what the codes of the concept's features count at each token: [T, m]."""
+    """What the codes of a concept's features are multiplied by, r max(a, 0) / A: [T, M] for each kind."""
     pulls = []
     for amount, share in zip(concept.amount, concept.share, strict=True):
         raised = maps_on_grid(amount.cpu(), grid).clamp(min=0)

@@ -1,4 +1,4 @@
-"""Labels and concepts from the prompts: what differs in the pictures whose prompt says a word."""
+"""Labels and concepts from prompts: what differs in the images whose prompt contains a word."""
 
 from __future__ import annotations
 
@@ -13,40 +13,26 @@ from ..steering.prompt_concept import rank_contrast
 from .concept_of_runs import FINEST, codes_on_grid, concept_of_means
 
 FEWEST = 4
-"""Prompts that must say a word, and that must not."""
+"""Prompts that must contain a word, and prompts that must not."""
 _WORD = re.compile(r"[^\W\d_][\w'-]+")
 _SUMS_BYTES = 256 * 1024 * 1024
-"""What the sums of the words of one pass may take."""
+"""Memory for the sums of the words of one pass, at most."""
 _LONGEST = 3
-"""Words of a phrase between commas that still counts as one label."""
-FUNCTION_WORDS = frozenset(
-    (
-        *(
-            "a",
-            "an",
-            "the",
-            "of",
-            "in",
-            "on",
-            "at",
-            "with",
-            "and",
-            "or",
-            "to",
-            "by",
-            "for",
-            "from",
-            "without",
-        ),
-        *("no", "is", "are", "his", "her", "its", "their", "this", "that"),
-    )
-)
-"""Words that name nothing that could be seen."""
+"""Words in a phrase between commas, at most, for it to count as one label."""
+FUNCTION_WORDS = frozenset({
+    "a", "an", "the", "of", "in", "on", "at", "with", "and", "or", "to", "by", "for", "from", "without",
+    "no", "is", "are", "his", "her", "its", "their", "this", "that",
+})  # fmt: skip
+"""Words that name nothing visible."""
 _DULL = FUNCTION_WORDS | {"style", "portrait", "picture", "person", "photo", "image"}
 
 
 def phrases(prompt: str) -> set[str]:
-    """The single words of a prompt and its short phrases between commas, in lower case."""
+    """The single words of a prompt and its short phrases between commas, in lower case.
+
+    >>> sorted(phrases("A person with a red hat, blue eyes"))
+    ['blue', 'blue eyes', 'eyes', 'hat', 'red']
+    """
     text = prompt.lower()
     found = {word for word in _WORD.findall(text) if word not in _DULL}
     for part in text.split(","):
@@ -66,29 +52,29 @@ def labels_of_prompts(
     count: int = 4,
     min_score: float = 0.3,
 ) -> dict[str, list[int]]:
-    """Features by word, strongest first: those whose highest value tells pictures with it from others.
+    """Features by word, strongest first: those whose highest value distinguishes the images with the word.
 
-    rows: activations [N, d]; items [N]: the picture of each row; prompts: by picture. Words that nearly all
-    or nearly no prompts say get no label, nor do those that no feature follows.
+    rows: activations [n, d]. items: [n], the image of each row. prompts: by image. Words in nearly all or
+    nearly no prompts get no label, and neither do words that no feature follows.
     """
     known = [number for number in items.unique().tolist() if number in prompts]
     if not known:
         return {}
-    place = {number: index for index, number in enumerate(known)}
+    row_of = {number: row for row, number in enumerate(known)}
     peaks = torch.zeros(len(known), dictionary.n_features)
     for start in range(0, len(rows), 8192):
         part = slice(start, start + 8192)
         times = None if timesteps is None else timesteps[part]
         codes = dictionary.encode(rows[part], timestep=times)
         for number in items[part].unique().tolist():
-            if number in place:
-                mine = codes[(items[part] == number).nonzero()[:, 0].to(codes.values.device)]
-                here = mine.peaks().amax(dim=0).cpu()
-                peaks[place[number]] = torch.maximum(peaks[place[number]], here)
-    said = [phrases(prompts[number]) for number in known]
+            if number in row_of:
+                own = codes[(items[part] == number).nonzero()[:, 0].to(codes.values.device)]
+                peak = own.peaks().amax(dim=0).cpu()
+                peaks[row_of[number]] = torch.maximum(peaks[row_of[number]], peak)
+    words_of_prompts = [phrases(prompts[number]) for number in known]
     labels = {}
-    for word in sorted(set().union(*said)):
-        has = torch.tensor([word in words for words in said])
+    for word in sorted(set().union(*words_of_prompts)):
+        has = torch.tensor([word in words for words in words_of_prompts])
         if FEWEST <= int(has.sum()) <= len(known) - FEWEST:
             found = rank_contrast(
                 peaks[has].mean(dim=0), peaks[~has].mean(dim=0), count=count, min_score=min_score
@@ -99,38 +85,39 @@ def labels_of_prompts(
 
 
 Maps = Iterable[tuple[Tensor, Tensor]]
-"""Activations [n, height, width, d_model], and the picture of each [n]."""
+"""Batches of activations [n, height, width, d_model], and the image of each [n]."""
 
 
 @torch.no_grad()
 def concepts_of_prompts(
     dictionary: Dictionary, maps: Callable[[], Maps], prompts: Mapping[int, str], words: Sequence[str]
 ) -> dict[str, Concept]:
-    """How the features change with each word: pictures whose prompt says it against the others.
+    """How the features change with each word: images whose prompt contains it, compared with the others.
 
-    maps() goes through the activations from the start, once for every group of words whose sums fit into
-    memory; prompts: by picture. The pictures of a word should differ in everything else by chance.
+    maps: called once for every group of words whose sums fit into memory; yields all activations. prompts: by
+    image. The images of a word should differ in everything else by chance.
     """
-    said = {number: phrases(prompt) for number, prompt in prompts.items()}
+    words_of_prompts = {number: phrases(prompt) for number, prompt in prompts.items()}
     at_once = max(1, _SUMS_BYTES // (4 * FINEST**2 * dictionary.n_features))
     found: dict[str, Concept] = {}
     for start in range(0, len(words), at_once):
-        found |= _concepts_of(dictionary, maps(), said, words[start : start + at_once])
+        found |= _concepts_of(dictionary, maps(), words_of_prompts, words[start : start + at_once])
     return found
 
 
 def _concepts_of(
-    dictionary: Dictionary, maps: Maps, said: Mapping[int, set[str]], words: Sequence[str]
+    dictionary: Dictionary, maps: Maps, words_of_prompts: Mapping[int, set[str]], words: Sequence[str]
 ) -> dict[str, Concept]:
+    """The concepts of words that some prompts contain and some do not, in one pass over the activations."""
     sums: Tensor | None = None
     counts = torch.zeros(len(words))
     everything, total = torch.zeros(()), 0
     for x, items in maps:
-        for one, item in zip(x.split(1), items.tolist(), strict=True):
-            if item not in said:
+        for map_, item in zip(x.split(1), items.tolist(), strict=True):
+            if item not in words_of_prompts:
                 continue
-            codes = codes_on_grid(dictionary, one)[0]
-            has = torch.tensor([word in said[item] for word in words])
+            codes = codes_on_grid(dictionary, map_)[0]
+            has = torch.tensor([word in words_of_prompts[item] for word in words])
             if sums is None:
                 sums = codes.new_zeros(len(words), *codes.shape)
             sums[has.to(codes.device)] += codes

@@ -1,4 +1,17 @@
-"""Word maps (DAAM, arXiv 2210.04885): where in the picture each word of the prompt was looked up."""
+"""Word maps (DAAM, arXiv 2210.04885): where in the image the model attended to each word of the prompt.
+
+With share[w] a layer's attention to the words w of a phrase (attention_shares.py), resized to the finest grid
+and averaged over its calls, and sd and mean taken over the image,
+
+    map  = sum over layers of (sd(share) / mean(share)) share
+    heat = (map - min(map)) / (max(map) - min(map))
+
+DAAM weights all layers alike. Here a layer counts by its contrast, because one that attends to a word
+everywhere alike does not show where it is; this found the parts of the bundled model's images better
+(docs/word-maps.md).
+
+Shapes: V words of the prompt, R words or phrases to draw, H height and W width of the finest grid.
+"""
 
 from __future__ import annotations
 
@@ -14,28 +27,35 @@ from .prompt_labels import FUNCTION_WORDS
 
 
 def content_words(words: Sequence[str]) -> tuple[str, ...]:
-    """The words that can name something, each once, in their order."""
+    """The words that can name something visible, each once, in their order.
+
+    >>> content_words(["a", "red", "hat", "and", "a", "red", "scarf"])
+    ('red', 'hat', 'scarf')
+    """
     return tuple(dict.fromkeys(word for word in words if word not in FUNCTION_WORDS))
 
 
 def word_positions(words: Sequence[str], wanted: str) -> list[int]:
-    """Where a word, or some words in a row, stand among the words of a prompt, all occurrences.
+    """The positions of a word, or of some words in a row, among the words of a prompt: all occurrences.
 
-    Only letters and digits are compared, so that t-shirt, blue_hair and 1girl are found, whose words a
-    tokenizer takes apart. Raises RevelioError that names the prompt's words when it does not say this.
+    Only letters and digits are compared, so that t-shirt, blue_hair and 1girl are found, which a tokenizer
+    splits.
+
+    >>> word_positions(["blue", "hair", "a", "t", "-", "shirt"], "t-shirt")
+    [3, 4, 5]
     """
     spelled = _spelled(wanted)
     found: list[int] = []
     for start in range(len(words)):
-        end, said = start, ""
-        while end < len(words) and len(said) < len(spelled):
-            said += _spelled(words[end])
+        end, joined = start, ""
+        while end < len(words) and len(joined) < len(spelled):
+            joined += _spelled(words[end])
             end += 1
-        if spelled and said == spelled and _spelled(words[start]):
+        if spelled and joined == spelled and _spelled(words[start]):
             found += range(start, end)
     if not found:
-        named = ", ".join(content_words(words)) or "no words"
-        raise RevelioError(f"The prompt does not say {wanted!r}; it says {named}.")
+        named = ", ".join(content_words(words)) or "none"
+        raise RevelioError(f"{wanted!r} is not in the prompt; choose from its words: {named}.")
     return found
 
 
@@ -45,13 +65,13 @@ def _spelled(text: str) -> str:
 
 @torch.no_grad()
 def mean_shares(frames: Sequence[WordFrame], item: int) -> Tensor:
-    """The attention to each word, mean over frames: float32 [words, H, W] on the finest grid among them.
+    """The attention to each word, mean over frames: float32 [V, H, W] on the finest grid among them.
 
-    Coarser grids are spread bicubically, as in DAAM. RevelioError when there is no such item.
+    Coarser grids are resized bicubically, as in DAAM.
     """
     count = max(frame.batch_size for frame in frames)
     if not 0 <= item < count:
-        raise RevelioError(f"There is no picture {item} in this run; choose 0 to {count - 1}.")
+        raise RevelioError(f"There is no image {item} in this run; choose from 0 to {count - 1}.")
     finest = max((frame.grid for frame in frames), key=lambda grid: grid[0] * grid[1])
     by_grid: dict[tuple[int, ...], list[Tensor]] = {}
     for frame in frames:
@@ -63,15 +83,15 @@ def mean_shares(frames: Sequence[WordFrame], item: int) -> Tensor:
 
 
 def resized_maps(maps: Tensor, height: int, width: int) -> Tensor:
-    """Maps [n, h, w] of at least 0 at another size, bicubic, never below 0: [n, height, width]."""
+    """Maps [n, h, w] of at least 0 at another size, bicubic: float32 [n, height, width], at least 0."""
     return resize_maps(maps, (height, width), mode="bicubic").clamp(min=0.0)
 
 
-def frames_showing(frames: Sequence[WordFrame]) -> list[WordFrame]:
+def late_layer_frames(frames: Sequence[WordFrame]) -> list[WordFrame]:
     """The frames of the later half of the layers, in the order in which the model computes them.
 
-    The way down of a UNet looks words up without much regard to place; leaving it out found the parts of the
-    bundled model's pictures better than all layers, and than any single one (docs/word-maps.md).
+    The first half of a UNet attends to words with little regard to where they are. Leaving it out found the
+    parts of the bundled model's images better than all layers, and than any single one (docs/word-maps.md).
     """
     layers = list(dict.fromkeys(frame.layer for frame in frames))
     late = set(layers[len(layers) // 2 :])
@@ -80,30 +100,35 @@ def frames_showing(frames: Sequence[WordFrame]) -> list[WordFrame]:
 
 @torch.no_grad()
 def word_heat(frames: Sequence[WordFrame], item: int, rows: Sequence[Sequence[int]]) -> Tensor:
-    """Heat in 0..1 of some words or phrases: float32 [len(rows), H, W] on the finest grid among the frames.
+    """Heat in 0..1 of some words or phrases: float32 [R, H, W] on the finest grid among the frames.
 
-    rows: the words that belong to each. For each of them a layer counts by its contrast, the standard
-    deviation of its mean map over its mean: a layer that looks a word up everywhere alike says nothing about
-    its place. This found the parts of the bundled model's pictures better than the plain mean
-    (docs/word-maps.md). The least attended place is 0, the most attended one 1; a map that is the same
-    everywhere is 0.
+    rows: the positions of the words of each. A map that is the same everywhere is 0.
     """
     finest = max((frame.grid for frame in frames), key=lambda grid: grid[0] * grid[1])
-    total = torch.zeros(())
+    total_RHW = torch.zeros(())
     for layer in dict.fromkeys(frame.layer for frame in frames):
-        shares = mean_shares([frame for frame in frames if frame.layer == layer], item)
-        maps = resized_maps(torch.stack([shares[list(row)].sum(0) for row in rows]), *finest)
-        contrast = maps.std((1, 2), correction=0) / maps.mean((1, 2)).clamp(min=1e-12)
-        total = total + maps * contrast[:, None, None]
-    return scaled(total)
+        shares_VHW = mean_shares([frame for frame in frames if frame.layer == layer], item)
+        # The attention to a phrase is that to all of its words: shares add up.
+        maps_RHW = resized_maps(torch.stack([shares_VHW[list(row)].sum(0) for row in rows]), *finest)
+        contrast_R = maps_RHW.std((1, 2), correction=0) / maps_RHW.mean((1, 2)).clamp(min=1e-12)
+        total_RHW = total_RHW + maps_RHW * contrast_R[:, None, None]
+    return scaled(total_RHW)
 
 
 def scaled(maps: Tensor) -> Tensor:
-    """Maps [n, H, W], each brought to 0..1 from its least to its highest value."""
+    """Maps [n, h, w], each scaled so that its least value is 0 and its highest 1.
+
+    >>> scaled(torch.tensor([[[1.0, 2.0, 5.0]]])).tolist()
+    [[[0.0, 0.25, 1.0]]]
+    """
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     return (maps - low) / (high - low).clamp(min=1e-12)
 
 
 def masks_above(maps: Tensor, threshold: float) -> Tensor:
-    """Masks of 0 and 1 of maps [n, H, W]: where each reaches this share of its peak."""
+    """Masks of 0 and 1 of maps [n, h, w]: where each reaches this share of its peak.
+
+    >>> masks_above(torch.tensor([[[1.0, 2.0, 5.0]]]), 0.4).tolist()
+    [[[0.0, 1.0, 1.0]]]
+    """
     return (maps >= threshold * maps.amax((1, 2), keepdim=True)).float()

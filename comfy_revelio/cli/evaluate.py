@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def add(commands: Any) -> None:
     mini.add_argument(
         "--steering", type=_count_or_zero, default=128, help="prompts per concept and direction; 0: none"
     )
-    mini.add_argument("--minutes", type=_minutes, help="a smaller sample that takes about this long")
+    mini.add_argument("--minutes", type=_minutes, help="the part of the sample that fits this time")
     mini.add_argument("--json", type=Path, help="file for the metrics")
     mini.set_defaults(run=_mini)
     steering = subjects.add_parser(
@@ -99,14 +100,16 @@ def _steering(arguments: argparse.Namespace) -> None:
 
 
 def _mini(arguments: argparse.Namespace) -> None:
-    measure = _lab("measure")
+    started = time.monotonic()  # loading everything is part of the requested time
     notes: Path | None = None
     if arguments.minutes is not None:
-        report = measure.evaluate_in(arguments.minutes, say=_say)
+        report = _lab("in_time").evaluate_in(
+            arguments.minutes, arguments.prompts, arguments.steering, started=started, say=_say
+        )
     else:
         # an interrupt in an hour of work costs little: the same command resumes from these
         notes = arguments.json and arguments.json.with_name(f"{arguments.json.name}.partial")
-        report = measure.evaluate(arguments.prompts, arguments.steering, notes=notes, say=_say)
+        report = _lab("measure").evaluate(arguments.prompts, arguments.steering, notes=notes, say=_say)
     if not arguments.json:
         print(json.dumps(rounded(report), indent=2))
         return

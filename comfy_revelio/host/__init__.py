@@ -1,5 +1,5 @@
-"""The room that talks to ComfyUI: taps on a model or a text encoder, recording, steering, SAE files.
+"""The only package that talks to ComfyUI: taps on models and text encoders, recording, steering, SAE files.
 
-Nothing outside this package imports `comfy.*` or `folder_paths`. It holds no policy and no maths: it
-brings tokens to the engine, takes tokens back, and leaves nothing behind on a shared module.
+Nothing outside it imports `comfy.*` or `folder_paths`. It contains no maths: it passes tokens to the engine,
+applies what the engine returns, and leaves nothing behind on a shared module.
 """

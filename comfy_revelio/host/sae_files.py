@@ -1,4 +1,4 @@
-"""SAE files: ComfyUI's `sae` model folder, what is in it, and a loaded SAE that ComfyUI can manage."""
+"""SAE files: ComfyUI's `sae` model folder, the files in it, and a loaded SAE that ComfyUI can manage."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import comfy.model_management
 import folder_paths
+import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP
 
@@ -23,31 +24,35 @@ from ..errors import RevelioError
 FOLDER = "sae"
 EXTENSIONS = {".safetensors", ".pt", ".pth", ".gz"}
 _bundled: Path | None = None
+"""The pack's own folder of SAEs."""
 
 
 @dataclass(frozen=True, eq=False)
 class SAEHandle:
-    """A loaded SAE. `patcher` lets ComfyUI move and count its weights like those of any other model."""
+    """A loaded SAE."""
 
     dictionary: Dictionary
     patcher: ModelPatcher
+    """Lets ComfyUI move and count the weights like those of any other model."""
     name: str
+    """Of its file, as in the list of Load SAE."""
     index: IndexHead | None = None
-    """The feature index that lies beside the file."""
+    """The feature index of the file, if there is one."""
 
     @property
     def title(self) -> str:
-        """How messages call it."""
+        """Its name in messages."""
         return f'SAE "{self.name}"'
 
     def get_ram_usage(self) -> int:
+        """Bytes of the weights, for ComfyUI's cache."""
         return int(self.patcher.model_size())
 
 
 def register_folder(bundled: Path) -> None:
     """Make `sae` a model folder: the extra model paths, `models/sae` and `bundled`, in this order.
 
-    What another pack has registered under the same name stays.
+    Folders that another pack has registered under the same name stay.
     """
     roots, extensions = folder_paths.folder_names_and_paths.get(FOLDER, ([], set()))
     global _bundled
@@ -60,7 +65,7 @@ def register_folder(bundled: Path) -> None:
 
 
 def listing() -> list[str]:
-    """Names of the files in the folder that hold an SAE, relative to their root."""
+    """Names of the SAE files in the folder, relative to their root."""
     return [name for name in folder_paths.get_filename_list(FOLDER) if check(name) is None]
 
 
@@ -76,7 +81,7 @@ def path_of(name: str) -> Path:
 
 
 def check(name: str) -> str | None:
-    """None when `name` is an SAE that can be loaded, else the sentence that says why not."""
+    """None when `name` is an SAE that can be loaded, else a sentence that says why not."""
     try:
         path = path_of(name)
         stat = path.stat()
@@ -97,9 +102,9 @@ def fingerprint(name: str) -> str:
 
 
 def load(name: str, hook_point: str = "", captured: str = "") -> SAEHandle:
-    """Load the SAE file called `name`; hook_point and captured override what it says when not empty.
+    """Load the SAE file called `name`, with the labels of its feature index in addition to its own.
 
-    Labels of its feature index come in addition to its own.
+    hook_point, captured: override those of the file when not empty.
     """
     dictionary = load_dictionary(path_of(name), hook_point=hook_point.strip(), captured=captured)
     index = _index_for(dictionary, name)
@@ -111,13 +116,13 @@ def load(name: str, hook_point: str = "", captured: str = "") -> SAEHandle:
 
 
 def index_of(name: str) -> Path | None:
-    """The index of the SAE file called `name`, in any of the folders; None when there is none."""
+    """The feature index of the SAE file called `name`, in any of the folders; None when there is none."""
     found = folder_paths.get_full_path(FOLDER, index_path(name).as_posix()) if name else None
     return None if found is None else Path(found)
 
 
 def index_target(name: str) -> Path:
-    """Where the index of an SAE file is to be written: beside it; of the pack's own, in models/sae."""
+    """Where to write the feature index of an SAE file: beside it, or in models/sae for the pack's own."""
     path = path_of(name)
     if _bundled is not None and _bundled.resolve() in path.resolve().parents:
         return Path(folder_paths.get_folder_paths(FOLDER)[0]) / index_path(name)
@@ -132,13 +137,13 @@ def handle(dictionary: Dictionary, name: str, index: IndexHead | None = None) ->
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),
     )
-    # ComfyUI moves parameters of leaf modules; an SAE keeps its weights as buffers, so it moves as a whole.
-    patcher.add_callback_with_key(CallbacksMP.ON_LOAD, "revelio", _move_whole)
+    # ComfyUI moves the parameters of leaf modules, but an SAE keeps its weights as buffers
+    patcher.add_callback_with_key(CallbacksMP.ON_LOAD, "revelio", _move_buffers)
     return SAEHandle(dictionary, patcher, name, index)
 
 
 def _index_for(dictionary: Dictionary, name: str) -> IndexHead | None:
-    """The head of the index of a loaded file; a broken or outdated one is not used, which the log says."""
+    """The head of a loaded file's feature index; the log says when it is broken or outdated and not used."""
     path = index_of(name)
     if path is None:
         return None
@@ -152,7 +157,7 @@ def _index_for(dictionary: Dictionary, name: str) -> IndexHead | None:
     return None
 
 
-def _move_whole(patcher: ModelPatcher, device: Any = None, *_: Any) -> None:
+def _move_buffers(patcher: ModelPatcher, device: torch.device | None = None, *_: Any) -> None:
     if device is not None:
         patcher.model.to(device)
         patcher.model.model_loaded_weight_memory = patcher.model_size()
@@ -160,7 +165,7 @@ def _move_whole(patcher: ModelPatcher, device: Any = None, *_: Any) -> None:
 
 @lru_cache(maxsize=1024)
 def _problem_of(path: str, _size: int, _modified: int) -> str | None:
-    """Why the file is no SAE, remembered until the file changes: the list is built for every page load."""
+    """Why the file is not an SAE; remembered until it changes, as every page load builds the list."""
     try:
         check_file(path)
     except RevelioError as problem:

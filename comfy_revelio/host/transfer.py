@@ -1,43 +1,46 @@
-"""Transfer between generations, inside the model's own calls."""
+"""Transfer Features: what one generation has is brought into another, inside the model's own calls."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..errors import RevelioError
 from ..render.table import table
 from ..steering import TokenContext, Transfer
 from ..trace import Trace
+from .comfy_types import Mask, Model
 from .sae_files import SAEHandle
 from .taps.model import resolve, tap
 from .taps.runs import ModelCall, Run
 
 LISTED = 8
+"""Features of each direction in the report."""
 
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """One of the two generations: its trace, the mask of the part that is meant, and which picture of it."""
+    """One of the two generations."""
 
     trace: Trace | None
-    mask: Tensor | None
+    mask: Mask | None
+    """The part of the image to transfer from or to."""
     item: int = 0
+    """Which image of its batch."""
 
 
 def transfer_features(
-    model: ModelPatcher, sae: SAEHandle, source: Side, target: Side, **options: Any
-) -> tuple[ModelPatcher, str]:
-    """(a clone of `model` that gets what the source has, which features go in and out as a table).
+    model: Model, sae: SAEHandle, source: Side, target: Side, **options: Any
+) -> tuple[Model, str]:
+    """(a clone of `model` that gets the source's features, a table of the features added and removed).
 
-    options: as for `Transfer`. With strength 0 or an empty range the clone carries no tap at all.
+    options: as for `Transfer`. With strength 0 or an empty range the clone has no tap at all.
     """
     dictionary = sae.dictionary
     if source.trace is None or source.mask is None:
-        raise RevelioError("A transfer needs a trace of its source and a mask of the part that is meant.")
+        raise RevelioError("A transfer needs a trace of its source and a mask of the part to transfer.")
     known = source.trace.hook_points
     point = resolve(model, dictionary.hook_point or next(iter(known), ""), dictionary.d_model, sae.title)
     if known and point.name not in known:
@@ -58,30 +61,32 @@ def transfer_features(
         target_item=target.item,
         **options,
     )
-    words = _describe(transfer)
+    report = _describe(transfer)
     if not transfer.active:
-        return model.clone(), words
+        return model.clone(), report
 
     def change(tokens: Tensor, call: ModelCall, _run: Run) -> Tensor | None:
         if len(call.grid) != 2:
-            raise RevelioError("This model makes videos; features are transferred between pictures only.")
+            raise RevelioError(
+                "This model makes videos, but features can be transferred between images only."
+            )
         height, width = call.grid
         context = TokenContext(call.role, (height, width), call.items, call.percent, call.timestep)
         return transfer.delta(tokens.to(dictionary.W_enc.device), context)
 
-    return tap(model, point, change, captured=dictionary.captured, weights=sae.patcher), words
+    return tap(model, point, change, captured=dictionary.captured, weights=sae.patcher), report
 
 
 def _describe(transfer: Transfer) -> str:
-    """The strongest features of both directions, as Markdown."""
+    """The strongest features added and removed, as Markdown."""
     label = transfer.dictionary.label_of
     rows = [
-        (way, f"#{feature}", label(feature) or "-")
-        for way, features in (("in", transfer.put_in), ("out", transfer.taken_out))
+        (change, f"#{feature}", label(feature) or "-")
+        for change, features in (("added", transfer.added), ("removed", transfer.removed))
         for feature in features[:LISTED]
     ]
     intro = (
-        f"{len(transfer.put_in)} features go in and {len(transfer.taken_out)} out at {transfer.hook_point}; "
-        "the first of each:"
+        f"{len(transfer.added)} features added and {len(transfer.removed)} removed at "
+        f"{transfer.hook_point}; the strongest of each:"
     )
-    return f"{intro}\n\n{table(('way', 'feature', 'label'), rows, numbers_from=3)}"
+    return f"{intro}\n\n{table(('change', 'feature', 'label'), rows, numbers_from=3)}"

@@ -46,13 +46,13 @@ def effect_table(findings: Findings, *, title: str = "", compared: str = "") -> 
     notes = wrapped(_summary(best, findings.total_steps, compared), note, sheet_w - 2 * _MARGIN)
     heads_top = _MARGIN + len(lines) * line_height(heading) + len(notes) * line_height(note) + 16
     top = heads_top + line_height(face) + 6
-    canvas = Canvas((sheet_w, top + len(findings.places) * (_CELL[0] + 2) + _MARGIN))
+    canvas = Canvas((sheet_w, top + len(findings.effects) * (_CELL[0] + 2) + _MARGIN))
     below = canvas.lines(lines, (_MARGIN, _MARGIN - 3), heading, TEXT)
     canvas.lines(notes, (_MARGIN, below + 2), note, QUIET_TEXT)
     canvas.text("step", (left - 10, heads_top), note, QUIET_TEXT, anchor="ra")
     _draw_heads(canvas, columns, (left, heads_top), cell_w, note)
-    highest = max(float(here.effect.amax()) for here in findings.places.values())
-    for row, name in enumerate(findings.places):
+    highest = max(float(here.effect.amax()) for here in findings.effects.values())
+    for row, name in enumerate(findings.effects):
         y = top + row * (_CELL[0] + 2)
         words, _, own = place_name(name).partition(" (")
         canvas.text(fitted(words, face, _LABELS - 14), (_MARGIN, y + 5), face, TEXT)
@@ -63,7 +63,7 @@ def effect_table(findings: Findings, *, title: str = "", compared: str = "") -> 
             at = (left + len(columns) * cell_w + 18, y + 5 + 20 * line)
             canvas.text(text, at, (face, note)[line > 0], (TEXT, QUIET_TEXT)[line > 0])
     if best is not None:
-        row, column = list(findings.places).index(best.hook_point), columns.index(best.step)
+        row, column = list(findings.effects).index(best.hook_point), columns.index(best.step)
         _draw_frame(canvas, (left + column * cell_w, top + row * (_CELL[0] + 2)), cell_w)
     return canvas.pixels()
 
@@ -90,7 +90,7 @@ def found_table(found: list[FoundFeature], total_steps: int) -> str:
 
 def _columns(findings: Findings, best: FoundFeature | None) -> list[int]:
     """The steps that get a column."""
-    steps = sorted({step for here in findings.places.values() for step in here.steps})
+    steps = sorted({step for here in findings.effects.values() for step in here.steps})
     shown = {steps[place] for place in evenly_spread(len(steps), _MOST_COLUMNS)}
     return sorted(shown | ({best.step} if best else set()))
 
@@ -128,7 +128,7 @@ def _draw_row(
     cell_w: int,
     highest: float,
 ) -> None:
-    here = findings.places[name]
+    here = findings.effects[name]
     peaks = dict(zip(here.steps, here.effect.amax(1).clamp(min=0).tolist(), strict=True))
     face = font(12, bold=True)
     for column, step in enumerate(columns):

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..analysis.edge_filter import follow_edges
 from ..analysis.word_maps import (
     content_words,
-    frames_showing,
+    late_layer_frames,
     masks_above,
     mean_shares,
     resized_maps,
@@ -78,7 +78,7 @@ def word_maps(
     said = trace.words[role]
     words = [part.strip() for part in show.split(",") if part.strip()] or list(content_words(said))
     rows = [word_positions(said, word) for word in words]
-    chosen = frames if named else frames_showing(frames)
+    chosen = frames if named else late_layer_frames(frames)
     heat = word_heat(chosen, item, rows)
     masks = resized_maps(heat, *size).clamp(max=1.0)
     if edges and image is not None:

@@ -1,4 +1,4 @@
-"""Steering: interventions as pure functions on tokens. h <- h + dz @ W_dec."""
+"""Steering: interventions as pure functions on tokens, h <- h + dz W_dec."""
 
 from .apply import apply, delta
 from .intervention import Intervention, TokenContext

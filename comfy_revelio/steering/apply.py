@@ -1,9 +1,19 @@
-"""Applying an intervention to tokens: h <- h + dz @ W_dec[chosen].
+"""Applying an intervention to tokens.
 
-Only the change of the chosen features is added; what the dictionary does not explain, and all
-other features, pass through untouched (error-preserving; not so the modes that replace a block). Where
-nothing applies the caller gets the same tensor object back, so that a strength of 0 is bit-identical to no
-intervention.
+    h <- h + m dz W_dec[chosen]            m: mask times ramp, negative on the uncond side when mirrored
+
+dz is that of the mode (modes.py). Only the change is added: what the dictionary does not explain, and all
+other features, stay as they are; "replace" and "ablate_block" are the exceptions. Where nothing applies, the
+caller gets the same tensor object back, so that strength 0 is bit-identical to no intervention.
+
+A concept brings its own places and amounts. With a its amount and r its share (`Concept`), for the kind of
+image that the tokens are from, at each token:
+
+    p  = clamp(sum(z r max(a, 0)) / sum(max(a, 0)^2), 0, 1)      presence: how much of it is there already
+    dz = s w (1 - p) a                           s > 0: only what is missing is added
+    dz = s w (z r + p min(a, 0))                 s < 0: its features go, and those it displaced return
+
+Shapes: B rows, T tokens, D width of the activations, M chosen features.
 """
 
 from __future__ import annotations
@@ -22,14 +32,22 @@ from .intervention import Intervention, TokenContext
 
 _TINY = 1e-12
 _KEPT_GRIDS = 2
-"""Sizes of pictures for which the maps of a concept are kept: they lie on the GPU."""
+"""Image sizes for which the maps of a concept are kept: they take memory on the GPU."""
 
 
 def apply(tokens: Tensor, intervention: Intervention, context: TokenContext) -> Tensor:
-    """tokens [B, T, d] with the intervention done to them, in their own type.
+    """The tokens [B, T, D] changed by the intervention, in their own type.
 
-    Returns the same object when nothing applies: strength 0, no features, outside the step range,
-    another role. Raises RevelioError when the dictionary or the grid does not fit.
+    Returns the same object when nothing applies: strength 0, no features, outside the range of steps, or
+    another role.
+
+    >>> from comfy_revelio.dictionary import Activation, Dictionary
+    >>> from comfy_revelio.steering import Selection
+    >>> eye, zero = torch.eye(2), torch.zeros(2)
+    >>> sae = Dictionary(eye, zero, eye, zero, zero, Activation("relu", k=2))
+    >>> off = Intervention(sae, Selection((1,)), strength=-1.0)
+    >>> apply(torch.tensor([[[3.0, 2.0]]]), off, TokenContext(grid=(1, 1))).tolist()
+    [[[3.0, 0.0]]]
     """
     change = delta(tokens, intervention, context)
     return tokens if change is None else tokens + change.to(tokens.dtype)
@@ -37,136 +55,129 @@ def apply(tokens: Tensor, intervention: Intervention, context: TokenContext) -> 
 
 @torch.no_grad()
 def delta(tokens: Tensor, intervention: Intervention, context: TokenContext) -> Tensor | None:
-    """The change alone, float32 [B or 1, T, d]; None when nothing applies.
+    """The change alone, float32 [B or 1, T, D]; None when nothing applies.
 
-    For hook points whose dictionary reads output - input: pass that difference as tokens and add
-    the result to the output.
+    For hook points whose dictionary reads output - input: pass that difference as tokens and add the result
+    to the output.
     """
     factor = intervention.factor(context.role, context.percent)
     if factor == 0.0 or 0 in tokens.shape:
         return None
     dictionary = intervention.dictionary
     _check_fit(tokens, dictionary.d_model, context.grid)
-    share: Tensor | float = factor
+    m_BT1: Tensor | float = factor
     if intervention.mask is not None:
         items = context.item_numbers(len(tokens))
-        mask = mask_on_grid(intervention.mask, context.grid, items)
-        share = factor * mask[..., None].to(tokens.device)
-    if intervention.mode in ("only", "replace", "ablate_block"):
-        return share * _whole_change(tokens, intervention, context, mirrored=factor < 0)
+        m_BT1 = factor * mask_on_grid(intervention.mask, context.grid, items)[..., None].to(tokens.device)
+    if intervention.mode not in modes.CODE_CHANGES:
+        return m_BT1 * _token_change(tokens, intervention, context, mirrored=factor < 0)
     codes = dictionary.encode(tokens, timestep=context.timestep) if intervention.reads_codes else None
-    total: Tensor | None = None
-    for features, change in _changes(intervention, codes, tokens, context.grid):
-        added = dictionary.contribution(
-            change * share, features, tokens, timestep=context.timestep, codes=codes
+    total_BTD: Tensor | None = None
+    for features, dz_BTM in _code_changes(intervention, codes, tokens, context.grid):
+        added_BTD = dictionary.contribution(
+            dz_BTM * m_BT1, features, tokens, timestep=context.timestep, codes=codes
         )
-        total = added if total is None else total + added
-    return total
+        total_BTD = added_BTD if total_BTD is None else total_BTD + added_BTD
+    return total_BTD
 
 
-def _whole_change(
+def _token_change(
     tokens: Tensor, intervention: Intervention, context: TokenContext, *, mirrored: bool
 ) -> Tensor:
-    """What the modes add that concern more than the chosen features: float32 [B, T, d].
+    """What the modes add that change more than the chosen features: float32 [B, T, D].
 
-    mirrored: this is the negative half of a mirrored intervention.
+    mirrored: this is the uncond side of a mirrored intervention, for which the caller turns the sign.
     """
-    dictionary, strength, timestep = intervention.dictionary, intervention.strength, context.timestep
-    tokens = tokens.float()
-    if intervention.mode == "ablate_block":
-        return -abs(strength) * (-tokens if mirrored else tokens)
-    features, weights = _chosen(intervention, tokens.device)
+    dictionary, s, timestep = intervention.dictionary, intervention.strength, context.timestep
+    x_BTD = tokens.float()
+    if intervention.mode == "ablate_block":  # a block that is off is off on both sides: turn the sign first
+        return modes.ablate_block(-x_BTD if mirrored else x_BTD, s)
+    features, w_M = _chosen(intervention, x_BTD.device)
     if intervention.mode == "only":
-        codes = dictionary.encode(tokens, timestep=timestep)
-        return modes.only(dictionary, codes, features, weights, strength, timestep)
-    wanted = torch.zeros_like(tokens)
-    if dictionary.captured == "output":
-        wanted = modes.nothing(dictionary, dictionary.encode(tokens, timestep=timestep), timestep)
-    if mirrored:
-        return tokens - wanted  # its sign turns again: nothing is put in on the negative side
-    values = strength * weights * modes.unit_values(dictionary, features, intervention.unit, tokens)
-    return wanted + dictionary.contribution(values, features, tokens, timestep=timestep) - tokens
+        codes = dictionary.encode(x_BTD, timestep=timestep)
+        return modes.only(dictionary, codes, features, w_M, s, timestep)
+    if mirrored:  # the uncond side gets no features at all; this is minus that change
+        return x_BTD - modes.without_features(dictionary, x_BTD, timestep)
+    dz_M = s * w_M * modes.unit_values(dictionary, features, intervention.unit, x_BTD)
+    return modes.replace(dictionary, x_BTD, features, dz_M, timestep)
 
 
 def _chosen(intervention: Intervention, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Numbers int64 and weights float32 [m] of the features that are not left alone."""
+    """Numbers int64 and weights float32 [M] of the features whose weight is not 0."""
     selection = intervention.selection
     pairs = [(f, w) for f, w in zip(selection.features, selection.weights, strict=True) if w != 0]
     features = intervention.dictionary.feature_index([feature for feature, _ in pairs])
     return features, torch.tensor([weight for _, weight in pairs], dtype=torch.float32, device=device)
 
 
-def _changes(
+def _code_changes(
     intervention: Intervention, codes: Codes | None, tokens: Tensor, grid: tuple[int, int]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(feature numbers [m], dz [B or 1, T or 1, m]) of the single features, then of each concept.
+    """(feature numbers [M], dz [B or 1, T or 1, M]) of the single features, then of each concept.
 
     codes: those of the tokens, where dz depends on them.
     """
-    selection, strength, device = intervention.selection, intervention.strength, tokens.device
-    features, weights = _chosen(intervention, device)
+    selection, s, device = intervention.selection, intervention.strength, tokens.device
+    features, w_M = _chosen(intervention, device)
     if len(features):
-        z = torch.zeros(1, device=device) if codes is None else codes.of_many(features)
-        unit = torch.ones(1, device=device)
-        mode = intervention.mode
-        if mode == "push":
-            mode = "add" if strength > 0 else "scale"
-        if intervention.puts_in:
-            unit = modes.unit_values(intervention.dictionary, features, intervention.unit, tokens)
-        if mode == "add":
-            unit = unit * _place(intervention, features, grid).to(device)[None]
-        yield features, modes.change_of_codes(mode, strength, weights, z, unit)
-    for concept, weight in selection.concepts:
+        z_BTM = torch.zeros(1, device=device) if codes is None else codes.of_many(features)
+        u_BTM = torch.ones(1, device=device)
+        if intervention.adds_amount:
+            u_BTM = modes.unit_values(intervention.dictionary, features, intervention.unit, tokens)
+        if intervention.mode in ("push", "add") and intervention.adds_amount:
+            u_BTM = u_BTM * _places_to_add(intervention, features, grid).to(device)[None]
+        yield features, modes.CODE_CHANGES[intervention.mode](s, w_M, z_BTM, u_BTM)
+    for concept, w in selection.concepts:
         assert codes is not None
         features = intervention.dictionary.feature_index(concept.features)
-        amount, share = _in_this_kind(intervention, concept, tokens, grid)
-        due = codes.of_many(features) * share
-        here = _presence(due, amount)
-        if intervention.puts_in:
-            yield features, (1 - here) * amount * weight * strength
+        a_BTM, r_BTM = _amount_and_share(intervention, concept, tokens, grid)
+        due_BTM = codes.of_many(features) * r_BTM
+        p_BT1 = _presence(due_BTM, a_BTM)
+        if intervention.adds_amount:
+            yield features, (1 - p_BT1) * a_BTM * w * s
         else:
-            yield features, (due + here * amount.clamp(max=0)) * weight * strength
+            yield features, (due_BTM + p_BT1 * a_BTM.clamp(max=0)) * w * s
 
 
-def _presence(due: Tensor, amount: Tensor) -> Tensor:
-    """How far a concept is there already at each token, 0..1: [B, T, 1].
+def _presence(due_BTM: Tensor, a_BTM: Tensor) -> Tensor:
+    """How much of a concept is at each token already, 0..1: [B, T, 1].
 
-    due [B, T, m]: the part of the codes that is due to the concept; amount [B, T, m]: its usual change. It is
-    there as far as the part that is due resembles what the concept usually raises.
+    due: the part of the codes that is due to the concept, z r. Projected on what the concept usually raises,
+    so that 1 means as much as usual; clamped, because more than usual needs no more than all of it removed.
     """
-    raised = amount.clamp(min=0)
-    usual = raised.square().sum(dim=-1, keepdim=True).clamp(min=_TINY)
-    return ((due * raised).sum(dim=-1, keepdim=True) / usual).clamp(0, 1)
+    raised_BTM = a_BTM.clamp(min=0)
+    usual_BT1 = raised_BTM.square().sum(dim=-1, keepdim=True).clamp(min=_TINY)
+    return ((due_BTM * raised_BTM).sum(dim=-1, keepdim=True) / usual_BT1).clamp(0, 1)
 
 
-def _place(intervention: Intervention, features: Tensor, grid: tuple[int, int]) -> Tensor:
-    """How much of each feature goes to each token: [T, m], or [1, 1] for everywhere."""
+def _places_to_add(intervention: Intervention, features: Tensor, grid: tuple[int, int]) -> Tensor:
+    """How much of each feature to add at each token: its mean map [T, M], or 1 everywhere, [T, 1]."""
     stats = intervention.dictionary.stats
-    maps = None if stats is None else stats.mean_map
-    spread = intervention.mode == "add" or intervention.place == "everywhere" or intervention.mask is not None
-    if spread or maps is None:
+    everywhere = intervention.place == "everywhere" or intervention.mode == "add"
+    # A mask says where; the mean map would leave parts of it empty.
+    if everywhere or intervention.mask is not None or stats is None or stats.mean_map is None:
         return features.new_ones(grid[0] * grid[1], 1, dtype=torch.float32)
-    return maps_on_grid(maps[features], grid)
+    return maps_on_grid(stats.mean_map[features], grid)
 
 
-def _in_this_kind(
+def _amount_and_share(
     intervention: Intervention, concept: Concept, tokens: Tensor, grid: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """Amount and share [B, T, m] of a concept in pictures of the kind that each row of tokens is of."""
-    kept, key = intervention.maps, (concept, grid, tokens.device)
-    if key not in kept:  # made once and not at every step, which would wait for a GPU
+    """Amount and share [B, T, M] of a concept, for the kind of image that each row of tokens is from."""
+    kept, key = intervention.concept_maps, (concept, grid, tokens.device)
+    if key not in kept:  # made once and not at every step, which would wait for the GPU
         while len(kept) >= _KEPT_GRIDS * len(intervention.selection.concepts):
             kept.pop(next(iter(kept)))
         kept[key] = _concept_on_grid(concept, grid, tokens.device)
     amount, share, reader = kept[key]
-    kind = image_kinds(tokens.float().mean(dim=1), reader)
-    return amount[kind], share[kind]
+    kind_B = image_kinds(tokens.float().mean(dim=1), reader)
+    return amount[kind_B], share[kind_B]
 
 
 def _concept_on_grid(
     concept: Concept, grid: tuple[int, int], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Amount and share [kinds, T, m] and the reader, on the device."""
+    """Amount and share [kinds, T, M] and the reader, on the device."""
     maps = (
         torch.stack([maps_on_grid(kind, grid) for kind in side]) for side in (concept.amount, concept.share)
     )
@@ -177,7 +188,7 @@ def _concept_on_grid(
 def _check_fit(tokens: Tensor, d_model: int, grid: tuple[int, int]) -> None:
     if tokens.ndim != 3 or tokens.shape[1] != grid[0] * grid[1]:
         raise RevelioError(
-            f"Tokens of shape {list(tokens.shape)} do not lie on a grid of {grid[0]} by {grid[1]}."
+            f"Tokens of shape {list(tokens.shape)} do not fill a grid of {grid[0]} by {grid[1]}."
         )
     if tokens.shape[2] != d_model:
         raise RevelioError(

@@ -1,4 +1,4 @@
-"""Prompts with and without a concept, for finding its features by contrast when the user gives none."""
+"""Prompts with and without a concept, to find its features by contrast when the user gives none."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ _BARE = (
     "a drawing of a person",
     "an illustration, simple style",
 )
-# Words that join a phrase to a sentence; they are not part of the concept and do not make it longer.
 _JOINING = {"a", "an", "the", "some", "with", "wearing", "of", "has", "having", "in", "his", "her", "their"}
+"""Words that join a phrase to a sentence; they are not part of the concept."""
 
 
 def phrases_of(text: str) -> list[str]:
     """The concept phrases in what a user wrote: parts between commas, without leading articles.
 
-    "a beard, wearing glasses" -> ["beard", "glasses"].
+    >>> phrases_of("a beard, wearing glasses")
+    ['beard', 'glasses']
     """
     phrases = []
     for part in text.replace("\n", ",").split(","):
@@ -54,8 +55,12 @@ def phrases_of(text: str) -> list[str]:
 def neutral_prompts(text: str) -> tuple[list[str], list[str]]:
     """Prompts with the concept phrases in `text`, and the same prompts without what the phrases add.
 
-    A phrase of one word is left out of the second list. Of a longer phrase its last word stays, so that
-    "blue hair" is told from "hair" and only what "blue" adds is found.
+    The second list leaves out a phrase of one word, and keeps the last word of a longer one: "blue hair" is
+    compared with "hair", so that only what "blue" adds is found.
+
+    >>> with_it, without = neutral_prompts("blue hair")
+    >>> with_it[1], without[1]
+    ('a person with blue hair', 'a person with hair')
     """
     with_it: list[str] = []
     without: list[str] = []
@@ -68,5 +73,5 @@ def neutral_prompts(text: str) -> tuple[list[str], list[str]]:
 
 
 def lines_of(text: str) -> list[str]:
-    """The prompts that a user gave, one a line."""
+    """The prompts that a user gave, one per line."""
     return [line.strip() for line in text.splitlines() if line.strip()]

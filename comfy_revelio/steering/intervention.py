@@ -1,105 +1,80 @@
-"""What to change, how much, where, when and for whom; checked once, when it is made."""
+"""What to change, how much, where, when and on which side of guidance; checked once, when it is made."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ..dictionary import Dictionary
-from ..errors import RevelioError
-from .modes import BRINGING, READING
+from ..errors import RevelioError, checked_choice
+from .modes import ADDS_AMOUNT, MODES, READS_CODES, UNITS, Mode, Unit
 from .selection import Selection
 
-MODES = ("push", "add", "scale", "set", "clamp", "ablate", "only", "replace", "ablate_block")
-PLACEMENTS = ("usual", "everywhere")
-ROLES = ("cond", "uncond", "both", "mirrored")
-UNITS = ("mean", "code", "norm")
-RAMPS = ("none", "fade in", "fade out", "fade in and out")
+Placement = Literal["usual", "everywhere"]
+PLACEMENTS: tuple[Placement, ...] = get_args(Placement)
+Side = Literal["cond", "uncond", "both"]
+SIDES: tuple[Side, ...] = get_args(Side)
+Role = Literal[Side, "mirrored"]
+ROLES: tuple[Role, ...] = get_args(Role)
+Ramp = Literal["none", "fade in", "fade out", "fade in and out"]
+RAMPS: tuple[Ramp, ...] = get_args(Ramp)
 
 
 @dataclass(frozen=True, eq=False)
 class Intervention:
-    """A change of the features of one hook point. z is the token's own code, w the feature's weight.
-
-    What the dictionary does not explain stays as it is in every mode but the last two. A feature of weight 0
-    is left alone.
-
-    mode: "push"  below 0: dz = strength * w * z, so that -1 switches a feature off where it fires and
-                  -3 takes out three times what it puts in; nothing happens where it is silent.
-                  Above 0: dz = strength * w * unit * place, whatever the token's own code.
-          A concept of the selection says itself where and how much, for the kind of picture that it meets.
-          Above 0: dz = strength * w * (1 - presence) * amount, where presence (0..1) is how much of what it
-          usually raises is at the token already.
-          Below 0: dz = strength * w * (z * share + presence * min(amount, 0)): what fires for it goes, and
-          what it pushed aside comes back, as far as it is present.
-          "add"   dz = strength * w * unit everywhere, of either sign (sdxl-unbox's "add").
-          "scale" dz = strength * w * z: +1 doubles a feature where it fires, -1 switches it off.
-          "set"   dz = strength * w * unit - z: the feature has this value everywhere.
-          "clamp" dz = clamp(z, -limit, limit) - z with limit = strength * |w| * unit, strength above 0.
-          "ablate" dz = -|strength| * w * z: 1 switches a feature off where it fires.
-          "only"  dz = |strength| * (w - 1) * z for the chosen, -|strength| * z for all others: with 1 the
-                  others are off everywhere.
-          "replace" the token itself becomes (strength * w * unit) @ W_dec, plus b_out for dictionaries that
-                  read outputs: of output - input, the block puts in these features and nothing else
-                  (sdxl-unbox's feature icon). Mirrored, the negative half gets no features at all.
-          "ablate_block" the token becomes (1 - |strength|) times itself: of output - input, 1 takes the
-                  block's contribution out (sdxl-unbox). Features do not matter.
-    unit: what strength 1 means where a mode adds an amount. "mean": the feature's mean active value; "code":
-        1 in the feature's own numbers; "norm": the mean length of the picture's tokens (2505.24360).
-    place: for push above 0. "usual": the feature's mean map, resized to the grid (everywhere for
-        dictionaries without maps); "everywhere": 1.
-    mask: [h, w], [1, h, w] or [B, h, w] in 0..1, resized to the grid by area; it multiplies dz, and
-        with it place counts as "everywhere", but for concepts. Fewer masks than batch items are repeated.
-    start_percent, end_percent: share of the schedule, 0..1; start is in, end is out, but an end of 1
-        is in too. start = end is an empty range.
-    ramp: "none", or how the change grows over that range, linearly: "fade in" from nothing, "fade out" to
-        nothing, "fade in and out" to all of it in the middle.
-    role: "cond", "uncond", "both", or "mirrored": as it is for cond and with the opposite sign for uncond.
-
-    Raises RevelioError, on construction, for anything that cannot be meant.
-    """
+    """A change of the features of one hook point; modes.py and apply.py have the formulas."""
 
     dictionary: Dictionary
     selection: Selection
+    """Features and concepts with their weights; weight 0 leaves a feature alone."""
     strength: float
-    mode: str = "push"
-    place: str = "usual"
+    mode: Mode = "push"
+    place: Placement = "usual"
+    """Where "push" above 0 adds single features: "usual" follows their mean maps (everywhere for
+    dictionaries without maps)."""
     mask: Tensor | None = None
+    """[h, w], [1, h, w] or [B, h, w] in 0..1: multiplies the change. With a mask, single features count as
+    placed everywhere. Fewer masks than batch items repeat."""
     start_percent: float = 0.0
+    """Where in the schedule it begins, 0..1, included. Equal to end_percent, the range is empty."""
     end_percent: float = 1.0
-    role: str = "cond"
-    unit: str = "mean"
-    ramp: str = "none"
-    maps: dict[object, tuple[Tensor, ...]] = field(init=False, repr=False, default_factory=dict)
-    """The concepts on the grids and devices met so far, worked out once; they go with the intervention."""
+    """Where in the schedule it ends, 0..1; not included, except for 1."""
+    role: Role = "cond"
+    """Side of guidance; "mirrored" acts on cond, and on uncond with the opposite sign."""
+    unit: Unit = "mean"
+    """What strength 1 stands for where a mode adds an amount."""
+    ramp: Ramp = "none"
+    """How the change grows from start to end, linearly: "fade in" from nothing, "fade out" to nothing, "fade
+    in and out" to all of it in the middle."""
+    concept_maps: dict[object, tuple[Tensor, ...]] = field(init=False, repr=False, default_factory=dict)
+    """The concepts on the grids and devices met so far, made once; they live as long as the intervention."""
 
     def __post_init__(self) -> None:
-        choices = {"mode": MODES, "place": PLACEMENTS, "role": ROLES, "unit": UNITS, "ramp": RAMPS}
-        for what, known in choices.items():
-            value = getattr(self, what)
-            if value not in known:
-                raise RevelioError(f"Unknown {what} {value!r}; choose one of {', '.join(known)}.")
-        if not math.isfinite(self.strength):
-            raise RevelioError(f"The strength must be a finite number, not {self.strength}.")
-        checked_percents(self.start_percent, self.end_percent)
-        as_itself = (self.mode, self.place, self.unit) == ("push", "usual", "mean")
-        concepts = self.dictionary.concepts if as_itself else None
+        checked_choice("mode", self.mode, MODES)
+        checked_choice("place", self.place, PLACEMENTS)
+        checked_choice("role", self.role, ROLES)
+        checked_choice("unit", self.unit, UNITS)
+        checked_choice("ramp", self.ramp, RAMPS)
+        check_amount(self.strength, self.start_percent, self.end_percent)
+        moves_concepts = (self.mode, self.place, self.unit) == ("push", "usual", "mean")
+        concepts = self.dictionary.concepts if moves_concepts else None
         object.__setattr__(self, "selection", self.selection.resolved(self.dictionary, concepts))
         self.dictionary.feature_index(self.selection.features)
         self._check_mode()
-        if self.selection.concepts and not as_itself:
+        if self.selection.concepts and not moves_concepts:
             raise RevelioError(
-                f"A concept has its own place and amount, which mode {self.mode} with place {self.place} and "
-                f"unit {self.unit} leaves out: choose mode push and place usual with unit mean, or name "
-                "features."
+                "A concept has its own place and amount and needs mode push, place usual and unit mean, not "
+                f"mode {self.mode}, place {self.place} and unit {self.unit}; change these, or select "
+                "features instead."
             )
         if self.needs_stats and self.active and self.dictionary.stats is None:
             raise RevelioError(
-                "This dictionary has no mean activations, so nothing is known to add; use unit code, mode "
-                "scale or a negative strength, or a dictionary saved with feature statistics."
+                "This dictionary has no mean activations, so the amount to add is unknown; use unit code, "
+                "mode scale or a negative strength, or a dictionary saved with feature statistics."
             )
         if self.mask is not None:
             object.__setattr__(self, "mask", checked_mask(self.mask))
@@ -112,28 +87,36 @@ class Intervention:
         return self.mode == "ablate_block" or not self.selection.empty
 
     @property
-    def puts_in(self) -> bool:
+    def adds_amount(self) -> bool:
         """Whether it adds an amount of its own, and not only a multiple of what fires."""
-        return self.mode in BRINGING or (self.mode == "push" and self.strength > 0.0)
+        return self.mode in ADDS_AMOUNT or (self.mode == "push" and self.strength > 0.0)
 
     @property
     def reads_codes(self) -> bool:
         """Whether the change depends on the tokens' own codes."""
-        reads = self.mode in READING or (self.mode == "push" and self.strength < 0.0)
+        reads = self.mode in READS_CODES or (self.mode == "push" and self.strength < 0.0)
         return reads or bool(self.selection.concepts)
 
     @property
     def needs_stats(self) -> bool:
-        return self.puts_in and self.unit == "mean" and bool(self.selection.features)
+        """Whether the change depends on the features' mean activations."""
+        return self.adds_amount and self.unit == "mean" and bool(self.selection.features)
 
     def applies(self, role: str, percent: float) -> bool:
         """Whether it acts on this role ("cond2" counts as cond) at this share of the schedule."""
-        if not self.active or (self.role in ("cond", "uncond") and side_of(role) != self.role):
-            return False
-        return self.start_percent <= percent and (percent < self.end_percent or self.end_percent == 1.0)
+        acts = self.role in ("both", "mirrored") or side_of(role) == self.role
+        return self.active and acts and in_range(percent, self.start_percent, self.end_percent)
 
     def factor(self, role: str, percent: float) -> float:
-        """By how much the change counts for this role at this share of the schedule, from -1 to 1."""
+        """What the change is multiplied by for this role at this share of the schedule, from -1 to 1.
+
+        >>> from comfy_revelio.dictionary import Activation, Dictionary
+        >>> eye, zero = torch.eye(2), torch.zeros(2)
+        >>> sae = Dictionary(eye, zero, eye, zero, zero, Activation("relu", k=2))
+        >>> fading = Intervention(sae, Selection((1,)), strength=-1.0, role="mirrored", ramp="fade out")
+        >>> fading.factor("cond", 0.25), fading.factor("uncond", 0.25)
+        (0.75, -0.75)
+        """
         if not self.applies(role, percent):
             return 0.0
         sign = -1.0 if self.role == "mirrored" and side_of(role) == "uncond" else 1.0
@@ -150,33 +133,35 @@ class Intervention:
             )
         if self.mode == "ablate_block" and self.dictionary.captured != "diff":
             raise RevelioError(
-                "Mode ablate_block needs an SAE that reads output minus input, for only that is what a block "
-                "contributes; this one reads the output: load it with captured = diff, or take another mode."
+                "Mode ablate_block needs an SAE that reads output minus input, which is what a block "
+                "contributes, but this one reads the output; load it with captured = diff, or choose another "
+                "mode."
             )
         own_scale = self.dictionary.normalise != "none" or self.dictionary.modulation is not None
-        if self.unit == "norm" and self.puts_in and own_scale:
+        if self.unit == "norm" and self.adds_amount and own_scale:
             raise RevelioError(
-                "This dictionary scales every activation by itself, so a strength in norms means nothing; "
-                "choose the unit mean or code."
+                "This dictionary scales every activation by itself, so a strength in norms has no meaning; "
+                "choose unit mean or code."
             )
 
 
 @dataclass(frozen=True)
 class TokenContext:
-    """Where some tokens [B, T, d] come from.
-
-    role: "cond", "uncond", "cond2"...; grid: (height, width) with height * width = T.
-    items: the batch item of each of the B rows, as numbers or a slice; None for 0 to B - 1.
-    percent: progress of the schedule, 0..1. timestep: the model's, for dictionaries that follow it.
-    """
+    """Where some tokens [B, T, D] come from."""
 
     role: str = "cond"
+    """"cond", "uncond", "cond2" and so on."""
     grid: tuple[int, int] = (1, 1)
+    """(height, width), with height * width = T."""
     items: slice | tuple[int, ...] | None = None
+    """The batch item of each of the B rows; None for 0 to B - 1."""
     percent: float = 0.0
+    """Progress of the schedule, 0..1."""
     timestep: float = 0.0
+    """The model's timestep, for dictionaries that depend on it."""
 
     def item_numbers(self, rows: int) -> list[int]:
+        """The batch item of each of so many rows."""
         if self.items is None:
             return list(range(rows))
         if isinstance(self.items, slice):
@@ -190,12 +175,23 @@ class TokenContext:
 
 
 def side_of(role: str) -> str:
-    """ "cond2" is of the side "cond"."""
+    """The side of guidance of a role.
+
+    >>> side_of("cond2")
+    'cond'
+    """
     return role.rstrip("0123456789")
 
 
-def checked_percents(start: float, end: float) -> None:
-    """Raise RevelioError unless they are a range of the schedule."""
+def in_range(percent: float, start: float, end: float) -> bool:
+    """Whether a share of the schedule is in a range: start is included, end is not, but for an end of 1."""
+    return start <= percent and (percent < end or end == 1.0)
+
+
+def check_amount(strength: float, start: float, end: float) -> None:
+    """Raise RevelioError unless the strength is finite and start and end are a range of the schedule."""
+    if not math.isfinite(strength):
+        raise RevelioError(f"The strength must be a finite number, not {strength}.")
     if not 0.0 <= start <= end <= 1.0:
         raise RevelioError(
             f"Start and end percent must be from 0 to 1 with start before end, not {start} and {end}."
@@ -203,14 +199,14 @@ def checked_percents(start: float, end: float) -> None:
 
 
 def checked_mask(mask: Tensor) -> Tensor:
-    """A mask as float32 [batch, h, w] in 0..1; RevelioError when it is none."""
+    """A mask [h, w] or [batch, h, w] as float32 [batch, h, w] in 0..1; RevelioError for anything else."""
     mask = mask[None] if mask.ndim == 2 else mask
     if mask.ndim != 3 or 0 in mask.shape:
         raise RevelioError(
-            f"What is connected as the mask is none: its sizes are {' x '.join(map(str, mask.shape))}, not "
-            "batch x height x width; connect a mask."
+            f"The mask has shape {' x '.join(map(str, mask.shape))}; expected batch x height x width. "
+            "Connect a MASK output."
         )
     mask = mask.detach().to(torch.float32)
     if not bool(mask.isfinite().all()):
-        raise RevelioError("A mask must hold numbers from 0 to 1, but this one has some that are not finite.")
+        raise RevelioError("The mask has values that are not finite; connect one with values from 0 to 1.")
     return mask.clamp(0.0, 1.0)  # resizing and blurring overshoot a little

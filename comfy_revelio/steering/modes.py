@@ -1,77 +1,190 @@
-"""The formulas of the steering modes, as changes of the codes or of the tokens themselves.
+"""The formulas of the steering modes.
 
-z: the codes of the chosen features at every token [B, T, m]; w [m]: their weights; unit [m] or [B, 1, m]: the
-value that a strength of 1 means. All float32.
+    h <- h + dz W_dec[chosen]      push, add, scale, set; from papers: clamp, ablate, only
+    h <- h + dh                    from papers, for a whole block: replace, ablate_block
+
+z is the code of a chosen feature at a token, w the feature's weight, s the strength, and u the value that a
+strength of 1 stands for (`unit_values`). "add", "replace" and "ablate_block" are those of sdxl-unbox (Surkov
+et al., arXiv 2410.22366), the unit "norm" is that of Shabalin et al. (arXiv 2505.24360). docs/steering.md has
+all modes in one table, and measures what they do to images.
+
+Shapes: B rows, T tokens, D width of the activations, N features, M chosen features, K active features. A
+size may be 1 where a value is the same for all. All float32.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace as replaced
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ..dictionary import Codes, Dictionary
 
-# Modes that ask what the feature does at the token, and modes that bring an amount of their own.
-READING = ("scale", "set", "clamp", "ablate", "only")
-BRINGING = ("add", "set", "clamp", "replace")
+Mode = Literal["push", "add", "scale", "set", "clamp", "ablate", "only", "replace", "ablate_block"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+Unit = Literal["mean", "code", "norm"]
+UNITS: tuple[Unit, ...] = get_args(Unit)
+
+READS_CODES: frozenset[Mode] = frozenset({"scale", "set", "clamp", "ablate", "only"})
+"""Modes whose change depends on the tokens' own codes; push does below 0."""
+ADDS_AMOUNT: frozenset[Mode] = frozenset({"add", "set", "clamp", "replace"})
+"""Modes that add an amount of their own, counted in units; push does above 0."""
+
+_TINY = 1e-12
 
 
-def change_of_codes(mode: str, strength: float, w: Tensor, z: Tensor, unit: Tensor) -> Tensor:
-    """dz [B or 1, T or 1, m] of the modes that change the chosen features alone.
+def push(s: float, w_M: Tensor, z_BTM: Tensor, u_BTM: Tensor) -> Tensor:
+    """Below 0 the features are removed where they fire, above 0 they are added: dz = s w z, or dz = s w u.
 
-    z is 0 where a mode does not read it, and unit 1 where it brings nothing of its own; see `Intervention`.
+    u is scaled by the feature's mean map where it should appear at its usual places.
+
+    >>> z, u = torch.tensor([0.0, 2.0]), torch.tensor([3.0, 3.0])
+    >>> push(-1.0, torch.ones(2), z, u).tolist(), push(2.0, torch.ones(2), z, u).tolist()
+    ([-0.0, -2.0], [6.0, 6.0])
     """
-    if mode == "add":
-        return strength * w * unit
-    if mode == "scale":
-        return strength * w * z
-    if mode == "set":
-        return strength * w * unit - z
-    if mode == "clamp":
-        limit = strength * w.abs() * unit
-        return z.clamp(-limit, limit) - z
-    assert mode == "ablate"
-    return -abs(strength) * w * z
+    return scale(s, w_M, z_BTM, u_BTM) if s < 0 else add(s, w_M, z_BTM, u_BTM)
 
 
-def unit_values(dictionary: Dictionary, features: Tensor, unit: str, tokens: Tensor) -> Tensor:
-    """What a strength of 1 means for each feature: float32 [m], or [B, 1, m] for "norm".
+def add(s: float, w_M: Tensor, _z_BTM: Tensor, u_BTM: Tensor) -> Tensor:
+    """The same amount everywhere, whatever the token's code: dz = s w u.
 
-    "mean": its mean active value (sdxl-unbox). "code": 1, the feature's own number. "norm": as long as the
-    mean token of the picture [B, T, d] is, along the feature's direction (Shabalin et al., 2505.24360).
+    >>> add(-1.0, torch.ones(2), torch.tensor([0.0, 2.0]), torch.tensor([3.0, 3.0])).tolist()
+    [-3.0, -3.0]
     """
-    if unit == "code":
-        return torch.ones(len(features), device=tokens.device)
-    if unit == "mean":
-        stats = dictionary.stats
-        assert stats is not None  # checked when the intervention was made
-        return stats.mean_active[features].float().to(tokens.device)
-    length = tokens.float().norm(dim=-1).mean(dim=-1)[:, None, None]
-    return length / dictionary.directions(features).norm(dim=-1).to(tokens.device).clamp(min=1e-12)
+    return s * w_M * u_BTM
+
+
+def scale(s: float, w_M: Tensor, z_BTM: Tensor, _u_BTM: Tensor) -> Tensor:
+    """A multiple of what fires: dz = s w z. +1 doubles a feature, -1 switches it off.
+
+    >>> scale(1.0, torch.ones(2), torch.tensor([0.0, 2.0]), torch.ones(2)).tolist()
+    [0.0, 2.0]
+    """
+    return s * w_M * z_BTM
+
+
+def set_to(s: float, w_M: Tensor, z_BTM: Tensor, u_BTM: Tensor) -> Tensor:
+    """The feature has this value everywhere: dz = s w u - z.
+
+    >>> set_to(1.0, torch.ones(2), torch.tensor([0.0, 2.0]), torch.tensor([3.0, 3.0])).tolist()
+    [3.0, 1.0]
+    """
+    return s * w_M * u_BTM - z_BTM
+
+
+def clamp(s: float, w_M: Tensor, z_BTM: Tensor, u_BTM: Tensor) -> Tensor:
+    """The feature stays within a limit: dz = clamp(z, -l, l) - z with l = s |w| u, s above 0.
+
+    >>> clamp(0.5, torch.ones(2), torch.tensor([1.0, 2.0]), torch.tensor([3.0, 3.0])).tolist()
+    [0.0, -0.5]
+    """
+    limit_BTM = s * w_M.abs() * u_BTM
+    return z_BTM.clamp(-limit_BTM, limit_BTM) - z_BTM
+
+
+def ablate(s: float, w_M: Tensor, z_BTM: Tensor, _u_BTM: Tensor) -> Tensor:
+    """The feature is switched off where it fires, by a share: dz = -|s| w z.
+
+    >>> ablate(1.0, torch.ones(2), torch.tensor([0.0, 2.0]), torch.ones(2)).tolist()
+    [-0.0, -2.0]
+    """
+    return -abs(s) * w_M * z_BTM
+
+
+CODE_CHANGES: Mapping[Mode, Callable[[float, Tensor, Tensor, Tensor], Tensor]] = {
+    "push": push,
+    "add": add,
+    "scale": scale,
+    "set": set_to,
+    "clamp": clamp,
+    "ablate": ablate,
+}
+"""dz [B, T, M] of the modes that change nothing but the chosen features. The other modes are below."""
 
 
 def only(
-    dictionary: Dictionary,
-    codes: Codes,
-    features: Tensor,
-    w: Tensor,
-    strength: float,
-    timestep: float,
+    dictionary: Dictionary, codes: Codes, features: Tensor, w_M: Tensor, s: float, timestep: float
 ) -> Tensor:
-    """The tokens' change [B, T, d] when every other feature is switched off, by |strength|.
+    """The change of tokens [B, T, D] that switches off all features but the chosen.
 
-    Bias and reconstruction error stay: with strength 1 what is left is error + b + (w z)_chosen @ W_dec.
+    dz = |s| (w - 1) z for the chosen and -|s| z for all others. The bias and what the dictionary does not
+    explain stay: with strength 1 what is left is error + b_out + (w z)_chosen W_dec.
+
+    >>> from comfy_revelio.dictionary import Activation
+    >>> eye, zero = torch.eye(2), torch.zeros(2)
+    >>> sae = Dictionary(eye, zero, eye, zero, zero, Activation("relu", k=2))
+    >>> codes = sae.encode(torch.tensor([[[3.0, 2.0]]]))
+    >>> only(sae, codes, torch.tensor([1]), torch.ones(1), 1.0, 0.0).tolist()
+    [[[-3.0, 0.0]]]
     """
-    kept = torch.zeros(dictionary.n_features, device=codes.values.device)
-    kept[features.to(kept.device)] = w.to(kept.device)
-    values = abs(strength) * (kept[codes.indices] - 1) * codes.values
-    changed = dictionary.decode(replace(codes, values=values), timestep=timestep)
-    return changed - nothing(dictionary, codes, timestep)
+    kept_N = torch.zeros(dictionary.n_features, device=codes.values.device)
+    kept_N[features.to(kept_N.device)] = w_M.to(kept_N.device)
+    # Over the K active slots and not over all N features: where a feature does not fire nothing changes.
+    dz_BTK = abs(s) * (kept_N[codes.indices] - 1) * codes.values
+    # Decoding also applies what normalising dictionaries do; the bias that it adds is subtracted again.
+    changed_BTD = dictionary.decode(replaced(codes, values=dz_BTK), timestep=timestep)
+    return changed_BTD - decode_nothing(dictionary, codes, timestep)
 
 
-def nothing(dictionary: Dictionary, codes: Codes, timestep: float) -> Tensor:
-    """What the dictionary makes of no features at all: its bias, [B, T, d]."""
-    none = replace(codes, indices=codes.indices[..., :1], values=torch.zeros_like(codes.values[..., :1]))
+def replace(dictionary: Dictionary, x_BTD: Tensor, features: Tensor, dz_M: Tensor, timestep: float) -> Tensor:
+    """The change after which a token is the chosen features alone, at the values dz = s w u: dh = x' - x.
+
+    x' = dz W_dec, plus b_out where the dictionary reads outputs. Where it reads output - input, the block
+    contributes these features and nothing else (sdxl-unbox's feature icon).
+
+    >>> from comfy_revelio.dictionary import Activation, Provenance
+    >>> eye, zero = torch.eye(2), torch.zeros(2)
+    >>> relu, block = Activation("relu", k=2), Provenance(captured="diff")
+    >>> sae = Dictionary(eye, zero, eye, zero, zero, relu, provenance=block)
+    >>> replace(sae, torch.tensor([[[3.0, 2.0]]]), torch.tensor([1]), torch.tensor([5.0]), 0.0).tolist()
+    [[[-3.0, 3.0]]]
+    """
+    added_BTD = dictionary.contribution(dz_M, features, x_BTD, timestep=timestep)
+    return without_features(dictionary, x_BTD, timestep) + added_BTD - x_BTD
+
+
+def ablate_block(x_BTD: Tensor, s: float) -> Tensor:
+    """The change that removes a share of x = output - input, which is what the block contributes: -|s| x.
+
+    >>> ablate_block(torch.tensor([3.0, 2.0]), 0.5).tolist()
+    [-1.5, -1.0]
+    """
+    return -abs(s) * x_BTD
+
+
+def without_features(dictionary: Dictionary, x_BTD: Tensor, timestep: float) -> Tensor:
+    """Tokens without any feature: 0 where the dictionary reads output - input, else its bias; [B, T, D]."""
+    if dictionary.captured != "output":
+        return torch.zeros_like(x_BTD)
+    return decode_nothing(dictionary, dictionary.encode(x_BTD, timestep=timestep), timestep)
+
+
+def decode_nothing(dictionary: Dictionary, codes: Codes, timestep: float) -> Tensor:
+    """What decoding makes of no features, at the scale and shift of the codes: [B, T, D]."""
+    none = replaced(codes, indices=codes.indices[..., :1], values=torch.zeros_like(codes.values[..., :1]))
     return dictionary.decode(none, timestep=timestep)
+
+
+def unit_values(dictionary: Dictionary, features: Tensor, unit: Unit, x_BTD: Tensor) -> Tensor:
+    """The value u that a strength of 1 stands for, by feature: float32 [M], or [B, 1, M] for "norm".
+
+    "mean": the feature's mean value where it fires (sdxl-unbox). "code": 1, in the feature's own numbers.
+    "norm": mean ||x|| / ||W_dec[f]||, which adds a vector as long as the image's mean token (2505.24360).
+
+    >>> from comfy_revelio.dictionary import Activation
+    >>> eye, zero = torch.eye(2), torch.zeros(2)
+    >>> sae = Dictionary(eye, zero, 2 * eye, zero, zero, Activation("relu", k=2))
+    >>> unit_values(sae, torch.tensor([1]), "norm", torch.tensor([[[3.0, 4.0]]])).tolist()
+    [[[2.5]]]
+    """
+    if unit == "code":
+        return torch.ones(len(features), device=x_BTD.device)
+    if unit == "mean":
+        stats = dictionary.stats
+        assert stats is not None  # checked when the intervention was made
+        return stats.mean_active[features].float().to(x_BTD.device)
+    length_B11 = x_BTD.float().norm(dim=-1).mean(dim=-1)[:, None, None]
+    return length_B11 / dictionary.directions(features).norm(dim=-1).to(x_BTD.device).clamp(min=_TINY)

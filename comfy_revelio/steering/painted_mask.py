@@ -18,8 +18,11 @@ _FORM = re.compile(r"(\d{1,3})x(\d{1,3}):(\d{1,6}(?:,\d{1,6})*)")
 def parse_painted(text: str) -> Tensor | None:
     """The mask of a text like "4x2:1,2,5": float32 [height, width] of 0 and 1; None for an empty text.
 
-    Width and height, then the lengths of runs in reading order: the first of cells that are not painted, the
-    next of painted ones, and so on in turn. Raises RevelioError for a text that is no such region.
+    Width and height, then the lengths of runs of cells in reading order: unpainted, painted, and so on in
+    turn.
+
+    >>> parse_painted("4x2:1,2,5").tolist()
+    [[0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
     """
     text = text.strip()
     if not text:
@@ -27,7 +30,7 @@ def parse_painted(text: str) -> Tensor | None:
     found = _FORM.fullmatch(text) if len(text) <= 2**20 else None
     if found is None:
         raise RevelioError(
-            f"The painted region {text[:40]!r} is broken; clear it in the explorer and paint it again."
+            f"The painted region {text[:40]!r} is broken; clear it in Explorer and paint it again."
         )
     width, height = int(found[1]), int(found[2])
     runs = [int(run) for run in found[3].split(",")]
@@ -42,7 +45,7 @@ def parse_painted(text: str) -> Tensor | None:
 def painted_mask(text: str, size: tuple[int, int] | None = None) -> Tensor:
     """A painted region as a mask: float32 [1, height, width] in 0..1; all 1 where nothing is painted.
 
-    size: height and width of the picture; as painted when None. Raises RevelioError as `parse_painted` does.
+    size: height and width of the image; None keeps the size in which it was painted.
     """
     region = parse_painted(text)
     if region is None:

@@ -1,7 +1,10 @@
-"""Steering a concept in a text encoder: its features by contrast, switched off or added.
+"""Finding a concept in a text encoder: by contrast, or by the formula of Concept Steerers (arXiv 2501.19066).
 
-Contrast (found far better in practice) and the formula of Concept Steerers (arXiv 2501.19066)
-side by side. Pure functions of hidden states [prompts, tokens, d].
+    m+, m- = mean over prompts of a feature's maximum over tokens, with and without the concept
+    score  = (m+ - m-) / (m+ + m- + eps)                     from -1 to 1; contrast, far better in practice
+    dh     = s ENC(x_concept) W_dec                          Concept Steerers; ENC has no top-k
+
+Pure functions of hidden states [P, T, D]: P prompts, T tokens, D width; N features.
 """
 
 from __future__ import annotations
@@ -19,18 +22,18 @@ _EPS = 1e-6
 
 @dataclass(frozen=True)
 class ConceptFeatures:
-    """Features of a concept, strongest first; the tuples run in parallel.
-
-    scores: (m+ - m-) / (m+ + m- + eps), 1 for a feature that never fires without the concept.
-    mean_with, mean_without: m+ and m-, the mean over prompts of the feature's maximum over tokens.
-    """
+    """Features of a concept, strongest first, and their scores and means in the same order."""
 
     features: tuple[int, ...]
     scores: tuple[float, ...]
+    """1 for a feature that never fires without the concept."""
     mean_with: tuple[float, ...]
+    """m+"""
     mean_without: tuple[float, ...]
+    """m-"""
 
     def first(self, count: int) -> ConceptFeatures:
+        """The strongest `count` of them."""
         return ConceptFeatures(
             self.features[:count], self.scores[:count], self.mean_with[:count], self.mean_without[:count]
         )
@@ -48,9 +51,8 @@ def contrast_features(
 ) -> ConceptFeatures:
     """The features that fire with a concept and not without it.
 
-    hidden_*: [prompts, T, d] hidden states of prompts with and without the concept; the two sets
-    may differ in size. keep_*: bool [prompts, T], the tokens that count.
-    Ranked by m+ - m- among those whose score exceeds min_score, at most `count`.
+    hidden_*: hidden states [P, T, D] of prompts with and without the concept; the two sets may differ in
+    size. keep_*: bool [P, T], the tokens that count. Ranked as by `rank_contrast`.
     """
     mean_with = _mean_peak(dictionary, hidden_with, keep_with, "with")
     mean_without = _mean_peak(dictionary, hidden_without, keep_without, "without")
@@ -60,7 +62,12 @@ def contrast_features(
 def rank_contrast(
     mean_with: Tensor, mean_without: Tensor, *, count: int, min_score: float
 ) -> ConceptFeatures:
-    """Rank all features [n] by m+ - m- where the score exceeds min_score and m+ > m-."""
+    """The `count` features with the largest m+ - m- [N], of those with score > min_score and m+ > m-.
+
+    >>> with_it, without = torch.tensor([1.0, 4.0, 2.0]), torch.tensor([0.0, 3.0, 0.5])
+    >>> rank_contrast(with_it, without, count=2, min_score=0.5).features
+    (2, 0)
+    """
     scores = contrast_score(mean_with, mean_without)
     difference = torch.where((scores > min_score) & (mean_with > mean_without), mean_with - mean_without, 0.0)
     ranked = difference.argsort(descending=True, stable=True)[: max(0, count)]
@@ -74,26 +81,30 @@ def rank_contrast(
 
 
 def contrast_score(mean_with: Tensor, mean_without: Tensor) -> Tensor:
-    """(m+ - m-) / (m+ + m- + eps), from -1 to 1, of any shape."""
+    """(m+ - m-) / (m+ + m- + eps), from -1 to 1, of any shape.
+
+    >>> round(contrast_score(torch.tensor(3.0), torch.tensor(1.0)).item(), 4)
+    0.5
+    """
     return (mean_with - mean_without) / (mean_with + mean_without + _EPS)
 
 
 @torch.no_grad()
 def paper_delta(dictionary: Dictionary, hidden_concept: Tensor, strength: float) -> Tensor:
-    """(strength * ENC(x_C)) @ W_dec, float32 [T, d], of the concept phrase's hidden states [T, d].
+    """s ENC(x_concept) W_dec of the concept phrase's hidden states [T, D]: float32 [T, D].
 
-    ENC has no top-k. Added position by position to the positive prompt's hidden states, and
-    subtracted from the negative prompt's.
+    Added position by position to the positive prompt's hidden states, subtracted from the negative prompt's.
     """
-    codes = strength * dictionary.encode_dense(hidden_concept)
-    return codes @ dictionary.W_dec.to(codes.device).float()
+    codes_TN = strength * dictionary.encode_dense(hidden_concept)
+    return codes_TN @ dictionary.W_dec.to(codes_TN.device).float()
 
 
 def _mean_peak(dictionary: Dictionary, hidden: Tensor, keep: Tensor, which: str) -> Tensor:
+    """Mean over prompts of each feature's maximum over the tokens that count: float32 [N]."""
     if hidden.ndim != 3 or keep.shape != hidden.shape[:2]:
         raise RevelioError(
             f"The prompts {which} the concept need hidden states [prompts, tokens, width] and a mask "
-            f"of their tokens, not {list(hidden.shape)} and {list(keep.shape)}."
+            f"[prompts, tokens], not {list(hidden.shape)} and {list(keep.shape)}."
         )
     if not len(hidden):
         raise RevelioError(f"There are no prompts {which} the concept to compare; give at least one.")

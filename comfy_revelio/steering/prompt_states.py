@@ -1,10 +1,11 @@
-"""What is done to the hidden states of a prompt: one or several concepts, by contrast or by the paper."""
+"""Changing a prompt's hidden states for one or several concepts, by contrast or by the paper's formula."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -15,56 +16,63 @@ from ..errors import RevelioError
 from .contrast_prompts import phrases_of
 from .prompt_concept import ConceptFeatures
 
-NEGATIVES = ("auto", "none", "mirrored", "same")
-TOKENS = ("auto", "content", "all")
+Negative = Literal["auto", "none", "mirrored", "same"]
+NEGATIVES: tuple[Negative, ...] = get_args(Negative)
+Tokens = Literal["auto", "content", "all"]
+TOKENS: tuple[Tokens, ...] = get_args(Tokens)
 _WEIGHT = re.compile(r"(?P<phrase>.*?):\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))\s*")
 
 
 @dataclass(frozen=True, eq=False)
 class TextChange:
-    """A change of hidden states [rows, T, d].
+    """A change of hidden states [B, T, D] in three parts.
 
-    scaled: feature -> c, dz = c * z, where the feature fires. added: feature -> a, dz = a. shifted [T, d]:
-    added position by position, as far as a prompt of another length goes.
-    content: bool of each, whether only the prompt's own tokens are changed, and not start, end and padding.
+    For each part, `..._content` is whether it changes only the prompt's own tokens, and not start, end and
+    padding.
     """
 
     scaled: Mapping[int, float] = field(default_factory=dict)
+    """Feature -> c: dz = c z, where the feature fires."""
     added: Mapping[int, float] = field(default_factory=dict)
+    """Feature -> a: dz = a."""
     shifted: Tensor | None = None
+    """[T', D], added position by position; the rest of a longer prompt stays."""
     scaled_content: bool = False
     added_content: bool = True
     shifted_content: bool = False
 
     @torch.no_grad()
     def apply(self, hidden: Tensor, keep: Tensor, dictionary: Dictionary) -> Tensor:
-        """hidden with the change, in its own type; the same object where there is nothing to do.
+        """The hidden states with the change, in their own type; the same object when there is none.
 
-        keep: bool [rows, T], the prompt's own tokens.
+        keep: bool [B, T], the prompt's own tokens.
         """
         total = hidden.new_zeros((), dtype=torch.float32)
         if self.scaled:
             index = dictionary.feature_index(list(self.scaled)).to(hidden.device)
-            change = dictionary.encode(hidden).of_many(index) * _row(self.scaled, hidden)
-            total = total + _filtered(
-                dictionary.contribution(change, index, hidden), keep, self.scaled_content
-            )
+            dz = dictionary.encode(hidden).of_many(index) * _row(self.scaled, hidden)
+            scaled = dictionary.contribution(dz, index, hidden)
+            total = total + _filtered(scaled, keep, self.scaled_content)
         if self.added:
-            put = dictionary.contribution(_row(self.added, hidden), list(self.added), hidden)
-            total = total + _filtered(put.expand(hidden.shape), keep, self.added_content)
+            added = dictionary.contribution(_row(self.added, hidden), list(self.added), hidden)
+            total = total + _filtered(added.expand(hidden.shape), keep, self.added_content)
         if self.shifted is not None:
-            put = fitted(self.shifted, hidden.shape[1]).to(hidden.device)
-            total = total + _filtered(put.expand(hidden.shape), keep, self.shifted_content)
+            shift = fitted(self.shifted, hidden.shape[1]).to(hidden.device)
+            total = total + _filtered(shift.expand(hidden.shape), keep, self.shifted_content)
         return hidden if total.ndim == 0 else hidden + total.to(hidden.dtype)
 
 
-def contrast_change(found: Sequence[tuple[ConceptFeatures, float]], tokens: str = "auto") -> TextChange:
+def contrast_change(found: Sequence[tuple[ConceptFeatures, float]], tokens: Tokens = "auto") -> TextChange:
     """The change for concepts found by contrast, each with its strength.
 
-    Below 0 a concept's features are scaled down where they fire (-1: off), above 0 they are put in at
-    strength times their mean. A feature of several concepts follows the strongest of them.
-    tokens: "content" changes the prompt's own tokens only, "all" every position; "auto" puts in at content
-    and takes out wherever the features fire.
+    Below 0 a concept's features are scaled down where they fire (-1: off); above 0, strength times their mean
+    is added. A feature of several concepts follows the strongest of them. tokens: "content" changes only the
+    prompt's own tokens, "all" every position; "auto" adds at content tokens and removes wherever features
+    fire.
+
+    >>> hat = ConceptFeatures((7,), (1.0,), (2.0,), (0.0,))
+    >>> contrast_change([(hat, 0.5)]).added, contrast_change([(hat, -1.0)]).scaled
+    ({7: 1.0}, {7: -1.0})
     """
     scaled: dict[int, float] = {}
     added: dict[int, float] = {}
@@ -79,16 +87,19 @@ def contrast_change(found: Sequence[tuple[ConceptFeatures, float]], tokens: str 
     )
 
 
-def paper_change(shift: Tensor, tokens: str = "auto") -> TextChange:
-    """The change of Concept Steerers: `shift` [T, d] at every position, start, end and padding too."""
+def paper_change(shift: Tensor, tokens: Tokens = "auto") -> TextChange:
+    """The change of Concept Steerers: `shift` [T, D] at every position, start, end and padding included."""
     return TextChange(shifted=shift, shifted_content=tokens == "content")
 
 
 def weighted_phrases(text: str, *, commas: bool) -> list[tuple[str, float]]:
-    """The concepts in what a user wrote, each with its weight: "glasses; blue hair:-0.5".
+    """The concepts in what a user wrote, each with its weight.
 
-    Concepts stand between semicolons or on lines of their own, and with `commas` between commas too: then
-    leading articles are left out. Raises RevelioError for a weight that is no number.
+    Concepts are separated by semicolons or line ends; with `commas` by commas too, and without leading
+    articles.
+
+    >>> weighted_phrases("glasses; blue hair:-0.5", commas=False)
+    [('glasses', 1.0), ('blue hair', -0.5)]
     """
     found = []
     for part in re.split(r"[;\n,]" if commas else r"[;\n]", text):
@@ -102,7 +113,11 @@ def weighted_phrases(text: str, *, commas: bool) -> list[tuple[str, float]]:
 
 
 def fitted(shift: Tensor, length: int) -> Tensor:
-    """shift [T, d] for prompts of `length` positions: cut, or zeros behind."""
+    """shift [T, D] for prompts of `length` positions: cut, or filled up with zeros.
+
+    >>> fitted(torch.ones(1, 2), 2).tolist()
+    [[1.0, 1.0], [0.0, 0.0]]
+    """
     return functional.pad(shift[:length], (0, 0, 0, max(0, length - len(shift))))
 
 

@@ -1,4 +1,4 @@
-"""Which features: chosen by number, by label or concept, or found by an analysis."""
+"""Which features to steer or show: chosen by number, label or concept, or found by an analysis."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_LISTED = 40
 
 
 class Vocabulary(Protocol):
-    """What can be chosen from: a dictionary, or what a trace remembers of one."""
+    """What features can be chosen from: a dictionary, or what a trace keeps of one."""
 
     @property
     def n_features(self) -> int: ...
@@ -31,21 +31,19 @@ class Vocabulary(Protocol):
 
 @dataclass(frozen=True)
 class Selection:
-    """Chosen features and concepts, and their weights; what a REVELIO_FEATURES socket carries.
-
-    weights: one finite factor per feature; 1 is the feature's own strength.
-    concepts: (concept, weight); a concept brings its features and where they change.
-    label: what the features stand for, if known.
-    source: the hook point whose dictionary they belong to; empty when nobody said.
-    named: (name, weight) of what was chosen where its dictionary was not at hand; see `resolved`.
-    """
+    """Chosen features and concepts with their weights; what a REVELIO_FEATURES socket carries."""
 
     features: tuple[int, ...]
     weights: tuple[float, ...] = ()
+    """One finite factor per feature, 1 for its usual strength; () is 1 for all."""
     label: str = ""
+    """What the features stand for, if known."""
     source: str = ""
+    """The hook point whose dictionary they belong to; "" if unknown."""
     concepts: tuple[tuple[Concept, float], ...] = ()
+    """Concepts with weights; a concept brings its features and where they change."""
     named: tuple[tuple[str, float], ...] = ()
+    """Names with weights, chosen where their dictionary was not available; see `resolved`."""
 
     def __post_init__(self) -> None:
         if not self.weights:
@@ -55,7 +53,7 @@ class Selection:
                 f"{len(self.features)} features need as many weights, not {len(self.weights)}."
             )
         if len(set(self.features)) != len(self.features):
-            raise RevelioError("A selection names every feature once; remove the repeated ones.")
+            raise RevelioError("A selection may contain each feature only once; remove the repeated ones.")
         if not all(math.isfinite(weight) for weight in self._all_weights):
             raise RevelioError("The weight of a feature must be a finite number.")
 
@@ -69,7 +67,11 @@ class Selection:
         return (*self.weights, *(weight for _, weight in (*self.concepts, *self.named)))
 
     def with_others(self, others: Selection | None) -> Selection:
-        """Both together; what both name has the weight that it has here. Other features keep their source."""
+        """Both together; what is in both keeps the weight from this one. The others' source wins.
+
+        >>> Selection((3, 5), (2.0, 1.0)).with_others(Selection((5, 8), (-1.0, 0.5))).weights
+        (1.0, 0.5, 2.0)
+        """
         if others is None:
             return self
         if self.features and others.features and self.source and others.source:
@@ -88,7 +90,7 @@ class Selection:
         )
 
     def resolved(self, dictionary: Vocabulary, concepts: Mapping[str, Concept] | None = None) -> Selection:
-        """The same with `named` looked up as `parse_selection` does; what has a weight already keeps it."""
+        """The same with `named` looked up as `parse_selection` does; what is chosen keeps its weight."""
         if not self.named:
             return self
         text = ", ".join(f"{name}:{weight!r}" for name, weight in self.named)
@@ -97,15 +99,18 @@ class Selection:
 
     @property
     def shown(self) -> list[int]:
-        """The features to look at: those named, then those of the concepts, the strongest of each first."""
+        """The features to show: the chosen ones, then those of the concepts, the strongest of each first."""
         carriers = chain.from_iterable(zip_longest(*(concept.features for concept, _ in self.concepts)))
         return list(dict.fromkeys((*self.features, *(f for f in carriers if f is not None))))
 
     def by_sign(self, strength: float) -> list[tuple[Selection, float]]:
-        """This selection at a strength, in parts without negative weights: what comes in, what goes out.
+        """This selection at a strength, split into parts without negative weights: (part, strength).
 
-        Putting in and taking out are different changes (see `Intervention`), so that a weight below 0 has to
-        turn the strength's sign and not only the change's.
+        Adding and removing have different formulas (mode "push"), so a weight below 0 has to turn the sign of
+        the strength and not only that of the change.
+
+        >>> [(part.features, s) for part, s in Selection((3, 5), (1.0, -1.0)).by_sign(-2.0)]
+        [((3,), -2.0), ((5,), 2.0)]
         """
         weights = self._all_weights
         if all(weight >= 0 for weight in weights):
@@ -125,8 +130,8 @@ class Selection:
         """Raise RevelioError when the features are known to belong to another dictionary's hook point."""
         if self.source and self.source != hook_point:
             raise RevelioError(
-                f"The selected features were found at {self.source}, but this SAE reads {hook_point}: their "
-                "numbers mean other things there; connect the SAE that they were recorded with."
+                f"The selected features were found at {self.source}, but this SAE reads {hook_point}, where "
+                "their numbers mean something else; connect the SAE that they were recorded with."
             )
 
 
@@ -137,20 +142,25 @@ def parse_selection(
     *,
     look_up: bool = True,
 ) -> Selection:
-    """Read features as a user writes them: "1203", "1203, 77:0.5", "#1203 = -1", "glasses:2, 31".
+    """Features as a user writes them, separated by commas, semicolons or line ends.
 
-    Between them stand commas, semicolons or line ends. A name is one of the concepts, else a label of the
-    dictionary, whatever its case; a label stands for all features under it. ":number" or "= number" gives a
-    weight. Where something is named twice, the later weight holds. Empty text is an empty selection.
-    look_up: False leaves the names to whoever steers, as `named`, for only the dictionary itself knows its
-    concepts. Raises RevelioError for unknown names and features out of range.
+    A name is one of the concepts, else a label of the dictionary, in any case; a label stands for all of its
+    features. ":number" or "= number" gives a weight. If something is named twice, the later weight counts.
+    Empty text is an empty selection. look_up: False keeps names as `named`, to look them up where the
+    dictionary is known.
+
+    >>> from comfy_revelio.trace import DictionaryNote
+    >>> note = DictionaryNote(n_features=9, k=2, labels={"glasses": [4, 2]})
+    >>> chosen = parse_selection("7, #1 = -1; Glasses:0.5", note)
+    >>> chosen.features, chosen.weights, chosen.label
+    ((7, 1, 4, 2), (1.0, -1.0, 0.5, 0.5), 'glasses')
     """
     concepts = concepts or {}
     names = list(dict.fromkeys((*concepts, *dictionary.labels)))
-    chosen: dict[int, float] = {}
-    whole: dict[str, float] = {}
+    features: dict[int, float] = {}
+    chosen_concepts: dict[str, float] = {}
     named: dict[str, float] = {}
-    found: list[str] = []
+    labels: list[str] = []
     for part in (part.strip() for part in text.replace("\n", ",").replace(";", ",").split(",")):
         if not part:
             continue
@@ -158,32 +168,31 @@ def parse_selection(
         if re.fullmatch(r"[+-]?\d+|#\d+", name):
             number = int(name.removeprefix("#"))
             check_feature(number, dictionary.n_features)
-            chosen[number] = weight
+            features[number] = weight
             continue
         if not look_up:
             named[name] = weight
             continue
-        known = _find(name, names, dictionary.n_features)
-        found.append(known)
+        known = _known_name(name, names, dictionary.n_features)
+        labels.append(known)
         if known in concepts:
-            whole[known] = weight
+            chosen_concepts[known] = weight
         else:
-            chosen.update(dict.fromkeys(dictionary.labels[known], weight))
+            features.update(dict.fromkeys(dictionary.labels[known], weight))
     return Selection(
-        tuple(chosen),
-        tuple(chosen.values()),
-        ", ".join(found),
-        concepts=tuple((concepts[name], weight) for name, weight in whole.items()),
+        tuple(features),
+        tuple(features.values()),
+        ", ".join(labels),
+        concepts=tuple((concepts[name], weight) for name, weight in chosen_concepts.items()),
         named=tuple(named.items()),
     )
 
 
 def features_in_trace(trace: Trace, text: str, connected: Selection | None = None) -> tuple[str, list[int]]:
-    """Which features of a trace to look at, and at which of its places: (hook point, features).
+    """Which features of a trace to show, and at which of its hook points: (hook point, features).
 
-    The place is where the connected features come from, or the first recorded one where nobody said. Features
+    The hook point is that of the connected features, or the first recorded one if it is unknown. Features
     written as text come first. No features means that nothing was chosen.
-    Raises RevelioError when that place was not recorded, and what `parse_selection` raises.
     """
     source = "" if connected is None else connected.source
     if source and trace.frames and source not in trace.hook_points:
@@ -191,13 +200,14 @@ def features_in_trace(trace: Trace, text: str, connected: Selection | None = Non
             f"The connected features are of {source}, but this trace was recorded at "
             f"{', '.join(trace.hook_points)}; connect the trace that they were found in."
         )
-    place = trace.place(source)
-    note = trace.dictionaries[place]
+    hook_point = trace.place(source)
+    note = trace.dictionaries[hook_point]
     found = [] if connected is None else connected.resolved(note).shown
-    return place, list(dict.fromkeys(parse_selection(text, note).shown + found))
+    return hook_point, list(dict.fromkeys(parse_selection(text, note).shown + found))
 
 
 def _split_weight(part: str, names: Sequence[str]) -> tuple[str, float]:
+    """ "glasses:2" as ("glasses", 2.0); a known name may itself contain a colon."""
     found = re.fullmatch(r"(.*?)\s*[:=]([^:=]*)", part)
     if found is None or part.lower() in (known.lower() for known in names):
         return part, 1.0
@@ -210,7 +220,8 @@ def _split_weight(part: str, names: Sequence[str]) -> tuple[str, float]:
     return found[1].strip(), weight
 
 
-def _find(name: str, names: Sequence[str], n_features: int) -> str:
+def _known_name(name: str, names: Sequence[str], n_features: int) -> str:
+    """The name as it is spelled among the known names."""
     for known in names:
         if known.lower() == name.lower():
             return known
@@ -221,6 +232,6 @@ def _find(name: str, names: Sequence[str], n_features: int) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """The first names; an index may bring hundreds."""
+    """The first names; an index can have hundreds."""
     more = len(names) - _MOST_LISTED
     return ", ".join(names[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""A row of strengths to compare."""
+"""Strengths to compare side by side."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ MOST = 64
 
 
 def strengths(first: float, last: float, count: int, values: str = "") -> list[float]:
-    """`count` strengths from first to last, evenly spread; or those that `values` lists by commas.
+    """`count` strengths from first to last, evenly spaced; or those that `values` lists, separated by commas.
 
-    Evenly spread ones are rounded to 6 digits, so that a 0 among them is exactly 0.
-    Raises RevelioError when one is no finite number, or when there are none or more than 64.
+    Evenly spaced ones are rounded to 6 digits, so that a 0 among them is exactly 0.
+
+    >>> strengths(-2.0, 2.0, 3), strengths(0.0, 0.0, 1, "-4, 2.5")
+    ([-2.0, 0.0, 2.0], [-4.0, 2.5])
     """
     if values.strip():
         row = [
@@ -24,15 +26,19 @@ def strengths(first: float, last: float, count: int, values: str = "") -> list[f
     else:
         row = [round(first + (last - first) * step / (count - 1), 6) for step in range(count)]
     if not 1 <= len(row) <= MOST:
-        do = "write fewer" if row else "write at least one, such as -4, 0, 2.5"
-        raise RevelioError(f"A sweep takes from 1 to {MOST} strengths, not {len(row)}; {do}.")
+        advice = "write fewer" if row else "write at least one, such as -4, 0, 2.5"
+        raise RevelioError(f"A sweep takes from 1 to {MOST} strengths, not {len(row)}; {advice}.")
     if not all(math.isfinite(strength) for strength in row):
         raise RevelioError(f"The strengths of a sweep must be finite numbers, not {first} and {last}.")
     return [strength + 0.0 for strength in row]  # no -0.0
 
 
 def strength_label(strength: float) -> str:
-    """ "strength -2", with a real minus sign."""
+    """A caption with a real minus sign.
+
+    >>> strength_label(-2.0)
+    'strength \u22122'
+    """
     return f"strength {strength:g}".replace("-", "−")
 
 
@@ -42,5 +48,7 @@ def _number(text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise RevelioError(f"{text.strip()!r} is no strength; write numbers separated by commas: -4, 0, 2.5.")
+        raise RevelioError(
+            f"{text.strip()!r} is not a strength; write numbers separated by commas: -4, 0, 2.5."
+        )
     return value

@@ -1,120 +1,126 @@
-"""Putting what one generation has inside a mask into another, as RIEBench does it (with arXiv 2410.22366).
+"""Transferring what one generation has inside a mask to another, as RIEBench does (with arXiv 2410.22366).
 
-The features that tell the masked part of the source from that of the target are put in with the values that
-they had in the source at the same timestep, and those that tell the target are taken out.
+The features that distinguish the masked part of the source are added to the target with the values that they
+had in the source at the same timestep, and the features that distinguish the target's part are removed:
+
+    score = source / sum(source) - target / sum(target)          mean codes [N] inside the masks
+    F+, F- = the features of the highest and of the lowest scores
+    h <- h + s (values of F+ in the source) W_dec[F+] - s (values of F- in the target) W_dec[F-]
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ..dictionary import Dictionary
-from ..errors import RevelioError
+from ..errors import RevelioError, checked_choice
 from ..hookpoints.grids import maps_on_grid, mask_on_grid
-from .intervention import ROLES, TokenContext, checked_mask, checked_percents, side_of
+from .intervention import SIDES, Side, TokenContext, check_amount, checked_mask, in_range, side_of
 from .saeuron import quantile
 
 if TYPE_CHECKING:
     from ..trace import Frame, Trace
 
-METHODS = ("adaptive", "plain")
-SPREADS = ("place", "mean", "quantile")
-SCORES = ("first", "mean")
+Method = Literal["adaptive", "plain"]
+METHODS: tuple[Method, ...] = get_args(Method)
+Spread = Literal["place", "mean", "quantile"]
+SPREADS: tuple[Spread, ...] = get_args(Spread)
+Scores = Literal["first", "mean"]
+SCORES: tuple[Scores, ...] = get_args(Scores)
 QUANTILE = 0.95
 _HALF_COVERED = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Transfer:
-    """What goes from one generation into another at one hook point.
-
-    source, target: traces of both, the target's of an unsteered run; None takes nothing out.
-    source_mask, target_mask: [h, w] or [1, h, w]; a cell of the grid counts when half of it is white. The
-        target's is the source's where it is None.
-    count: F+, the features of the highest, and F-, those of the lowest score, which is the feature's share of
-        all activity in the source's mask minus its share in the target's.
-    scores: "first" scores the first recorded step, "mean" all of them together.
-    method: "plain" takes out what F- did in the target's trace. "adaptive" takes out what they do in the
-        generation at hand, times sum|w| of F+ / sum|w| of F-.
-    spread: "place" puts each cell's own values back where they were; "mean" and "quantile" (0.95) put one
-        value for the whole source mask on all of the target's.
-    strength: 1 puts in what was there. start_percent, end_percent, role: as for an Intervention.
-    Raises RevelioError, on construction, for anything that does not fit.
-    """
+    """What is transferred from one generation to another at one hook point."""
 
     dictionary: Dictionary
     hook_point: str
     source: Trace
     source_mask: Tensor
+    """[h, w] or [1, h, w]: a cell of the grid counts when half of it is white."""
     target: Trace | None = None
+    """Of an unsteered run of the target; None removes nothing."""
     target_mask: Tensor | None = None
+    """As source_mask, which is used where there is none."""
     strength: float = 1.0
+    """1 adds the values that were in the source."""
     count: int = 80
-    method: str = "adaptive"
-    spread: str = "place"
-    scores: str = "first"
+    """Features in F+, and in F-."""
+    method: Method = "adaptive"
+    """"plain" removes the values that F- had in the target's trace; "adaptive" removes the values that they
+    have in the current generation, times sum ||W_dec[F+]|| / sum ||W_dec[F-]||."""
+    spread: Spread = "place"
+    """"place" adds the values of each cell where they were; "mean" and "quantile" (0.95) add one value for
+    the whole source mask to every cell of the target mask."""
+    scores: Scores = "first"
+    """"first" scores the first recorded step, "mean" all steps together."""
     source_item: int = 0
     target_item: int = 0
     start_percent: float = 0.0
     end_percent: float = 1.0
-    role: str = "cond"
-    put_in: tuple[int, ...] = field(init=False)
-    taken_out: tuple[int, ...] = field(init=False)
+    role: Side = "cond"
+    added: tuple[int, ...] = field(init=False)
+    """F+, the highest score first."""
+    removed: tuple[int, ...] = field(init=False)
+    """F-, the lowest score first."""
     _source_frames: list[Frame] = field(init=False)
     _target_frames: list[Frame] = field(init=False)
     _maps: dict[object, Tensor] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        known = {"method": METHODS, "spread": SPREADS, "scores": SCORES, "role": ROLES[:3]}
-        for what, choices in known.items():
-            if (value := getattr(self, what)) not in choices:
-                raise RevelioError(f"Unknown {what} {value!r}; choose one of {', '.join(choices)}.")
-        if not math.isfinite(self.strength):
-            raise RevelioError(f"The strength must be a finite number, not {self.strength}.")
-        checked_percents(self.start_percent, self.end_percent)
+        checked_choice("method", self.method, METHODS)
+        checked_choice("spread", self.spread, SPREADS)
+        checked_choice("scores", self.scores, SCORES)
+        checked_choice("role", self.role, SIDES)
+        check_amount(self.strength, self.start_percent, self.end_percent)
         if self.count < 1:
             raise RevelioError(f"At least one feature must be transferred, not {self.count}.")
-        object.__setattr__(self, "source_mask", checked_mask(self.source_mask)[:1])
-        other = self.source_mask if self.target_mask is None else checked_mask(self.target_mask)[:1]
-        object.__setattr__(self, "target_mask", other)
-        frames = self._frames(self.source, self.source_item, "source")
-        object.__setattr__(self, "_source_frames", frames)
-        source = self._activity(frames, self.source_item, self.source_mask, "source")
-        frames = [] if self.target is None else self._frames(self.target, self.target_item, "target")
-        object.__setattr__(self, "_target_frames", frames)
-        target = self._activity(frames, self.target_item, other, "target") if frames else None
-        chosen = transferred_features(source, target, self.count)
-        object.__setattr__(self, "put_in", chosen[0])
-        object.__setattr__(self, "taken_out", chosen[1])
+        source_mask = checked_mask(self.source_mask)[:1]
+        target_mask = source_mask if self.target_mask is None else checked_mask(self.target_mask)[:1]
+        source_frames = self._frames(self.source, self.source_item, "source")
+        source = self._activity(source_frames, self.source_item, source_mask, "source")
+        target_frames, target = [], None
+        if self.target is not None:
+            target_frames = self._frames(self.target, self.target_item, "target")
+            target = self._activity(target_frames, self.target_item, target_mask, "target")
+        added, removed = transferred_features(source, target, self.count)
+        for name, value in (
+            ("source_mask", source_mask),
+            ("target_mask", target_mask),
+            ("added", added),
+            ("removed", removed),
+            ("_source_frames", source_frames),
+            ("_target_frames", target_frames),
+        ):
+            object.__setattr__(self, name, value)
 
     @property
     def active(self) -> bool:
+        """Whether the transfer can change anything at all."""
         return self.strength != 0.0 and self.start_percent < self.end_percent
 
     @torch.no_grad()
     def delta(self, tokens: Tensor, context: TokenContext) -> Tensor | None:
-        """The change of tokens [B, T, d], float32 [B or 1, T, d]; None where nothing applies."""
-        acts = self.role == "both" or side_of(context.role) == self.role
-        within = self.start_percent <= context.percent and (
-            context.percent < self.end_percent or self.end_percent == 1.0
-        )
-        if not (self.active and acts and within):
+        """The change of tokens [B, T, D], float32 [B or 1, T, D]; None where nothing applies."""
+        acts = self.role in ("both", side_of(context.role))
+        if not (self.active and acts and in_range(context.percent, self.start_percent, self.end_percent)):
             return None
-        dictionary, time = self.dictionary, context.timestep
-        values = self.strength * self._source_values(context, tokens.device)
-        change = dictionary.contribution(values[None], self.put_in, tokens, timestep=time)
-        if self.taken_out:
-            out = self.strength * self._target_values(tokens, context)
-            change = change - dictionary.contribution(out, self.taken_out, tokens, timestep=time)
+        dictionary, timestep = self.dictionary, context.timestep
+        dz = self.strength * self._source_values(context, tokens.device)
+        change = dictionary.contribution(dz[None], self.added, tokens, timestep=timestep)
+        if self.removed:
+            dz = self.strength * self._target_values(tokens, context)
+            change = change - dictionary.contribution(dz, self.removed, tokens, timestep=timestep)
         return change
 
     def _activity(self, frames: list[Frame], item: int, mask: Tensor, which: str) -> Tensor:
-        """Mean code of every feature [n] inside the mask, of the steps that are scored."""
+        """Mean code of every feature [N] inside the mask, over the steps that are scored."""
         used = frames[:1] if self.scores == "first" else frames
         total = torch.zeros(self.dictionary.n_features)
         for frame in used:
@@ -125,9 +131,12 @@ class Transfer:
         return total / len(used)
 
     def _frames(self, trace: Trace, item: int, which: str) -> list[Frame]:
+        """The trace's frames at the hook point, after checking that they fit."""
         frames = trace.steps(self.hook_point)
         if any(len(frame.grid) != 2 for frame in frames):
-            raise RevelioError(f"The {which} is a video; features are transferred between pictures only.")
+            raise RevelioError(
+                f"The {which} is a video, but features can only be transferred between images."
+            )
         if frames[0].codes.n_features != self.dictionary.n_features:
             raise RevelioError(
                 f"The trace of the {which} was recorded with a dictionary of {frames[0].codes.n_features} "
@@ -135,57 +144,53 @@ class Transfer:
             )
         if not all(0 <= item < frame.codes.shape[0] for frame in frames):
             count = frames[0].codes.shape[0]
-            raise RevelioError(f"The {which} has no picture {item}; choose from 0 to {count - 1}.")
+            raise RevelioError(f"The {which} has no image {item}; choose from 0 to {count - 1}.")
         return frames
 
     def _source_values(self, context: TokenContext, device: torch.device) -> Tensor:
-        """What F+ get at every token of the target's grid [T, m] at this timestep, at strength 1."""
-        frame = _at(self._source_frames, context.timestep)
+        """What to add of F+ at every token of the target's grid, [T, M], at this timestep and strength 1."""
+        frame = _nearest_frame(self._source_frames, context.timestep)
         key = ("source", frame.step, context.grid, device)
         if key not in self._maps:
             inside = cells_of(self.source_mask, frame.grid)
-            values = _values(frame, self.source_item, self.put_in)
+            values = _values(frame, self.source_item, self.added)
             if self.spread == "place":
-                maps = _resized(values * inside[:, None], frame.grid, context.grid)
+                maps = _on_grid(values * inside[:, None], frame.grid, context.grid)
             else:
                 assert self.target_mask is not None
-                there = cells_of(self.target_mask, context.grid)
-                maps = there[:, None] * self._summary(values[inside])
+                maps = cells_of(self.target_mask, context.grid)[:, None] * self._summary(values[inside])
             self._maps[key] = maps.to(device)
         return self._maps[key]
 
     def _target_values(self, tokens: Tensor, context: TokenContext) -> Tensor:
-        """What F- lose at every token [B or 1, T, m] at this timestep, at strength 1."""
+        """What to remove of F- at every token, [B or 1, T, M], at this timestep and strength 1."""
         assert self.target_mask is not None
         if self.method == "plain":
-            frame = _at(self._target_frames, context.timestep)
+            frame = _nearest_frame(self._target_frames, context.timestep)
             key = ("target", frame.step, context.grid, tokens.device)
             if key not in self._maps:
                 inside = cells_of(self.target_mask, frame.grid)
-                values = _values(frame, self.target_item, self.taken_out)
+                values = _values(frame, self.target_item, self.removed)
                 if self.spread != "place":
                     values = self._summary(values[inside]).expand_as(values)
-                maps = _resized(values * inside[:, None], frame.grid, context.grid)
+                maps = _on_grid(values * inside[:, None], frame.grid, context.grid)
                 self._maps[key] = maps[None].to(tokens.device)
             return self._maps[key]
-        live = self.dictionary.encode(tokens, timestep=context.timestep)
-        features = self.dictionary.feature_index(self.taken_out)
-        values = live.of_many(features)
+        codes = self.dictionary.encode(tokens, timestep=context.timestep)
+        values = codes.of_many(self.dictionary.feature_index(self.removed))
         inside = cells_of(self.target_mask, context.grid).to(tokens.device)
         if self.spread != "place":
             values = (values * inside[:, None]).sum(dim=1, keepdim=True) / inside.sum()
-        return self._ratio() * values * inside[:, None]
+        return self._length_ratio() * values * inside[:, None]
 
     def _summary(self, values: Tensor) -> Tensor:
-        """One value of each feature for cells [cells, m]: [m]."""
-        if self.spread == "mean":
-            return values.mean(0)
-        return quantile(values, QUANTILE)
+        """One value of each feature for cells [cells, M]: [M]."""
+        return values.mean(0) if self.spread == "mean" else quantile(values, QUANTILE)
 
-    def _ratio(self) -> float:
-        """Sum of the lengths of F+ over that of F-, so that as much goes out as comes in."""
+    def _length_ratio(self) -> float:
+        """Sum of the lengths of F+ over that of F-, so that as much is removed as is added."""
         if "ratio" not in self._maps:
-            lengths = [self.dictionary.directions(f).norm(dim=1).sum() for f in (self.put_in, self.taken_out)]
+            lengths = [self.dictionary.directions(f).norm(dim=1).sum() for f in (self.added, self.removed)]
             self._maps["ratio"] = (lengths[0] / lengths[1].clamp(min=1e-12)).cpu()
         return float(self._maps["ratio"])
 
@@ -193,9 +198,12 @@ class Transfer:
 def transferred_features(
     source: Tensor, target: Tensor | None, count: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(F+, F-): the `count` features of the highest and of the lowest score, from mean codes [n].
+    """(F+, F-): the `count` features of the highest and of the lowest score, from mean codes [N].
 
-    score = source / sum(source) - target / sum(target); without a target nothing is taken out.
+    Without a target the score is the source's share alone, and F- is empty.
+
+    >>> transferred_features(torch.tensor([3.0, 1.0, 0.0]), torch.tensor([1.0, 1.0, 2.0]), 1)
+    ((0,), (2,))
     """
     scores = source / source.sum()
     if target is not None:
@@ -206,31 +214,28 @@ def transferred_features(
 
 
 def cells_of(mask: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """The cells of the grid that a mask [1, h, w] means: bool [T], those that are half white or more.
+    """The cells of the grid that a mask [1, h, w] covers by half or more: bool [T].
 
-    A mask too small to fill half a cell anywhere means the cells that it touches. RevelioError when black.
+    A mask too small to cover half a cell anywhere means the cells that it touches.
     """
     shares = mask_on_grid(mask, grid, [0])[0]
     inside = shares >= _HALF_COVERED
     if not bool(inside.any()):
         inside = shares > 0
     if not bool(inside.any()):
-        raise RevelioError("A mask for a transfer is black all over; paint the part that is meant white.")
+        raise RevelioError("The mask of a transfer is all black; paint the part to transfer white.")
     return inside
 
 
-def _at(frames: list[Frame], timestep: float) -> Frame:
-    """The frame recorded nearest to a timestep."""
+def _nearest_frame(frames: list[Frame], timestep: float) -> Frame:
     return min(frames, key=lambda frame: abs(frame.timestep - timestep))
 
 
 def _values(frame: Frame, item: int, features: tuple[int, ...]) -> Tensor:
-    """What the features did at each cell: [T, m]."""
+    """The values of the features at each cell: [T, M]."""
     return frame.codes[item].of_many(torch.tensor(features, dtype=torch.int64))
 
 
-def _resized(values: Tensor, grid: tuple[int, ...], wanted: tuple[int, ...]) -> Tensor:
-    """Values [T, m] of one grid on another."""
-    if grid == wanted:
-        return values
-    return maps_on_grid(values.T.reshape(-1, *grid), wanted)
+def _on_grid(values: Tensor, grid: tuple[int, ...], wanted: tuple[int, ...]) -> Tensor:
+    """Values [T, M] of one grid on another."""
+    return values if grid == wanted else maps_on_grid(values.T.reshape(-1, *grid), wanted)

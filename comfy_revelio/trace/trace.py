@@ -67,7 +67,7 @@ class Trace:
         self._check_hook_point(name)
         return name
 
-    def word_positions(self, dictionary: Dictionary) -> list[str]:
+    def hook_points_of(self, dictionary: Dictionary) -> list[str]:
         """The recorded places whose codes are of a dictionary: of its sizes, and called as it says.
 
         Where neither it nor the trace says what tells them apart, the only place of its sizes; else none.

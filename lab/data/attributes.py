@@ -1,7 +1,7 @@
 """What an avatar can look like: the attributes, their values, and which style can draw which of them.
 
 Labels are a dict ``{attribute: class index}`` or an int array ``[n_attributes]`` in the order of
-``ATTRIBUTES``. -1 means "not decidable in this picture": the hair colour under a hat, the clothes of a bare
+``ATTRIBUTES``. -1 means "not visible in this image": the hair colour under a hat, the clothes of a bare
 bust.
 A style that cannot draw a part always has the value "none" for it.
 """
@@ -44,7 +44,7 @@ HIDDEN = -1
 SPLITS = ("train", "held_out", "any")
 NAMESPACES = ("model", "judge", "check")
 
-# The attributes of which a style cannot draw every value, and what it can. Empty: the attribute is always -1.
+# For styles that cannot draw every value of an attribute: the values they can. Empty: always -1.
 _LIMITS: dict[str, dict[str, tuple[str, ...]]] = {
     "flat cartoon": {},
     "pixel art": {},
@@ -76,22 +76,22 @@ def value_name(attribute: str, index: int) -> str:
 
 
 def index_of(attribute: str, value: str) -> int:
-    """The class index of a value name. Raises RevelioError naming the valid ones."""
+    """The class index of a value name."""
     values = ATTRIBUTES.get(attribute)
     if values is None:
-        raise RevelioError(f"There is no attribute {attribute!r}; use one of: {', '.join(ATTRIBUTES)}.")
+        raise RevelioError(f"Unknown attribute {attribute!r}; use one of: {', '.join(ATTRIBUTES)}.")
     if value not in values:
-        raise RevelioError(f"{attribute} has no value {value!r}; use one of: {', '.join(values)}.")
+        raise RevelioError(f"Unknown value {value!r} of {attribute}; use one of: {', '.join(values)}.")
     return values.index(value)
 
 
 def to_array(labels: Labels) -> np.ndarray:
-    """``int16 [n_attributes]`` in the order of ATTRIBUTES; attributes that are missing become -1."""
+    """``int16 [n_attributes]`` in the order of ATTRIBUTES; missing attributes become -1."""
     return np.array([labels.get(name, HIDDEN) for name in NAMES], dtype=np.int16)
 
 
 def to_dict(labels: Labels | Sequence[int] | np.ndarray) -> dict[str, int]:
-    """The dict form of labels, whichever form they came in."""
+    """The labels as a dict, from either form."""
     if isinstance(labels, Mapping):
         return {name: int(labels.get(name, HIDDEN)) for name in NAMES}
     if len(labels) != len(NAMES):
@@ -104,7 +104,7 @@ def _rank(*words: str) -> str:
 
 
 def _reserve(triples: Iterable[tuple[str, str, str]]) -> frozenset[tuple[str, str, str]]:
-    """The 10% of ``triples`` with the lowest hashes, except any that would take a pair out of training."""
+    """The 10% of ``triples`` with the lowest hashes, except any that would remove a pair from training."""
     everything = sorted(triples, key=lambda triple: _rank(*triple))
     left: dict[tuple[int, int, str, str], int] = {}
 
@@ -187,7 +187,7 @@ def _sample(rng: np.random.Generator) -> dict[str, int]:
 def sample_labels(rng: np.random.Generator, *, split: str = "train") -> dict[str, int]:
     """Draw the labels of one avatar. ``split``: "train", "held_out" or "any" (both)."""
     if split not in SPLITS:
-        raise RevelioError(f"There is no split {split!r}; use one of: {', '.join(SPLITS)}.")
+        raise RevelioError(f"Unknown split {split!r}; use one of: {', '.join(SPLITS)}.")
     while True:
         labels = _sample(rng)
         if split == "any" or is_held_out(labels) == (split == "held_out"):
@@ -197,18 +197,18 @@ def sample_labels(rng: np.random.Generator, *, split: str = "train") -> dict[str
 def seed_text(namespace: str, index: int) -> str:
     """The seed of avatar ``index`` of a namespace; different namespaces never share one."""
     if namespace not in NAMESPACES:
-        raise RevelioError(f"There is no namespace {namespace!r}; use one of: {', '.join(NAMESPACES)}.")
+        raise RevelioError(f"Unknown namespace {namespace!r}; use one of: {', '.join(NAMESPACES)}.")
     if index < 0:
-        raise RevelioError(f"Avatar numbers start at 0, but {index} was asked for.")
+        raise RevelioError(f"Avatar numbers must be 0 or more, not {index}.")
     return f"{namespace}/{index}"
 
 
 def generator(seed: str, purpose: str) -> np.random.Generator:
-    """A random generator that depends on the seed and the purpose alone, on every machine."""
+    """A random generator that depends only on the seed and the purpose, the same on every machine."""
     digest = hashlib.sha256(f"revelio mini/{purpose}/{seed}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
 
 def labels_for(namespace: str, index: int, *, split: str = "train") -> dict[str, int]:
-    """The labels of avatar ``index``: the same for the same arguments, always."""
+    """The labels of avatar ``index``: always the same for the same arguments."""
     return sample_labels(generator(seed_text(namespace, index), f"labels/{split}"), split=split)

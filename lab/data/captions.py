@@ -1,7 +1,7 @@
-"""Captions in varied wording that never say anything wrong about the picture.
+"""Captions in varied wording that never say anything wrong about the image.
 
-About 120 lower-case words. An attribute is worded in one of several ways, may be left out, and stands at a
-random place; an absent part ("no glasses") is mentioned now and then.
+They use about 120 lower-case words. An attribute is worded in one of several ways, may be left out, and comes
+in random order. An absent part ("no glasses") is mentioned now and then.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ _ABSENT_MENTIONED = 0.15
 
 
 def phrases(attribute: str, value: str) -> tuple[str, ...]:
-    """All wordings of a value, the canonical one first. Raises RevelioError for unknown names."""
+    """All wordings of a value, the canonical one first."""
     index_of(attribute, value)
     return _PHRASES[attribute][value]
 
@@ -147,7 +147,7 @@ def _mentioned(names: dict[str, str], rng: np.random.Generator, without: Collect
             keep = _ABSENT_MENTIONED if value == "none" else 1 - _PRESENT_LEFT_OUT
         else:
             keep = 1 - _LEAVE_OUT[attribute]
-        # drawn in any case, so that leaving one attribute out does not change which others are named
+        # always draw, so that leaving out one attribute does not change which others are named
         if rng.random() < keep and attribute not in without:
             chosen.append(attribute)
     return chosen
@@ -160,7 +160,7 @@ def _known(labels: Labels | Sequence[int] | np.ndarray) -> dict[str, str]:
 def _check(without: Collection[str]) -> None:
     for attribute in without:
         if attribute not in ATTRIBUTES:
-            raise RevelioError(f"There is no attribute {attribute!r}; use one of: {', '.join(NAMES)}.")
+            raise RevelioError(f"Unknown attribute {attribute!r}; use one of: {', '.join(NAMES)}.")
 
 
 def caption(
@@ -224,7 +224,7 @@ def _sentence_form(names: dict[str, str], mentioned: Sequence[str], rng: np.rand
     text = " ".join([head, *clauses])
     if "background" in mentioned:
         colour = names["background"]
-        place = _pick(
+        text += _pick(
             rng,
             (
                 f", {colour} background",
@@ -234,7 +234,6 @@ def _sentence_form(names: dict[str, str], mentioned: Sequence[str], rng: np.rand
                 f" against {_article(colour)} wall",
             ),
         )
-        text += place
     return text
 
 
@@ -256,7 +255,7 @@ def _article(words: str) -> str:
 
 
 def canonical_caption(labels: Labels | Sequence[int] | np.ndarray, *, without: Collection[str] = ()) -> str:
-    """The fixed wording: every value in one order, absent parts unmentioned.
+    """The fixed wording: all values in a fixed order, without absent parts.
 
     "pixel art portrait, blue hair, dark skin, glasses, a beard, a smile, red clothes, white background"
     """

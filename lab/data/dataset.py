@@ -23,8 +23,8 @@ class Avatars(NamedTuple):
 def load_avatars(folder: Path, namespace: str, *, limit: int | None = None) -> Avatars:
     """All shards of `python -m lab data --out folder`, in order, at most `limit` images.
 
-    namespace: whose avatars they must be, so that model and judge can never share any. Those of the model
-    must be of the split "train". Raises RevelioError for others.
+    namespace: the one that the avatars must come from, so that model and judge never share any. Avatars of
+    the model must be of the split "train".
     """
     shards = sorted(Path(folder).glob("*.safetensors"))
     if not shards:
@@ -36,8 +36,8 @@ def load_avatars(folder: Path, namespace: str, *, limit: int | None = None) -> A
         about = read_header(shard).metadata
         if about.get("namespace") != namespace or (namespace == "model" and about.get("split") != "train"):
             raise RevelioError(
-                f"{shard} holds avatars of namespace {about.get('namespace')}, split {about.get('split')}, "
-                f"but those of namespace {namespace} are needed: make them in a folder of their own."
+                f"{shard} has avatars of namespace {about.get('namespace')}, split {about.get('split')}, but "
+                f"avatars of namespace {namespace} are needed: make them in a separate folder."
             )
         data = load_file(str(shard))
         images.append(data["images"])
@@ -53,5 +53,5 @@ def load_avatars(folder: Path, namespace: str, *, limit: int | None = None) -> A
 
 
 def as_floats(images: torch.Tensor) -> torch.Tensor:
-    """uint8 [N, 3, H, W] -> float32 in -1..1, what the autoencoder reads."""
+    """uint8 [N, 3, H, W] -> float32 in -1..1, as the autoencoder reads them."""
     return images.float().div_(127.5).sub_(1.0)

@@ -1,6 +1,6 @@
 """From labels to the DiceBear options that draw them.
 
-Only variants whose meaning is plain at 128 x 128 pixels are used, and every one was looked at. What is not a
+Only variants whose meaning is clear at 128 x 128 pixels are used; each was checked by eye. What is not a
 label (shape of the hair, nose, earrings, exact shade) varies freely with the seed.
 """
 
@@ -47,7 +47,7 @@ HAT_COLOURS = ("d93a34", "f2c12e", "3aa655", "2f6fd6", "8146c4", "e0559b", "3b3b
 FRAME_COLOURS = ("191919", "26262e", "1a2138")
 LIGHT_FRAME_COLOURS = ("f4f4f4", "f5dc86", "cfe8f5")
 _JITTER = 7
-# Lines and beards that are nearly the colour of the skin beneath are drawn stronger than their artists did.
+# Lines and beards that nearly have the colour of the skin are drawn stronger than in the original.
 _CLEARER = {
     "toon-head": [['fill="#3F2626" fill-opacity="0.5"', 'fill="#3F2626" fill-opacity="1"']],
     "pixel-art": [
@@ -428,7 +428,7 @@ def _put_on_hat(
     patches: list[list[str]],
     without: str,
 ) -> None:
-    """Set the hat options; a style whose hats are hair variants shows its bald head without it."""
+    """Set the hat options; a style whose hats are hair variants shows a bald head without one."""
     wearing = names["hat"] == "hat"
     if sketcher.package == "pixel-art":
         options |= {
@@ -474,7 +474,7 @@ def _put_on_glasses(
 
 
 def _colour_lines(options: dict[str, Any], sketcher: Sketcher, hair: str, has_beard: bool) -> None:
-    """Give mouths a colour that can be told from what lies under them, and beards the colour of the hair."""
+    """Give mouths a colour that stands out from what is under them, and beards the colour of the hair."""
     on_dark_beard = has_beard and _luma(hair) < 110
     if sketcher.package == "pixel-art":
         options["mouthColor"] = ["ffd9c9" if on_dark_beard else "7d1420"]
@@ -485,7 +485,7 @@ def _colour_lines(options: dict[str, Any], sketcher: Sketcher, hair: str, has_be
 
 
 def _shave(options: dict[str, Any], sketcher: Sketcher) -> None:
-    """Leave the hair out: a bald variant where the style has one, else no hair part at all."""
+    """Leave out the hair: a bald variant if the style has one, else no hair part at all."""
     bald = {"personas": "bald", "open-peeps": "noHair1", "micah": "mrClean"}.get(sketcher.package)
     if bald:
         options[sketcher.hair_part] = [bald]

@@ -28,7 +28,7 @@ def write_shard(path: Path, namespace: str, split: str, start: int, count: int, 
     numbers = np.arange(start, start + count, dtype=np.int64)
     labels = [labels_for(namespace, int(number), split=split) for number in numbers]
     images = render(labels, [seed_text(namespace, int(number)) for number in numbers], size=size)
-    tensors = {"images": images, "labels": np.stack([to_array(one) for one in labels]), "seeds": numbers}
+    tensors = {"images": images, "labels": np.stack([to_array(row) for row in labels]), "seeds": numbers}
     partial = path.with_suffix(".partial")
     save_file(
         tensors,
@@ -40,14 +40,14 @@ def write_shard(path: Path, namespace: str, split: str, start: int, count: int, 
 
 
 def _check_shard(path: Path, namespace: str, split: str, start: int, count: int, size: int) -> None:
-    """Refuse a shard that is there already but holds something else than it should."""
+    """Raise RevelioError if an existing shard does not contain what it should."""
     with safe_open(str(path), framework="numpy") as file:
         about = file.metadata() or {}
         seeds, shape = file.get_tensor("seeds"), file.get_slice("images").get_shape()
     same = about.get("namespace") == namespace and about.get("split") == split and shape[1:3] == [size, size]
     if not same or len(seeds) != count or seeds[0] != start:
         raise RevelioError(
-            f"{path} holds other avatars than are asked for (namespace {about.get('namespace')}, split "
+            f"{path} contains other avatars than requested (namespace {about.get('namespace')}, split "
             f"{about.get('split')}, {len(seeds)} from number {seeds[0]}): use another folder or delete it."
         )
 
@@ -55,10 +55,10 @@ def _check_shard(path: Path, namespace: str, split: str, start: int, count: int,
 def make(
     out: Path, *, namespace: str, count: int, split: str, workers: int, size: int = 128, first: int = 0
 ) -> None:
-    """Make ``count`` avatars from number ``first`` on in ``out``; shards that are there already are kept."""
+    """Make ``count`` avatars in ``out``, beginning with number ``first``; existing shards are kept."""
     node()
     ensure_packages()
-    seed_text(namespace, first)  # refuses unknown namespaces before any work is done
+    seed_text(namespace, first)  # raises for unknown namespaces before any work is done
     out.mkdir(parents=True, exist_ok=True)
     jobs = []
     for number, start in enumerate(range(0, count, SHARD)):
@@ -70,7 +70,7 @@ def make(
             jobs.append(job)
     todo = sum(job[4] for job in jobs)
     print(
-        f"{count - todo} of {count} avatars are there already; making {todo} with {workers} workers",
+        f"{count - todo} of {count} avatars exist already; making {todo} with {workers} workers",
         flush=True,
     )
     begin, done = time.monotonic(), 0

@@ -1,4 +1,4 @@
-"""Pictures of avatars and the pixel masks of their parts, drawn by DiceBear and resvg in a Node process."""
+"""Images of avatars and pixel masks of their parts, drawn by DiceBear and resvg in a Node process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PARTS = ("glasses", "hat", "beard", "hair", "background")
 _SCRIPT = Path(__file__).with_name("avatars.mjs")
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _SAME = 24
-"""A pixel belongs to a part when leaving the part out moves it by more than this (sum over R, G, B)."""
+"""A pixel belongs to a part if leaving the part out changes it by more than this (sum over R, G, B)."""
 
 
 def packages_folder() -> Path:
@@ -43,7 +43,7 @@ def node() -> str:
 
 
 def ensure_packages() -> Path:
-    """The packages folder, filled by npm on first use. Raises RevelioError where npm is missing or fails."""
+    """The packages folder, filled by npm on first use."""
     folder = packages_folder()
     modules = folder / "node_modules"
     if (modules / "@dicebear" / "core").is_dir() and (modules / "@resvg" / "resvg-js").is_dir():
@@ -63,7 +63,7 @@ def ensure_packages() -> Path:
 
 
 def draw(orders: Sequence[dict[str, Any]], *, size: int = 128) -> np.ndarray:
-    """Draw orders of ``drawing.options_for``: uint8 ``[N, size, size, 3]``."""
+    """Draw the orders made by ``drawing.options_for``: uint8 ``[N, size, size, 3]``."""
     if not orders:
         return np.zeros((0, size, size, 3), dtype=np.uint8)
     command = [node(), str(_SCRIPT), str(ensure_packages()), str(size)]
@@ -102,12 +102,12 @@ def render(
     *,
     size: int = 128,
 ) -> np.ndarray:
-    """Avatars of these labels, uint8 ``[N, size, size, 3]``; the same seed and labels, the same picture."""
+    """Avatars of these labels, uint8 ``[N, size, size, 3]``; same seed and labels, same image."""
     if len(labels) != len(seeds):
         raise RevelioError(
             f"There are {len(labels)} labels but {len(seeds)} seeds; each avatar needs one of each."
         )
-    return draw([options_for(one, seed) for one, seed in zip(labels, seeds, strict=True)], size=size)
+    return draw([options_for(row, seed) for row, seed in zip(labels, seeds, strict=True)], size=size)
 
 
 def masks(
@@ -115,12 +115,12 @@ def masks(
 ) -> np.ndarray:
     """Where a part is visible, bool ``[size, size]``: the pixels that change when the part is left out.
 
-    ``part`` is one of PARTS. All False when the avatar does not wear the part, or where a hat hides the hair.
-    Outlines that are drawn with a part belong to it;
-    the hats of ink sketches include a little of the chin's outline.
+    ``part`` is one of PARTS. All False if the avatar does not have the part, or if a hat hides the hair.
+    Outlines that are drawn with a part belong to it; the hats of ink sketches include a little of the chin's
+    outline.
     """
     if part not in PARTS:
-        raise RevelioError(f"There is no mask for {part!r}; use one of: {', '.join(PARTS)}.")
+        raise RevelioError(f"Unknown part {part!r}; use one of: {', '.join(PARTS)}.")
     order = options_for(labels, seed)
     if part == "background":
         black, white = draw(
@@ -131,7 +131,7 @@ def masks(
         return np.zeros((size, size), dtype=bool)
     bare = options_for(labels, seed, without=part)
     if part == "hair" and order["style"] in HEAD_IN_HAIR:
-        # the hair drawing holds the whole head: see what its colour changes, except in the beard
+        # the hair drawing contains the whole head: see what its colour changes, except in the beard
         shaven = options_for(labels, seed, without="beard")
         recoloured = shaven | {"options": shaven["options"] | hair_colour_option(order["style"], INK_VIOLET)}
         image, other, bearded = draw([shaven, recoloured, order], size=size).astype(int)

@@ -1,8 +1,8 @@
-"""Take the pictures of the help pages: `dev.py run -- python -m lab.docs.help_images [NODE ...]`.
+"""Make the images of the help pages: `dev.py run -- python -m lab.docs.help_images [NODE ...]`.
 
-Opens graphs in a browser and cuts each node out as it looks there: a small graph of its own after a run, and
-the workflows as they are opened. Without names it takes the pictures that are missing. Of nodes that draw
-figures, the pages show such a figure instead.
+Opens graphs in a browser and cuts out each node as it looks there: a small graph of its own after a run, and
+the workflows as they are opened. Without names it makes the missing images. For nodes that draw figures, the
+pages show such a figure instead.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PAGES = ROOT / "web" / "docs"
 MARGIN = 26
 """Pixels of the graph shown around a node."""
 WIDEST = 860
-"""Of a picture, in pixels."""
+"""The widest image, in pixels."""
 _SETTINGS = {
     "Comfy.TutorialCompleted": True,
     "Comfy.Minimap.Visible": False,
@@ -62,11 +62,11 @@ _PUT = """([index, margin, widest]) => {
     canvas.setDirty(true, true)
     return {x: room.x, y: room.y, width: width * scale + 2 * margin, height: height * scale + 2 * margin}
 }"""
-"""Takes a node aside, without its links, to the upper left; gives the part of the page that it is in."""
+"""Moves a node to the upper left, without its links; returns its area on the page."""
 
 
 def rest() -> dict[str, Any]:
-    """Nodes that are in no workflow or show text, in API format; runs in seconds."""
+    """Nodes that are not in a workflow, or that show text, in API format; runs in seconds."""
 
     def node(kind: str, **inputs: Any) -> dict[str, Any]:
         return {"class_type": kind, "inputs": inputs}
@@ -101,7 +101,7 @@ def rest() -> dict[str, Any]:
 
 
 def take(wanted: list[str]) -> int:
-    """Put the pictures of nodes, by id, beside their help pages; Problem where one is in no graph."""
+    """Save the images of nodes, by id, next to their help pages."""
     from playwright.sync_api import sync_playwright
 
     places = find_places()
@@ -135,12 +135,12 @@ def take(wanted: list[str]) -> int:
                 print(made[-1].relative_to(ROOT), flush=True)
         browser.close()
     if lost := [name for name in wanted if PAGES / f"{name}.webp" not in made]:
-        raise Problem(f"In no graph: {', '.join(lost)}; add them to rest() in {Path(__file__).name}.")
+        raise Problem(f"No graph contains {', '.join(lost)}; add them to rest() in {Path(__file__).name}.")
     return 0
 
 
 def _graphs(wanted: set[str]) -> Iterator[dict[str, Any]]:
-    """The rest, and the workflows of the bundled model that hold a wanted node."""
+    """The rest, and the workflows of the bundled model that contain a wanted node."""
     yield rest()
     for file in sorted((ROOT / "workflows").glob("*.json")):
         graph = json.loads(file.read_text(encoding="utf-8"))
@@ -161,7 +161,7 @@ def _cut_out(page: Any, name: str) -> Path:
 
 def main() -> int:
     line = argparse.ArgumentParser("lab.docs.help_images", description=__doc__)
-    line.add_argument("nodes", nargs="*", metavar="NODE", help="ids of nodes; none: those without a picture")
+    line.add_argument("nodes", nargs="*", metavar="NODE", help="node ids; by default those without an image")
     named = line.parse_args().nodes
     missing = [page.stem for page in sorted(PAGES.glob("*.md")) if not page.with_suffix(".webp").exists()]
     return exit_code(lambda: take(named or missing))

@@ -1,6 +1,6 @@
 """Measure steering and write it into docs/steering.md: `python -m lab.docs.steering_page`.
 
-The tables and pictures of that page are made by this one command; the text around them is written by hand.
+This one command makes the tables and images of that page; the text around them is written by hand.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from devtools.process import call
 from .tables import fill
 
 PAGE = ROOT / "docs" / "steering.md"
-PICTURES = ROOT / "docs" / "images" / "steering"
+IMAGES = ROOT / "docs" / "images" / "steering"
 
 
 def blocks_of(report: dict[str, Any]) -> dict[str, str]:
@@ -32,8 +32,11 @@ def blocks_of(report: dict[str, Any]) -> dict[str, str]:
     blocks = {"sample": sample}
     for group in ("modes", "roles", "schedules"):
         blocks[group] = "\n\n".join(
-            f"{title}:\n\n{_table(report, group, way)}\n\n{_picture(f'{group}_{way}', title)}"
-            for way, title in (("removal", "Taking it out"), ("addition", "Putting it in"))
+            f"{title}:\n\n{_table(report, group, way)}\n\n{_image(f'{group}_{way}', title)}"
+            for way, title in (
+                ("removal", f"Removing {report['concept']}"),
+                ("addition", f"Adding {report['concept']}"),
+            )
         )
     rows = [
         [
@@ -46,12 +49,12 @@ def blocks_of(report: dict[str, Any]) -> dict[str, str]:
         for row in report["masks"]
     ]
     blocks["masks"] = _lines(["hook point", "change inside", "change outside", "outside / inside"], rows)
-    blocks["masks"] += f"\n\n{_picture('masks', 'Features added in the left half')}"
+    blocks["masks"] += f"\n\n{_image('masks', 'Features added in the left half')}"
     return blocks
 
 
-def _picture(name: str, title: str) -> str:
-    return f"![{title}](images/{PICTURES.name}/{name}.jpg)"
+def _image(name: str, title: str) -> str:
+    return f"![{title}](images/{IMAGES.name}/{name}.jpg)"
 
 
 def _table(report: dict[str, Any], group: str, way: str) -> str:
@@ -80,7 +83,7 @@ def _make(prompts: int) -> int:
     places = find_places()
     file = ROOT / "output" / "steering.json"
     command = [places.python, "-m", "comfy_revelio", "evaluate", "steering", "--prompts", str(prompts)]
-    command += ["--json", str(file), "--pictures", str(PICTURES)]
+    command += ["--json", str(file), "--pictures", str(IMAGES)]
     if call(command, env=places.variables(), cwd=ROOT) != 0:
         raise Problem("Steering could not be measured; the reason is above.")
     blocks = blocks_of(json.loads(file.read_text(encoding="utf-8")))

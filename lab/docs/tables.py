@@ -1,7 +1,7 @@
-"""Put measured figures into README and model cards: `python -m lab.docs.tables output/evaluation.json`.
+"""Write measured metrics into README and model cards: `python -m lab.docs.tables output/evaluation.json`.
 
-The file is what `python -m comfy_revelio evaluate mini --json FILE` writes. Each document has blocks between
-`<!-- figures: NAME -->` and `<!-- /figures -->`; the text between is replaced.
+`python -m comfy_revelio evaluate mini --json FILE` writes that file. Each document has blocks between
+`<!-- figures: NAME -->` and `<!-- /figures -->`, and the text inside is replaced.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DOCUMENTS = (
 
 
 def fill(text: str, blocks: dict[str, str]) -> str:
-    """`text` with the inside of every figures block replaced by the block of its name."""
+    """`text` with the inside of every figures block replaced by the block of that name."""
 
     def replace(match: re.Match[str]) -> str:
         return f"<!-- figures: {match[1]} -->\n{blocks[match[1]]}\n<!-- /figures -->"
@@ -44,9 +44,9 @@ def _mini(report: dict[str, Any]) -> str:
     rows.append(["**mean**", f"**{mini['prompt_accuracy']:.1%}**", "", f"{judge['accuracy']:.1%}"])
     head = ["attribute", "prompted value found", "best constant answer", "judge on renders"]
     return (
-        f"{mini['n_prompts']} held-out prompts whose combinations training never saw, {mini['steps']} steps "
-        f"({mini['sampler']}), CFG {mini['cfg']:g}; the judge's own accuracy is on {judge['n_renders']} "
-        "renders.\n\n" + table(head, rows)
+        f"{mini['n_prompts']} held-out prompts with combinations of attributes never seen in training, "
+        f"{mini['steps']} steps ({mini['sampler']}), CFG {mini['cfg']:g}. The judge's own accuracy was "
+        f"measured on {judge['n_renders']} renders.\n\n" + table(head, rows)
     )
 
 
@@ -79,9 +79,9 @@ def _steering(steering: dict[str, Any]) -> str:
     rows = [[names[name], *_effect(summary)] for name, summary in methods.items()]
     others = [[f"`{point}`", *_effect(summary)] for point, summary in points.items()]
     return (
-        f"{steering['n_per_concept']} prompts per concept and direction. Cost: by how many points the mean "
-        f"accuracy of all other attributes fell.\n\n{table(['method', *head], rows)}\n\n"
-        f"Where features steer, on {tried} other prompts each, which chose the hook point above:\n\n"
+        f"{steering['n_per_concept']} prompts per concept and direction. Cost is the drop in mean accuracy "
+        f"over all other attributes, in percentage points.\n\n{table(['method', *head], rows)}\n\n"
+        f"The hook point of Steer Features was chosen on {tried} other prompts per concept and direction:\n\n"
         + table(["hook point", *head], others)
     )
 
@@ -102,7 +102,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 def main() -> int:
     if len(sys.argv) != 2:
-        print("Name the evaluation's file: python -m lab.docs.tables output/evaluation.json", file=sys.stderr)
+        print("Name the evaluation file: python -m lab.docs.tables output/evaluation.json", file=sys.stderr)
         return 2
     blocks = blocks_of(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
     for document in DOCUMENTS:

@@ -1,7 +1,7 @@
 """The judge: a small classifier that reads every attribute of an avatar from its pixels.
 
-It is trained on rendered avatars only (`train_judge.py`), with seeds that the generator never saw, so its
-word about a generated picture is independent of the model that made it.
+It is trained only on rendered avatars (`lab/train/judge.py`), with seeds that the model never saw, so its
+verdict on a generated image is independent of the model that made it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Judge(nn.Module):
             _Block(4 * w, 6 * w, 2),
             _Block(6 * w, 6 * w, 2),
         )
-        # where a part sits matters (a beard is not a fringe): keep the 4x4 grid instead of pooling it away
+        # the position of a part matters (a beard is not a fringe): keep the 4x4 grid instead of pooling it
         self.neck = nn.Sequential(nn.Flatten(), nn.Linear(6 * w * 16, 160), nn.SiLU(), nn.Dropout(0.1))
         self.heads = nn.ModuleDict({name: nn.Linear(160, n) for name, n in self.values.items()})
 
@@ -64,7 +64,7 @@ class Judge(nn.Module):
     def label(self, images: torch.Tensor, *, batch: int = 256) -> torch.Tensor:
         """Most likely value of each attribute, int64 [N, attributes], for images [N, H, W, 3] in 0..1.
 
-        Pictures of another size than 128 pixels are resized by area.
+        Images of another size than 128 pixels are resized by area.
         """
         device = next(self.parameters()).device
         found = []
@@ -88,7 +88,7 @@ def load_judge(path: Path = JUDGE_FILE, device: torch.device | str = "cpu") -> J
 
 
 def accuracy_by_attribute(found: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    """Share of right values per attribute; labels [N, attributes] with -1 where nothing can be said."""
+    """Share of correct values per attribute; labels [N, attributes], -1 where the value is unknown."""
     result = {}
     for column, name in enumerate(ATTRIBUTES):
         known = labels[:, column] >= 0

@@ -1,9 +1,8 @@
-"""Measure Revelio Mini and its steering: pictures by ComfyUI, verdicts by the judge."""
+"""Measure Revelio Mini and its steering: images by ComfyUI, verdicts by the judge."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +24,7 @@ from comfy_revelio.host.text.concept import ConceptPrompts, steer_concept
 from comfy_revelio.steering import Intervention, parse_selection
 
 from ..train.precision import quick_dtype
+from .effects import ADDITION, REMOVAL, Rows, Verdict, gain, merit, row, summary, verdict
 from .judge import JUDGE_FILE, Judge, load_judge
 from .notes import Notes
 from .prompts import (
@@ -35,19 +35,14 @@ from .prompts import (
     chance,
     held_out_prompts,
     mean,
-    others,
     prompts_naming,
     prompts_without,
-    rate,
 )
 
 SAMPLING: dict[str, Any] = {"steps": 20, "cfg": 3.0, "sampler": "euler", "scheduler": "normal"}
 
-REMOVAL, ADDITION = "removal", "addition"
-ALLOWED_COST = {REMOVAL: 0.02, ADDITION: 0.05}
-
 Strengths = dict[str, tuple[float, ...]]
-"""By direction: the strengths tried, and first the one used when nothing is tried."""
+"""By direction: the strengths that are tried; the first is used if none are."""
 
 CONTRAST_STRENGTHS: Strengths = {REMOVAL: (-1.25, -1.0, -1.5), ADDITION: (0.7, 0.5, 1.0)}
 PAPER_STRENGTHS: Strengths = {REMOVAL: (-0.5, -0.25, -1.0), ADDITION: (1.0, 0.5, 0.25)}
@@ -59,7 +54,7 @@ _TUNING_START = 5_000_000
 
 @dataclass(frozen=True)
 class Branch:
-    """One way to make a picture: a model, a CLIP for the prompt and one for the negative prompt."""
+    """One way to make an image: a model, a CLIP for the prompt and one for the negative prompt."""
 
     model: Any
     clip: Any
@@ -68,7 +63,7 @@ class Branch:
 
 @dataclass(frozen=True)
 class Studio:
-    """The bundled model, its judge, the branch that steers nothing, and what has been measured so far."""
+    """The bundled model, its judge, the unsteered branch, and what has been measured so far."""
 
     plain: Branch
     vae: Any
@@ -76,7 +71,7 @@ class Studio:
     notes: Notes = field(default_factory=Notes)
 
     def look(self, branch: Branch, prompts: Sequence[Prompt]) -> torch.Tensor:
-        """The judge's values int64 [n, attributes] of the pictures that `branch` makes of the prompts."""
+        """The judge's values int64 [n, attributes] for the images that `branch` makes of the prompts."""
         images = generate_images(
             branch.model,
             branch.clip,
@@ -94,9 +89,9 @@ Steer = Callable[[Concept, float], Branch]
 
 
 def open_studio(notes: Path | None = None) -> Studio:
-    """The bundled model in the precision that is quick here, which changes no verdict that was looked at.
+    """The bundled model in the precision that is fastest here; in all checks this changed no verdict.
 
-    notes: file for what has been measured, to go on from after a stop.
+    notes: file for what has been measured, so that an interrupted evaluation resumes.
     """
     model, clip, vae = load_mini(dtype=quick_dtype())
     return Studio(Branch(model, clip, clip), vae, load_judge(), Notes(notes))
@@ -116,10 +111,11 @@ def evaluate(
     notes: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """All figures of the bundle as one JSON-able dict: mini_model, judge, saes, steering.
+    """All metrics of the bundle as one JSON-able dict: mini_model, judge, saes, steering.
 
-    n_steering: prompts per concept and direction; 0 leaves steering out. tune: choose each method's strength
-    on prompts of their own first, else the usual one is taken. notes: file to go on from after a stop.
+    n_steering: prompts per concept and direction; 0 leaves out steering. tune: first choose the strength of
+    each method on separate prompts, else use the usual one. notes: file from which an interrupted evaluation
+    resumes.
     """
     studio = open_studio(notes)
     saes = bundled_saes()
@@ -135,41 +131,27 @@ def evaluate(
     return report
 
 
-def evaluate_in(minutes: float, *, say: Callable[[str], None] = print) -> dict[str, Any]:
-    """`evaluate` on a sample that takes about `minutes` here, at usual strengths; it says its own size."""
-    studio = open_studio()
-    trial = held_out_prompts(9)
-    studio.look(studio.plain, trial[:1])  # the first picture loads and warms up
-    start = time.monotonic()
-    studio.look(studio.plain, trial[1:])
-    seconds = (time.monotonic() - start) / 8
-    affordable = minutes * 60 / seconds
-    n_prompts = max(16, min(512, int(affordable * 0.35)))
-    points = sum(not sae.dictionary.hook_point.startswith("layers.") for sae in bundled_saes())
-    branches = 4 + (points + 1) / 2
-    n_steering = max(4, min(128, int(affordable * 0.6 / (2 * len(CONCEPTS) * branches))))
-    say(
-        f"{seconds:.2f} s a picture: {n_prompts} prompts, "
-        f"and {n_steering} per concept and direction of steering"
-    )
-    return evaluate(n_prompts, n_steering, tune=False, say=say)
-
-
 def measure_prompts(studio: Studio, count: int, say: Callable[[str], None]) -> dict[str, Any]:
     """How often the judge finds what held-out prompts ask for."""
     prompts = held_out_prompts(count)
-    found = studio.look(studio.plain, prompts)
+    return prompt_figures(studio.look(studio.plain, prompts), prompts, say)
+
+
+def prompt_figures(
+    found: torch.Tensor, prompts: Sequence[Prompt], say: Callable[[str], None]
+) -> dict[str, Any]:
+    """The same for the judge's values `found`, int64 [n, attributes]."""
     by_attribute = accuracies(found, prompts)
     figures = {
         "prompt_accuracy": mean(list(by_attribute.values())),
         "worst": min(by_attribute, key=by_attribute.__getitem__),
         "by_attribute": by_attribute,
         "chance": chance(prompts),
-        "n_prompts": count,
+        "n_prompts": len(prompts),
         **SAMPLING,
     }
     say(
-        f"prompt accuracy {figures['prompt_accuracy']:.3f} on {count} held-out prompts, "
+        f"prompt accuracy {figures['prompt_accuracy']:.3f} on {len(prompts)} held-out prompts, "
         f"worst: {figures['worst']}"
     )
     return figures
@@ -193,16 +175,12 @@ def sae_figures(sae: SAEHandle) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Case:
-    """A concept to take out of some prompts, or to put in, and the verdict on their unsteered pictures."""
+    """A concept to remove from some prompts, or to add, and the verdict on their unsteered images."""
 
     concept: Concept
     direction: str
     prompts: Sequence[Prompt]
-    before: dict[str, float]
-
-
-Rows = dict[str, dict[str, dict[str, float]]]
-"""By direction and concept: the strength, and the verdicts before and after."""
+    before: Verdict
 
 
 def measure_steering(
@@ -210,12 +188,9 @@ def measure_steering(
 ) -> dict[str, Any]:
     """Removal and addition of each concept by each method, against the same prompts and seeds unsteered.
 
-    Strengths, when they are tuned, and the hook point of Steer Features are chosen on prompts of their own.
+    Strengths, if they are tuned, and the hook point of Steer Features are chosen on separate prompts.
     """
-    text = [sae for sae in saes if sae.dictionary.hook_point.startswith("layers.")]
-    image = [sae for sae in saes if sae not in text]
-    if not text or not image:
-        raise RevelioError("Bundled SAEs of the text encoder and of the UNet are needed to measure steering.")
+    text, image = of_text_and_image(saes)
     trial = cases(studio, TUNING_PROMPTS if tune else max(2, count // 2), first=_TUNING_START, say=say)
     full = cases(studio, count, say=say)
 
@@ -223,12 +198,12 @@ def measure_steering(
         choices = {(c.direction, c.concept.name): strengths[c.direction][used] for c in trial}
         return run_cases(studio, f"trial of {name}", method, trial, choices, say)
 
-    points = {sae.dictionary.hook_point: _by_features(studio, sae) for sae in image}
+    points = {sae.dictionary.hook_point: by_features(studio, sae) for sae in image}
     effects = {p: summary(tried(p, method, FEATURE_STRENGTHS, slice(1))) for p, method in points.items()}
-    best = max(effects, key=lambda point: _merit(effects[point]))
+    best = max(effects, key=lambda point: merit(effects[point]))
     methods = {
-        "steer_concept_contrast": (_by_text(studio, text[0], "contrast"), CONTRAST_STRENGTHS),
-        "steer_concept_paper": (_by_text(studio, text[0], "paper"), PAPER_STRENGTHS),
+        "steer_concept_contrast": (by_text(studio, text, "contrast"), CONTRAST_STRENGTHS),
+        "steer_concept_paper": (by_text(studio, text, "paper"), PAPER_STRENGTHS),
         "steer_features": (points[best], FEATURE_STRENGTHS),
     }
     result: dict[str, Any] = {"n_per_concept": count, "best_hook_point": best}
@@ -241,6 +216,15 @@ def measure_steering(
         measured = run_cases(studio, name, method, full, chosen, say)
         result[name] = {**measured, "summary": summary(measured)}
     return result
+
+
+def of_text_and_image(saes: Sequence[SAEHandle]) -> tuple[SAEHandle, list[SAEHandle]]:
+    """The SAE of the text encoder, and those of the UNet."""
+    text = [sae for sae in saes if sae.dictionary.hook_point.startswith("layers.")]
+    image = [sae for sae in saes if sae not in text]
+    if not text or not image:
+        raise RevelioError("Bundled SAEs of the text encoder and of the UNet are needed to measure steering.")
+    return text[0], image
 
 
 def cases(studio: Studio, count: int, *, first: int = 0, say: Callable[[str], None] = print) -> list[Case]:
@@ -277,10 +261,9 @@ def run_cases(
             )
             for s in strengths[case.direction, case.concept.name]
         }
-        strength = max(outcomes, key=lambda s: _gain(case, outcomes[s]))
+        strength = max(outcomes, key=lambda s: gain(case.direction, case.before, outcomes[s]))
         after = outcomes[strength]
-        row = {"strength": strength, **{f"{k}_before": v for k, v in before.items()}}
-        rows[case.direction][case.concept.name] = row | {f"{k}_after": v for k, v in after.items()}
+        rows[case.direction][case.concept.name] = row(before, after, strength=strength)
         say(
             f"{name}, {case.direction} of {case.concept.name} at {strength:+g}: rate {before['rate']:.2f} -> "
             f"{after['rate']:.2f}, others {before['others']:.3f} -> {after['others']:.3f}"
@@ -293,7 +276,9 @@ def _usual(strengths: Strengths) -> Rows:
     return {way: {c.name: {"strength": tried[0]} for c in CONCEPTS} for way, tried in strengths.items()}
 
 
-def _by_text(studio: Studio, sae: SAEHandle, method: str) -> Steer:
+def by_text(studio: Studio, sae: SAEHandle, method: str) -> Steer:
+    """Steer Concept with that method, in the text encoder."""
+
     def branch(concept: Concept, strength: float) -> Branch:
         positive, negative, _ = steer_concept(
             studio.plain.clip, sae, ConceptPrompts(concept.name), strength, method
@@ -303,7 +288,9 @@ def _by_text(studio: Studio, sae: SAEHandle, method: str) -> Steer:
     return branch
 
 
-def _by_features(studio: Studio, sae: SAEHandle) -> Steer:
+def by_features(studio: Studio, sae: SAEHandle) -> Steer:
+    """Steer Features with the concept of the same name, at the SAE's hook point."""
+
     def branch(concept: Concept, strength: float) -> Branch:
         selection = parse_selection(concept.name, sae.dictionary, sae.dictionary.concepts)
         model = steer(studio.plain.model, Intervention(sae.dictionary, selection, strength), sae)
@@ -312,54 +299,16 @@ def _by_features(studio: Studio, sae: SAEHandle) -> Steer:
     return branch
 
 
-def _verdict(
-    found: torch.Tensor, prompts: Sequence[Prompt], concept: Concept, direction: str
-) -> dict[str, float]:
-    return {
-        "rate": rate(found, concept, also=direction == REMOVAL),
-        "others": others(found, prompts, concept),
-    }
-
-
 def _unsteered(
     studio: Studio, prompts: Sequence[Prompt], concept: Concept, direction: str
 ) -> dict[str, float]:
-    return _verdict(studio.look(studio.plain, prompts), prompts, concept, direction)
+    return verdict(studio.look(studio.plain, prompts), prompts, concept, direction)
 
 
 def _after(studio: Studio, method: Steer, case: Case, strength: float) -> dict[str, float]:
-    """The verdict on the steered pictures; a method that knows no feature for the concept changes nothing."""
+    """The verdict on the steered images; a method without a feature for the concept changes nothing."""
     try:
         branch = method(case.concept, strength)
     except RevelioError:
         return case.before
-    return _verdict(studio.look(branch, case.prompts), case.prompts, case.concept, case.direction)
-
-
-def _gain(case: Case, after: dict[str, float]) -> float:
-    """How far the rate moved the right way, where cost beyond what is allowed counts three times."""
-    moved = after["rate"] - case.before["rate"]
-    cost = case.before["others"] - after["others"]
-    wanted = -moved if case.direction == REMOVAL else moved
-    return wanted - 3 * max(0.0, cost - ALLOWED_COST[case.direction])
-
-
-def summary(figures: Rows) -> dict[str, float]:
-    """Means over concepts: relative removal, points added, and what each cost the other attributes."""
-    removal, addition = list(figures[REMOVAL].values()), list(figures[ADDITION].values())
-    return {
-        "removal_relative": mean([_relative_fall(r["rate_before"], r["rate_after"]) for r in removal]),
-        "removal_cost": mean([r["others_before"] - r["others_after"] for r in removal]),
-        "addition_points": mean([r["rate_after"] - r["rate_before"] for r in addition]),
-        "addition_cost": mean([r["others_before"] - r["others_after"] for r in addition]),
-    }
-
-
-def _relative_fall(before: float, after: float) -> float:
-    """Share of a rate that is gone; 0 where there was nothing to take away."""
-    return 1 - after / before if before else 0.0
-
-
-def _merit(summary: dict[str, float]) -> float:
-    gained = summary["removal_relative"] + summary["addition_points"]
-    return gained - 3 * (summary["removal_cost"] + summary["addition_cost"])
+    return verdict(studio.look(branch, case.prompts), case.prompts, case.concept, case.direction)

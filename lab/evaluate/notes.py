@@ -1,4 +1,4 @@
-"""What a long evaluation has measured so far, so that one that was stopped goes on where it was."""
+"""What a long evaluation has measured so far, so that an interrupted one resumes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from comfy_revelio.host.mini import config
 class Notes:
     """Results by name; with a file they outlive the process.
 
-    file: written whole after each result; notes in it count only if they were taken of the same weights, else
-    they are dropped. None keeps them in memory.
+    file: rewritten after each result. Notes in it are used only if they were measured on the same weights.
+    None keeps them in memory.
     """
 
     def __init__(self, file: Path | None = None) -> None:
@@ -28,10 +28,10 @@ class Notes:
                 kept = json.loads(file.read_text(encoding="utf-8"))
                 self.found = dict(kept["found"]) if kept["of"] == self._of else {}
             except (ValueError, KeyError, TypeError):
-                pass  # half written or of something else: measured again
+                pass  # incomplete, or not a file of notes: measure again
 
     def once(self, name: str, measure: Callable[[], Any]) -> Any:
-        """The result of that name, measured if there is none yet; results must be JSON-able."""
+        """The result of that name, measured if there is none yet; it must be JSON-able."""
         if name not in self.found:
             self.found[name] = measure()
             self._save()

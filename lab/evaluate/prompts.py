@@ -1,6 +1,6 @@
-"""What is asked of Revelio Mini and of steering it, and how the judge's answers are counted.
+"""The prompts and concepts on which Revelio Mini and its steering are measured, and how verdicts are counted.
 
-Prompts, concepts and scores only; `host/mini_evaluation.py` makes the pictures.
+Only prompts, concepts and scores; `lab/evaluate/measure.py` generates the images.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..data.captions import caption
 
 @dataclass(frozen=True)
 class Prompt:
-    """A caption of an avatar, what it says, and the seed of the picture."""
+    """A caption of an avatar, the labels it mentions, and the seed of the image."""
 
     text: str
     labels: dict[str, int]
@@ -28,16 +28,16 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Concept:
-    """Something to take out of pictures or to put in."""
+    """Something to remove from images or to add to them."""
 
     name: str
     """The phrase that a user would write."""
     attribute: str
     value: str
     also: tuple[str, ...] = ()
-    """Other values that still count as the concept being there when it should be gone."""
+    """Other values that still count as the concept when it should be removed."""
     hides: tuple[str, ...] = ()
-    """Attributes that nobody can see any more behind it."""
+    """Attributes that cannot be seen behind it."""
 
 
 CONCEPTS = (
@@ -50,7 +50,7 @@ CONCEPTS = (
 
 
 def held_out_prompts(count: int) -> list[Prompt]:
-    """Prompts that name a combination of values that training never saw together; always the same ones."""
+    """Prompts that name a combination of values never seen in training; always the same prompts."""
     found: list[Prompt] = []
     number = 0
     while len(found) < count:
@@ -62,7 +62,7 @@ def held_out_prompts(count: int) -> list[Prompt]:
 
 
 def prompts_naming(concept: Concept, count: int, *, first: int = 0) -> list[Prompt]:
-    """Prompts of avatars that have the concept, and say so."""
+    """Prompts of avatars that have the concept and mention it."""
     wanted = index_of(concept.attribute, concept.value)
     return _collect(
         count,
@@ -73,7 +73,7 @@ def prompts_naming(concept: Concept, count: int, *, first: int = 0) -> list[Prom
 
 
 def prompts_without(concept: Concept, count: int, *, first: int = 0) -> list[Prompt]:
-    """Prompts of avatars that lack the concept, in styles that can draw it, and do not speak of it."""
+    """Prompts that do not mention the concept, of avatars that lack it, in styles that can draw it."""
     wanted, nothing = (
         index_of(concept.attribute, concept.value),
         index_of(concept.attribute, ATTRIBUTES[concept.attribute][0]),
@@ -120,7 +120,7 @@ def _prompt(number: int, labels: dict[str, int], silent: Sequence[str] = ()) -> 
 def accuracies(
     found: torch.Tensor, prompts: Sequence[Prompt], *, leave_out: Sequence[str] = ()
 ) -> dict[str, float]:
-    """Share of pictures in which the judge sees the prompted value, per attribute that prompts mention.
+    """Share of images in which the judge sees the prompted value, for each attribute that prompts mention.
 
     found: the judge's values int64 [n, attributes].
     """
@@ -138,7 +138,7 @@ def accuracies(
 
 
 def chance(prompts: Sequence[Prompt]) -> dict[str, float]:
-    """What the best constant answer would reach, per attribute."""
+    """Accuracy of the best constant answer, for each attribute."""
     result = {}
     for name in ATTRIBUTES:
         values = Counter(p.labels[name] for p in prompts if name in p.mentioned and p.labels[name] != HIDDEN)
@@ -148,7 +148,7 @@ def chance(prompts: Sequence[Prompt]) -> dict[str, float]:
 
 
 def rate(found: torch.Tensor, concept: Concept, *, also: bool) -> float:
-    """Share of pictures in which the judge sees the concept; with `also`, its near relatives count too."""
+    """Share of images in which the judge sees the concept; with `also`, similar values count too."""
     values = (concept.value, *(concept.also if also else ()))
     wanted = torch.tensor([index_of(concept.attribute, value) for value in values])
     column = list(ATTRIBUTES).index(concept.attribute)

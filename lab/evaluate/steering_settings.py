@@ -16,21 +16,22 @@ from comfy_revelio.host.steering import steer
 from comfy_revelio.render import grid
 from comfy_revelio.steering import Intervention, Selection, parse_selection
 
-from .measure import ADDITION, REMOVAL, SAMPLING, Studio, bundled_saes, open_studio
+from .effects import ADDITION, REMOVAL
+from .measure import SAMPLING, Studio, bundled_saes, open_studio
 from .prompts import CONCEPTS, Prompt, others, prompts_naming, prompts_without, rate
 
 POINT = "output_blocks.4.1"
 CONCEPT = CONCEPTS[0]
 BATCH = 32
 SHOWN = 2
-"""Prompts of each direction that are shown as pictures."""
+"""Prompts of each direction whose images are shown."""
 
 
 @dataclass(frozen=True)
 class Setting:
     """One way to steer.
 
-    group: the table that it stands in. whole: the concept itself is steered, not its labelled features.
+    group: the table that it belongs to. whole: the concept itself is steered, not its labelled features.
     """
 
     group: str
@@ -42,7 +43,7 @@ class Setting:
 
 
 def settings() -> list[Setting]:
-    """All that is measured, in the order of the tables."""
+    """All settings, in the order of the tables."""
     out, into = -2.0, 1.5
     found = [
         Setting("modes", "push, the concept", REMOVAL, out),
@@ -74,7 +75,7 @@ def settings() -> list[Setting]:
 def measure(
     count: int = 16, *, say: Callable[[str], None] = print
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(figures, pictures by name): each setting on `count` prompts, and masks at every hook point."""
+    """(metrics, images by name): each setting on `count` prompts, and masks at every hook point."""
     studio = open_studio()
     handles = {handle.dictionary.hook_point: handle for handle in bundled_saes()}
     if POINT not in handles:
@@ -96,10 +97,10 @@ def measure(
         shown.setdefault(title, [(image, "unsteered") for image in plain[way][:SHOWN]])
         shown[title] += [(image, f"{setting.name} {setting.strength:g}") for image in images[:SHOWN]]
         say(f"{setting.group}, {way}, {setting.name}: {row['rate']:.2f}, others {row['others']:.3f}")
-    masked, mask_pictures = _masks(studio, handles, prompts[ADDITION], plain[ADDITION], say)
+    masked, mask_images = _masks(studio, handles, prompts[ADDITION], plain[ADDITION], say)
     report["masks"] = masked
     sheets = {name: _sheet(pairs) for name, pairs in shown.items()}
-    return report, {**sheets, "masks": _sheet(mask_pictures)}
+    return report, {**sheets, "masks": _sheet(mask_images)}
 
 
 def _masks(
@@ -109,9 +110,9 @@ def _masks(
     plain: Tensor,
     say: Callable[[str], None],
 ) -> tuple[list[dict[str, Any]], list[tuple[Tensor, str]]]:
-    """Labelled features added in the left half of the picture only: how much changes inside and outside.
+    """Labelled features added only in the left half of the image: how much changes inside and outside.
 
-    "held": the same where the sampler keeps the unsteered picture outside the mask.
+    "held": the same, with the sampler keeping the unsteered image outside the mask.
     """
     mask = torch.zeros(1, *plain.shape[1:3])
     mask[:, :, : plain.shape[2] // 2] = 1.0
@@ -139,7 +140,7 @@ def _masks(
 
 
 def _held(studio: Studio, model: Any, prompts: Sequence[Prompt], mask: Tensor) -> Tensor:
-    """Pictures of a model that draws inside the mask only, over those of the unsteered one."""
+    """Images in which the steered model samples only inside the mask, over those of the unsteered one."""
     clip, seeds = studio.plain.clip, [prompt.seed for prompt in prompts]
     negative = encode(clip, [""])
     images = []
@@ -159,7 +160,7 @@ def _steered(studio: Studio, handle: SAEHandle, setting: Setting) -> Any:
 
 
 def _draw(studio: Studio, model: Any, prompts: Sequence[Prompt]) -> Tensor:
-    """Pictures [n, H, W, 3] of the prompts by a model."""
+    """Images [n, H, W, 3] of the prompts by a model."""
     texts, seeds = [prompt.text for prompt in prompts], [prompt.seed for prompt in prompts]
     return generate_images(model, studio.plain.clip, studio.vae, texts, seeds, **SAMPLING)
 
@@ -173,7 +174,7 @@ def _verdict(studio: Studio, images: Tensor, prompts: Sequence[Prompt], way: str
 
 
 def _sheet(pairs: Sequence[tuple[Tensor, str]]) -> Tensor:
-    """Each setting's pictures one below the other: the first prompt in the first row."""
+    """One column for each setting, one row for each prompt."""
     columns = len(pairs) // SHOWN
     ordered = [pairs[column * SHOWN + row] for row in range(SHOWN) for column in range(columns)]
     return grid([image for image, _ in ordered], [label for _, label in ordered], columns=columns)

@@ -1,4 +1,4 @@
-"""Training checkpoints that survive a kill: written beside the target, then renamed into place."""
+"""Training checkpoints that survive a kill: written next to the target, then renamed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def save_weights(
 
 
 def save_state(state: Mapping[str, Any], path: Path) -> None:
-    """Write an optimizer-and-all checkpoint (plain tensors and numbers) atomically."""
+    """Write a training checkpoint (tensors and numbers, with the optimizer) atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     torch.save(dict(state), part)
@@ -38,5 +38,5 @@ def save_state(state: Mapping[str, Any], path: Path) -> None:
 
 
 def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """The checkpoint at `path`, or None when there is none yet."""
+    """The checkpoint at `path`, or None if there is none yet."""
     return torch.load(path, map_location=device, weights_only=True) if path.is_file() else None

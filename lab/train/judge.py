@@ -18,7 +18,7 @@ from .progress import Progress
 
 
 def disturb(x: torch.Tensor) -> torch.Tensor:
-    """Small shifts, blur, noise and colour drift, so that the judge also reads slightly imperfect pictures.
+    """Small shifts, blur, noise and colour drift, so that the judge also reads slightly imperfect images.
 
     x: [B, 3, H, W] in 0..1; one draw per batch for shift and blur, per image for colour and noise.
     """
@@ -46,7 +46,7 @@ def loss_of(logits: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tens
 
 
 def measure(judge: Judge, avatars: Avatars) -> dict[str, float]:
-    """Accuracy per attribute and their mean on untouched renders."""
+    """Accuracy per attribute, and their mean, on unchanged renders."""
     found = judge.label(avatars.images.permute(0, 2, 3, 1).float() / 255)
     result = accuracy_by_attribute(found, avatars.labels.cpu())
     return {**result, "mean": sum(result.values()) / len(result)}
@@ -67,7 +67,7 @@ def train(
 ) -> dict[str, float]:
     """Train, save the judge to `out` and return its accuracy on held-out renders; resumes after a kill.
 
-    go_on: start from the judge at `out` instead of from nothing.
+    go_on: start from the judge at `out` instead of from scratch.
     """
     torch.manual_seed(0)
     avatars, check = load_avatars(data, "judge"), load_avatars(held_out, "check")
@@ -81,7 +81,7 @@ def train(
         judge.load_state_dict(state["judge"])
         optimizer.load_state_dict(state["optimizer"])
         start, steps, minutes = state["step"], state["steps"], None
-    torch.manual_seed(start)  # a resumed run must not draw again what it has seen
+    torch.manual_seed(start)  # a resumed run must not draw the same rows again
     pace, progress = Pace(steps, minutes, device, start=start), Progress("judge", steps, start=start)
     judge.train()
     step = start

@@ -1,10 +1,10 @@
 """Train text encoder and UNet together: `python -m lab model --data DIR`.
 
-Velocity prediction on the autoencoder's latents, captions reworded for every image, 10 % of them dropped
-for classifier-free guidance, exponential moving average of the weights. What the words decide is decided at
-high noise and, for small parts, in a few cells, so timesteps and cells are weighted towards these. Beside it
-the text states must tell the attributes to a linear reader: words whose part is a few pixels are otherwise
-never told apart (all moods had become one word).
+Velocity prediction on the autoencoder's latents, several wordings of each caption, 10 % of captions dropped
+for classifier-free guidance, exponential moving average of the weights. The words act at high noise and, for
+small parts, in a few cells, so timesteps and cells are weighted towards these. In addition, a linear reader
+must recognise the attributes in the text states: otherwise the model never distinguishes words whose part is
+a few pixels (all moods had become one word).
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ CAPTION_DROP = 0.1
 UNKNOWN_WORD = 0.15
 """Share of captions in which one word is replaced by the unknown word."""
 HIGH_NOISE = 0.4
-"""Timesteps are 1000 * u ** HIGH_NOISE, u uniform. Latents this small show a part through much noise: where
-the words change the prediction, measured on a trained model, nine tenths of it is above timestep 600."""
+"""Timesteps are 1000 * u ** HIGH_NOISE, u uniform. In latents this small a part shows through much noise:
+measured on a trained model, nine tenths of what the words change in the prediction is above timestep 600."""
 PART_SHARE = 0.6
-"""How much of the loss is spread evenly over the attributes and not over the cells of the picture."""
+"""Share of the loss that is spread evenly over the attributes instead of over the cells of the image."""
 MEANING_WEIGHT = 1.0
-"""Weight of the loss of reading the attributes from the text states. Far below 1 the noise of the picture's
-gradient drowns it (measured: at 0.05 moods were still one word after 50,000 pictures)."""
+"""Weight of the loss of reading the attributes from the text states. Far below 1, the noise in the gradient
+of the image loss drowns it (measured: at 0.05 moods were still one word after 50,000 images)."""
 
 
 def _captions(job: tuple[np.ndarray, int, int]) -> list[str]:
@@ -61,7 +61,7 @@ def _captions(job: tuple[np.ndarray, int, int]) -> list[str]:
 
 
 def caption_tokens(labels: np.ndarray, wordings: int, workers: int = 4) -> np.ndarray:
-    """labels [N, attributes] -> CLIP tokens [N, wordings, 77] uint16, each image worded `wordings` times."""
+    """labels [N, attributes] -> CLIP tokens [N, wordings, 77] uint16, `wordings` captions for each image."""
     jobs = [(part, wordings, i) for i, part in enumerate(np.array_split(labels, max(1, len(labels) // 2000)))]
     tokenizer = load_tokenizer()
     parts = []
@@ -89,16 +89,16 @@ def part_weights(latents: torch.Tensor, labels: torch.Tensor, largest: float = 8
     """Loss weight of every cell by style, [styles, 1, h, w] with mean 1: high where attributes show.
 
     latents: [N, >=C, h, w], the first C = 4 channels are used; labels: [N, attributes], -1 for unknown.
-    For each attribute, the variance between the mean latents of its values says which cells it decides. Each
-    attribute gets the same weight in sum, so glasses on six cells count as much as a background on 150.
+    For each attribute, the variance between the mean latents of its values shows which cells it changes. Each
+    attribute gets the same total weight, so glasses on six cells count as much as a background on 150.
     """
     styles = len(ATTRIBUTES["style"])
     cells = latents.shape[-2] * latents.shape[-1]
     weights = torch.ones(styles, 1, *latents.shape[-2:])
     for style in range(styles):
         mine = labels[:, 0] == style
-        pictures, values = latents[mine][:, : config.LATENT_CHANNELS].float().cpu(), labels[mine].cpu()
-        found = [_between(pictures, values[:, column]) for column in range(1, labels.shape[1])]
+        images, values = latents[mine][:, : config.LATENT_CHANNELS].float().cpu(), labels[mine].cpu()
+        found = [_between(images, values[:, column]) for column in range(1, labels.shape[1])]
         maps = [m / m.sum() for m in found if m is not None and m.sum() > 0]
         if maps:
             spread = (torch.stack(maps).mean(dim=0) * cells).clamp(max=largest)
@@ -106,9 +106,9 @@ def part_weights(latents: torch.Tensor, labels: torch.Tensor, largest: float = 8
     return weights.to(latents.device)
 
 
-def _between(pictures: torch.Tensor, values: torch.Tensor, fewest: int = 20) -> torch.Tensor | None:
-    """Variance of the class means [h, w], chance removed; None when there are not two classes to compare."""
-    groups = [pictures[values == v] for v in values.unique() if v >= 0]
+def _between(images: torch.Tensor, values: torch.Tensor, fewest: int = 20) -> torch.Tensor | None:
+    """Variance of the class means [h, w] without chance; None if there are not two classes to compare."""
+    groups = [images[values == v] for v in values.unique() if v >= 0]
     groups = [group for group in groups if len(group) >= fewest]
     if len(groups) < 2:
         return None
@@ -118,7 +118,7 @@ def _between(pictures: torch.Tensor, values: torch.Tensor, fewest: int = 20) -> 
 
 
 class TextAndUNet(nn.Module):
-    """Both trained networks as one module, and the reader of attributes that only training needs.
+    """Both trained networks as one module, and the reader of attributes, which only training needs.
 
     (noisy latents, timesteps, tokens [B, 77], ends [B] where each caption ends) -> velocity, and scores
     [B, all values of all attributes].
@@ -129,7 +129,7 @@ class TextAndUNet(nn.Module):
         self.text = build_text_encoder(vocabulary)
         self.unet = build_unet()
         self.reader = nn.Linear(config.TEXT["hidden_size"], sum(map(len, ATTRIBUTES.values())))
-        # at these sizes the backward pass of fused attention is slower than plain matrix products
+        # at these sizes, the backward pass of fused attention is slower than plain matrix products
         self.text.set_attn_implementation("eager")
         self.unet.set_attn_processor(AttnProcessor())
 
@@ -161,7 +161,7 @@ def empty_prompt(vocabulary: np.ndarray) -> np.ndarray:
 
 
 def first_end(tokens: torch.Tensor, end: int) -> torch.Tensor:
-    """Where each caption ends: the place [B] of the first end token in tokens [B, 77]."""
+    """Where each caption ends: the position [B] of the first end token in tokens [B, 77]."""
     return (tokens == end).int().argmax(dim=1)
 
 
@@ -196,12 +196,12 @@ def train(
     go_on: bool = False,
     compiled: bool = False,
 ) -> dict[str, float]:
-    """Train, save both weight files and return the figures; resumes from its checkpoint after a kill.
+    """Train, save both weight files and return the metrics; resumes from its checkpoint after a kill.
 
-    go_on: start from the weights that are there instead of from nothing.
-    compiled: let torch.compile fuse the operations; needs a C++ compiler and two minutes, then runs a quarter
-        faster on a CPU.
-    minutes: when given, the number of steps is set from the measured speed, to fill that time.
+    go_on: start from the existing weights instead of from scratch.
+    compiled: let torch.compile fuse the operations; needs a C++ compiler and two minutes, then a CPU is a
+        quarter faster.
+    minutes: if given, the number of steps is set from the measured speed, to fill that time.
     """
     torch.manual_seed(0)
     torch.set_flush_denormal(True)
@@ -236,7 +236,7 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         start, steps, minutes = state["step"], state["steps"], None
 
-    torch.manual_seed(start)  # a resumed run must not draw again what it has seen
+    torch.manual_seed(start)  # a resumed run must not draw the same rows again
     run = torch.compile(model) if compiled else model
     pace, progress = Pace(steps, minutes, device, start=start), Progress("model", steps, start=start)
     running, meaning = torch.zeros((), device=device), torch.zeros((), device=device)
@@ -273,38 +273,38 @@ def train(
             state = {"masters": masters.state(), "optimizer": optimizer.state_dict()}
             state["vocabulary"] = torch.from_numpy(vocabulary)
             save_state({**state, "step": step, "steps": pace.steps}, state_file)
-    figures = {
+    metrics = {
         "loss": running.item(),
         "images_seen": float(pace.steps * batch),
         "images": float(len(latents)),
     }
-    export(masters.averaged(), vocabulary, figures, unet_file, text_file)
+    export(masters.averaged(), vocabulary, metrics, unet_file, text_file)
     state_file.unlink(missing_ok=True)
-    return figures
+    return metrics
 
 
 def export(
     average: dict[str, torch.Tensor],
     vocabulary: Sequence[int] | np.ndarray,
-    figures: dict[str, float],
+    metrics: dict[str, float],
     unet_file: Path,
     text_file: Path,
 ) -> None:
-    """Write the averaged weights, UNet and text encoder apart; the text file carries its token numbers."""
+    """Write the averaged weights, one file for UNet and text encoder each; the latter has its token ids."""
     unet = {n.removeprefix("unet."): p for n, p in average.items() if n.startswith("unet.")}
-    # some versions of transformers put "text_model." before every name, some do not; the file has none
+    # some versions of transformers put "text_model." before every name; the file leaves it out
     text = {
         n.removeprefix("text.").removeprefix("text_model."): p
         for n, p in average.items()
         if n.startswith("text.")
     }
     text["token_ids"] = torch.from_numpy(np.asarray(vocabulary, dtype=np.int64))
-    save_weights(unet, unet_file, metadata={"config": json.dumps({**config.UNET, **figures})})
-    save_weights(text, text_file, metadata={"config": json.dumps({**config.TEXT, **figures})})
+    save_weights(unet, unet_file, metadata={"config": json.dumps({**config.UNET, **metrics})})
+    save_weights(text, text_file, metadata={"config": json.dumps({**config.TEXT, **metrics})})
 
 
 def load_text_encoder(path: Path = TEXT_FILE, device: torch.device | str = "cpu") -> tuple[Any, np.ndarray]:
-    """The trained text encoder over its small vocabulary, and that vocabulary's CLIP token numbers."""
+    """The trained text encoder over its small vocabulary, and that vocabulary's CLIP token ids."""
     tensors, _ = load_weights(path, device)
     vocabulary = tensors.pop("token_ids").cpu().numpy()
     text = build_text_encoder(len(vocabulary) + 1).to(device)

@@ -1,8 +1,7 @@
 """The three networks of Revelio Mini for training, built from diffusers and transformers.
 
 ComfyUI builds the same networks from its own classes (`host/mini_model.py`); the weights are stored in the
-layout of these libraries, which ComfyUI knows how to rename. transformers and diffusers are needed for
-training only.
+layout of these libraries, which ComfyUI can rename. Only training needs transformers and diffusers.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ def build_unet() -> Any:
 
 
 def build_text_encoder(vocabulary: int) -> Any:
-    """`CLIPTextModel` over `vocabulary` tokens: numbers [B, 77] -> states [B, 77, 192] of the last layer."""
+    """`CLIPTextModel` over `vocabulary` tokens: ids [B, 77] -> states [B, 77, 192] of the last layer."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    # begin and end of text are CLIP's two highest numbers, so also the highest of the small vocabulary
+    # begin and end of text are CLIP's two highest ids, so also the highest of the small vocabulary
     ends = {"bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1, "pad_token_id": vocabulary - 1}
     return CLIPTextModel(CLIPTextConfig(vocab_size=vocabulary, **ends, **config.TEXT))
 

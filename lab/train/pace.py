@@ -1,4 +1,4 @@
-"""How long a training run is and how its learning rate moves."""
+"""The length of a training run and its learning rate."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 
 
 class Pace:
-    """The number of steps of a run: given, or set once from the measured speed so that it takes `minutes`."""
+    """The number of steps of a run: given, or set once from the measured speed to fill `minutes`."""
 
     def __init__(self, steps: int, minutes: float | None, device: str, *, start: int = 0) -> None:
         self.steps, self.minutes, self.device, self.start = steps, minutes, device, start
         self._clock = 0.0
 
     def tick(self, step: int) -> bool:
-        """Call after each step; True when the number of steps was just set (steps 20 to 60 are timed)."""
+        """Call after each step; True if the number of steps was just set (steps 20 to 60 are timed)."""
         if self.minutes is None or step - self.start not in (20, 60):
             return False
         if self.device != "cpu":

@@ -1,7 +1,7 @@
 """Half-precision training with float32 master weights.
 
-The network computes in bfloat16 (on a CPU with matrix units that is several times faster than float32, and so
-it is on a GPU); the optimizer and the moving average keep float32 copies.
+The network computes in bfloat16, which is several times faster than float32 on a GPU and on a CPU with matrix
+units. The optimizer and the moving average keep float32 copies.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from torch import nn
 
 
 def quick_dtype(device: torch.device | str = "cpu") -> torch.dtype:
-    """bfloat16 where this processor multiplies it much faster than float32, else float32; measured once."""
+    """bfloat16 if this processor multiplies it much faster than float32, else float32; measured once."""
 
     def seconds(dtype: torch.dtype) -> float:
         a = torch.ones(1024, 1024, device=device, dtype=dtype)
         best = float("inf")
-        for _ in range(8):  # the best of some: others may be busy too
+        for _ in range(8):  # the best of several: other programs may be running
             start = time.perf_counter()
             (a @ a).sum().item()
             best = min(best, time.perf_counter() - start)
@@ -28,7 +28,7 @@ def quick_dtype(device: torch.device | str = "cpu") -> torch.dtype:
 
 
 class Masters:
-    """Float32 copies of a network's trainable parameters; the network itself is turned to bfloat16."""
+    """Float32 copies of a network's trainable parameters; the network itself becomes bfloat16."""
 
     def __init__(self, network: nn.Module) -> None:
         trained = {name: p for name, p in network.named_parameters() if p.requires_grad}

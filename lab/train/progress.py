@@ -13,7 +13,7 @@ class Progress:
         self.started = self.printed = time.monotonic()
 
     def due(self, step: int) -> bool:
-        """Whether a line should be printed now; ask before computing numbers that cost a synchronisation."""
+        """Whether to print a line now; check before computing numbers that need a synchronisation."""
         return step == self.total or time.monotonic() - self.printed >= self.every
 
     def line(self, step: int, **numbers: float) -> None:

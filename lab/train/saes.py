@@ -1,9 +1,9 @@
-"""Train the SAEs of Revelio Mini on what it does inside ComfyUI while it samples.
+"""Train the SAEs of Revelio Mini on its activations inside ComfyUI: `python -m lab saes`.
 
-`python -m lab saes`: one run of pictures is harvested at all hook points at once; each SAE is
-trained on one part of it and measured on the rest. Features of parts are labelled by contrast between the
-same prompt and seed with a word and without it; those of what every picture has (style, skin, background)
-between the pictures in which the judge sees a value and the others. The pairs also give the concepts.
+One set of images is harvested at all hook points at once; each SAE is trained on one part and measured on the
+rest. Features of parts are labelled by contrast between the same prompt and seed with a word and without it.
+For what every image has (style, skin, background), the contrast is between the images in which the judge sees
+a value and the others. The concepts are measured on the same pairs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Plan:
     k: int
     steps: int
     carriers: int = 0
-    """Features kept for a concept; the more, the cleaner it steers, and the larger the file."""
+    """Features kept for a concept; with more of them it steers more cleanly, and the file gets larger."""
 
 
 UNET_PLANS = (
@@ -53,9 +53,9 @@ UNET_PLANS = (
     Plan("revelio_mini_up2", "output_blocks.2.1", 1536, 16, 600, carriers=128),
     Plan("revelio_mini_up4", "output_blocks.4.1", 1536, 16, 600, carriers=64),
 )
-"""Where parts can be moved was measured, by putting the activations of a prompt with a word into the run of
-the same prompt without it: in the middle and before output_blocks.2.1 nothing changes, there and at 3.1
-glasses come, at 4.1 everything does."""
+"""Chosen by a measurement: activations of a prompt with a word replaced those of the same prompt without it.
+In the middle and before output_blocks.2.1 nothing changes; there and at 3.1 glasses appear; at 4.1, every
+part."""
 TEXT_PLAN = Plan("revelio_mini_text", "layers.1", 256, 8, 600)
 
 FAMILY = "revelio-mini"
@@ -63,7 +63,7 @@ LABELLED = 4
 """Features kept for a label, strongest first."""
 MIN_SCORE = 0.5
 PARTS = ("hair", "glasses", "beard", "hat", "mood", "clothes")
-"""Attributes that a picture can do without, or at least a prompt."""
+"""Attributes that an image, or at least a prompt, can lack."""
 FEWEST_PAIRS = 4
 STEERED = ("hair", "glasses", "beard", "hat", "mood")
 """Attributes whose values become concepts."""
@@ -71,7 +71,7 @@ STEERED = ("hair", "glasses", "beard", "hat", "mood")
 
 @dataclass(frozen=True)
 class Shot:
-    """A picture to harvest. base: the number of the same shot without `value` of `attribute` in words."""
+    """An image to harvest. base: the number of the shot whose prompt lacks only `value` of `attribute`."""
 
     text: str
     seed: int
@@ -81,7 +81,7 @@ class Shot:
 
 
 def train_all(
-    pictures_count: int = 64,
+    images_count: int = 64,
     pairs_count: int = 56,
     captions_count: int = 4000,
     *,
@@ -89,18 +89,18 @@ def train_all(
     device: str = "",
     say: Callable[[str], None] = print,
 ) -> dict[str, dict[str, float]]:
-    """Harvest, train, measure, label and save every SAE; returns the figures by file name.
+    """Harvest, train, measure, label and save every SAE; returns the metrics by file name.
 
-    pictures_count: pictures of captions as they come.
+    images_count: images of ordinary captions.
     pairs_count: prompts to which each value of PARTS is added in turn.
     """
-    captions = _captions(max(pictures_count, captions_count))
+    captions = _captions(max(images_count, captions_count))
     shots = paired_shots(pairs_count)
-    shots += [Shot(words.text, number) for number, (words, _) in enumerate(captions[:pictures_count])]
+    shots += [Shot(words.text, number) for number, (words, _) in enumerate(captions[:images_count])]
     maps, values = harvest_unet(shots, say=say)
-    figures = train_unet_saes(shots, maps, values, out=out, device=device, say=say)
-    figures[TEXT_PLAN.file] = train_text_sae(captions[:captions_count], out=out, device=device, say=say)
-    return figures
+    metrics = train_unet_saes(shots, maps, values, out=out, device=device, say=say)
+    metrics[TEXT_PLAN.file] = train_text_sae(captions[:captions_count], out=out, device=device, say=say)
+    return metrics
 
 
 def paired_shots(count: int) -> list[Shot]:
@@ -123,8 +123,8 @@ def paired_shots(count: int) -> list[Shot]:
 
 
 def harvest_unet(shots: Sequence[Shot], *, say: Callable[[str], None]) -> tuple[dict[str, Tensor], Tensor]:
-    """Draw the shots: each hook point's maps float16 [steps, items, H, W, width] of the positive prompt's
-    half, and what the judge sees in the pictures, int64 [items, attributes]."""
+    """Generate the shots: the maps of each hook point, float16 [steps, items, H, W, width], of the positive
+    half of guidance, and what the judge sees in the images, int64 [items, attributes]."""
     model, clip, vae = load_mini(dtype=quick_dtype())
     judge = load_judge()
     negative = encode(clip, [""])
@@ -136,7 +136,7 @@ def harvest_unet(shots: Sequence[Shot], *, say: Callable[[str], None]) -> tuple[
             positive = encode(clip, [shot.text for shot in part])
             latents = sample(tapped, positive, negative, [shot.seed for shot in part], **SAMPLING)
             seen.append(judge.label(vae.decode(latents).float().cpu()))
-            say(f"harvested {start + len(part)} of {len(shots)} pictures")
+            say(f"harvested {start + len(part)} of {len(shots)} images")
 
     maps = harvest(model, [plan.hook_point for plan in UNET_PLANS], generate)
     return maps, torch.cat(seen)
@@ -151,9 +151,9 @@ def train_unet_saes(
     device: str,
     say: Callable[[str], None],
 ) -> dict[str, dict[str, float]]:
-    """The SAEs of the UNet, from what `harvest_unet` gave for the shots; the maps are used up."""
+    """The SAEs of the UNet, from the result of `harvest_unet`; the maps are removed as they are used."""
     pairs = pair_contrasts(shots, values)
-    figures = {}
+    metrics = {}
     for plan in UNET_PLANS:
         here = maps.pop(plan.hook_point)
         items = here.shape[1]
@@ -162,12 +162,12 @@ def train_unet_saes(
         dictionary.metrics = measure(dictionary, here[:, unseen].flatten(0, 1))
         dictionary.set_stats(feature_stats(dictionary, here[:, ~unseen].flatten(0, 1)))
         peaks = peaks_of(dictionary, here)
-        dictionary.labels = label_by_contrast(peaks, picture_contrasts(values), one_each=True)
+        dictionary.labels = label_by_contrast(peaks, image_contrasts(values), one_each=True)
         dictionary.labels |= label_by_contrast(peaks, pairs)
         steered = pair_contrasts(shots, values, STEERED)
         dictionary.concepts = concepts_of_pairs(dictionary, here, values, steered, plan.carriers)
-        figures[plan.file] = _save(dictionary, plan, out, say)
-    return figures
+        metrics[plan.file] = _save(dictionary, plan, out, say)
+    return metrics
 
 
 def train_text_sae(
@@ -190,11 +190,11 @@ def train_text_sae(
 
 
 Contrast = tuple[Tensor, Tensor]
-"""Numbers of the pictures with a value, and of those without it."""
+"""Numbers of the images with a value, and of those without it."""
 
 
-def picture_contrasts(values: Tensor) -> dict[str, Contrast]:
-    """By label, the pictures in which the judge sees a value and the others; values: [items, attributes]."""
+def image_contrasts(values: Tensor) -> dict[str, Contrast]:
+    """By label, the images in which the judge sees a value, and the others; values: [items, attributes]."""
     found = {}
     for column, (attribute, names) in enumerate(ATTRIBUTES.items()):
         for index, name in enumerate(names):
@@ -207,7 +207,7 @@ def picture_contrasts(values: Tensor) -> dict[str, Contrast]:
 def pair_contrasts(
     shots: Sequence[Shot], values: Tensor, parts: Sequence[str] = PARTS
 ) -> dict[str, Contrast]:
-    """By label, the pairs whose word did what it says: the judge sees the value with it and not without."""
+    """By label, the pairs whose word worked: the judge sees the value with the word and not without it."""
     pairs: dict[str, list[tuple[int, int]]] = {}
     for number, shot in enumerate(shots):
         if shot.base >= 0 and shot.attribute in parts:
@@ -224,8 +224,10 @@ def pair_contrasts(
 def concepts_of_pairs(
     dictionary: Dictionary, maps: Tensor, values: Tensor, pairs: Mapping[str, Contrast], carriers: int
 ) -> dict[str, Concept]:
-    """The concept of each label, measured apart in each drawing style: it looks different there, and lies
-    elsewhere. maps: [steps, items, H, W, width]."""
+    """The concept of each label, measured for each drawing style: look and position differ between styles.
+
+    maps: [steps, items, H, W, width].
+    """
     pooled = maps.mean(dim=(2, 3), dtype=torch.float32).flatten(0, 1)
     reader = kind_reader(pooled, values[:, NAMES.index("style")].repeat(len(maps)))
 
@@ -241,10 +243,10 @@ def concepts_of_pairs(
 def label_by_contrast(
     peaks: Tensor, contrasts: Mapping[str, Contrast], *, one_each: bool = False
 ) -> dict[str, list[int]]:
-    """The features of each label: those whose highest value in a picture is higher with it than without.
+    """The features of each label: those whose highest value in an image is higher with it than without.
 
-    peaks: [items, n_features], from `peaks_of`. one_each: a feature goes to the label that it tells best
-    alone; for contrasts between pictures that also differ in other things, which it then may really follow.
+    peaks: [items, n_features], from `peaks_of`. one_each: a feature gets only the label that it separates
+    best; for contrasts between images that also differ in other ways, which the feature may really follow.
     """
     highs = torch.stack([peaks[with_it].mean(dim=0) for with_it, _ in contrasts.values()])
     lows = torch.stack([peaks[without].mean(dim=0) for _, without in contrasts.values()])
@@ -260,7 +262,7 @@ def label_by_contrast(
 
 
 def peaks_of(dictionary: Dictionary, maps: Tensor) -> Tensor:
-    """The highest value of each feature in each picture: float32 [items, n_features].
+    """The highest value of each feature in each image: float32 [items, n_features].
 
     maps: [steps, items, H, W, width].
     """
@@ -305,7 +307,7 @@ def _contrasts(
 
 
 def _captions(count: int) -> list[tuple[Caption, dict[str, int]]]:
-    """Captions of avatars that the model was trained on, in a wording of their own."""
+    """Captions of avatars that the model was trained on, in new wordings."""
     result = []
     for number in range(count):
         labels = labels_for("model", number, split="train")

@@ -1,7 +1,7 @@
-"""Captions as token numbers over the small vocabulary that the captions really use.
+"""Captions as token ids over the small vocabulary that the captions use.
 
-The tokenizer is CLIP's own (49,408 tokens), read from ComfyUI's tree; training uses only the few hundred
-tokens that occur. All others share one embedding, which training teaches to mean "a word I do not know".
+The tokenizer is CLIP's own (49,408 tokens), read from ComfyUI's folder. Training uses only the few hundred
+tokens that occur; all others share one embedding, which learns to mean "unknown word".
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from comfy_revelio.errors import RevelioError
 from comfy_revelio.host.mini import config
 
 UNKNOWN = 0
-"""Number of the shared unknown word in the small vocabulary."""
+"""Id of the shared unknown word in the small vocabulary."""
 
 
 def tokenizer_folder() -> Path:
-    """ComfyUI's folder with CLIP's `vocab.json` and `merges.txt`; COMFYUI_PATH says where ComfyUI is."""
+    """The folder with CLIP's `vocab.json` and `merges.txt`, inside ComfyUI's folder COMFYUI_PATH."""
     root = os.environ.get("COMFYUI_PATH")
     folder = Path(root or "") / "comfy" / "sd1_tokenizer"
     if not root or not (folder / "vocab.json").is_file():
         raise RevelioError(
-            "CLIP's tokenizer was not found: set COMFYUI_PATH to the folder that holds comfy/sd1_tokenizer."
+            "CLIP's tokenizer was not found: set COMFYUI_PATH to the folder with comfy/sd1_tokenizer."
         )
     return folder
 
@@ -38,26 +38,26 @@ def load_tokenizer() -> Any:
 
 
 def tokenize(tokenizer: Any, captions: Sequence[str]) -> np.ndarray:
-    """Captions -> CLIP token numbers [n, 77] uint16, padded with the end token, as ComfyUI does for SD1."""
+    """Captions -> CLIP token ids [n, 77] uint16, padded with the end token, as ComfyUI does for SD1."""
     rows = tokenizer(list(captions), padding="max_length", truncation=True, max_length=config.CONTEXT_TOKENS)[
         "input_ids"
     ]
     ids = np.asarray(rows, dtype=np.int64)
     if (ids[:, 0] != config.BOS_TOKEN).any() or (ids == config.EOS_TOKEN).sum(axis=1).min() < 1:
         raise RevelioError(
-            "This version of transformers does not read CLIP's tokenizer rightly: use another one."
+            "This version of transformers does not read CLIP's tokenizer correctly: install another version."
         )
     after_end = np.cumsum(ids == config.EOS_TOKEN, axis=1) > 0
     return np.where(after_end, config.EOS_TOKEN, ids).astype(np.uint16)
 
 
 def small_vocabulary(ids: np.ndarray) -> np.ndarray:
-    """Sorted CLIP numbers [v] of the tokens that occur in `ids`; entry i has small number i + 1."""
+    """Sorted CLIP ids [v] of the tokens that occur in `ids`; entry i has the small id i + 1."""
     return np.unique(np.append(ids, [config.BOS_TOKEN, config.EOS_TOKEN])).astype(np.int64)
 
 
 def to_small(ids: np.ndarray, vocabulary: np.ndarray) -> np.ndarray:
-    """CLIP numbers -> numbers in the small vocabulary, UNKNOWN for all others; same shape, int16."""
+    """CLIP ids -> ids in the small vocabulary, UNKNOWN for all others; same shape, int16."""
     table = np.full(config.VOCABULARY, UNKNOWN, dtype=np.int16)
     table[vocabulary] = np.arange(1, len(vocabulary) + 1, dtype=np.int16)
     return table[ids]

@@ -31,7 +31,7 @@ def edges(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def reconstruction_loss(decoded: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """Mean absolute error of pixels plus, at two resolutions, that of their edges."""
+    """Mean absolute error of the pixels, plus that of their edges at two resolutions."""
     loss = (decoded - images).abs().mean()
     for scale in (1, 2):
         a = decoded if scale == 1 else F.avg_pool2d(decoded, scale)
@@ -95,9 +95,9 @@ def train(
 ) -> dict[str, float]:
     """Train, save to `out` and return PSNR on held-out renders and the latent scale; resumes after a kill.
 
-    crops: share of the run that trains on quarter crops, four times as many; whole pictures after that.
-    go_on: start from the weights at `out` and train the decoder only, so that a UNet trained on the encoder's
-    latents stays right.
+    crops: share of the run that trains on quarter crops, four times as many; after that, on whole images.
+    go_on: start from the weights at `out` and train only the decoder, so that a UNet trained on the encoder's
+    latents still fits.
     """
     torch.manual_seed(0)
     torch.set_flush_denormal(True)
@@ -118,7 +118,7 @@ def train(
         masters.restore(state["masters"])
         optimizer.load_state_dict(state["optimizer"])
         start, steps, minutes = state["step"], state["steps"], None
-    torch.manual_seed(start)  # a resumed run must not draw again what it has seen
+    torch.manual_seed(start)  # a resumed run must not draw the same rows again
     pace, progress = Pace(steps, minutes, device, start=start), Progress("vae", steps, start=start)
     step = start
     while step < pace.steps:
@@ -142,20 +142,20 @@ def train(
             save_state({**state, "step": step, "steps": pace.steps}, state_file)
     vae = vae.float()
     vae.load_state_dict({**begun, **masters.averaged()})
-    figures = {
+    metrics = {
         "psnr_db": psnr(vae, check, device),
         "latent_scale": scale or latent_scale(vae, check, device),
         "steps": pace.steps,
     }
-    save_weights(vae.state_dict(), out, metadata={"config": json.dumps({**config.VAE, **figures})})
+    save_weights(vae.state_dict(), out, metadata={"config": json.dumps({**config.VAE, **metrics})})
     state_file.unlink(missing_ok=True)
-    return figures
+    return metrics
 
 
 def draw(images: torch.Tensor, batch: int, *, crop: int | None) -> torch.Tensor:
     """A random batch [batch, 3, h, w] in -1..1; with `crop`, one random window of that side for all.
 
-    Windows start at multiples of the latent cell, so that the encoder always sees pictures on its own grid.
+    Windows start at multiples of the latent cell, so that the encoder always sees images on its own grid.
     """
     rows = torch.randint(len(images), (batch,), device=images.device)
     if crop is None:

@@ -86,8 +86,8 @@ def test_of_another_place(find: ModuleType, traces: Any, saes: Any) -> None:
 
 def test_all_places_and_steps_are_compared(pack: Callable[[str], ModuleType], traces: Any) -> None:
     findings = pack("comfy_revelio.analysis").find_features(*traces)
-    assert set(findings.places) == set(PLACEMENTS)
-    assert {here.effect.shape[0] for here in findings.places.values()} == {20}
+    assert set(findings.effects) == set(PLACEMENTS)
+    assert {here.effect.shape[0] for here in findings.effects.values()} == {20}
     nothing = pack("comfy_revelio.analysis").find_features(traces[0], traces[0])
     assert nothing.best(1) == []
 
@@ -180,7 +180,7 @@ def test_bad_input_is_one_sentence(
         ({}, "nothing to compare with"),
         ({"trace_without": traces[1], "hook_point": "up"}, "was not recorded"),
         ({"trace_without": traces[1], "role": "cond2"}, "role 'cond2'"),
-        ({"mask": torch.ones(1, 8, 8)}, "same all over"),
+        ({"mask": torch.ones(1, 8, 8)}, "all white or all black"),
     ):
         with pytest.raises(ValueError, match=message) as problem:
             node.execute(traces[0], **{**FINDING, **given})

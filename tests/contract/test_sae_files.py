@@ -17,7 +17,7 @@ def files(pack: Any) -> Any:
 
 @pytest.fixture
 def folder(files: Any, tmp_path: Path) -> Iterator[Path]:
-    """An empty `sae` folder in place of the real ones."""
+    """An empty `sae` folder instead of the real ones."""
     import folder_paths
 
     before = folder_paths.folder_names_and_paths.get("sae")
@@ -90,7 +90,7 @@ def test_a_loaded_sae(files: Any, folder: Path, sae: Any, pack: Any) -> None:
 
 
 def test_the_weights_move_as_a_whole(sae: Any) -> None:
-    """ComfyUI loads leaf modules with parameters; the buffers of an SAE have to follow, and to be counted."""
+    """ComfyUI loads leaf modules with parameters; the buffers of an SAE must move too, and be counted."""
     handle = sae()
     handle.patcher.load(torch.device("meta"), lowvram_model_memory=1 << 40)
     assert handle.dictionary.W_enc.is_meta

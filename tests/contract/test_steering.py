@@ -243,7 +243,7 @@ def test_half_precision(pack: Any, sae: Any, prompts: Any, sample: Any, steer: A
 
 
 def steps_steered(mini: SimpleNamespace, sample: Any, steer: Any, **options: Any) -> list[bool]:
-    """Which steps of four are steered, told by the network's own activations on equal inputs."""
+    """Which steps of four are steered, from the network's own activations on equal inputs."""
     return [size > 0 for size in sizes_of_change(mini, sample, steer, **options)]
 
 
@@ -291,7 +291,7 @@ def test_mirrored_is_the_opposite_in_the_negative_half(
 
 
 def test_replacing_is_the_feature_icon(mini: SimpleNamespace, sample: Any, steer: Any, sae: Any) -> None:
-    """The block puts in the features alone on the positive side, and nothing on the negative one."""
+    """The block outputs the features alone on the positive side, and nothing on the negative one."""
     handle = sae(captured="diff")
     inputs: list[Tensor] = []
     block = mini.model.model.diffusion_model.middle_block[1]
@@ -319,7 +319,7 @@ def test_a_ramp_follows_the_schedule(
 
 
 def test_steering_nodes_in_any_order(mini: SimpleNamespace, sample: Any, steer: Any, sae: Any) -> None:
-    """At two places and twice at one: additions commute."""
+    """At two hook points and twice at one: additions commute."""
     upper = sae("output_blocks.4.1", width=96)
     middle = sae()
 
@@ -335,7 +335,7 @@ def test_steering_nodes_in_any_order(mini: SimpleNamespace, sample: Any, steer: 
 
 
 def behind(mini: SimpleNamespace, sample: Any, model: Any, **options: Any) -> list[Tensor]:
-    """What the module behind the middle block gets in one step, unsteered and from `model`."""
+    """The input of the module after the middle block in one step, unsteered and from `model`."""
     seen: list[Tensor] = []
     following = mini.model.model.diffusion_model.middle_block[2]
     for each in (mini.model, model):

@@ -44,7 +44,7 @@ def transfer(mini: SimpleNamespace, pack: Any, scene: SimpleNamespace) -> Any:
 
 
 def entering(mini: SimpleNamespace, sample: Any, prompts: Any, model: Any) -> Tensor:
-    """What the module behind the middle block gets in the first step: [uncond 2, cond 2, C, H, W]."""
+    """The input of the module after the middle block in the first step: [uncond 2, cond 2, C, H, W]."""
     seen: list[Tensor] = []
     following = mini.model.model.diffusion_model.middle_block[2]
     hook = following.register_forward_pre_hook(lambda module, args: seen.append(args[0].clone()))
@@ -71,7 +71,7 @@ def test_the_masked_half_of_the_positive_side_changes(
 def test_all_features_at_full_strength_rebuild_the_source(
     mini: SimpleNamespace, sample: Any, prompts: Any, pack: Any, scene: SimpleNamespace
 ) -> None:
-    """With every feature that fires put in and out, plain, the code of each masked cell is the source's."""
+    """With all features that fire added and removed, plain, the code of each masked cell is the source's."""
     host = pack("comfy_revelio.host.transfer")
     model, _ = host.transfer_features(
         mini.model,
@@ -116,4 +116,4 @@ def test_what_is_missing_is_said(mini: SimpleNamespace, pack: Any, scene: Simple
     _, words = host.transfer_features(
         mini.model, scene.sae, host.Side(scene.source, scene.mask), host.Side(None, None), count=3
     )
-    assert "3 features go in and 0 out at middle_block.1" in words
+    assert "3 features added and 0 removed at middle_block.1" in words

@@ -41,7 +41,7 @@ def test_the_tables_get_into_the_document(bench: ModuleType) -> None:
     reports = [report("topk", 0.5), report("temporal", 0.4)]
     presets, timesteps = bench.presets_block(reports, shards), bench.timesteps_block(reports)
     assert "| `topk` | 96 | 4 | 0.900 | 0.950 | 4.0 | 1.5% |" in presets
-    assert "5,000 of 10 pictures" in presets and "1,234" in presets
+    assert "5,000 activations of 10 images" in presets and "1,234" in presets
     assert "| 200 to 400 | 0.50000 | 0.40000 | -20.0% |" in timesteps
     text = bench.DOCUMENT.read_text(encoding="utf-8")
     filled = bench.fill(text, {"presets": presets, "timesteps": timesteps})

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from devtools import commandline
-from devtools.demo import beside, picture_name, summary
+from devtools.demo.metrics import summary_lines
+from devtools.demo.workflows import beside, image_name
 from devtools.places import ROOT, find_places
 from devtools.problem import Problem, exit_code
 
@@ -103,6 +104,24 @@ def test_failures_become_sentences(
     assert "Traceback" not in told
 
 
+@pytest.mark.parametrize(("line", "everything"), [(["demo"], False), (["demo", "--all"], True)])
+def test_all_of_the_demo_is_asked_for(
+    line: list[str], everything: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[list[str]] = []
+    monkeypatch.setenv("REVELIO_DEV_DIR", str(tmp_path))
+    monkeypatch.setattr(commandline, "prepare", lambda _places: None)
+    monkeypatch.setattr(commandline, "call", lambda command, **_: called.append(list(map(str, command))) or 0)
+
+    def no_browser() -> None:
+        raise Problem("There is no browser.")
+
+    monkeypatch.setattr(commandline, "ensure_chromium", no_browser)
+    assert commandline.main(line) == 0
+    ((*_, module, last),) = called
+    assert [module, last] == (["devtools.demo", "--all"] if everything else ["-m", "devtools.demo"])
+
+
 def test_commands_inside_find_the_environment_and_not_the_repository(tmp_path: Path) -> None:
     places = find_places({"REVELIO_DEV_DIR": str(tmp_path)})
     inside = places.variables({"PATH": "/usr/bin", "PYTHONPATH": str(ROOT)})
@@ -117,8 +136,8 @@ def test_places_understood_again_from_inside(tmp_path: Path) -> None:
     assert find_places(places.variables({})) == places
 
 
-def test_a_picture_keeps_the_name_that_its_workflow_gives() -> None:
-    assert picture_name("02_up_steered_00001_.png") == "02_up_steered"
+def test_an_image_keeps_the_name_that_its_workflow_gives() -> None:
+    assert image_name("02_up_steered_00001_.png") == "02_up_steered"
 
 
 def test_a_batch_becomes_one_row() -> None:
@@ -137,19 +156,21 @@ def test_summary_names_each_steering_method_once() -> None:
     report = {
         "steering": {
             "n_per_concept": 4,
+            "concepts": ["glasses", "hat"],
             "best_hook_point": "output_blocks.4.1",
             "hook_points": {"n_per_concept": 2, "output_blocks.4.1": effect},
             "steer_features": {"removal": {}, "addition": {}, "summary": effect},
         }
     }
-    assert summary(report) == [
-        "steer_features: removes 90% (costs other attributes 1.2 points), adds 70 points (costs 2.0)"
+    assert summary_lines(report) == [
+        "steering, measured on 4 images for each direction of glasses, hat:",
+        "steer_features: removes 90% (costs other attributes 1.2 points), adds 70 points (costs 2.0)",
     ]
 
 
 def test_summary_says_the_size_of_the_sample() -> None:
     report = {"mini_model": {"prompt_accuracy": 0.953, "n_prompts": 64}, "judge": {"accuracy": 0.99}}
-    assert summary(report) == [
-        "prompted attributes found in the pictures: 95.3% of cases (64 prompts)",
+    assert summary_lines(report) == [
+        "prompted attributes found in the images: 95.3% of cases (64 prompts)",
         "the judge's own accuracy on rendered avatars: 99.0%",
     ]

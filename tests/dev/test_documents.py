@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LINKING = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+LINKING = sorted(
+    [*ROOT.glob("*.md"), *(f for d in ("docs", "lab", "sae_weights") for f in (ROOT / d).rglob("*.md"))]
+)
 NAMING = [ROOT / name for name in ("CONTRIBUTING.md", "RELEASE.md", "SECURITY.md", "docs/decisions.md")]
 PLACEHOLDER = re.compile(r"\b[A-Z][A-Z_]+\b|\*|\{")
 """NAME, CODE and the like, which stand for a file of the reader's own."""
@@ -19,7 +21,7 @@ def prose(file: Path) -> str:
     return re.sub(r"^```.*?^```", "", file.read_text(encoding="utf-8"), flags=re.M | re.S)
 
 
-@pytest.mark.parametrize("file", LINKING, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", LINKING, ids=lambda file: file.relative_to(ROOT).as_posix())
 def test_links_inside_the_repository_lead_somewhere(file: Path) -> None:
     targets = re.findall(r"\]\((?!https?:|#)([^)#]+)[^)]*\)", prose(file))
     assert [target for target in targets if not (file.parent / target).exists()] == []

@@ -54,22 +54,18 @@ BANNED = [
     (r"\bgraphs? (has|have) no circles\b", "cannot contain loops"),
 ]
 
-KEPT = {"what is in the picture"}
-"""Whole texts that stay: what people type into ComfyUI's node search."""
+KEPT = {
+    "what is in the picture",
+    "picture book",
+    "a picture of {}",
+    "a picture",
+    "a picture of something",
+}
+"""Whole texts that stay: what people type into ComfyUI's node search, and prompts and captions that results
+depend on."""
 
 NOT_YET = {
-    "documents",
-    "docs",
-    "sae_weights",
-    "devtools",
-    "lab",
-    "engine/analysis",
-    "engine/host",
-    "engine/host/record",
-    "engine/host/taps",
-    "engine/host/text",
     "engine/render",
-    "engine/steering",
     "engine/trace",
 }
 """Rooms whose texts nobody has gone through yet. It only ever shrinks; the aim is an empty set."""
@@ -91,6 +87,7 @@ def rooms() -> dict[str, list[Path]]:
     found["devtools"] += sorted((ROOT / "benchmarks").rglob("*.py"))
     for folder in ("nodes", "lab", "scripts"):
         found[folder] = sorted((ROOT / folder).rglob("*.py"))
+    found["documents"] += sorted((ROOT / "lab").glob("*.md"))
     engine = ROOT / "comfy_revelio"
     for file in sorted(engine.rglob("*.py")):
         inside = file.relative_to(engine).parts[:-1]
@@ -180,7 +177,7 @@ def test_no_banned_phrase(room: str) -> None:
         ("a.md", "One.\n\nIt draws a\npicture of `a picture`.\n"),
         ("a.py", '"""One.\n\nIt draws a\npicture of `a picture`."""\n'),
         ("a.py", "x = 1\n\nPICTURES = f'{x} picture'\n# a picture\n".replace("\n#", "  #")),
-        ("a.js", "let picture\n\nshow('a picture') // a picture\n"),
+        ("a.js", "let picture\n\nshow('the picture') // a picture\n"),
         ("a.json", '{"picture": "a\\n\\npicture of a picture"}'),
     ],
     ids=["Markdown", "docstring", "f-string and comment", "script", "JSON"],

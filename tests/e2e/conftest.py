@@ -28,12 +28,11 @@ if "devtools" not in sys.modules:  # by its own name, without the repository on 
     spec.loader.exec_module(sys.modules["devtools"])
 
 from devtools.base import make_base  # noqa: E402
+from devtools.browser import READY, make_quiet  # noqa: E402
 from devtools.chromium import FLAGS, ensure_chromium  # noqa: E402
 from devtools.client import Client  # noqa: E402
 from devtools.places import find_places  # noqa: E402
 from devtools.server import Server, running_server  # noqa: E402
-
-from .pages import READY, make_quiet  # noqa: E402
 
 _running: list[Server] = []
 

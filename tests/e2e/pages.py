@@ -5,47 +5,11 @@ from __future__ import annotations
 from playwright.sync_api import Page, expect
 
 from devtools.base import PACK_FOLDER
+from devtools.browser import FIT
 from devtools.places import ROOT
 
 RUN_SECONDS = 240
 WORKFLOWS = len(list((ROOT / "workflows").glob("*.json")))
-READY = "() => Boolean(window.app?.graph && window.LiteGraph?.registered_node_types?.KSampler)"
-
-FIT = """(margin) => {
-    const {graph, canvas} = window.app
-    const boxes = [...graph._nodes.filter(n => !n.flags.collapsed).map(n => n.getBounding()),
-                   ...graph._groups.map(g => g.boundingRect ?? g._bounding)]
-    const left = Math.min(...boxes.map(b => b[0])), top = Math.min(...boxes.map(b => b[1]))
-    const width = Math.max(...boxes.map(b => b[0] + b[2])) - left
-    const height = Math.max(...boxes.map(b => b[1] + b[3])) - top
-    const room = canvas.canvas.getBoundingClientRect()
-    const scale = Math.min((room.width - 2 * margin) / width, (room.height - 2 * margin) / height)
-    canvas.ds.scale = scale
-    canvas.ds.offset = [(room.width / scale - width) / 2 - left, (room.height / scale - height) / 2 - top]
-    canvas.setDirty(true, true)
-}"""
-"""Zoom and move the canvas so that the whole graph is in the middle of it."""
-
-QUIET = {
-    "Comfy.TutorialCompleted": True,  # or the template browser opens by itself for a new user
-    "Comfy.Minimap.Visible": False,
-    "Comfy.Graph.CanvasInfo": False,
-    "Comfy.Graph.CanvasMenu": False,
-    "Comfy.VueNodes.Enabled": False,
-    "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # letters at every zoom
-}
-
-
-def make_quiet(page: Page, **settings: object) -> None:
-    """Take away everything that lies over the graph, with some other settings, and load the page anew."""
-    for name, value in (QUIET | settings).items():
-        page.evaluate(
-            "([name, value]) => window.app.extensionManager.setting.set(name, value)", [name, value]
-        )
-    page.evaluate("() => localStorage.setItem('vueNodesBannerDismissed', 'true')")
-    page.reload()
-    page.wait_for_function(READY, timeout=60_000)
-    page.get_by_role("button", name="Templates").first.wait_for()
 
 
 def open_template(page: Page, name: str) -> None:

@@ -18,13 +18,14 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from torch import Tensor
 
+from devtools.browser import FIT, FOCUS, make_quiet
 from devtools.client import Client
 from devtools.server import open_url
 from lab.evaluate.judge import Judge, load_judge
 from lab.evaluate.prompts import CONCEPTS, rate
 
 from .conftest import SCREENSHOTS
-from .pages import FIT, make_quiet, open_template, queue, wait_for_run, watch_runs
+from .pages import open_template, queue, wait_for_run, watch_runs
 
 pytestmark = pytest.mark.browser
 
@@ -32,19 +33,6 @@ WORKFLOW = "05_explore_and_steer"
 GLASSES = CONCEPTS[0]
 AT_THE_GLASSES = (0.5, 0.47)
 """Where they are in the workflow's picture, in shares of it."""
-
-FOCUS = """() => {
-    const {graph, canvas} = window.app, node = graph._nodes.find(n => n.type === 'RevelioExplorer')
-    const room = canvas.canvas.getBoundingClientRect()
-    const scale = Math.min((room.width - 120) / node.size[0], (room.height - 160) / (node.size[1] + 30), 1)
-    canvas.ds.scale = scale
-    canvas.ds.offset = [
-        (room.width / scale - node.size[0]) / 2 - node.pos[0],
-        (room.height / scale - node.size[1] + 40) / 2 - node.pos[1],
-    ]
-    canvas.setDirty(true, true)
-}"""
-"""The explorer's node in the middle of the window, at its own size where that fits."""
 
 
 @pytest.fixture(scope="module")

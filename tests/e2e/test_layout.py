@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page
 
+from devtools.browser import FIT, make_quiet
 from devtools.places import ROOT
-
-from .pages import FIT, make_quiet
 
 pytestmark = pytest.mark.browser
 

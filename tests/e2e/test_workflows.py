@@ -20,7 +20,7 @@ from torch.nn import functional
 from comfy_revelio.render import grid
 from comfy_revelio.steering.sweep import strength_label, strengths
 from devtools.client import Client, Prompt, RunResult
-from devtools.demo import named_models, picture_name
+from devtools.demo.workflows import image_name, named_models
 from lab.data.attributes import ATTRIBUTES, index_of
 from lab.evaluate.judge import Judge, load_judge
 from lab.evaluate.prompts import CONCEPTS, rate
@@ -48,9 +48,7 @@ class Finished:
 
     def saved(self, name: str) -> Tensor:
         """The pictures saved under a name, such as 02_down_steered: [n, H, W, 3] in 0..1."""
-        files = [
-            p.data for p in self.result.images if p.type == "output" and picture_name(p.filename) == name
-        ]
+        files = [p.data for p in self.result.images if p.type == "output" and image_name(p.filename) == name]
         assert files, f"the workflow saved nothing as {name}"
         pictures = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in files]
         return torch.from_numpy(np.stack(pictures)).float() / 255
@@ -360,7 +358,7 @@ def test_features_over_time_as_curves_film_and_pictures(finished: Callable[[str]
         assert moving.n_frames == 20
         assert "07_animation" in moving.getexif()[0x0110]  # the workflow is in it
     video = next(p for p in workflow.result.images if p.filename.endswith(".mp4"))
-    assert picture_name(video.filename) == "07_animation" and len(video.data) > 5_000
+    assert image_name(video.filename) == "07_animation" and len(video.data) > 5_000
 
 
 def test_two_prompts_compared(finished: Callable[[str], Finished], judge: Judge) -> None:

@@ -114,8 +114,8 @@ def test_shards_are_complete_and_kept(
     times = [file.stat().st_mtime_ns for file in files]
     make.make(tmp_path, namespace="check", count=12, split="any", workers=1, size=32)
     assert [file.stat().st_mtime_ns for file in files] == times
-    assert "12 of 12 avatars are there already" in capsys.readouterr().out
-    with pytest.raises(RevelioError, match="holds other avatars"):
+    assert "12 of 12 avatars exist already" in capsys.readouterr().out
+    with pytest.raises(RevelioError, match="contains other avatars"):
         make.make(tmp_path, namespace="judge", count=12, split="any", workers=1, size=32)
 
 

@@ -1,4 +1,4 @@
-"""The feature index: what each feature of a dictionary fires on, and what that is called, beside its file."""
+"""The feature index of a dictionary: what each feature fires on, and its label; kept in a file next to it."""
 
 from .builder import IndexBuilder
 from .feature_index import FeatureIndex, Label, dictionary_id

@@ -1,4 +1,4 @@
-"""Building a feature index while activations go by, picture after picture, in bounded memory."""
+"""Building a feature index from a stream of activations, image by image, in bounded memory."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from ...dictionary import Codes, Dictionary
 from ...errors import RevelioError
 from ..contrast import Spread, effect_size
 from ..prompt_labels import FEWEST, FUNCTION_WORDS, phrases
-from .crops import cropped
+from .crops import crop_around
 from .feature_index import LONGEST_LABEL, FeatureIndex, Label, dictionary_id
 from .files import LARGEST_CROP, MOST_EXAMPLES
 
 MOST_BYTES = 4 * 1024**3
-"""What the crops may take in memory."""
+"""Memory for the crops, at most."""
 MIN_EFFECT = 1.0
-"""Effect size from which a word is a label."""
+"""Effect size above which a word is a label."""
 _WORDS_BYTES = 256 * 1024**2
 
 
 class IndexBuilder:
-    """Shown rows with `see` and, when all rows of a picture were seen, told so with `close`.
+    """Gets rows by `see` and, after all rows of an image, a call of `close`.
 
-    captions: by picture, as far as there are any; from them come the labels. top: examples kept of each
-    feature, every one from another picture. crop: side of the crops in pixels; 0 for none.
+    captions: by image, where there are any; the labels come from them. top: examples kept of each feature,
+    each from another image. crop: side of the crops in pixels; 0 for none.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class IndexBuilder:
         if (size := n * top * crop * crop * 3) > MOST_BYTES:
             raise RevelioError(
                 f"{top} crops of {crop} pixels for each of {n} features would take {size / 2**30:.1f} GiB; "
-                f"take fewer or smaller ones, to stay below {MOST_BYTES / 2**30:.0f}."
+                f"use fewer or smaller ones, to stay below {MOST_BYTES / 2**30:.0f}."
             )
         self.dictionary, self.grid, self.items = dictionary, grid, 0
         self._value = torch.zeros(n, top)
@@ -60,13 +60,13 @@ class IndexBuilder:
         self._fired, self._sum = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.float64)
         self._tokens = 0
         self._open: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
-        self._said = {number: phrases(text) for number, text in captions.items()}
+        self._captions = {number: phrases(text) for number, text in captions.items()}
         self._everything = Spread(n)
-        self._words = {word: Spread(n) for word in _vocabulary(self._said, n)}
+        self._words = {word: Spread(n) for word in _vocabulary(self._captions, n)}
 
     @torch.no_grad()
     def see(self, item: int, timestep: float, rows: Tensor) -> None:
-        """Activations [T, d_model] of all tokens of a picture at a timestep, any number of times."""
+        """Add the activations [T, d_model] of all tokens of an image at a timestep, any number of times."""
         device = self.dictionary.W_enc.device
         codes = self.dictionary.encode(rows.to(device), timestep=timestep).to("cpu")
         fires = codes.values > 0
@@ -83,32 +83,32 @@ class IndexBuilder:
             time = torch.where(higher, timestep, known[2])
         self._open[item] = (peak, token, time)
 
-    def close(self, item: int, picture: Tensor | None = None) -> None:
-        """All rows of a picture were seen; picture: [H, W, 3] in 0..1, for the crops."""
+    def close(self, item: int, image: Tensor | None = None) -> None:
+        """All rows of an image were seen. image: [H, W, 3] in 0..1, for the crops."""
         if item not in self._open:
             return
         peak, token, time = self._open.pop(item)
         self.items += 1
-        if item in self._said:
+        if item in self._captions:
             self._everything.add(peak[None])
-            for word in self._said[item] & self._words.keys():
+            for word in self._captions[item] & self._words.keys():
                 self._words[word].add(peak[None])
         lowest, slot = self._value.min(dim=1)
         features = (peak > lowest).nonzero()[:, 0]
         slot = slot[features]
-        for kept, here in ((self._value, peak), (self._token, token), (self._time, time)):
-            kept[features, slot] = here[features].to(kept.dtype)
+        for kept, found in ((self._value, peak), (self._token, token), (self._time, time)):
+            kept[features, slot] = found[features].to(kept.dtype)
         self._item[features, slot] = item
-        if self._crops is not None and picture is not None:
+        if self._crops is not None and image is not None:
             assert self.grid is not None
             tokens, which = token[features].unique(return_inverse=True)
-            crops = cropped(picture, tokens, self.grid, self._crops.shape[2])
+            crops = crop_around(image, tokens, self.grid, self._crops.shape[2])
             self._crops[features, slot] = crops[which]
 
     def finish(self, source: str) -> FeatureIndex:
-        """The index of all pictures so far. source: what they were, in a few words."""
+        """The index of all images so far. source: what they were, in a few words."""
         if not self.items:
-            raise RevelioError("There are no pictures to make an index of; give at least one.")
+            raise RevelioError("There are no images to make an index of; give at least one.")
         order = self._value.argsort(dim=1, descending=True, stable=True)
         value = self._value.gather(1, order)
         kept = value > 0
@@ -134,7 +134,7 @@ class IndexBuilder:
         )
 
     def _labels(self) -> dict[int, Label]:
-        """For each feature the word whose pictures it tells best from the others, if it is clear enough."""
+        """For each feature the word whose images it distinguishes best from the others, if clearly enough."""
         best = torch.full((self.dictionary.n_features,), MIN_EFFECT)
         names: dict[int, str] = {}
         for word, spread in self._words.items():
@@ -156,25 +156,25 @@ def _strongest(codes: Codes) -> tuple[Tensor, Tensor]:
     return peak, token
 
 
-def _vocabulary(said: Mapping[int, set[str]], n: int) -> list[str]:
-    """Words that some pictures' captions say and others do not, the commonest first, as fit into memory.
+def _vocabulary(captions: Mapping[int, set[str]], n: int) -> list[str]:
+    """Words that are in some captions and not in others, the commonest first, as many as fit into memory.
 
-    Of words that the very same captions say, as "comic" and "book", no picture can tell one from the other:
-    the longest stands for them, best one without "with" and the like.
+    Words that are in exactly the same captions, such as "comic" and "book", cannot be distinguished: the
+    longest is used for all of them, if possible one without "with" and the like.
     """
 
-    def telling(word: str) -> tuple[bool, int]:
+    def preference(word: str) -> tuple[bool, int]:
         return FUNCTION_WORDS.isdisjoint(word.split()), len(word)
 
-    counts = Counter(word for words in said.values() for word in sorted(words))
-    marks: Counter[str] = Counter()  # the same pictures, the same sum
-    for picture, words in said.items():
-        mark = random.Random(picture).getrandbits(64)
+    counts = Counter(word for words in captions.values() for word in sorted(words))
+    marks: Counter[str] = Counter()  # words in the same captions have the same sum
+    for number, words in captions.items():
+        mark = random.Random(number).getrandbits(64)
         for word in words:
             marks[word] += mark
     longest: dict[int, str] = {}
     for word, count in counts.most_common():
-        if FEWEST <= count <= len(said) - FEWEST:
+        if FEWEST <= count <= len(captions) - FEWEST:
             other = longest.setdefault(marks[word], word)
-            longest[marks[word]] = max(other, word, key=telling)
+            longest[marks[word]] = max(other, word, key=preference)
     return list(longest.values())[: max(1, _WORDS_BYTES // (16 * n))]

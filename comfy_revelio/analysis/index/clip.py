@@ -1,4 +1,4 @@
-"""Labels from a CLIP model that the user has: the word whose meaning is nearest to a feature's crops."""
+"""Labels from a CLIP model on the user's disk: the word that is most similar to a feature's crops."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...errors import RevelioError
 from .feature_index import LONGEST_LABEL, FeatureIndex, Label
 
 MIN_SCORE = 2.0
-"""Deviations above a word's usual likeness from which it is a label."""
+"""Standard deviations above a word's mean similarity from which it is a label."""
 _AT_ONCE = 64
 _TEMPLATE = "a picture of {}"
 
@@ -26,28 +26,28 @@ def clip_labels(
     words: Sequence[str],
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, Label]:
-    """For each feature with crops the word that suits them best, if it suits them clearly better than others.
+    """For each feature with crops the word that fits them best, if it fits clearly better than others.
 
-    folder: a CLIP model as transformers saves it, weights in safetensors. The likeness of a feature to a word
-    is the mean cosine of its crops with it; the score is by how many standard deviations that is above the
-    mean likeness of this word to all features. Raises RevelioError without crops, words, or such a model.
+    folder: a CLIP model as transformers saves it, with weights in safetensors. The similarity of a feature to
+    a word is the mean cosine of its crops with it. The score is how many standard deviations that is above
+    the word's mean similarity to all features.
     """
     if index.crops is None or not len(index.crops):
-        raise RevelioError("This index has no crops for CLIP to look at; build it with pictures.")
+        raise RevelioError("This index has no crops for CLIP to compare; build it with images.")
     words = list(dict.fromkeys(word.strip()[:LONGEST_LABEL] for word in words if word.strip()))
     if not words:
-        raise RevelioError("CLIP needs words to choose from; give a list of them, one a line.")
+        raise RevelioError("CLIP needs words to choose from; give a list, one word per line.")
     model, processor = _load(folder)
     texts = processor(text=[_TEMPLATE.format(word) for word in words], return_tensors="pt", padding=True)
-    meanings = functional.normalize(_embedding(model.get_text_features(**texts)), dim=-1)
+    word_vectors = functional.normalize(_embedding(model.get_text_features(**texts)), dim=-1)
     used = (index.starts[1:] > index.starts[:-1]).nonzero()[:, 0].tolist()
     sums = torch.zeros(len(used), len(words))
     for number, feature in enumerate(used):
         if progress is not None and number % _AT_ONCE == 0:
             progress(number, len(used))
         pixels = processor(images=list(index.crops[index.examples(feature)].numpy()), return_tensors="pt")
-        seen = functional.normalize(_embedding(model.get_image_features(**pixels)), dim=-1)
-        sums[number] = (seen @ meanings.T).mean(0)
+        crops = functional.normalize(_embedding(model.get_image_features(**pixels)), dim=-1)
+        sums[number] = (crops @ word_vectors.T).mean(0)
     deviation = sums.std(0) if len(used) > 1 else torch.ones(len(words))
     scores, best = ((sums - sums.mean(0)) / deviation.clamp(min=1e-6)).max(1)
     return {
@@ -58,14 +58,14 @@ def clip_labels(
 
 
 def _embedding(found: Any) -> Tensor:
-    """The projected embedding: newer versions of transformers wrap it."""
+    """The projected embedding, which newer versions of transformers wrap."""
     return found if isinstance(found, Tensor) else found.pooler_output
 
 
 def _load(folder: Path) -> tuple[Any, Any]:
     if not (folder / "config.json").is_file():
         raise RevelioError(
-            f"{folder} is no CLIP model; name a folder with config.json and model.safetensors."
+            f"{folder} is not a CLIP model; choose a folder with config.json and model.safetensors."
         )
     try:
         from transformers import AutoProcessor, CLIPModel

@@ -1,4 +1,4 @@
-"""Small square pictures of what a token saw."""
+"""Small square crops of an image around its tokens."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_SHARE = 3 / 8  # of the picture's shorter side: a token and what is around it
+_SHARE = 3 / 8
+"""Side of a crop as a share of the image's shorter side: a token and what is around it."""
 _FEWEST_TOKENS = 3
 
 
-def cropped(picture: Tensor, tokens: Tensor, grid: tuple[int, int], side: int) -> Tensor:
+def crop_around(image: Tensor, tokens: Tensor, grid: tuple[int, int], side: int) -> Tensor:
     """The surroundings of tokens, uint8 [m, side, side, 3].
 
-    picture: [H, W, 3] in 0..1. tokens: int64 [m], row * width + column on the grid (height, width). At the
-    picture's edge the square is moved inwards.
+    image: [H, W, 3] in 0..1. tokens: int64 [m], row * width + column on the grid (height, width). At the
+    image's edge the square is moved inwards.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     token_h, token_w = height / grid[0], width / grid[1]
     window = max(_SHARE * min(height, width), _FEWEST_TOKENS * max(token_h, token_w))
     window = max(1, min(round(window), height, width))
-    planes = picture.permute(2, 0, 1).float().clamp(0, 1)
+    planes = image.permute(2, 0, 1).float().clamp(0, 1)
     crops = []
     for token in tokens.tolist():
         middle = (token // grid[1] + 0.5) * token_h, (token % grid[1] + 0.5) * token_w

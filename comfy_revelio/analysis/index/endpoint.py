@@ -1,7 +1,7 @@
-"""Labels from a model that looks at the crops, behind any address that speaks OpenAI's chat completions.
+"""Labels from a model that looks at the crops, at any address that offers OpenAI's chat completions API.
 
-Off unless somebody names an address. What is sent: one picture of the crops of a feature side by side, and
-the instruction below; no captions, names or numbers.
+Off unless the user gives an address. It sends one image with the crops of a feature side by side, and the
+instruction below; no captions, names or numbers.
 """
 
 from __future__ import annotations
@@ -24,22 +24,26 @@ from ...errors import RevelioError
 from .feature_index import LONGEST_LABEL
 
 INSTRUCTION = (
-    "These crops are the places of different pictures to which one detector responds most strongly. Say in "
-    "one to four words what they have in common, as concretely as you can. Answer with these words only."
+    "These crops are the parts of different images to which one detector responds most strongly. Say in one "
+    "to four words what they have in common, as concretely as you can. Answer with these words only."
 )
 _ACROSS = 4
-_CROP_SIDE = 128  # each crop is enlarged to this, for models that see little of a small picture
+_CROP_SIDE = 128
+"""Pixels to which each crop is enlarged, for models that see little in a small image."""
 _MOST_ANSWER = 2**20
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """url: the base address, such as http://localhost:11434/v1; model: its name there; timeout in seconds."""
+    """Where to send the crops."""
 
     url: str
+    """Base address, such as http://localhost:11434/v1."""
     model: str
+    """Its name at that address."""
     key: str = field(default="", repr=False)
     timeout: float = 60.0
+    """Seconds."""
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -48,7 +52,7 @@ class Endpoint:
                 f"The endpoint must be an address such as http://localhost:11434/v1, not {self.url!r}."
             )
         if not self.model:
-            raise RevelioError("The endpoint needs the name of a model that can see pictures; name one.")
+            raise RevelioError("The endpoint needs the name of a model that can see images; give one.")
 
 
 def ask(endpoint: Endpoint, crops: Tensor) -> str:
@@ -56,10 +60,10 @@ def ask(endpoint: Endpoint, crops: Tensor) -> str:
 
     Raises RevelioError when the endpoint cannot be reached, refuses, or answers something else.
     """
-    picture = base64.b64encode(_sheet(crops)).decode()
+    image = base64.b64encode(_sheet(crops)).decode()
     content = [
         {"type": "text", "text": INSTRUCTION},
-        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}},
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}},
     ]
     body = {
         "model": endpoint.model,
@@ -86,7 +90,7 @@ def _post(endpoint: Endpoint, body: bytes) -> bytes:
     if endpoint.key:
         headers["Authorization"] = f"Bearer {endpoint.key}"
     request = urllib.request.Request(address, data=body, headers=headers, method="POST")
-    # pictures and key go where the user said and nowhere else
+    # The crops and the key are sent to the user's address and nowhere else.
     opener = urllib.request.build_opener(_NoRedirects)
     try:
         with opener.open(request, timeout=endpoint.timeout) as answer:
@@ -98,7 +102,7 @@ def _post(endpoint: Endpoint, body: bytes) -> bytes:
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error or type(error).__name__
         raise RevelioError(
-            f"{endpoint.url} could not be asked ({reason}); check that it runs and answers within "
+            f"{endpoint.url} did not respond ({reason}); check that it runs and answers within "
             f"{endpoint.timeout:g} seconds."
         ) from None
     if len(read) > _MOST_ANSWER:
@@ -112,7 +116,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def _one_line(text: str) -> str:
-    """The first line with anything on it, without what models put around answers."""
+    """The first line that is not empty, without what models add around answers."""
     if "</think>" in text:
         text = text.rpartition("</think>")[2]
     plain = ("".join(c if c.isprintable() else " " for c in line) for line in text.splitlines())
@@ -126,8 +130,8 @@ def _sheet(crops: Tensor) -> bytes:
     down = -(-len(crops) // across)
     sheet = Image.new("RGB", (across * _CROP_SIDE, down * _CROP_SIDE))
     for number, crop in enumerate(crops.numpy()):
-        picture = Image.fromarray(np.ascontiguousarray(crop)).resize((_CROP_SIDE, _CROP_SIDE))
-        sheet.paste(picture, (number % across * _CROP_SIDE, number // across * _CROP_SIDE))
+        image = Image.fromarray(np.ascontiguousarray(crop)).resize((_CROP_SIDE, _CROP_SIDE))
+        sheet.paste(image, (number % across * _CROP_SIDE, number // across * _CROP_SIDE))
     out = io.BytesIO()
     sheet.save(out, "PNG")
     return out.getvalue()

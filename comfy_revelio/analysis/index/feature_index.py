@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,22 +15,21 @@ from ...dictionary import Dictionary
 from ...errors import RevelioError
 
 LONGEST_LABEL = 60
-WAYS = ("captions", "clip", "endpoint")
+Way = Literal["captions", "clip", "endpoint"]
+WAYS: tuple[Way, ...] = get_args(Way)
 """Where labels come from."""
 _PROBED_ROWS = 64
 
 
 @dataclass(frozen=True)
 class Label:
-    """What a feature is called. score: how sure, in the unit of the way; None where the way tells none.
-
-    by: "captions", the effect size of a word in the captions; "clip", the deviations above the mean of a
-    word's likeness to the crops; "endpoint", what a model answered.
-    """
+    """The name of a feature, and how it was found."""
 
     text: str
     score: float | None
-    by: str
+    """How sure it is: the effect size of the word in the captions, or the standard deviations by which its
+    similarity to the crops is above its mean (CLIP); None for an endpoint, which does not tell."""
+    by: Way
 
     def __post_init__(self) -> None:
         if self.by not in WAYS or (self.score is not None and not math.isfinite(self.score)):
@@ -42,31 +42,35 @@ class Label:
 
 @dataclass(frozen=True, eq=False)
 class FeatureIndex:
-    """The strongest examples of n features, m in all, each from another picture, strongest first.
-
-    starts: int64 [n + 1]; the examples of feature f are those from starts[f] up to starts[f + 1].
-    value: float32 [m]. item: int64 [m], the number of the picture. token: int32 [m], row * width + column on
-    `grid`. timestep: float32 [m]. crops: uint8 [m, side, side, 3], the picture around the token; None where
-    there were no pictures.
-    mean_active, peak, rate: float32 [n], the mean value where it fires, the highest, the share of tokens.
-    dictionary: `dictionary_id` of the dictionary it belongs to. items: how many images were looked at.
-    source: what they are, in a few words.
-    """
+    """The strongest examples of n features, m in all, each from another image, strongest first."""
 
     hook_point: str
     dictionary: str
+    """`dictionary_id` of the dictionary it belongs to."""
     grid: tuple[int, int] | None
+    """(height, width) in tokens; None for tokens without a grid."""
     items: int
+    """Number of images that were looked at."""
     source: str
+    """What they are, in a few words."""
     starts: Tensor
+    """int64 [n + 1]: the examples of feature f are those from starts[f] up to starts[f + 1]."""
     value: Tensor
+    """float32 [m]"""
     item: Tensor
+    """int64 [m]: number of the image."""
     token: Tensor
+    """int32 [m]: row * width + column on the grid."""
     timestep: Tensor
+    """float32 [m]"""
     mean_active: Tensor
+    """float32 [n]: mean value of the feature where it fires."""
     peak: Tensor
+    """float32 [n]: its highest value."""
     rate: Tensor
+    """float32 [n]: share of tokens where it fires, 0..1."""
     crops: Tensor | None = None
+    """uint8 [m, side, side, 3]: the image around the token; None without images."""
     labels: Mapping[int, Label] = field(default_factory=dict)
 
     @property
@@ -74,14 +78,14 @@ class FeatureIndex:
         return len(self.starts) - 1
 
     def examples(self, feature: int) -> slice:
-        """The places of a feature's examples among all."""
+        """The positions of a feature's examples among all."""
         return slice(int(self.starts[feature]), int(self.starts[feature + 1]))
 
 
 def dictionary_id(dictionary: Dictionary) -> str:
-    """Tells a dictionary from others, retrained ones of the same name too: 64 hexadecimal digits.
+    """Distinguishes a dictionary from others, also a retrained one of the same name: 64 hexadecimal digits.
 
-    A digest of its sizes and of some of its directions, in float32, so that it takes no time.
+    A digest of its sizes and of some of its directions, in float32: quick to compute.
     """
     n = dictionary.n_features
     rows = torch.linspace(0, n - 1, min(n, _PROBED_ROWS)).long().to(dictionary.W_dec.device)
@@ -91,7 +95,11 @@ def dictionary_id(dictionary: Dictionary) -> str:
 
 
 def labels_by_name(labels: Mapping[int, Label]) -> dict[str, list[int]]:
-    """Labels as dictionaries keep them: name -> features, the surest first."""
+    """Labels as dictionaries keep them: name -> features, the surest first.
+
+    >>> labels_by_name({3: Label("hat", 2.0, "clip"), 5: Label("hat", 4.0, "clip")})
+    {'hat': [5, 3]}
+    """
     found: dict[str, list[int]] = {}
     for feature in sorted(labels, key=lambda f: (-(labels[f].score or 0.0), f)):
         found.setdefault(labels[feature].text, []).append(feature)

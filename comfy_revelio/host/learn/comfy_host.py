@@ -16,7 +16,8 @@ from ... import hookpoints
 from ...errors import RevelioError
 from ...training.harvest import CapturedRows, CaptureSpec, Item, SamplingSettings
 from ...training.open_images import read_image
-from ..record.generation import Conditioning, encode, encoded_batches, sample
+from ..comfy_types import Clip, Conditioning, Model, Vae
+from ..record.generation import encode, encoded_batches, sample
 from ..record.noising import sigma_at
 from ..taps.model import network_of
 from ..taps.runs import ModelCall
@@ -28,9 +29,9 @@ class ComfyHost:
 
     def __init__(
         self,
-        model: Any,
-        clip: Any,
-        vae: Any,
+        model: Model,
+        clip: Clip,
+        vae: Vae | None,
         name: str,
         settings: SamplingSettings,
         *,
@@ -75,11 +76,12 @@ class ComfyHost:
         latents = torch.stack([self._latents[item.number] for item in items])
         if latents.ndim != 4:
             raise RevelioError("This model generates videos; labelling needs a model of still images.")
+        assert self.vae is not None  # only harvests that show no images have none
         return list(self.vae.decode(latents).float().cpu())
 
     def _listen(
-        self, model: Any, name: str, wanted: CaptureSpec, items: Sequence[Item], kept: list[CapturedRows]
-    ) -> Any:
+        self, model: Model, name: str, wanted: CaptureSpec, items: Sequence[Item], kept: list[CapturedRows]
+    ) -> Model:
         from_images = items[0].image is not None
 
         def keep(tokens: Tensor, call: ModelCall) -> None:
@@ -95,10 +97,11 @@ class ComfyHost:
         return listen(model, name, keep, captured=wanted.captured)
 
     def _run_on_images(
-        self, model: Any, items: Sequence[Item], positive: Conditioning, timesteps: Sequence[float]
+        self, model: Model, items: Sequence[Item], positive: Conditioning, timesteps: Sequence[float]
     ) -> None:
         """One evaluation per timestep, of the images noised to it, as in Revelio (arXiv 2411.16725)."""
         pixels = torch.stack([read_image(item, self.sampling_settings) for item in items])
+        assert self.vae is not None
         latents = self.vae.encode(pixels)
         latents = comfy.sample.fix_empty_latent_channels(model, latents)
         noise = torch.cat(

@@ -12,15 +12,16 @@ from ... import hookpoints
 from ...dictionary.concept_vectors import concept_vectors
 from ...errors import RevelioError
 from .. import sae_files
-from ..record.prompts import in_parts
+from ..comfy_types import Clip, Model
+from ..record.prompts import sample_in_parts
 from ..sae_files import SAEHandle
 from ..taps.model import network_of
 from .in_memory import harvest
 
 
 def vector_of_prompts(
-    model: Any,
-    clip: Any,
+    model: Model,
+    clip: Clip,
     hook_point: str,
     label: str,
     with_it: Sequence[str],
@@ -43,8 +44,8 @@ def vector_of_prompts(
     sides: list[Tensor] = []
     for prompts in (with_it, without):
 
-        def generate(tapped: Any, prompts: Sequence[str] = prompts) -> None:
-            for latents in in_parts(tapped, clip, prompts, seed, **settings):
+        def generate(tapped: Model, prompts: Sequence[str] = prompts) -> None:
+            for latents in sample_in_parts(tapped, clip, prompts, seed, **settings):
                 bar.update(len(latents))
 
         maps = harvest(model, [plain], generate)[plain]

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import comfy.model_management
 import comfy.utils
@@ -15,6 +14,7 @@ import folder_paths
 from ...errors import RevelioError
 from ...training import ShardSet
 from ...training.harvest import CaptureSpec, SamplingSettings, harvest, items_of_prompts
+from ..comfy_types import Clip, Model
 from .comfy_host import ComfyHost
 from .file_names import require_file_name
 
@@ -42,8 +42,8 @@ class Activations:
 
 
 def harvest_prompts(
-    model: Any,
-    clip: Any,
+    model: Model,
+    clip: Clip,
     prompts: Sequence[str],
     hook_point: str,
     *,

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ... import hookpoints
+from ...hookpoints.point import Captured
+from ..comfy_types import Model
 from ..taps.model import network_of, tap
 from ..taps.runs import ModelCall, Run
 
-Generate = Callable[[Any], None]
+Generate = Callable[[Model], None]
 """Generates images with the model it is given; everything it samples is harvested."""
 
 
-def harvest(model: Any, names: Sequence[str], generate: Generate, *, role: str = "cond") -> dict[str, Tensor]:
+def harvest(
+    model: Model, names: Sequence[str], generate: Generate, *, role: str = "cond"
+) -> dict[str, Tensor]:
     """Run `generate` on a tapped clone and return the maps of each hook point, float16.
 
     [steps, items, H, W, width], or [steps, items, frames, H, W, width] of videos. Items are in the order in
@@ -39,14 +42,14 @@ def harvest(model: Any, names: Sequence[str], generate: Generate, *, role: str =
 
 
 def listen(
-    model: Any,
+    model: Model,
     name: str,
     receive: Callable[[Tensor, ModelCall], None],
     *,
     role: str = "cond",
-    captured: str = "output",
+    captured: Captured = "output",
     on_start: Callable[[Run], None] | None = None,
-) -> Any:
+) -> Model:
     """A clone of the model that shows `receive` the tokens [B, T, d] of a hook point and changes nothing.
 
     Each step counts once, by the first time that the sampler evaluates it, and only conditionings of `role`.

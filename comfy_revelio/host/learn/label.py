@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import comfy.model_management
 import comfy.utils
@@ -22,6 +21,7 @@ from ...errors import RevelioError
 from ...render.example_sheet import example_sheet, label_table
 from ...training.harvest import SamplingSettings, items_of_prompts
 from .. import sae_files
+from ..comfy_types import Clip, Model, Vae
 from ..sae_files import SAEHandle
 from .comfy_host import ComfyHost
 
@@ -35,9 +35,9 @@ _NAME = re.compile(r"[\w\-. ]{1,120}")
 
 
 def label_features(
-    model: Any,
-    clip: Any,
-    vae: Any,
+    model: Model,
+    clip: Clip,
+    vae: Vae,
     sae: SAEHandle,
     prompts: Sequence[str],
     *,

@@ -17,6 +17,7 @@ import torch
 from comfy.latent_formats import LatentFormat
 
 from ...errors import RevelioError
+from ..comfy_types import Clip, Model, Vae
 from . import config
 from .vae import build_vae
 from .weights import load_weights
@@ -79,7 +80,7 @@ def _load_strictly(module: torch.nn.Module, tensors: dict[str, torch.Tensor], wh
 
 def _model(
     tensors: dict[str, torch.Tensor] | None, latent_scale: float, dtype: torch.dtype = torch.float32
-) -> Any:
+) -> Model:
     settings = MiniConfig(_unet_config())
     settings.latent_format = MiniLatents(latent_scale)
     load_device = comfy.model_management.get_torch_device()
@@ -97,7 +98,7 @@ def _model(
     return comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
 
 
-def _clip(tensors: dict[str, torch.Tensor] | None) -> Any:
+def _clip(tensors: dict[str, torch.Tensor] | None) -> Clip:
     target = comfy.supported_models_base.ClipTarget(comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel)
     options = {"clip_l_model_config": dict(config.TEXT), "dtype": torch.float32}
     clip = comfy.sd.CLIP(target, model_options=options)
@@ -135,7 +136,7 @@ def _initialise(module: torch.nn.Module) -> None:
 
 def load_mini(
     folder: Path = config.WEIGHTS_DIR, *, dtype: torch.dtype = torch.float32
-) -> tuple[Any, Any, Any]:
+) -> tuple[Model, Clip, Vae]:
     """(MODEL, CLIP, VAE) of the bundled model; the MODEL computes in `dtype`, the others in float32.
 
     Raises RevelioError when a weight file is missing or does not fit.
@@ -152,7 +153,7 @@ def load_mini(
     return model, _clip(load_weights(files["text_encoder"])[0]), build_vae(vae_tensors)
 
 
-def build_untrained() -> tuple[Any, Any, Any]:
+def build_untrained() -> tuple[Model, Clip, Vae]:
     """The same three objects with random weights: for tests that need shapes, not images."""
     vae = build_vae(None)
     _initialise(vae.first_stage_model)

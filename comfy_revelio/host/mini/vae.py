@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import RevelioError
+from ..comfy_types import Vae
 from . import config
 
 _LEVELS = len(config.VAE["multipliers"])
@@ -49,7 +50,7 @@ class PatchAutoencoder(nn.Module):
         return F.pixel_shuffle(self.inner.decode(latents, **options), self.patch)
 
 
-def build_vae(tensors: dict[str, Tensor] | None) -> Any:
+def build_vae(tensors: dict[str, Tensor] | None) -> Vae:
     """A ComfyUI VAE with these weights (diffusers' names), or with ComfyUI's uninitialised ones for None."""
     patch = config.VAE["patch"]
     ddconfig = {

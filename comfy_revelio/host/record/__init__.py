@@ -1,1 +1,1 @@
-"""Recording: of sampling runs, images, prompts, text and words."""
+"""Recording of sampling runs, images, prompts, text and words; the traces kept and saved."""

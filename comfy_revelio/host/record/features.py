@@ -1,15 +1,15 @@
-"""Recording: a model clone that writes down its features while it samples, and where the traces wait."""
+"""Record Features: a model clone that records its features while it samples."""
 
 from __future__ import annotations
 
 import threading
 from weakref import WeakKeyDictionary
 
-from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...hookpoints import HookPoint
 from ...trace import RunRecorder, Trace
+from ..comfy_types import Model
 from ..sae_files import SAEHandle
 from ..taps.model import resolve, tap
 from ..taps.runs import ModelCall, Run
@@ -17,10 +17,10 @@ from .kept_runs import KeptRuns
 
 
 class Recorder:
-    """Holds the traces of the last runs of one recorded model, each under the latents that the run returned.
+    """Records the runs of one model; a finished trace waits under the run's latent.
 
     A Record node stays cached while only the seed of a sampler changes, and several samplers may share one
-    recorded model. So every run is recorded on its own, and found again by the samples it produced.
+    recorded model. So every run is recorded on its own and found by its samples.
     """
 
     def __init__(self, sae: SAEHandle, hook_point: HookPoint) -> None:
@@ -31,11 +31,12 @@ class Recorder:
         self._lock = threading.Lock()
 
     def start(self, run: Run) -> None:
+        """Begin the trace of a run."""
         with self._lock:
             self._open[run] = RunRecorder(run.total_steps, run.sigmas)
 
     def see(self, tokens: Tensor, call: ModelCall, run: Run) -> None:
-        """Encode the tokens and note the codes; nothing leaves the device before the run ends."""
+        """Encode the tokens and keep their codes; nothing leaves the device before the run ends."""
         recorder = self._open.get(run)
         if recorder is None:
             return  # the model was called outside a sampling run
@@ -51,7 +52,7 @@ class Recorder:
             call.role,
             call.grid,
             codes,
-            call.asked,
+            call.prediction,
         )
 
     def end(self, run: Run, samples: Tensor | None, denoised: Tensor | None) -> None:
@@ -65,11 +66,11 @@ class Recorder:
         self._kept.keep(trace, samples, denoised)
 
     def trace_of(self, samples: Tensor) -> Trace:
-        """The trace of the run that returned `samples` (or whose denoised estimate they are)."""
+        """The trace of the run whose samples, or whose denoised estimate, these are."""
         return self._kept.of(samples)
 
 
-def record(model: ModelPatcher, sae: SAEHandle, hook_point: str = "") -> tuple[ModelPatcher, Recorder]:
+def record(model: Model, sae: SAEHandle, hook_point: str = "") -> tuple[Model, Recorder]:
     """A clone of `model` that records at `hook_point` (empty: the SAE's own), and its recorder."""
     dictionary = sae.dictionary
     point = resolve(model, hook_point.strip() or dictionary.hook_point, dictionary.d_model, sae.title)

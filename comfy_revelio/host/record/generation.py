@@ -1,4 +1,4 @@
-"""Many pictures at once through ComfyUI's sampler: each row of a batch has its own prompt and seed."""
+"""Sampling batches in which each row has its own prompt and seed, through ComfyUI's sampler."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import comfy.sample
 import torch
 
 from ...errors import RevelioError
+from ..comfy_types import Clip, Conditioning, Model, Vae
 
-Conditioning = list[list[Any]]
-"""ComfyUI's CONDITIONING: entries of text states [n, tokens, width] and what else the model is told."""
-
-PIXELS = 8  # of a latent cell in nearly every family
+PIXELS = 8
+"""Height and width of a latent cell in nearly every family."""
 OTHER_PIXELS = {
     "ChromaRadiance": 1,
     "SC_B": 4,
@@ -25,24 +24,24 @@ OTHER_PIXELS = {
     "LTXV": 32,
     "Wan22": 16,
 }
-"""By the class of the latent format, which does not say so itself in all versions of ComfyUI."""
+"""By class of latent format; not all versions of ComfyUI have `spacial_downscale_ratio` there."""
 
 
-def encode(clip: Any, prompts: Sequence[str]) -> Conditioning:
+def encode(clip: Clip, prompts: Sequence[str]) -> Conditioning:
     """One conditioning with a row for each prompt, as CLIPTextEncode encodes it.
 
-    Raises RevelioError for prompts that are not of one length in tokens: their states cannot be stacked.
+    Raises RevelioError for prompts of different lengths in tokens: their states cannot be stacked.
     """
     batches = [conditioning for _, conditioning in encoded_batches(clip, prompts, len(prompts))]
     if len(batches) != 1:
         raise RevelioError(
-            "These prompts are of different lengths for this text encoder; encode them one by one."
+            "These prompts have different lengths for this text encoder; encode them one by one."
         )
     return batches[0]
 
 
-def encoded_batches(clip: Any, prompts: Sequence[str], size: int) -> Iterator[tuple[slice, Conditioning]]:
-    """(which prompts, their conditioning) for neighbours that can be sampled together, at most `size`.
+def encoded_batches(clip: Clip, prompts: Sequence[str], size: int) -> Iterator[tuple[slice, Conditioning]]:
+    """(slice of prompts, their conditioning) for neighbours that can be sampled together, at most `size`.
 
     CLIP gives prompts of up to 75 tokens one length; other text encoders may give each its own.
     """
@@ -58,7 +57,7 @@ def encoded_batches(clip: Any, prompts: Sequence[str], size: int) -> Iterator[tu
 
 
 @torch.no_grad()
-def _encoded(clip: Any, prompt: str) -> Conditioning:
+def _encoded(clip: Clip, prompt: str) -> Conditioning:
     return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
 
 
@@ -82,7 +81,7 @@ def _stacked(rows: Sequence[Conditioning]) -> Conditioning:
 
 @torch.no_grad()
 def sample(
-    model: Any,
+    model: Model,
     positive: Conditioning,
     negative: Conditioning,
     seeds: Sequence[int],
@@ -98,8 +97,8 @@ def sample(
 ) -> torch.Tensor:
     """Latents [n, C, h, w]; row i is what KSampler makes of seed i and row i of the conditionings.
 
-    positive: of n rows; negative: of 1 or n. height, width: in pixels. latents [n, C, h, w] stay as they are
-    where noise_mask [1, H, W] is 0, as after Set Latent Noise Mask.
+    positive has n rows, negative 1 or n. height, width: in pixels. latents [n, C, h, w] stay unchanged where
+    noise_mask [1, H, W] is 0, as after Set Latent Noise Mask.
     """
     empty = empty_latent(model, height, width)
     noise = torch.cat([comfy.sample.prepare_noise(empty, seed) for seed in seeds])
@@ -119,35 +118,35 @@ def sample(
     )
 
 
-def pixels_per_cell(model: Any) -> int:
-    """How many pixels of the picture a cell of the model's latents is high and wide."""
+def pixels_per_cell(model: Model) -> int:
+    """Height and width, in pixels of the image, of a cell of the model's latents."""
     latents = model.get_model_object("latent_format")
-    said = getattr(latents, "spacial_downscale_ratio", PIXELS)
-    return OTHER_PIXELS.get(type(latents).__name__, int(said))
+    ratio = getattr(latents, "spacial_downscale_ratio", PIXELS)
+    return OTHER_PIXELS.get(type(latents).__name__, int(ratio))
 
 
-def empty_latent(model: Any, height: int, width: int) -> torch.Tensor:
-    """An empty latent of one picture of height x width pixels, with the channels that the model has."""
+def empty_latent(model: Model, height: int, width: int) -> torch.Tensor:
+    """An empty latent of one image of height x width pixels, with the channels of the model."""
     scale = pixels_per_cell(model)
     return comfy.sample.fix_empty_latent_channels(model, torch.zeros(1, 4, height // scale, width // scale))
 
 
 @torch.no_grad()
 def generate_images(
-    model: Any,
-    clip: Any,
-    vae: Any,
+    model: Model,
+    clip: Clip,
+    vae: Vae,
     prompts: Sequence[str],
     seeds: Sequence[int],
     *,
-    negative_clip: Any = None,
+    negative_clip: Clip | None = None,
     batch: int = 32,
     **settings: Any,
 ) -> torch.Tensor:
-    """Images [n, H, W, 3] in 0..1 for each (prompt, seed), with the empty negative prompt.
+    """Images [n, H, W, 3] in 0..1, one for each (prompt, seed), with an empty negative prompt.
 
+    negative_clip: encodes the negative prompt, where steering made another CLIP for it.
     settings: as for `sample`.
-    negative_clip encodes the empty prompt where steering made another CLIP for it.
     """
     negative = encode(negative_clip or clip, [""])
     images = []

@@ -1,9 +1,9 @@
-"""Recording a real image: noised to given timesteps, one forward pass each (arXiv 2411.16725)."""
+"""Record Image: a real image noised to given timesteps, one forward pass each (arXiv 2411.16725)."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal, get_args
 
 import comfy.model_management
 import comfy.sample
@@ -15,34 +15,37 @@ from torch import Tensor
 from ...errors import RevelioError
 from ...render.match_images import checked_batch
 from ...trace import RunRecorder, Trace
+from ..comfy_types import Conditioning, Image, Model, Vae
 from ..sae_files import SAEHandle
 from ..taps.model import resolve, tap
 from ..taps.runs import ModelCall, Run
 from .noising import sigma_at
 
-POOLINGS = ("auto", "token", "spatial_mean")
+PoolingChoice = Literal["auto", "token", "spatial_mean"]
+POOLINGS: tuple[PoolingChoice, ...] = get_args(PoolingChoice)
 LAST_TIMESTEP = 999
 MOST_TIMESTEPS = 64
 
 
 def record_image(
-    model: Any,
-    vae: Any,
+    model: Model,
+    vae: Vae,
     sae: SAEHandle,
-    image: Tensor,
-    positive: list[Any],
+    image: Image,
+    positive: Conditioning,
     timesteps: str,
     *,
     hook_point: str = "",
     pooling: str = "auto",
     seed: int = 0,
 ) -> Trace:
-    """What the features do while the model looks at `image` [B, H, W, 3], at each timestep; role "cond".
+    """The features that fire while the model processes `image` [B, H, W, 3], at each timestep; role "cond".
 
     The image is encoded by the VAE, noised to each timestep (0 to 999, as in "25, 100, 200") with the noise
-    of `seed`, and goes through the model once with the prompt `positive`. The trace's steps are the
-    timesteps, the noisiest first. pooling: "spatial_mean" encodes the mean over all tokens, as the paper's
-    SAEs were trained; "auto" does what the SAE says of itself.
+    of `seed`, and passes through the model once with the prompt `positive`. The trace's steps are the
+    timesteps, the noisiest first.
+    pooling: "spatial_mean" encodes the mean over all tokens, as the paper's SAEs were trained, "token" each
+    token; "auto" is the SAE's own.
     Raises RevelioError for timesteps out of range, or an SAE, VAE and model that do not fit.
     """
     if pooling not in POOLINGS:
@@ -64,29 +67,29 @@ def record_image(
         )
 
     tapped = tap(model, point, see, captured=dictionary.captured, weights=sae.patcher)
-    look_at_image(tapped, vae, image, positive, times, seed)
+    show_image(tapped, vae, image, positive, times, seed)
     return recorder.finish({point.name: dictionary}, {point.name: point.aliases})
 
 
-def sigmas_of(model: Any, times: list[float]) -> Tensor:
-    """The noise levels of timesteps, with the end of a schedule behind them: [timesteps + 1]."""
+def sigmas_of(model: Model, times: list[float]) -> Tensor:
+    """The sigmas of timesteps, then 0 as at the end of a schedule: [timesteps + 1]."""
     sampling = model.get_model_object("model_sampling")
     return torch.tensor([*(sigma_at(time, sampling) for time in times), 0.0])
 
 
-def look_at_image(
-    model: Any, vae: Any, image: Tensor, positive: list[Any], times: list[float], seed: int
+def show_image(
+    model: Model, vae: Vae, image: Image, positive: Conditioning, times: list[float], seed: int
 ) -> Tensor:
-    """Show `image` [B, H, W, 3], noised to each timestep, to the model with a prompt; gives back its latents.
+    """Show `image` [B, H, W, 3], noised to each timestep, to the model with a prompt; returns its latents.
 
-    Raises RevelioError for a VAE that is not the model's, and for what is no picture or one too small for it.
+    Raises RevelioError for a VAE of another model, and for an image that has a wrong shape or is too small.
     """
     checked_batch(image, "image")
-    of_vae = getattr(vae, "spacial_compression_encode", None)  # other packs' VAEs may lack it
-    least = 1 if of_vae is None else int(of_vae())
+    compression = getattr(vae, "spacial_compression_encode", None)  # other packs' VAEs may lack it
+    least = 1 if compression is None else int(compression())
     if min(image.shape[1:3]) < least:
         raise RevelioError(
-            f"The image is {image.shape[2]} x {image.shape[1]} pixels, too small for this VAE; give one of "
+            f"The image is {image.shape[2]} x {image.shape[1]} pixels, too small for this VAE; use one of "
             f"at least {least} x {least}."
         )
     latent = comfy.sample.fix_empty_latent_channels(model, vae.encode(image[..., :3]))
@@ -96,11 +99,11 @@ def look_at_image(
     guider.set_cfg(1.0)
     noise = comfy.sample.prepare_noise(latent, seed)
     sigmas = sigmas_of(model, times)
-    return guider.sample(noise, latent, OneForwardEach(), sigmas, disable_pbar=True, seed=seed)
+    return guider.sample(noise, latent, OneForwardPassEach(), sigmas, disable_pbar=True, seed=seed)
 
 
-class OneForwardEach(comfy.samplers.Sampler):
-    """A sampler that samples nothing: the latent, noised to each sigma on its own, is shown to the model."""
+class OneForwardPassEach(comfy.samplers.Sampler):
+    """A sampler that evaluates the model once per sigma, on the latent noised to it, and changes nothing."""
 
     def sample(  # type: ignore[override, unused-ignore]
         self,
@@ -113,6 +116,7 @@ class OneForwardEach(comfy.samplers.Sampler):
         denoise_mask: Tensor | None = None,
         disable_pbar: bool = False,
     ) -> Tensor:
+        """What ComfyUI calls to sample; the parameters are those of its samplers."""
         sampling = model_wrap.inner_model.model_sampling
         bar = comfy.utils.ProgressBar(len(sigmas) - 1)
         for sigma in sigmas[:-1]:
@@ -124,7 +128,7 @@ class OneForwardEach(comfy.samplers.Sampler):
 
 
 def parse_timesteps(text: str) -> list[float]:
-    """Timesteps as a user writes them, "25, 100, 200", each once and the largest first."""
+    """The timesteps in a text such as "25, 100, 200", each once and the largest first."""
     times: set[float] = set()
     for part in text.replace(";", ",").replace("\n", ",").split(","):
         if not part.strip():
@@ -135,22 +139,21 @@ def parse_timesteps(text: str) -> list[float]:
             time = math.nan
         if not 0 <= time <= LAST_TIMESTEP:
             raise RevelioError(
-                f"{part.strip()!r} is no timestep; write numbers from 0 (clean) to {LAST_TIMESTEP} (noise), "
-                "such as 25, 100, 200."
+                f"{part.strip()!r} is not a timestep; write numbers from 0 (clean) to {LAST_TIMESTEP} "
+                "(noise), such as 25, 100, 200."
             )
         times.add(time)
     if not 1 <= len(times) <= MOST_TIMESTEPS:
         raise RevelioError(
-            f"Write one timestep at least and {MOST_TIMESTEPS} at most, such as 25, 100, 200; there are "
-            f"{len(times)}."
+            f"Expected 1 to {MOST_TIMESTEPS} timesteps, such as 25, 100, 200, but got {len(times)}."
         )
     return sorted(times, reverse=True)
 
 
-def _check_latent(model: Any, latent: Tensor) -> None:
+def _check_latent(model: Model, latent: Tensor) -> None:
     wanted = model.get_model_object("latent_format").latent_channels
     if latent.shape[1] != wanted:
         raise RevelioError(
             f"This VAE makes latents of {latent.shape[1]} channels, but the model takes {wanted}; connect "
-            "the VAE of the model."
+            "the model's own VAE."
         )

@@ -1,45 +1,46 @@
-"""Recording a prompt: which features of a text encoder layer fire on which of its tokens."""
+"""Record Text: which features of a text encoder layer fire on which tokens of a prompt."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from torch import Tensor
 
 from ...dictionary import Codes, Dictionary
 from ...render.table import table
 from ...trace import RunRecorder, Trace
+from ..comfy_types import Clip
 from ..sae_files import SAEHandle
-from ..text.encoder_taps import resolve_layer, text_hidden, words_of
+from ..text.content_tokens import readable_tokens
+from ..text.encoder_taps import resolve_layer, text_hidden
 
 
-def record_text(clip: Any, sae: SAEHandle, prompt: str, *, count: int = 3) -> tuple[Trace, str]:
-    """(trace, table) of one prompt at the layer that the SAE reads.
+def record_text(clip: Clip, sae: SAEHandle, prompt: str, *, count: int = 3) -> tuple[Trace, str]:
+    """(trace, table) of one prompt at the layer that the SAE reads; prompt weights have no effect.
 
-    The trace has one step and the role "cond"; its grid has a row for each section that the encoder reads
-    (77 tokens for CLIP) and a column for each position, and its `words` say what stands there. The table
-    lists each token of the prompt with its `count` strongest features; prompt weights take no part.
+    The trace has one step and the role "cond". Its grid has a row for each section that the encoder reads
+    (77 tokens for CLIP) and a column for each position; its `words` name the token at each. The table lists
+    each token of the prompt with its `count` strongest features.
     """
     dictionary = sae.dictionary
     layer = resolve_layer(clip, dictionary.hook_point, dictionary.d_model, sae.title)
-    hidden, keep = text_hidden(clip, [prompt], layer)
-    words = words_of(clip, prompt, layer, hidden.shape[1])
+    hidden, content = text_hidden(clip, [prompt], layer)
+    words = readable_tokens(clip, prompt, layer, hidden.shape[1])
     codes = dictionary.encode(hidden.to(dictionary.W_enc.device)).to("cpu")
     recorder = RunRecorder(1, ())
-    whole = Codes(codes.indices.flatten(0, 1)[None], codes.values.flatten(0, 1)[None], codes.n_features)
+    one_row = Codes(codes.indices.flatten(0, 1)[None], codes.values.flatten(0, 1)[None], codes.n_features)
     name = layer.hook_point.name
     if layer.joined is not None:
         name = "+".join(f"{part.encoder}.{part.hook_point.name}" for part in layer.parts)
-    recorder.add(name, 0, 0, 0.0, 0.0, "cond", (hidden.shape[0], hidden.shape[1]), whole)
+    recorder.add(name, 0, 0, 0.0, 0.0, "cond", (hidden.shape[0], hidden.shape[1]), one_row)
     trace = replace(recorder.finish({name: dictionary}), words=tuple(words))
-    return trace, _table(whole[0], keep.flatten(), words, dictionary, count)
+    return trace, _table(one_row[0], content.flatten(), words, dictionary, count)
 
 
-def _table(codes: Codes, keep: Tensor, words: list[str], dictionary: Dictionary, count: int) -> str:
+def _table(codes: Codes, content: Tensor, words: list[str], dictionary: Dictionary, count: int) -> str:
     """Each token of the prompt with its strongest features, as Markdown."""
     rows = []
-    for position in keep.nonzero().flatten().tolist():
+    for position in content.nonzero().flatten().tolist():
         indices, values = codes.indices[position, :count].tolist(), codes.values[position, :count].tolist()
         found = [
             f"#{feature} {label} {value:.3g}"

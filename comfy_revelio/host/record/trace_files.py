@@ -1,4 +1,4 @@
-"""Trace files: saved into ComfyUI's output folder, and listed from there and from the input folder."""
+"""Trace files: saved to ComfyUI's output folder, listed from the output and the input folder."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ...errors import RevelioError
 from ...trace import Trace, save_load
 
 EXTENSION = ".safetensors"
-# ComfyUI's own way of saying in which of its folders a file lies: "name [output]"
 OUTPUT, INPUT = " [output]", " [input]"
+"""ComfyUI's suffixes for the folder that a file is in: "name [output]"."""
 
 
 def save(trace: Trace, prefix: str) -> str:
-    """Save a trace under the next free number of `prefix` in the output folder; the name that `load` takes.
+    """Save a trace under the next free number of `prefix` in the output folder; returns its name for `load`.
 
-    prefix: as for Save Image, with folders and %year% and the like. Raises RevelioError when it leads out of
-    the output folder or cannot be written.
+    prefix: as for Save Image, with folders, %year% and the like. Raises RevelioError when it leads out of the
+    output folder or cannot be written.
     """
     wanted = prefix.strip()
     if not wanted or wanted.endswith(("/", "\\")):
-        raise RevelioError(f"{prefix!r} names no file; write a name such as revelio/trace.")
+        raise RevelioError(f"{prefix!r} does not name a file; write a name such as revelio/trace.")
     root = folder_paths.get_output_directory()
     _check_inside(root, wanted)
     try:
@@ -41,7 +41,7 @@ def save(trace: Trace, prefix: str) -> str:
 
 
 def listing() -> list[str]:
-    """Names of all traces, the newest first."""
+    """Names of all traces, newest first."""
     found: list[tuple[float, str]] = []
     for mark in (OUTPUT, INPUT):
         root = _root(mark)
@@ -72,7 +72,7 @@ def path_of(name: str) -> Path:
 
 
 def check(name: str) -> str | None:
-    """None when `name` is a trace, else the sentence that says why not."""
+    """None when `name` is a trace, else a sentence that says why not."""
     try:
         return _problem(path_of(name))
     except RevelioError as problem:
@@ -89,7 +89,7 @@ def fingerprint(name: str) -> str:
 
 
 def load(name: str) -> Trace:
-    """The saved trace called `name`; RevelioError when it is missing, broken or no trace."""
+    """The saved trace called `name`; RevelioError when it is missing, broken or not a trace."""
     return Trace.load(path_of(name))
 
 
@@ -99,9 +99,9 @@ def _root(mark: str) -> str:
 
 def _check_inside(root: str, relative: str) -> None:
     """Refuse names that lead out of ComfyUI's folder: workflows come from strangers."""
-    whole = os.path.abspath(os.path.join(root, relative))
-    if os.path.isabs(relative) or not whole.startswith(os.path.abspath(root) + os.sep):
-        raise RevelioError(f"{relative!r} lies outside ComfyUI's folders; choose a name inside them.")
+    full = os.path.abspath(os.path.join(root, relative))
+    if os.path.isabs(relative) or not full.startswith(os.path.abspath(root) + os.sep):
+        raise RevelioError(f"{relative!r} is outside ComfyUI's folders; choose a name inside them.")
 
 
 def _problem(path: Path) -> str | None:
@@ -114,7 +114,7 @@ def _problem(path: Path) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _problem_of(path: str, _size: int, _modified: int) -> str | None:
-    """Why the file is no trace, remembered until the file changes: the list is built for every page load."""
+    """Why the file is not a trace; remembered until it changes, as every page load builds the list."""
     try:
         save_load.check_file(path)
     except RevelioError as problem:

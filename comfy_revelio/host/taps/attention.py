@@ -1,8 +1,8 @@
-"""Taps on attention: the queries of the picture and the keys of the prompt, layer by layer, in a model call.
+"""Taps on attention: the queries of the image and the keys of the prompt, layer by layer, in a model call.
 
-Nothing is replaced. Where queries and keys are modules of their own (UNets) plain hooks read them, so that
-it does not matter which attention runs after them. Elsewhere the function that ComfyUI lets everybody put
-around its attention reads them and calls what would have run without it, with the same arguments.
+Nothing is replaced. Where queries and keys are modules of their own (UNets), plain hooks read them, whichever
+attention function runs after them. Elsewhere ComfyUI's `optimized_attention_override` reads them and then
+calls what would have run without it, with the same arguments.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ... import hookpoints
 from ...errors import RevelioError
 from ...hookpoints import HookPoint, TokenGrid
 from ...hookpoints.transformers import family_of
 from ...hookpoints.unet import is_unet
-from .call_hooks import input_of, network_of, part_of
+from .call_hooks import count_tokens, input_of, network_of
 
 OVERRIDE = "optimized_attention_override"
 _JOINT = {
@@ -32,29 +33,33 @@ _JOINT = {
     "Lumina 2 and Z-Image",
     "AuraFlow",
 }
-_PADDED_BEHIND = {"Lumina 2 and Z-Image"}  # the prompt's tokens come first, all else behind them
+"""Families whose blocks attend over the prompt's and the image's tokens in one sequence."""
+_PADDED_BEHIND = {"Lumina 2 and Z-Image"}
+"""Families that append padding to a prompt; all others put what they add before it."""
 _CROSS = {"Wan"}
+"""Families of transformers whose blocks have a cross attention to the prompt."""
 
 
 @dataclass(frozen=True)
 class Attention:
-    """One attention of the picture to a prompt.
-
-    layer: name of the hook point that it belongs to. q: [rows, heads, patches, d], the picture's own tokens
-    on `grid` only. k: [rows, heads, keys, d]. text: begin and end of the prompt among the keys. repeats: the
-    prompt stands there as often as its length fits (ComfyUI does so to even out lengths). at_end: what the
-    family adds to a prompt stands ahead of it, so that the prompt's tokens are the last of `text`.
-    mask: as in scaled dot product attention, for these queries, or None.
-    """
+    """One attention of the image to a prompt."""
 
     layer: str
+    """Name of the hook point that it belongs to."""
     grid: tuple[int, ...]
+    """The image's token grid."""
     q: Tensor
+    """Queries of the image's own tokens, [rows, heads, T, d]."""
     k: Tensor
+    """All keys, [rows, heads, keys, d]."""
     text: tuple[int, int]
+    """Begin and end of the prompt among the keys."""
     repeats: bool
+    """The prompt is repeated as often as its length fits: ComfyUI evens out lengths that way."""
     at_end: bool
+    """The prompt's tokens are the last of `text`: what the family adds to a prompt comes before it."""
     mask: Tensor | None
+    """As in scaled dot product attention, for these queries."""
 
 
 AttentionCallback = Callable[[Attention], None]
@@ -71,37 +76,37 @@ def check_attention(network: nn.Module) -> None:
         return
     raise RevelioError(
         f"Words cannot be recorded in this model ({name}): its attention to the prompt cannot be read. "
-        "They can in Stable Diffusion 1 to 3.5, SDXL, Flux, Chroma, Qwen-Image, Lumina 2, Z-Image, AuraFlow "
-        "and Wan."
+        "Use Stable Diffusion 1 to 3.5, SDXL, Flux, Chroma, Qwen-Image, Lumina 2, Z-Image, AuraFlow "
+        "or Wan."
     )
 
 
 @contextmanager
-def attention_heard(
-    base_model: Any, options: Mapping[str, Any], latent: tuple[int, ...], callback: AttentionCallback
+def attention_hooks(
+    base_model: Any, options: Mapping[str, Any], latent_shape: tuple[int, ...], callback: AttentionCallback
 ) -> Iterator[Mapping[str, Any]]:
-    """Shows every attention to the prompt in one model call to `callback`; yields the options to call with.
+    """Show every attention to the prompt in one model call to `callback`; yields the options to call with.
 
-    latent: shape of the model's input. Hooks are removed when the call ends, also when it fails; the options
+    latent_shape: of the model's input. Hooks are removed when the call ends, also when it fails; the options
     are a copy.
     """
     network = network_of(base_model)
-    handles: list[Any] = []  # filled one by one, so that none is left when a later one fails
+    handles: list[RemovableHandle] = []  # extended one by one, so that none is left when a later one fails
     try:
         if is_unet(network):
-            handles.extend(_hear_projections(network, callback))
+            handles.extend(_projection_hooks(network, callback))
             yield options
         else:
-            blocks = _Blocks(network, latent, callback)
-            handles.extend(blocks.hooks())
+            blocks = _BlockHooks(network, latent_shape, callback)
+            handles.extend(blocks.register())
             yield {**options, OVERRIDE: blocks.around(options.get(OVERRIDE))}
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _cross_attentions(network: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Module]]:
-    """(layer, attention block, cross attention) for each of a UNet."""
+def _cross_attentions(network: nn.Module) -> Iterator[tuple[str, nn.Module, Any]]:
+    """(layer, its module, cross attention) for each cross attention of a UNet."""
     for point in hookpoints.list(network):
         module = hookpoints.module_of(network, point)
         for block in getattr(module, "transformer_blocks", ()):
@@ -110,102 +115,100 @@ def _cross_attentions(network: nn.Module) -> Iterator[tuple[str, nn.Module, nn.M
                 yield point.name, module, attention
 
 
-def _hear_projections(network: nn.Module, callback: AttentionCallback) -> Iterator[Any]:
+def _projection_hooks(network: nn.Module, callback: AttentionCallback) -> Iterator[RemovableHandle]:
     """Hooks on the queries and keys of a UNet's cross attentions, and on the size of each block's map."""
-    grids: dict[str, tuple[int, ...]] = {}
-
-    def enter(layer: str) -> Callable[..., None]:
-        def note(_module: nn.Module, args: tuple[Any, ...], _kwargs: Any) -> None:
-            grids[layer] = tuple(args[0].shape[2:])
-
-        return note
-
-    def hear(layer: str, attention: Any) -> Iterator[Any]:
-        queries: list[Tensor] = []
-
-        def query(_module: nn.Module, _args: Any, output: Tensor) -> None:
-            queries[:] = [output]
-
-        def key(_module: nn.Module, _args: Any, output: Tensor) -> None:
-            if not queries:
-                return
-            q, k = (_by_head(x, attention.heads) for x in (queries.pop(), output))
-            if q.shape[2] == math.prod(grids[layer]):  # another pack may merge patches
-                callback(Attention(layer, grids[layer], q, k, (0, k.shape[2]), True, False, None))
-
-        yield attention.to_q.register_forward_hook(torch.compiler.disable(query))
-        yield attention.to_k.register_forward_hook(torch.compiler.disable(key))
-
-    seen: set[str] = set()
     for layer, module, attention in _cross_attentions(network):
-        if layer not in seen:
-            seen.add(layer)
-            noted = torch.compiler.disable(enter(layer))
-            yield module.register_forward_pre_hook(noted, with_kwargs=True)
-        yield from hear(layer, attention)
+        projections = _Projections(layer, attention.heads, callback)
+        yield module.register_forward_pre_hook(torch.compiler.disable(projections.around), with_kwargs=True)
+        yield attention.to_q.register_forward_hook(torch.compiler.disable(projections.after_query))
+        yield attention.to_k.register_forward_hook(torch.compiler.disable(projections.after_key))
 
 
-class _Blocks:
+class _Projections:
+    """One cross attention of a UNet in one model call: its queries wait for its keys."""
+
+    def __init__(self, layer: str, heads: int, callback: AttentionCallback) -> None:
+        self._layer = layer
+        self._heads = heads
+        self._callback = callback
+        self._grid: tuple[int, ...] = ()
+        self._queries: Tensor | None = None
+
+    def around(self, _module: nn.Module, args: tuple[Any, ...], _kwargs: Any) -> None:
+        """The transformer around the attention is about to run: note the size of its map."""
+        self._grid = tuple(args[0].shape[2:])
+
+    def after_query(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
+        """The queries are ready: [B, T, heads * d]."""
+        self._queries = output
+
+    def after_key(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
+        """The keys are ready: show both to the callback."""
+        queries, self._queries = self._queries, None
+        if queries is None:
+            return
+        q, k = _by_head(queries, self._heads), _by_head(output, self._heads)
+        if q.shape[2] == math.prod(self._grid):  # another pack may merge patches
+            keys = (0, k.shape[2])
+            self._callback(Attention(self._layer, self._grid, q, k, keys, True, False, None))
+
+
+class _BlockHooks:
     """The attention of transformer blocks in one model call: which block runs, and what it attends to."""
 
-    def __init__(self, network: nn.Module, latent: tuple[int, ...], callback: AttentionCallback) -> None:
+    def __init__(
+        self, network: nn.Module, latent_shape: tuple[int, ...], callback: AttentionCallback
+    ) -> None:
         self._network = network
-        self._latent = latent
+        self._latent_shape = latent_shape
         self._callback = callback
         self._family = family.name if (family := family_of(network)) is not None else ""
         points = hookpoints.list(network)
         self._points = [point for point in points if point.stream == "image"]
         self._texts = {point.module_path: point for point in points if point.stream == "text"}
-        # lists of blocks that keep the prompt's tokens apart; their attention has them ahead of the picture's
-        self._apart = {
-            _list_of(point) for point in points if point.stream == "text" and self._is_apart(point)
+        # lists of blocks that hold the prompt's tokens apart; their attention has them before the image's
+        self._separate = {
+            _list_of(point) for point in points if point.stream == "text" and self._is_separate(point)
         }
-        self._seen: dict[str, int] = {}
-        self._running: tuple[HookPoint, int] | None = None  # the block, and tokens of its picture's stream
+        self._token_counts: dict[str, int] = {}
+        self._running: tuple[HookPoint, int] | None = None
+        """The block that runs, and how many tokens its image stream has."""
 
-    def hooks(self) -> Iterator[Any]:
-        counted_modules = {
-            path for point in (*self._points, *self._texts.values()) for path in point.layout.counted_modules
-        }
-        for path in counted_modules:
-            if (other := part_of(self._network, path)) is not None:
-                yield other.register_forward_hook(torch.compiler.disable(self._witness(path)))
+    def register(self) -> Iterator[RemovableHandle]:
+        """Register the hooks, one for each handle that is taken."""
+        points = (*self._points, *self._texts.values())
+        paths = dict.fromkeys(path for point in points for path in point.layout.counted_modules)
+        yield from count_tokens(self._network, list(paths), self._token_counts)
         for point in self._points:
             module = hookpoints.module_of(self._network, point)
             if self._family in _CROSS:
                 module = getattr(module, "cross_attn", module)
-            enter, leave = torch.compiler.disable(self._enter(point)), torch.compiler.disable(self._leave)
-            yield module.register_forward_pre_hook(enter, with_kwargs=True)
-            yield module.register_forward_hook(leave)
+            before, after = torch.compiler.disable(self._before(point)), torch.compiler.disable(self._after)
+            yield module.register_forward_pre_hook(before, with_kwargs=True)
+            yield module.register_forward_hook(after)
 
     def around(self, inner: Callable[..., Any] | None) -> Callable[..., Any]:
-        """What to put around attention: it hears and then runs `inner`, or what ComfyUI would have run."""
-        hear = torch.compiler.disable(self._hear)
+        """The attention override: shows the attention, then runs `inner` or what ComfyUI would have run."""
+        show = torch.compiler.disable(self._show)
 
         def attend(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             if self._running is not None:
-                hear(self._running, *args, **kwargs)
+                show(self._running, *args, **kwargs)
             return function(*args, **kwargs) if inner is None else inner(function, *args, **kwargs)
 
         return attend
 
-    def _witness(self, path: str) -> Callable[..., None]:
-        def count(_module: nn.Module, _args: Any, output: Any) -> None:
-            self._seen[path] = hookpoints.token_count(output)
-
-        return count
-
-    def _enter(self, point: HookPoint) -> Callable[..., None]:
-        def note(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _before(self, point: HookPoint) -> Callable[..., None]:
+        def enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             own = input_of(point, args, kwargs)
             self._running = None if own is None else (point, own.shape[1])
 
-        return note
+        return enter
 
-    def _leave(self, *_: Any) -> None:
+    def _after(self, *_: Any) -> None:
         self._running = None
 
-    def _hear(
+    def _show(
         self,
         running: tuple[HookPoint, int],
         q: Tensor,
@@ -218,52 +221,56 @@ class _Blocks:
         *_: Any,
         **_more: Any,
     ) -> None:
+        """Show one attention to the callback. Parameters: those of ComfyUI's `optimized_attention`."""
         if not skip_reshape:
             q, k = _by_head(q, heads), _by_head(k, heads)
-        found = self._lay(*running, q, k)
+        found = self._locate(*running, q.shape[2], k.shape[2])
         if found is None:
             return
-        text, span = found
-        own = span.tokens(q.transpose(1, 2).flatten(2)).unflatten(2, (q.shape[1], -1)).transpose(1, 2)
+        text, grid = found
+        own = grid.tokens(q.transpose(1, 2).flatten(2)).unflatten(2, (q.shape[1], -1)).transpose(1, 2)
         if mask is not None and mask.ndim > 1 and mask.shape[-2] not in (1, own.shape[2]):
-            rows = span.tokens(mask.reshape(-1, *mask.shape[-2:]))
+            rows = grid.tokens(mask.reshape(-1, *mask.shape[-2:]))
             mask = rows.reshape(*mask.shape[:-2], *rows.shape[-2:])
         at_end = self._family not in _PADDED_BEHIND | _CROSS
-        self._callback(Attention(running[0].name, span.grid, own, k, text, False, at_end, mask))
+        self._callback(Attention(running[0].name, grid.grid, own, k, text, False, at_end, mask))
 
-    def _lay(
-        self, point: HookPoint, stream: int, q: Tensor, k: Tensor
+    def _locate(
+        self, point: HookPoint, stream: int, queries: int, keys: int
     ) -> tuple[tuple[int, int], TokenGrid] | None:
-        """Where the prompt lies among the keys and the picture among the queries, or None."""
-        queries, keys = q.shape[2], k.shape[2]
-        text_point = self._texts.get(point.module_path)
+        """(begin and end of the prompt among the keys, the image's tokens among the queries), or None.
+
+        stream: tokens of the image's stream of the block.
+        """
         if self._family in _CROSS:
-            span = self._span_of(point, queries)
-            return None if span is None else ((0, keys), span)
+            grid = self._grid_in(point, queries)
+            return None if grid is None else ((0, keys), grid)
         if queries != keys:
             return None
-        if _list_of(point) in self._apart:
-            ahead, span = keys - stream, self._span_of(point, stream)
-            if ahead <= 0 or span is None:  # the picture attends to itself
+        if _list_of(point) in self._separate:
+            ahead, grid = keys - stream, self._grid_in(point, stream)
+            if ahead <= 0 or grid is None:  # the image attends to itself
                 return None
-            return (0, ahead), replace(span, start=span.start + ahead)
-        span = self._span_of(point, queries)
-        text_span = None if text_point is None else self._span_of(text_point, queries)
-        if span is None or text_span is None:
+            return (0, ahead), replace(grid, start=grid.start + ahead)
+        text_point = self._texts.get(point.module_path)
+        grid = self._grid_in(point, queries)
+        text = None if text_point is None else self._grid_in(text_point, queries)
+        if grid is None or text is None:
             return None
-        return (text_span.start, text_span.start + text_span.grid[-1]), span
+        return (text.start, text.start + text.grid[-1]), grid
 
-    def _is_apart(self, text: HookPoint) -> bool:
+    def _is_separate(self, text: HookPoint) -> bool:
         return any(
             point.module_path == text.module_path and point.element != text.element for point in self._points
         )
 
-    def _span_of(self, point: HookPoint, tokens: int) -> TokenGrid | None:
-        """Where the tokens of a stream lie in a sequence of so many, None where they cannot be laid."""
-        shape = torch.empty(1, tokens, 1, device="meta")
-        span = hookpoints.locate_tokens(shape, point.layout, self._latent, self._seen)
-        whole = point.stream == "image" and span.grid == (1, tokens) and tokens > 1
-        return None if whole and len(self._latent) > 2 and self._latent[-2] > 1 else span
+    def _grid_in(self, point: HookPoint, tokens: int) -> TokenGrid | None:
+        """The point's tokens in a sequence of length `tokens`, or None where they do not fit."""
+        sequence = torch.empty(1, tokens, 1, device="meta")
+        found = hookpoints.locate_tokens(sequence, point.layout, self._latent_shape, self._token_counts)
+        one_row = point.stream == "image" and found.grid == (1, tokens) and tokens > 1
+        tall = len(self._latent_shape) > 2 and self._latent_shape[-2] > 1
+        return None if one_row and tall else found
 
 
 def _list_of(point: HookPoint) -> str:

@@ -1,4 +1,4 @@
-"""The hooks of one model call: the tokens at a hook point are shown to a callback, and what it adds is added.
+"""The hooks of one model call: they show the tokens at a hook point to a callback and add what it returns.
 
 They are registered on the network that is about to run and removed when it has run, also when it fails.
 """
@@ -6,21 +6,166 @@ They are registered on the network that is about to run and removed when it has 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ... import hookpoints
 from ...errors import RevelioError
-from ...hookpoints import HookPoint, TokenGrid
-from .runs import ModelCall, Run, roles_of_chunks
+from ...hookpoints import HookPoint
+from ...hookpoints.point import Captured
+from .runs import ModelCall, Run
 
-RUN = "revelio_run"  # the Run, in a sampling run's transformer options
+RUN = "revelio_run"
+"""Key of the Run in a sampling run's transformer options."""
 
-# callback(tokens [B, T, C], call, run) -> what to add to them [B or 1, T, C], or None
 TokenCallback = Callable[[Tensor, ModelCall, Run], Tensor | None]
+"""callback(tokens [B, T, C], call, run) -> what to add to them [B or 1, T, C], or None."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tap:
+    """What a tapped model does at one hook point, in every call. Two taps are never equal."""
+
+    hook_point: HookPoint
+    callback: TokenCallback
+    captured: Captured = "output"
+    """What the callback sees: the module's "output", or "diff" = output - input in float32."""
+
+
+class CallHooks:
+    """The hooks of one tap in one model call: registered on entering the context, removed on leaving it."""
+
+    def __init__(
+        self, tap: Tap, base_model: Any, options: Mapping[str, Any], latent_shape: Sequence[int]
+    ) -> None:
+        """options: the call's transformer options.
+        latent_shape: of the model's input, all conditionings of the call together.
+        """
+        self._tap = tap
+        self._base_model = base_model
+        self._options = options
+        self._latent_shape = latent_shape
+        self._input: Tensor | None = None
+        """The module's input, where the tap reads the difference to it."""
+        self._token_counts: dict[str, int] = {}
+        """Tokens that the layout's counted modules output in this call, and those of text "ahead"."""
+        self._map_size: tuple[int, ...] = ()
+        """(height, width) of the map that a UNet's transformer lays out as a sequence."""
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> CallHooks:
+        try:
+            self._register()
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._remove()
+
+    def _register(self) -> None:
+        point, network = self._tap.hook_point, network_of(self._base_model)
+        module = hookpoints.module_of(network, point)
+        # one by one, so that none is left on the network when a later one fails
+        for handle in count_tokens(network, point.layout.counted_modules, self._token_counts):
+            self._handles.append(handle)
+        transformer, inside, _ = point.module_path.rpartition(".transformer_blocks.")
+        if inside and point.stage == "unet" and (outer := submodule(network, transformer)) is not None:
+            self._handles.append(outer.register_forward_pre_hook(torch.compiler.disable(self.around)))
+        if self._tap.captured == "diff":
+            before = torch.compiler.disable(self.before)
+            self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        after = torch.compiler.disable(self.after)
+        self._handles.append(module.register_forward_hook(after, with_kwargs=True))
+
+    def _remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def around(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
+        """The transformer around a block is about to run: note the size of its map."""
+        self._map_size = tuple(args[0].shape[2:])
+
+    def before(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """The module is about to run: keep its input."""
+        own = input_of(self._tap.hook_point, args, kwargs)
+        self._input = None if own is None else own.detach().clone()  # a block may add to its input in place
+
+    def after(
+        self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> Any | None:
+        """The module has run: the output to use instead, or None to leave it untouched, bit for bit."""
+        block_options = kwargs.get("transformer_options")
+        if isinstance(block_options, dict) and block_options.get("img_slice"):
+            self._token_counts["ahead"] = int(block_options["img_slice"][0])
+        element = self._tap.hook_point.element
+        several = isinstance(output, tuple | list)
+        own = output[element] if several and element < len(output) else output
+        before, self._input = self._input, None
+        self._check_activation(own, before)
+        changed = self._visit(own, before)
+        if changed is None or not several:
+            return changed
+        return type(output)([changed if number == element else part for number, part in enumerate(output)])
+
+    def _check_activation(self, output: Any, before: Tensor | None) -> None:
+        point = self._tap.hook_point
+        if not isinstance(output, Tensor):
+            raise RevelioError(
+                f"{point.name} of this model does not output a tensor, so nothing can be read there; choose "
+                "another hook point."
+            )
+        if self._tap.captured == "diff" and (before is None or before.shape != output.shape):
+            raise no_difference(point)
+
+    def _visit(self, output: Tensor, before: Tensor | None) -> Tensor | None:
+        """Show the rows of each role to the callback; the changed output, or None when nothing changed.
+
+        output: a map or a sequence with chunks * B rows. before: the module's input when the tap reads the
+        difference; the change is added to the output all the same.
+        """
+        run: Run = self._options.get(RUN) or Run.outside_sampler(self._options)
+        grid = hookpoints.locate_tokens(
+            output, self._tap.hook_point.layout, self._latent_shape, self._token_counts, self._map_size
+        )
+        result: Tensor | None = None
+        for part, call in self._calls(run, len(output), grid.grid):
+            activation = output[part] if before is None else output[part].float() - before[part].float()
+            change = self._tap.callback(grid.tokens(activation), call, run)
+            if change is None:
+                continue
+            if result is None:
+                result = output.clone()
+            grid.add(result[part], change)
+        return result
+
+    def _calls(self, run: Run, total: int, grid: tuple[int, ...]) -> Iterator[tuple[slice, ModelCall]]:
+        """(rows of the batch of `total`, what they are) for each conditioning of this call."""
+        roles = run.roles.of_chunks(self._options)
+        rows, rest = divmod(total, len(roles))
+        if rest:
+            raise RevelioError(
+                f"A model call holds {total} rows for {len(roles)} conditionings, which does not divide; "
+                "this hook point of this model cannot be tapped."
+            )
+        sigmas, sampling = self._options["sigmas"], self._base_model.model_sampling
+        sigma = float(sigmas[0])
+        step = run.step_of(sigma)
+        timestep, percent = run.timestep_of(sigma, sigmas, sampling), run.percent_of(sigma, sampling)
+        for chunk, role in enumerate(roles):
+            evaluation = run.next_evaluation(self._tap, role, step)
+            yield (
+                slice(chunk * rows, (chunk + 1) * rows),
+                ModelCall(
+                    role, step, evaluation, sigma, timestep, percent, grid, tuple(range(rows)), run.prediction
+                ),
+            )
 
 
 def network_of(base_model: Any) -> nn.Module:
@@ -29,72 +174,28 @@ def network_of(base_model: Any) -> nn.Module:
     return getattr(network, "_orig_mod", network)
 
 
-@contextmanager
-def hooked(
-    base_model: Any,
-    hook_point: HookPoint,
-    callback: TokenCallback,
-    captured: str,
-    options: Mapping[str, Any],
-    latent: Sequence[int],
-    tap_id: object,
-) -> Iterator[None]:
-    """The hooks of one model call on the network that is about to run, removed when it has run.
+def count_tokens(
+    network: nn.Module, paths: Sequence[str], counts: dict[str, int]
+) -> Iterator[RemovableHandle]:
+    """Hooks that write how many tokens each module of `paths` outputs into `counts`."""
 
-    latent: shape of the model's input, all conditionings of the call together.
-    """
-    network = network_of(base_model)
-    module = hookpoints.module_of(network, hook_point)
-    inputs: list[Tensor] = []
-    seen: dict[str, int] = {}
-    map_size: list[int] = []  # inside a transformer of a UNet, which lays its map out as a sequence
-
-    def around(_module: nn.Module, args: tuple[Any, ...]) -> None:
-        map_size[:] = args[0].shape[2:]
-
-    def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        first = input_of(hook_point, args, kwargs)
-        inputs[:] = [] if first is None else [first.detach().clone()]  # a block may add to its input in place
-
-    def after(_module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        told = kwargs.get("transformer_options")
-        if isinstance(told, dict) and told.get("img_slice"):
-            seen["ahead"] = int(told["img_slice"][0])
-        several = isinstance(output, tuple | list)
-        own = output[hook_point.element] if several and hook_point.element < len(output) else output
-        taken = inputs.pop() if inputs else None
-        _check_activation(own, taken, captured, hook_point)
-
-        def place(activation: Tensor) -> TokenGrid:
-            return hookpoints.locate_tokens(activation, hook_point.layout, latent, seen, map_size)
-
-        changed = _visit(own, taken, base_model, callback, options, place, tap_id)
-        if changed is None or not several:
-            return changed
-        parts = [changed if number == hook_point.element else part for number, part in enumerate(output)]
-        return type(output)(parts)
-
-    def witness(path: str) -> Callable[..., None]:
+    def counting(path: str) -> Callable[..., None]:
         def count(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-            seen[path] = hookpoints.token_count(output)
+            counts[path] = hookpoints.token_count(output)
 
         return count
 
-    handles = []
+    for path in paths:
+        if (module := submodule(network, path)) is not None:
+            yield module.register_forward_hook(torch.compiler.disable(counting(path)))
+
+
+def submodule(network: nn.Module, path: str) -> nn.Module | None:
+    """The module at `path`, or None: some exist only in some models of a family."""
     try:
-        for path in hook_point.layout.counted_modules:
-            if (other := part_of(network, path)) is not None:
-                handles.append(other.register_forward_hook(torch.compiler.disable(witness(path))))
-        owner, _, inside = hook_point.module_path.rpartition(".transformer_blocks.")
-        if inside and hook_point.stage == "unet" and (other := part_of(network, owner)) is not None:
-            handles.append(other.register_forward_pre_hook(torch.compiler.disable(around)))
-        if captured == "diff":
-            handles.append(module.register_forward_pre_hook(torch.compiler.disable(before), with_kwargs=True))
-        handles.append(module.register_forward_hook(torch.compiler.disable(after), with_kwargs=True))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+        return network.get_submodule(path)
+    except AttributeError:
+        return None
 
 
 def input_of(hook_point: HookPoint, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
@@ -106,75 +207,9 @@ def input_of(hook_point: HookPoint, args: tuple[Any, ...], kwargs: dict[str, Any
     return next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
 
 
-def part_of(network: nn.Module, path: str) -> nn.Module | None:
-    try:
-        return network.get_submodule(path)
-    except AttributeError:  # a part that only some models of a family have
-        return None
-
-
 def no_difference(hook_point: HookPoint) -> RevelioError:
+    """The error for an SAE that reads output minus input where they do not have one shape."""
     return RevelioError(
         f"This SAE reads output minus input, but the input of {hook_point.name} has another shape than its "
         "output; use the hook point that the SAE was trained on."
     )
-
-
-def _check_activation(output: Any, taken: Tensor | None, captured: str, hook_point: HookPoint) -> None:
-    if not isinstance(output, Tensor):
-        raise RevelioError(
-            f"{hook_point.name} of this model puts out no tensor, so nothing can be read there; choose "
-            "another hook point."
-        )
-    if captured == "diff" and (taken is None or taken.shape != output.shape):
-        raise no_difference(hook_point)
-
-
-def _visit(
-    output: Tensor,
-    before: Tensor | None,
-    base_model: Any,
-    callback: TokenCallback,
-    options: Mapping[str, Any],
-    place: Callable[[Tensor], TokenGrid],
-    tap_id: object,
-) -> Tensor | None:
-    """Show each conditioning's rows to the callback; the changed output, or None when nothing changed.
-
-    output: a map or a sequence whose rows are chunks * B. `before`: the module's input when the tap reads the
-    difference; the change is added to the output all the same. place: finds the tokens in it.
-    """
-    run = options.get(RUN) or loose_run(options)
-    roles = roles_of_chunks(options, run)
-    rows = output.shape[0] // len(roles)
-    if rows * len(roles) != output.shape[0]:
-        raise RevelioError(
-            f"A model call holds {output.shape[0]} rows for {len(roles)} conditionings, which does not "
-            "divide; this hook point of this model cannot be tapped."
-        )
-    sigmas = options["sigmas"]
-    sigma = float(sigmas[0])
-    step = run.step_of(sigma)
-    timestep = run.timestep_of(sigma, sigmas, base_model.model_sampling)
-    percent = run.percent_of(sigma, base_model.model_sampling)
-    where = place(output)
-    result: Tensor | None = None
-    for chunk, role in enumerate(roles):
-        part = slice(chunk * rows, (chunk + 1) * rows)
-        activation = output[part] if before is None else output[part].float() - before[part].float()
-        evaluation = run.next_evaluation(tap_id, role, step)
-        items = tuple(range(rows))
-        call = ModelCall(role, step, evaluation, sigma, timestep, percent, where.grid, items, run.asked)
-        change = callback(where.tokens(activation), call, run)
-        if change is None:
-            continue
-        if result is None:
-            result = output.clone()
-        where.add(result[part], change)
-    return result
-
-
-def loose_run(options: Mapping[str, Any]) -> Run:
-    """A run for a model that is called outside a guider: the schedule is whatever the options hold."""
-    sigmas = options.get("sample_sigmas")
-    return Run(() if sigmas is None else tuple(sigmas.flatten().tolist()))

@@ -1,8 +1,8 @@
-"""Taps: reading or changing the tokens at one hook point of a diffusion model, for one call at a time.
+"""Taps on a model: a clone of MODEL that reads or changes the tokens at one hook point in every call.
 
-A tap lives in the wrappers of a ModelPatcher clone. It resolves its module when the model is called,
-registers a forward hook, and removes it before the call returns, also when the call fails. So the shared
-network carries a hook only while the tapped clone itself is running, and no other branch can meet it.
+A tap is three wrappers of a MODEL clone, and nothing else. When the model is called it finds its
+module, registers a forward hook and removes it before the call returns, also when the call fails. So the
+shared network carries a hook only while the tapped clone itself runs, and no other branch can meet it.
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
-from comfy.model_patcher import ModelPatcher, create_model_options_clone
+from comfy.model_patcher import create_model_options_clone
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
 from ... import hookpoints
 from ...errors import RevelioError
 from ...hookpoints import HookPoint
+from ...hookpoints.point import Captured
 from ...hookpoints.text_encoders import is_layer
-from .call_hooks import RUN, TokenCallback, hooked, network_of, no_difference
+from ..comfy_types import Model
+from .call_hooks import RUN, CallHooks, Tap, TokenCallback, network_of, no_difference
 from .runs import Run
 
 __all__ = [
     "KEY",
     "RUN",
     "TokenCallback",
-    "carry",
     "network_of",
     "resolve",
     "sample_as_run",
@@ -35,49 +36,54 @@ __all__ = [
 ]
 
 KEY = "revelio"
-NAMED = 6  # hook points that a message lists
+"""Key of the pack's wrappers and weights in a MODEL."""
+MOST_NAMED = 6
+"""Hook points that a message lists."""
+
+OnStart = Callable[[Run], None]
+OnEnd = Callable[[Run, Tensor | None, Tensor | None], None]
+"""on_end(run, samples, denoised); both tensors are None when the run failed."""
 
 
 def tap(
-    model: ModelPatcher,
+    model: Model,
     hook_point: HookPoint,
     callback: TokenCallback,
     *,
-    captured: str = "output",
-    on_start: Callable[[Run], None] | None = None,
-    on_end: Callable[[Run, Tensor | None, Tensor | None], None] | None = None,
-    weights: ModelPatcher | None = None,
-) -> ModelPatcher:
+    captured: Captured = "output",
+    on_start: OnStart | None = None,
+    on_end: OnEnd | None = None,
+    weights: Model | None = None,
+) -> Model:
     """A clone of `model` that shows the tokens at `hook_point` to `callback` in every model call.
 
-    callback(tokens [B, T, C], call, run) is asked once per conditioning in the batch, with the tokens of the
-    hook point's own stream: no text beside a picture, no padding, no reference pictures. It returns what to
+    callback(tokens [B, T, C], call, run) runs once per conditioning in the batch, with the tokens of the
+    hook point's own stream: no text beside an image, no padding, no reference images. It returns what to
     add to them, [B or 1, T, C] of any float type, or None to leave the output untouched, bit for bit. The
-    tokens may be the model's own memory, which later blocks write to: copy what is to be kept.
+    tokens may be the model's own memory, which later blocks write to: copy what must be kept.
     captured: "output" shows the module's output; "diff" shows output minus input, in float32.
-    on_start(run) and on_end(run, samples, denoised) frame every sampling run; both tensors are None when the
-    run failed, and `denoised` is the sampler's last estimate where the sampler reports one.
+    on_start(run) and on_end(run, samples, denoised) frame every sampling run; `denoised` is the sampler's
+    last estimate where the sampler reports one.
     weights: the SAE's own ModelPatcher, to be loaded together with the model.
     Raises RevelioError when the hook point has no such difference.
     """
     if captured not in hook_point.captured:
         raise no_difference(hook_point)
-    tap_id = object()
+    tapped = Tap(hook_point, callback, captured)
 
     def around_run(executor: Any, *args: Any, **kwargs: Any) -> Any:
         return sample_as_run(executor, args, kwargs, on_start, on_end)
 
     def around_prediction(executor: Any, *args: Any, **kwargs: Any) -> Any:
         run = executor.class_obj.model_options.get("transformer_options", {}).get(RUN)
-        with run.prediction() if run is not None else nullcontext():
+        with run.predicting() if run is not None else nullcontext():
             return executor(*args, **kwargs)
 
     def around_call(executor: Any, *args: Any, **kwargs: Any) -> Any:
         options = transformer_options(args, kwargs)
         if options is None:
             return executor(*args, **kwargs)
-        latent = kwargs["x"] if "x" in kwargs else args[0]
-        with hooked(executor.class_obj, hook_point, callback, captured, options, latent.shape, tap_id):
+        with CallHooks(tapped, executor.class_obj, options, model_input(args, kwargs).shape):
             return executor(*args, **kwargs)
 
     clone = model.clone()
@@ -85,19 +91,19 @@ def tap(
     clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, around_prediction)
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, around_call)
     if weights is not None:
-        carry(clone, weights)
+        _load_together(clone, weights)
     return clone
 
 
-def carry(model: ModelPatcher, weights: ModelPatcher) -> None:
+def _load_together(model: Model, weights: Model) -> None:
     """Make `weights` load and offload together with `model`; each network only once."""
     carried = list(model.get_additional_models_with_key(KEY))
     if all(other.model is not weights.model for other in carried):
         model.set_additional_models(KEY, [*carried, weights])
 
 
-def resolve(model: ModelPatcher, name: str, width: int, title: str) -> HookPoint:
-    """The hook point called `name` in `model`, for an SAE of `width` that messages call `title`."""
+def resolve(model: Model, name: str, width: int, title: str) -> HookPoint:
+    """The hook point called `name` in `model`, for an SAE of `width`; messages call the SAE `title`."""
     network = network_of(model.model)
     try:
         hook_point = hookpoints.resolve(network, name)
@@ -118,20 +124,20 @@ def resolve(model: ModelPatcher, name: str, width: int, title: str) -> HookPoint
 
 
 def _fitting(network: nn.Module, width: int) -> str:
-    """Some names of hook points of this width, for a message."""
+    """Names of some hook points of this width, for a message."""
     try:
         names = [point.name for point in hookpoints.list(network) if point.width == width]
-    except RevelioError:  # of no known family and without lists of blocks
+    except RevelioError:  # a model of no known family, without lists of blocks
         names = []
-    return ", ".join(names[:NAMED]) + (" ..." if len(names) > NAMED else "") if names else "none"
+    return ", ".join(names[:MOST_NAMED]) + (" ..." if len(names) > MOST_NAMED else "") if names else "none"
 
 
 def sample_as_run(
     executor: Any,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    on_start: Callable[[Run], None] | None,
-    on_end: Callable[[Run, Tensor | None, Tensor | None], None] | None,
+    on_start: OnStart | None,
+    on_end: OnEnd | None,
 ) -> Any:
     """Run the sampler with a `Run` in its options; every tap of the model shares the same one."""
     guider = executor.class_obj
@@ -139,7 +145,7 @@ def sample_as_run(
     run = original.get("transformer_options", {}).get(RUN)
     if run is None:
         sigmas = kwargs["sigmas"] if "sigmas" in kwargs else args[3]
-        run = Run(tuple(sigmas.flatten().tolist()), lambda: guider.conds)
+        run = Run(sigmas.flatten().tolist(), lambda: guider.conds)
         guider.model_options = create_model_options_clone(original)
         guider.model_options.setdefault("transformer_options", {})[RUN] = run
     denoised: list[Tensor] = []
@@ -163,7 +169,7 @@ def sample_as_run(
 def _with_listener(
     args: tuple[Any, ...], kwargs: dict[str, Any], denoised: list[Tensor]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Listen to the sampler's step callback, which alone knows the denoised estimate of custom samplers."""
+    """Put the last denoised estimate into `denoised`: only the step callback has it for custom samplers."""
     original = kwargs["callback"] if "callback" in kwargs else (args[5] if len(args) > 5 else None)
 
     def callback(step: int, x0: Tensor, x: Tensor, total: int) -> Any:
@@ -175,7 +181,12 @@ def _with_listener(
     return (*args[:5], callback, *args[6:]), kwargs
 
 
-def transformer_options(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any] | None:
+def model_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    """The noisy latents of one call of `apply_model`, all conditionings of the batch together."""
+    return kwargs["x"] if "x" in kwargs else args[0]
+
+
+def transformer_options(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The options of one call of `apply_model`, or None for a call without any."""
     options = kwargs.get("transformer_options")
     if options is not None:

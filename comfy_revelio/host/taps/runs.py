@@ -1,69 +1,73 @@
-"""What one sampling run knows: its schedule, who is positive and who negative, how far it has come.
+"""What one sampling run knows: its schedule, its roles, and how far it has come.
 
-A run begins when a guider starts to sample and ends when it returns or fails. Everything that a model
-call needs to say "step 7, positive prompt, 34 % of the schedule" is derived here from sigmas and from
-the conditionings' identities; never from row order, and never by counting calls.
+A run begins when a guider starts to sample and ends when it returns or fails. The step, timestep and percent
+of a model call follow from its sigma and its role from `roles.py`; nothing follows from counting calls.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from ...trace.sampler_steps import SAME_SIGMA
+from .roles import Conditionings, Roles
 
 PERCENT_BISECTIONS = 24
-
-Conditionings = Mapping[str, Sequence[Mapping[str, Any]] | None]
 
 
 @dataclass(frozen=True)
 class ModelCall:
-    """One conditioning's share of one model evaluation.
-
-    role: "cond", "uncond", "cond2" ... as given by the guider.
-    step: index into the schedule; evaluation: how many evaluations this role had at that step before.
-    sigma, timestep: noise level as the sampler and as the network see it.
-    percent: progress in 0..1 as ComfyUI's own start and end percents measure it.
-    grid: (height, width) of the token grid, or (frames, height, width) of a video; (1, tokens) of text.
-    items: latent batch item of each row.
-    asked: how many times the sampler had asked for a prediction before; None outside a sampler.
-    """
+    """One conditioning's share of one model evaluation."""
 
     role: str
+    """Such as "cond", "uncond" or "cond2"; `roles.py` names them."""
     step: int
+    """Index into the schedule."""
     evaluation: int
+    """How many evaluations this role had at that step before."""
     sigma: float
+    """Noise level as the sampler counts it."""
     timestep: float
+    """Noise level as the network counts it."""
     percent: float
+    """Progress in 0..1, as ComfyUI's own start and end percents measure it."""
     grid: tuple[int, ...]
+    """(height, width) of the token grid, or (frames, height, width) of a video; (1, tokens) of text."""
     items: tuple[int, ...]
-    asked: int | None = None
+    """Item of the latent batch of each row."""
+    prediction: int | None = None
+    """Index of the sampler's prediction that this call is part of; None outside a sampler."""
 
 
-@dataclass(eq=False)
 class Run:
-    """State of one sampling run. Made fresh by every run, so nothing carries over to the next.
+    """State of one sampling run. Made fresh for every run, so nothing carries over to the next."""
 
-    sigmas: the schedule. conditionings: gives the guider's `conds` as they are when the model is called.
-    """
+    def __init__(
+        self, sigmas: Sequence[float] = (), conditionings: Callable[[], Conditionings] = dict
+    ) -> None:
+        """sigmas: the schedule. conditionings: returns the guider's `conds` when the model is called."""
+        self.sigmas = tuple(sigmas)
+        self.conditionings = conditionings
+        self.roles = Roles(conditionings)
+        self._evaluations: dict[tuple[object, str, int], int] = {}
+        self._percents: dict[float, float] = {}
+        self._timesteps: dict[float, float] = {}
+        self._prediction = -1
+        self._predicting = False
+        self._lock = threading.Lock()
 
-    sigmas: tuple[float, ...] = ()
-    conditionings: Callable[[], Conditionings] = dict
-    _roles: dict[str, dict[Hashable, str]] | None = None
-    _bases: dict[int, str] = field(default_factory=dict)
-    _evaluations: dict[tuple[object, str, int], int] = field(default_factory=dict)
-    _percents: dict[float, float] = field(default_factory=dict)
-    _timesteps: dict[float, float] = field(default_factory=dict)
-    _asked: int = -1
-    _asking: bool = False
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    @classmethod
+    def outside_sampler(cls, options: Mapping[str, Any]) -> Run:
+        """The run of a model that is called outside a guider; its schedule is what the options hold."""
+        sigmas = options.get("sample_sigmas")
+        return cls(() if sigmas is None else sigmas.flatten().tolist())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Run:
-        return self  # options are deep-copied by some ComfyUI versions; a run is one thing
+        return self  # some versions of ComfyUI deep-copy the options, but all copies mean the same run
 
     @property
     def total_steps(self) -> int:
@@ -71,45 +75,28 @@ class Run:
         return max(len(self.sigmas) - 1, 1)
 
     def step_of(self, sigma: float) -> int:
+        """The step of the schedule that `sigma` belongs to."""
         return step_of(sigma, self.sigmas)
 
-    def role_of(self, kind: int, uuid: Hashable) -> str:
-        """Role of one chunk of the batch: its `cond_or_uncond` entry and the uuid of its conditioning.
-
-        The uuid tells, whatever order a guider hands its conditionings over in. Only where the sampler has
-        copied one from the positive to the negative side (areas, controls) do both sides know it; then the
-        kind decides, by what it meant for the other chunks or else by ComfyUI's convention.
-        """
-        with self._lock:
-            if self._roles is None:
-                self._roles = roles_of(self.conditionings())
-            bases = [base for base, names in self._roles.items() if uuid in names]
-            if len(bases) == 1:
-                self._bases[kind] = bases[0]
-            elif not bases:
-                return {0: "cond", 1: "uncond"}.get(kind, f"cond{kind}")
-            base = bases[0] if len(bases) == 1 else self._bases.get(kind, "uncond" if kind == 1 else "cond")
-            return self._roles[base][uuid]
-
     @property
-    def asked(self) -> int | None:
-        """How many times the sampler had asked for a prediction before this one; None outside of one."""
-        return self._asked if self._asking else None
+    def prediction(self) -> int | None:
+        """Index of the prediction that the sampler waits for; None outside a sampler."""
+        return self._prediction if self._predicting else None
 
     @contextmanager
-    def prediction(self) -> Iterator[None]:
+    def predicting(self) -> Iterator[None]:
         """The time in which the sampler waits for one prediction, which may take many model calls.
 
         Every tap of the model opens it; only the outermost counts.
         """
-        if self._asking:
+        if self._predicting:
             yield
             return
-        self._asked, self._asking = self._asked + 1, True
+        self._prediction, self._predicting = self._prediction + 1, True
         try:
             yield
         finally:
-            self._asking = False
+            self._predicting = False
 
     def next_evaluation(self, tap: object, role: str, step: int) -> int:
         """Number of earlier evaluations that `tap` saw of `role` at `step`."""
@@ -119,12 +106,16 @@ class Run:
         return seen
 
     def percent_of(self, sigma: float, model_sampling: Any) -> float:
+        """Progress of the schedule in 0..1 at `sigma`."""
         if sigma not in self._percents:
             self._percents[sigma] = percent_of(sigma, model_sampling)
         return self._percents[sigma]
 
     def timestep_of(self, sigma: float, sigmas: Any, model_sampling: Any) -> float:
-        """`sigmas`: the one-dimensional tensor that holds `sigma`, on the model's device."""
+        """The network's timestep at `sigma`.
+
+        sigmas: the one-dimensional tensor that starts with `sigma`, on the model's device.
+        """
         if sigma not in self._timesteps:
             self._timesteps[sigma] = float(model_sampling.timestep(sigmas[:1]).flatten()[0])
         return self._timesteps[sigma]
@@ -134,20 +125,21 @@ def step_of(sigma: float, schedule: Sequence[float]) -> int:
     """The step whose interval of the schedule holds `sigma`.
 
     A schedule of n + 1 sigmas has n steps; step i runs from `schedule[i]` to `schedule[i + 1]`. Samplers
-    of second order evaluate inside the interval, and that belongs to the step they are taking.
+    of second order also evaluate inside the interval, which belongs to the step they are taking.
+
+    >>> step_of(14.6, [14.6, 7.0, 1.0, 0.0]), step_of(9.9, [14.6, 7.0, 1.0, 0.0])
+    (0, 0)
+    >>> step_of(7.0, [14.6, 7.0, 1.0, 0.0])
+    1
     """
-    last = max(len(schedule) - 2, 0)
-    for index, point in enumerate(schedule[: last + 1]):
-        if abs(sigma - point) <= SAME_SIGMA * max(abs(point), abs(sigma)):
+    starts = schedule[:-1] or schedule  # of the steps
+    for index, start in enumerate(starts):
+        if abs(sigma - start) <= SAME_SIGMA * max(abs(start), abs(sigma)):
             return index
-    for index in range(last + 1):
-        if index + 1 < len(schedule):
-            low, high = sorted((schedule[index], schedule[index + 1]))
-            if low < sigma < high:
-                return index
-    if not schedule:
-        return 0
-    return min(range(last + 1), key=lambda index: abs(schedule[index] - sigma))
+    for index, ends in enumerate(pairwise(schedule)):
+        if min(ends) < sigma < max(ends):
+            return index
+    return min(range(len(starts)), key=lambda index: abs(starts[index] - sigma), default=0)
 
 
 def percent_of(sigma: float, model_sampling: Any) -> float:
@@ -165,28 +157,3 @@ def percent_of(sigma: float, model_sampling: Any) -> float:
         else:
             high = middle
     return low
-
-
-def roles_of(conditionings: Conditionings) -> dict[str, dict[Hashable, str]]:
-    """Names of a guider's conditionings: {"cond": {uuid: role}, "uncond": {uuid: role}}.
-
-    Positive ones are "cond", "cond2" ... in their order, negative ones "uncond", "uncond2" ...; the guider's
-    own `positive` and `negative` come first.
-    """
-    roles: dict[str, dict[Hashable, str]] = {"cond": {}, "uncond": {}}
-    first = {"positive": 0, "negative": 0}
-    for name in sorted(conditionings, key=lambda name: first.get(name, 1)):
-        base = "uncond" if "negative" in name or "uncond" in name else "cond"
-        for conditioning in conditionings[name] or ():
-            uuid = conditioning.get("uuid")
-            if uuid is not None and uuid not in roles[base]:
-                number = len(roles[base]) + 1
-                roles[base][uuid] = base if number == 1 else f"{base}{number}"
-    return roles
-
-
-def roles_of_chunks(options: Mapping[str, Any], run: Run) -> list[str]:
-    """Roles of the batch's chunks in one model call, in the batch's order."""
-    kinds = list(options.get("cond_or_uncond") or [0])
-    uuids = list(options.get("uuids") or [None] * len(kinds))
-    return [run.role_of(int(kind), uuid) for kind, uuid in zip(kinds, uuids, strict=True)]

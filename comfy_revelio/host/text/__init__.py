@@ -1,1 +1,1 @@
-"""Taps on text encoders, the words of prompts, and concepts in conditionings."""
+"""Text encoders: taps on their layers, the tokens and words of prompts, concepts in conditionings."""

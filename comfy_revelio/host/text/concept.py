@@ -1,9 +1,9 @@
-"""Steering concepts in a text encoder, by contrast or by the formula of Concept Steerers."""
+"""Steering concepts in a text encoder: by contrasting prompts, or by the formula of Concept Steerers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, get_args
 
 from torch import Tensor
 
@@ -21,23 +21,30 @@ from ...steering.prompt_states import (
     paper_change,
     weighted_phrases,
 )
+from ..comfy_types import Clip
 from ..sae_files import SAEHandle
 from .encoder_taps import HiddenFunction, TextLayer, resolve_layer, steer_text, text_hidden
 
-METHODS = ("contrast", "paper")
+Method = Literal["contrast", "paper"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+NO_CHANGE = "Strength 0: nothing is changed."
 
 
 @dataclass(frozen=True)
 class ConceptPrompts:
-    """Concepts as the user says them: phrases, or prompts with and without one concept, one a line."""
+    """Concepts as the user writes them: phrases, or prompts with and without one concept."""
 
     phrase: str
+    """One or several concepts, such as "glasses, blue hair:0.5"."""
     with_it: str = ""
+    """Prompts with the concept, one per line; empty to make them from the phrase."""
     without: str = ""
+    """The same prompts without it."""
 
 
 def steer_concept(
-    clip: Any,
+    clip: Clip,
     sae: SAEHandle,
     prompts: ConceptPrompts,
     strength: float,
@@ -45,23 +52,23 @@ def steer_concept(
     *,
     negative: str = "auto",
     tokens: str = "auto",
-) -> tuple[Any, Any, str]:
-    """(CLIP for the positive prompt, CLIP for the negative prompt, what was found in plain words).
+) -> tuple[Clip, Clip, str]:
+    """(CLIP for the positive prompt, CLIP for the negative prompt, a report of what was found).
 
-    "contrast": each concept's features are found by contrasting prompts; a strength below 0 takes them out
-    where they fire (-1 once, -2 twice as much), above 0 puts them in at strength times their measured mean.
-    "paper": the formula of Concept Steerers (arXiv 2501.19066). A concept's own weight multiplies strength.
-    negative: what the negative prompt gets: "none" nothing, "mirrored" the same with the opposite strength,
-    "same" the same; "auto" is none for contrast and mirrored for the paper.
-    tokens: "content" changes the prompt's own tokens only, "all" also start, end and padding; "auto" is all
-    for the paper, and for contrast content where something is put in.
-    Strength 0 changes nothing.
+    method "contrast": each concept's features are found by contrasting prompts. A strength below 0 removes
+    them where they fire (-1 once, -2 twice as much), above 0 adds them at strength times their measured mean.
+    method "paper": the formula of Concept Steerers (arXiv 2501.19066).
+    A concept's own weight multiplies the strength; strength 0 changes nothing.
+    negative: "none" leaves the negative prompt as it is, "mirrored" steers it with the opposite strength,
+    "same" with the same; "auto" is "none" for contrast and "mirrored" for the paper.
+    tokens: "content" changes the prompt's own tokens only, "all" also start, end and padding; "auto" is all,
+    except that contrast adds features at content only.
     """
     check_choices(method, strength, tokens, negative)
     layer = resolve_layer(clip, sae.dictionary.hook_point, sae.dictionary.d_model, sae.title)
     if strength == 0:
-        return clip, clip, "Strength 0: nothing is changed."
-    plus, minus, words = find_change(clip, sae, layer, prompts, strength, method, tokens)
+        return clip, clip, NO_CHANGE
+    plus, minus, report = find_change(clip, sae, layer, prompts, strength, method, tokens)
     if negative == "auto":
         negative = "mirrored" if method == "paper" else "none"
     other = {"none": None, "mirrored": minus, "same": plus}[negative]
@@ -69,21 +76,21 @@ def steer_concept(
         clip if change is None else steer_text(clip, layer, on_device(sae.dictionary, change))
         for change in (plus, other)
     ]
-    return steered[0], steered[1], words
+    return steered[0], steered[1], report
 
 
 def check_choices(method: str, strength: float, tokens: str, negative: str = "auto") -> None:
-    """Raise RevelioError for a choice that does not exist."""
+    """Raise RevelioError for an unknown choice or a strength that is not finite."""
     choices = (("method", method, METHODS), ("tokens", tokens, TOKENS), ("negative", negative, NEGATIVES))
-    for what, value, known in choices:
+    for name, value, known in choices:
         if value not in known:
-            raise RevelioError(f"Unknown {what} {value!r}; choose one of {', '.join(known)}.")
+            raise RevelioError(f"Unknown {name} {value!r}; choose one of {', '.join(known)}.")
     if not abs(strength) < float("inf"):
         raise RevelioError(f"The strength must be a finite number, not {strength}.")
 
 
 def find_change(
-    clip: Any,
+    clip: Clip,
     sae: SAEHandle,
     layer: TextLayer,
     prompts: ConceptPrompts,
@@ -91,7 +98,7 @@ def find_change(
     method: str,
     tokens: str,
 ) -> tuple[TextChange, TextChange, str]:
-    """(what the positive prompt gets, the same with the opposite strength, what was found in words)."""
+    """(the change, the same with the opposite strength, a report of what was found)."""
     if method == "paper":
         return _by_paper(clip, sae, layer, prompts.phrase, strength, tokens)
     if lines_of(prompts.with_it):
@@ -100,22 +107,22 @@ def find_change(
         phrases = weighted_phrases(prompts.phrase, commas=True)
         concepts = [(ConceptPrompts(phrase, "", prompts.without), weight) for phrase, weight in phrases]
         concepts = concepts or [(prompts, 1.0)]
-    found = [(find_concept(clip, sae, layer, one), weight) for one, weight in concepts]
-    words = [
-        describe(features, one.phrase.strip() or "the concept", sae.dictionary)
-        for (features, _), (one, _) in zip(found, concepts, strict=True)
+    found = [(find_concept(clip, sae, layer, concept), weight) for concept, weight in concepts]
+    reports = [
+        describe(features, concept.phrase.strip() or "the concept", sae.dictionary)
+        for (features, _), (concept, _) in zip(found, concepts, strict=True)
     ]
     plus, minus = (
         contrast_change([(features, sign * strength * weight) for features, weight in found], tokens)
         for sign in (1.0, -1.0)
     )
-    return plus, minus, "\n\n".join(words)
+    return plus, minus, "\n\n".join(reports)
 
 
-def find_concept(clip: Any, sae: SAEHandle, layer: TextLayer, prompts: ConceptPrompts) -> ConceptFeatures:
+def find_concept(clip: Clip, sae: SAEHandle, layer: TextLayer, prompts: ConceptPrompts) -> ConceptFeatures:
     """The features that fire with the concept and not without it, strongest first.
 
-    Raises RevelioError when there is nothing to look for or nothing is found.
+    Raises RevelioError when no concept is given or no feature is found.
     """
     phrase = prompts.phrase.strip()
     neutral = neutral_prompts(phrase)
@@ -124,25 +131,25 @@ def find_concept(clip: Any, sae: SAEHandle, layer: TextLayer, prompts: ConceptPr
     if not with_it or not without:
         raise RevelioError(
             "There is no concept to look for: write a phrase such as glasses, or prompts with and without "
-            "it, one a line."
+            "it, one per line."
         )
     device = sae.dictionary.W_enc.device
-    (hidden_with, keep_with), (hidden_without, keep_without) = (
+    (hidden_with, content_with), (hidden_without, content_without) = (
         text_hidden(clip, lines, layer) for lines in (with_it, without)
     )
     found = contrast_features(
-        sae.dictionary, hidden_with.to(device), keep_with, hidden_without.to(device), keep_without
+        sae.dictionary, hidden_with.to(device), content_with, hidden_without.to(device), content_without
     )
     if not found.features:
         raise RevelioError(
-            f'No feature of {sae.title} tells prompts with "{phrase or with_it[0]}" from prompts without '
+            f'No feature of {sae.title} separates prompts with "{phrase or with_it[0]}" from prompts without '
             "it; use a word that the model knows, or give your own prompts with and without the concept."
         )
     return found
 
 
 def describe(found: ConceptFeatures, phrase: str, dictionary: Dictionary) -> str:
-    """The found features in words and a table, as Markdown, which ComfyUI's text preview shows as such."""
+    """The features found, as Markdown: a sentence and a table."""
     count = len(found.features)
     rows = [
         (f"#{feature}", dictionary.label_of(feature) or "-", f"{high:.3g}", f"{low:.3g}", f"{score:.2f}")
@@ -155,23 +162,24 @@ def describe(found: ConceptFeatures, phrase: str, dictionary: Dictionary) -> str
 
 
 def on_device(dictionary: Dictionary, change: TextChange) -> HiddenFunction:
-    """`change`, done where the dictionary is: hidden states of a prompt are small, weights are not."""
+    """`change`, applied on the dictionary's device: a prompt's hidden states are small, weights are not."""
 
-    def moved(hidden: Tensor, keep: Tensor) -> Tensor:
+    def apply(hidden: Tensor, content: Tensor) -> Tensor:
         device = dictionary.W_enc.device
-        there = hidden.to(device)
-        changed = change.apply(there, keep.to(device), dictionary)
-        return hidden if changed is there else changed.to(hidden.device)
+        moved = hidden.to(device)
+        changed = change.apply(moved, content.to(device), dictionary)
+        return hidden if changed is moved else changed.to(hidden.device)
 
-    return moved
+    return apply
 
 
 def _by_paper(
-    clip: Any, sae: SAEHandle, layer: TextLayer, text: str, strength: float, tokens: str
+    clip: Clip, sae: SAEHandle, layer: TextLayer, text: str, strength: float, tokens: str
 ) -> tuple[TextChange, TextChange, str]:
-    """x + W_dec(strength * ENC(x_C)): no top-k, position by position, as in the authors' code.
+    """h + strength * ENC(h_C) W_dec (Concept Steerers, arXiv 2501.19066), with h_C the concept's own states.
 
-    A long prompt gets it in each of its sections. Several concepts add up; commas are part of a phrase.
+    Without top-k and position by position, as in the authors' code. A long prompt gets it in each of its
+    sections. Several concepts add up; commas are part of a phrase.
     """
     concepts = weighted_phrases(text, commas=False)
     if not concepts:
@@ -187,8 +195,7 @@ def _by_paper(
         shifts.append(paper_delta(dictionary, concept, strength * weight))
         firing = int((dictionary.encode_dense(concept) > 0).any(0).sum())
         lines.append(
-            f'Concept Steerers\' formula for "{phrase}": all {firing} features that fire in the phrase are '
-            "used."
+            f'Formula of Concept Steerers for "{phrase}": uses all {firing} features that fire in the phrase.'
         )
     longest = max(len(shift) for shift in shifts)
     total = sum((fitted(shift, longest) for shift in shifts[1:]), fitted(shifts[0], longest))

@@ -1,4 +1,4 @@
-"""Steering a ready CONDITIONING, where it holds the very hidden states that a text SAE reads."""
+"""Steering a finished CONDITIONING, if it holds the hidden states that a text SAE reads."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 from ...errors import RevelioError
+from ..comfy_types import Clip, Conditioning
 from ..sae_files import SAEHandle
-from .concept import ConceptPrompts, check_choices, find_change, on_device
-from .encoder_taps import TextLayer, encoders_of, kept_positions, resolve_layer
+from .concept import NO_CHANGE, ConceptPrompts, check_choices, find_change, on_device
+from .content_tokens import content_of_prompt
+from .encoder_taps import HiddenFunction, TextLayer, encoders_of, resolve_layer
 
 
 def steer_conditioning(
-    conditioning: list[Any],
-    clip: Any,
+    conditioning: Conditioning,
+    clip: Clip,
     sae: SAEHandle,
     prompts: ConceptPrompts,
     strength: float,
@@ -23,13 +25,13 @@ def steer_conditioning(
     *,
     tokens: str = "auto",
     text: str = "",
-) -> tuple[list[Any], str]:
-    """(the conditioning steered, what was found in plain words); the one that came in stays as it is.
+) -> tuple[Conditioning, str]:
+    """(a steered copy of the conditioning, a report of what was found).
 
-    The same as Steer Concept before encoding, to the last digit for prompts without weights: where `clip`
-    hands out the layer's hidden states as they are. text: what was encoded, to tell the prompt's own tokens;
-    without it what is put in goes to every position but the first of each section, and tokens = "content"
-    is refused. Pooled outputs are not changed.
+    Equal to Steer Concept before encoding, bit for bit for prompts without weights, because `clip` returns
+    the layer's hidden states unchanged. Pooled outputs are not steered.
+    text: what was encoded, which tells the content. Without it features are added at every position but the
+    first of each section, and tokens = "content" is refused.
     Raises RevelioError when the conditioning does not hold that layer.
     """
     check_choices(method, strength, tokens)
@@ -38,27 +40,28 @@ def steer_conditioning(
     channels, wide = consumed_channels(clip, layer, sae.title)
     if tokens == "content" and not text.strip():
         raise RevelioError(
-            "A conditioning does not tell which tokens are content; write the text that was encoded."
+            "A conditioning does not say which tokens are content; write the text that was encoded."
         )
     if strength == 0:
-        return conditioning, "Strength 0: nothing is changed."
-    plus, _, words = find_change(clip, sae, layer, prompts, strength, method, tokens)
+        return conditioning, NO_CHANGE
+    plus, _, report = find_change(clip, sae, layer, prompts, strength, method, tokens)
     change = on_device(dictionary, plus)
-    keep = kept_positions(clip, text, layer) if text.strip() else None
+    content = content_of_prompt(clip, text, layer.encoder) if text.strip() else None
     for states, _ in conditioning:
         if states.shape[-1] != wide:
             raise RevelioError(
                 f"This conditioning is {states.shape[-1]} wide, but the encoders of this CLIP side by side "
                 f"are {wide}: connect the CLIP that made it, or steer before encoding with Steer Concept."
             )
-    return [[_changed(states, channels, keep, change), dict(more)] for states, more in conditioning], words
+    steered = [[_changed(states, channels, content, change), dict(more)] for states, more in conditioning]
+    return steered, report
 
 
-def consumed_channels(clip: Any, layer: TextLayer, title: str) -> tuple[slice, int]:
-    """(where in a conditioning the hidden states of `layer` stand, how wide the conditioning must be).
+def consumed_channels(clip: Clip, layer: TextLayer, title: str) -> tuple[slice, int]:
+    """(the channels of a conditioning that hold the hidden states of `layer`, its total width).
 
-    They stand there when the encoder hands out this layer (CLIP skip and all) without a norm behind it, as
-    the two encoders of SDXL do. Raises RevelioError when they do not.
+    Raises RevelioError unless the encoder returns this layer (CLIP skip included) without a norm after it,
+    as the two encoders of SDXL do.
     """
     starts: dict[str, int] = {}
     total = 0
@@ -71,7 +74,7 @@ def consumed_channels(clip: Any, layer: TextLayer, title: str) -> tuple[slice, i
         number = int(part.hook_point.name.rsplit(".", 1)[1])
         given = _consumed_layer(clip, encoder)
         if given != number or starts[part.encoder] != stop:
-            known = "its last layer behind a norm" if given is None else f"layer {given}"
+            known = "its last layer after a norm" if given is None else f"layer {given}"
             raise RevelioError(
                 f"{title} reads {part.hook_point.name} of {part.encoder}, but a conditioning of this CLIP "
                 f"holds {known}: steer before encoding with Steer Concept, or use an SAE of the layer that "
@@ -81,8 +84,8 @@ def consumed_channels(clip: Any, layer: TextLayer, title: str) -> tuple[slice, i
     return slice(first, stop), total
 
 
-def _consumed_layer(clip: Any, encoder: Any) -> int | None:
-    """The layer whose output the encoder hands out as it is, or None."""
+def _consumed_layer(clip: Clip, encoder: Any) -> int | None:
+    """The layer whose output the encoder returns unchanged, or None."""
     layer, index, *_ = getattr(encoder, "options_default", ("last", None))
     if clip.layer_idx is not None and layer in ("last", "hidden"):
         skips = abs(clip.layer_idx) <= encoder.num_layers
@@ -92,20 +95,20 @@ def _consumed_layer(clip: Any, encoder: Any) -> int | None:
     return index if index >= 0 else int(encoder.num_layers) + index
 
 
-def _changed(states: Tensor, channels: slice, keep: Tensor | None, change: Any) -> Tensor:
-    """One conditioning [rows, T, d], whose sections stand end to end."""
-    if keep is None:
+def _changed(states: Tensor, channels: slice, content: Tensor | None, change: HiddenFunction) -> Tensor:
+    """One entry's text states [rows, T, D], whose sections follow each other."""
+    if content is None:
         length = 77 if states.shape[1] % 77 == 0 else states.shape[1]
-        keep = torch.ones(states.shape[1] // length, length, dtype=torch.bool)
-        keep[:, 0] = False
-    if keep.numel() != states.shape[1]:
+        content = torch.ones(states.shape[1] // length, length, dtype=torch.bool)
+        content[:, 0] = False
+    if content.numel() != states.shape[1]:
         raise RevelioError(
-            f"This conditioning has {states.shape[1]} positions, but the text makes {keep.numel()}; write "
+            f"This conditioning has {states.shape[1]} positions, but the text makes {content.numel()}; write "
             "the text that was encoded."
         )
-    sections, length = keep.shape
+    sections, length = content.shape
     result = states.clone()
     hidden = result[..., channels].reshape(-1, length, channels.stop - channels.start)
-    changed = change(hidden, keep.repeat(states.shape[0], 1).to(hidden.device))
+    changed = change(hidden, content.repeat(states.shape[0], 1).to(hidden.device))
     result[..., channels] = changed.reshape(states.shape[0], sections * length, -1).to(result.dtype)
     return result

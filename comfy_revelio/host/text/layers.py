@@ -9,34 +9,37 @@ from ... import hookpoints
 from ...errors import RevelioError
 from ...hookpoints import HookPoint
 from ...hookpoints.text_encoders import encoder_named, is_layer, parts_of
+from ..comfy_types import Clip
 
 
 @dataclass(frozen=True)
 class TextLayer:
-    """Where a text dictionary reads: the encoder's attribute name (such as "clip_l") and the layer in it.
-
-    joined: another layer whose hidden states stand behind these, as in SAEs of SDXL's two encoders.
-    """
+    """Where a text dictionary reads."""
 
     encoder: str
+    """The encoder's attribute name, such as "clip_l"."""
     hook_point: HookPoint
+    """The layer in it."""
     joined: TextLayer | None = None
+    """Another layer whose hidden states are appended to these, as in SAEs of SDXL's two encoders."""
 
     @property
     def parts(self) -> tuple[TextLayer, ...]:
+        """This layer and those joined to it, in order."""
         return (self,) if self.joined is None else (self, *self.joined.parts)
 
 
-def resolve_layer(clip: Any, name: str, width: int, title: str) -> TextLayer:
+def resolve_layer(clip: Clip, name: str, width: int, title: str) -> TextLayer:
     """The layer called `name` in the text encoder of `clip` that is `width` wide.
 
-    Layers of two encoders joined by "+" are read as one, their widths added. `title` is how messages call
-    the SAE. Raises RevelioError when no encoder of this CLIP fits.
+    Layers of two encoders joined by "+" are read as one, their widths added. title: the SAE in messages.
+    Raises RevelioError when no encoder of this CLIP fits.
     """
     if not is_layer(name.strip()):
+        reads = f"reads {name}, which is not" if name.strip() else "does not name"
         raise RevelioError(
-            f"{title} reads {name or 'no place that it names'}, which is no layer of a text encoder; choose "
-            "an SAE of a text encoder layer, such as one for layers.9."
+            f"{title} {reads} a layer of a text encoder; choose an SAE of a text encoder layer, such as one "
+            "for layers.9."
         )
     encoders = encoders_of(clip.cond_stage_model)
     if not encoders:
@@ -62,7 +65,7 @@ def resolve_layer(clip: Any, name: str, width: int, title: str) -> TextLayer:
 
 
 def _resolve_one(encoders: dict[str, Any], name: str, width: int, title: str) -> TextLayer:
-    """width 0 fits every encoder."""
+    """The layer called `name` in the encoder that it names or that has this width; 0 fits every encoder."""
     named = encoder_named(name)
     if named and named not in encoders:
         raise RevelioError(

@@ -1,4 +1,4 @@
-"""The words of a prompt, and where each of them stands in the conditioning that a CLIP makes of it."""
+"""The words of a prompt, and which positions of its conditioning each of them has."""
 
 from __future__ import annotations
 
@@ -6,57 +6,62 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Any
 
 from ...errors import RevelioError
-from .encoder_taps import EMBEDDING, tokens_of
+from ..comfy_types import Clip
+from .content_tokens import EMBEDDING, content_of_prompt, spelled_tokens
 
 _CLIPS = ("l", "h", "g")
-_BEGINNINGS = ("\u2581", "\u0120")  # how tokenizers other than CLIP's mark a space before a word
-_NO_SPACES = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # scripts in which a token is a word
-
-_PART = "\ufffd"  # what a token becomes that holds only some bytes of a letter
-_SPECIAL = re.compile(r"<\|.*\|>|<[a-z_]+>")  # such as <|im_end|>
+_BEGINNINGS = ("\u2581", "\u0120")
+"""How tokenizers other than CLIP's mark a space before a word."""
+_NO_SPACES = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+"""Scripts in which every token counts as a word."""
+_INCOMPLETE = "\ufffd"
+"""What a token becomes that holds only some bytes of a letter."""
+_SPECIAL = re.compile(r"<\|.*\|>|<[a-z_]+>")
+"""Special tokens, such as <|im_end|>."""
 
 
 @dataclass(frozen=True)
 class PromptWords:
-    """words: in lower case, in order, one that is said twice twice. columns: of each, the positions in the
-    conditioning. length: positions that the conditioning has."""
+    """A prompt's words and their positions in its conditioning."""
 
     words: tuple[str, ...]
+    """In lower case, in prompt order, repeats included."""
     columns: tuple[tuple[int, ...], ...]
+    """The positions of each word."""
     length: int
+    """How many positions the conditioning has."""
 
 
-def prompt_words(clip: Any, prompt: str, length: int) -> PromptWords:
+def prompt_words(clip: Clip, prompt: str, length: int) -> PromptWords:
     """The words of `prompt`, whose conditioning has `length` positions.
 
     Weights such as (word:1.2), start, end, padding, punctuation and the template that some text encoders put
-    around a prompt are no words; long prompts go on in their next section. Where two encoders stand behind
-    each other (Stable Diffusion 3) a word has positions in both. Raises RevelioError for a CLIP whose
-    positions are not known.
+    around a prompt are not words; long prompts continue in their next section. Where the states of two
+    encoders follow each other (Stable Diffusion 3), a word has positions in both.
+    Raises RevelioError for a CLIP whose positions are unknown.
     """
     found: list[tuple[str, list[int]]] = []
-    for encoder, start, names in _parts(clip, prompt, length):
-        spoken = [
+    for encoder, start, names_words in _encoders_in(clip, prompt, length):
+        placed = [
             (word, [start + position for position in positions])
-            for word, positions in _spoken(clip, prompt, encoder)
+            for word, positions in _words_for(clip, prompt, encoder)
         ]
-        spoken = [(word, own) for word, own in spoken if min(own) >= 0 and max(own) < length]
-        if names:
-            found = spoken
+        placed = [(word, own) for word, own in placed if min(own) >= 0 and max(own) < length]
+        if names_words:
+            found = placed
             continue
-        # where this encoder takes words apart in another way, they keep the first one's positions alone
-        both = SequenceMatcher(None, [w for w, _ in found], [w for w, _ in spoken], autojunk=False)
-        for one, other, count in both.get_matching_blocks():
+        # words that this encoder splits in another way keep the first one's positions alone
+        both = SequenceMatcher(None, [w for w, _ in found], [w for w, _ in placed], autojunk=False)
+        for first, second, count in both.get_matching_blocks():
             for n in range(count):
-                found[one + n][1].extend(spoken[other + n][1])
+                found[first + n][1].extend(placed[second + n][1])
     return PromptWords(tuple(w for w, _ in found), tuple(tuple(c) for _, c in found), length)
 
 
-def _parts(clip: Any, prompt: str, length: int) -> list[tuple[str, int, bool]]:
-    """The encoders whose states make up the conditioning: name, first position, does it name the words."""
+def _encoders_in(clip: Clip, prompt: str, length: int) -> list[tuple[str, int, bool]]:
+    """The encoders whose states make up the conditioning: (name, first position, it defines the words)."""
     keys = list(clip.tokenize(prompt))
     model = clip.cond_stage_model
     clips = [f"clip_{key}" for key in _CLIPS if key in keys and getattr(model, f"clip_{key}", None)]
@@ -66,22 +71,22 @@ def _parts(clip: Any, prompt: str, length: int) -> list[tuple[str, int, bool]]:
     if len(others) == 1 and others[0] == "t5xxl" and {"l", "g"} <= set(keys):
         ahead = 0
         if clips:
-            spelled, _ = tokens_of(clip, prompt, clips[0])
-            ahead = sum(len(section) for section in spelled)
+            ahead = sum(len(section) for section in spelled_tokens(clip, prompt, clips[0]))
         return [*((name, 0, True) for name in clips[:1]), ("t5xxl", ahead, not clips)]
     if len(others) == 1:
-        spelled, _ = tokens_of(clip, prompt, others[0])
-        cropped = sum(len(section) for section in spelled) - length  # a template ahead is cut off
+        total = sum(len(section) for section in spelled_tokens(clip, prompt, others[0]))
+        cropped = total - length  # encoders cut off the beginning of their template
         return [(others[0], -max(cropped, 0), True)]
     raise RevelioError(
-        f"Words cannot be found in the conditioning of this CLIP ({', '.join(keys)}): it is not known where "
-        "its text encoders stand; use a model of another family."
+        f"Words cannot be found in the conditioning of this CLIP ({', '.join(keys)}): the order of its text "
+        "encoders in it is unknown; use a model of another family."
     )
 
 
-def _spoken(clip: Any, prompt: str, encoder: str) -> list[tuple[str, list[int]]]:
+def _words_for(clip: Clip, prompt: str, encoder: str) -> list[tuple[str, list[int]]]:
     """The words as an encoder gets them, with their positions, sections end to end."""
-    spelled, keep = tokens_of(clip, prompt, encoder)
+    spelled = spelled_tokens(clip, prompt, encoder)
+    content = content_of_prompt(clip, prompt, encoder)
     tokenizer = getattr(getattr(clip.tokenizer, encoder, None), "tokenizer", None)
     decode = getattr(tokenizer, "convert_tokens_to_string", "".join)
 
@@ -91,25 +96,26 @@ def _spoken(clip: Any, prompt: str, encoder: str) -> list[tuple[str, list[int]]]
             text = text.replace(mark, " ")
         return text
 
-    whole = [token for section in spelled for token in section]
-    empty = [token for section in tokens_of(clip, "", encoder)[0] for token in section]
-    ahead = _alike(whole, empty)
-    behind = _alike(whole[ahead:][::-1], empty[ahead:][::-1])
-    own = range(ahead, len(whole) - behind)  # what stands around it is the encoder's template
+    # the encoder's template is what the prompt shares with the empty one
+    tokens = [token for section in spelled for token in section]
+    empty = [token for section in spelled_tokens(clip, "", encoder) for token in section]
+    before = _common_prefix(tokens, empty)
+    after = _common_prefix(tokens[before:][::-1], empty[before:][::-1])
+    own = range(before, len(tokens) - after)
     found: list[tuple[str, list[int]]] = []
     start = 0
     for row, section in enumerate(spelled):
-        kept = [kept and start + n in own for n, kept in enumerate(keep[row].tolist()[: len(section)])]
+        kept = [mark and start + n in own for n, mark in enumerate(content[row].tolist()[: len(section)])]
         for word, positions in words_in(section, kept, to_text):
             found.append((word, [start + position for position in positions]))
         start += len(section)
     return found
 
 
-def _alike(one: Sequence[str], other: Sequence[str]) -> int:
+def _common_prefix(first: Sequence[str], second: Sequence[str]) -> int:
     """How many tokens two rows have in common before they differ."""
     count = 0
-    while count < min(len(one), len(other)) and one[count] == other[count]:
+    while count < min(len(first), len(second)) and first[count] == second[count]:
         count += 1
     return count
 
@@ -117,9 +123,10 @@ def _alike(one: Sequence[str], other: Sequence[str]) -> int:
 def words_in(
     tokens: Sequence[str], keep: Sequence[bool], to_text: Callable[[list[str]], str]
 ) -> list[tuple[str, list[int]]]:
-    """Tokens as a vocabulary spells them, put together to words in lower case, with their positions.
+    """Tokens as a vocabulary spells them, joined to words in lower case, with their positions.
 
-    CLIP marks the end of a word (</w>), others the space before one. Signs between words belong to none.
+    keep: which tokens may be part of a word. CLIP marks the end of a word (</w>), others the space before
+    one. Punctuation between words belongs to none.
     """
     found: list[tuple[str, list[int]]] = []
     open_: list[int] = []
@@ -133,12 +140,12 @@ def words_in(
     for position, token in enumerate(tokens):
         own = keep[position] and not _SPECIAL.fullmatch(token) and token != EMBEDDING
         text = to_text([token]).strip() if own else ""
-        part = _PART in text  # of a letter: only with its neighbours it can be read
-        if not part and not any(letter.isalnum() for letter in text):
+        incomplete = _INCOMPLETE in text  # a part of a letter, which its neighbours complete
+        if not incomplete and not any(letter.isalnum() for letter in text):
             close()
             continue
         alone = bool(_NO_SPACES.search(text))
-        if alone or token.startswith(_BEGINNINGS) or not (part or text[0].isalnum()):
+        if alone or token.startswith(_BEGINNINGS) or not (incomplete or text[0].isalnum()):
             close()
         open_.append(position)
         if alone or token.endswith("</w>"):

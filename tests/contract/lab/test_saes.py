@@ -57,7 +57,7 @@ def test_pairs_count_only_where_the_word_did_what_it_says(saes: Any, avatars: An
 def test_what_every_picture_has_is_compared_between_pictures(saes: Any, avatars: Any) -> None:
     values = torch.zeros(4, len(avatars.NAMES), dtype=torch.int64)
     values[:, avatars.NAMES.index("background")] = torch.tensor([0, 1, 1, 0])
-    found = saes.picture_contrasts(values)
+    found = saes.image_contrasts(values)
     assert [side.tolist() for side in found["yellow background"]] == [[1, 2], [0, 3]]
     assert "glasses" not in found
     assert not any(label.endswith("skin") for label in found)  # the same in all of them

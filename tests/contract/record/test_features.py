@@ -1,4 +1,4 @@
-"""Recording in real sampling runs: what is noted, under which role and step, and for which run."""
+"""Recording in real sampling runs: what is recorded, under which role and step, and for which run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+
+from ..conftest import hooks_on
 
 POINT = "middle_block.1"
 
@@ -30,7 +32,7 @@ def test_recording_does_not_change_the_samples(
 def test_the_codes_are_those_of_the_activation(
     mini: SimpleNamespace, sae: Any, sample: Any, record: Any
 ) -> None:
-    """An own hook, read by an own formula, on a grid that is not square and with a batch of two."""
+    """A separate hook and formula, on a grid that is not square and with a batch of two."""
     handle = sae()
     seen: list[Tensor] = []
     hook = mini.model.model.diffusion_model.middle_block[1].register_forward_hook(
@@ -328,3 +330,19 @@ class TestRuns:
                 sample(model)
         finally:
             hook.remove()
+
+    def test_an_error_while_the_hooks_are_registered(
+        self, mini: SimpleNamespace, sae: Any, sample: Any, record: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The pre-hook of an SAE of output minus input is on the network when the second hook fails."""
+        model, _ = record(mini.model, sae(captured="diff"))
+        network = mini.model.model.diffusion_model
+
+        def fail(*_: Any, **__: Any) -> None:
+            assert hooks_on(network) == 1
+            raise RuntimeError("no hook here")
+
+        monkeypatch.setattr(network.middle_block[1], "register_forward_hook", fail)
+        with pytest.raises(RuntimeError, match="no hook here"):
+            sample(model)
+        assert hooks_on(network) == 0

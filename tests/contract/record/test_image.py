@@ -1,4 +1,4 @@
-"""A real image looked at by the model: the same codes as noising and one forward pass by hand."""
+"""A real image shown to the model: the same codes as noising and one forward pass by hand."""
 
 from __future__ import annotations
 

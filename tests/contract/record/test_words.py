@@ -1,4 +1,4 @@
-"""Words in real sampling runs: the attention that is noted, of which prompt, and what it leaves alone."""
+"""Words in real sampling runs: which attention is recorded, of which prompt, and what stays unchanged."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def run(recording: Any) -> Callable[..., Tensor]:
         latent = family.empty(batch)
         noise = comfy.sample.prepare_noise(latent, 5)
         words = words or tuple(
-            recording.PromptWords(said, COLUMNS, family.tokens)
-            for said in (("one", "two"), ("three", "four"))
+            recording.PromptWords(words, COLUMNS, family.tokens)
+            for words in (("one", "two"), ("three", "four"))
         )
         prompts = [
             [[states, {**more, recording.WORDS: own}] for states, more in family.prompt(seed, tokens)]
@@ -71,7 +71,7 @@ def run(recording: Any) -> Callable[..., Tensor]:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_nothing_changes_and_nothing_stays(built: Any, recording: Any, run: Any, name: str) -> None:
-    """Bit for bit, with a batch of two that is not square; every patch of every layer is noted."""
+    """Bit for bit, with a batch of two that is not square; every patch of every layer is recorded."""
     model = built(name)
     plain = run(name, model)
     recorded, runs = recording.record_words(model)
@@ -91,7 +91,7 @@ def test_nothing_changes_and_nothing_stays(built: Any, recording: Any, run: Any,
 
 
 def _shows_words(point: str) -> bool:
-    """Whether the hook point is a block in which the picture attends to the prompt."""
+    """Whether the hook point is a block in which the image attends to the prompt."""
     skipped = (
         ".txt",
         "refiner",
@@ -120,7 +120,7 @@ def share_of_words(q: Tensor, k: Tensor, offset: int = 0) -> Tensor:
 
 
 def heard(modules: dict[str, nn.Module], run_model: Callable[[], Any]) -> tuple[dict[str, list[Any]], Any]:
-    """What the modules put out while a model runs, call by call."""
+    """The modules' outputs while a model runs, call by call."""
     seen: dict[str, list[Any]] = {name: [] for name in modules}
     handles = [
         module.register_forward_hook(lambda _m, _a, output, name=name: seen[name].append(output))
@@ -251,7 +251,7 @@ class TestUnets:
 
 
 def test_beside_another_override(built: Any, recording: Any, run: Any) -> None:
-    """Somebody else's attention still runs, and what it puts out is what counts."""
+    """Another pack's attention still runs, and its output is what counts."""
     model = built("flux").clone()
     calls = []
 
@@ -333,7 +333,7 @@ def test_no_hook_is_left_when_hooking_fails(
     before = hooks_on(base.diffusion_model)
     with (
         pytest.raises(RuntimeError, match="no hook here"),
-        taps.attention_heard(base, {}, (1, 4, 8, 8), fail),
+        taps.attention_hooks(base, {}, (1, 4, 8, 8), fail),
     ):
         pass
     assert hooks_on(base.diffusion_model) == before
@@ -347,7 +347,7 @@ class TestWhosePromptItIs:
     """The words are those of the conditioning that is sampled, whatever the model was recorded with."""
 
     def test_another_prompt(self, mini: SimpleNamespace, recording: Any, sample: Any) -> None:
-        """No map stands under a word that the picture was not drawn from."""
+        """No map belongs to a word that was not in the sampled prompt."""
         recorded, runs = recording.record_words(mini.model)
         other = text(mini.clip, "a beard and a hat")
         with pytest.raises(ValueError, match="connect the positive and negative outputs of Record Words"):
@@ -367,7 +367,7 @@ class TestWhosePromptItIs:
         assert trace.words == {"cond": ("blue", "hair"), "uncond": ("glasses", "and", "a", "hat")}
 
     def test_beside_a_prompt_without_words(self, mini: SimpleNamespace, recording: Any, sample: Any) -> None:
-        """Conditioning (Combine): the one whose words are known keeps them, wherever it stands."""
+        """Conditioning (Combine): the one whose words are known keeps them, in either order."""
         recorded, runs = recording.record_words(mini.model)
         own, _ = recording.encode_prompts(mini.clip, "glasses", "")
         first = runs.trace_of(sample(recorded, positive=own + text(mini.clip, "a beard")))
@@ -389,7 +389,7 @@ class TestWhosePromptItIs:
     def test_through_other_nodes(
         self, mini: SimpleNamespace, pack: Callable[[str], Any], recording: Any, sample: Any
     ) -> None:
-        """Nodes that change a conditioning hand its words on; one that appends to it leaves their places."""
+        """Nodes that change a conditioning pass its words on; appending to it keeps their positions."""
         nodes = importlib.import_module("nodes")
         recorded, runs = recording.record_words(mini.model)
         own, _ = recording.encode_prompts(mini.clip, "glasses", "")
@@ -402,7 +402,7 @@ class TestWhosePromptItIs:
 
 @pytest.mark.parametrize(("name", "pixels"), [("sd1", 8), ("flux", 8), ("flux2", 16), ("wan", 8)])
 def test_pixels_of_a_cell(built: Any, recording: Any, name: str, pixels: int) -> None:
-    """What masks without a picture are sized by."""
+    """The size of masks when no image is connected."""
     _, runs = recording.record_words(built(name))
     assert runs.pixels == pixels
     assert recording.pixel_size(torch.zeros(1, 4, 3, 5), None, runs.pixels) == (3 * pixels, 5 * pixels)

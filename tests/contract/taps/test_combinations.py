@@ -27,7 +27,7 @@ def nothing(model: Any) -> Any:
 
 
 def lora(model: Any) -> Any:
-    """Of a layer ahead of the hook point and of one behind it."""
+    """Weights of a layer before the hook point and of one after it."""
     import comfy.sd
 
     generator = torch.Generator().manual_seed(1)
@@ -54,7 +54,7 @@ def perturbed_attention(model: Any) -> Any:
 
 
 def attention_patch(model: Any) -> Any:
-    """As IP-Adapter-like nodes do it: they change what cross-attention sees."""
+    """Like IP-Adapter nodes: changes what cross-attention sees."""
     clone = model.clone()
     clone.set_model_attn2_patch(lambda q, k, v, options: (q, k * 1.1, v))
     return clone
@@ -136,7 +136,7 @@ def steer(pack: Any, model: Any, sae: Any) -> Any:
 
 
 def steered_by_hand(model: Any, conds: tuple[Any, Any]) -> Tensor:
-    """The same by a plain hook that stays on the module."""
+    """The same change by a plain hook that stays on the module."""
 
     def push(_module: nn.Module, args: Any, output: Tensor) -> Tensor:
         kinds = args[2]["cond_or_uncond"]
@@ -203,7 +203,7 @@ def test_steering_beside(pack: Any, model: Any, other: Callable[[Any], Any], ste
 def test_beside_a_controlnet(
     pack: Any, model: Any, control_net: Any, controlled: Any, other: Callable[[Any], Any]
 ) -> None:
-    """Recorded is the model itself, not the ControlNet that has modules of the same names."""
+    """The model itself is recorded, not the ControlNet that has modules of the same names."""
     record = pack("comfy_revelio.host.record.features").record
     changed, sae = other(model), sae_of(pack, model)
     before = sample(changed, controlled)

@@ -19,8 +19,8 @@ NAMES = tuple(ARCHITECTURES)
 
 @contextmanager
 def listening(model: Any, paths: list[str], *, difference: bool = False) -> Iterator[list[dict[str, Any]]]:
-    """Plain hooks on modules: for each model call, what each put out (or put out minus took in), and the
-    order of the conditionings in it."""
+    """Plain hooks on modules: for each model call, each output (or output minus input), and the order of the
+    conditionings in it."""
     calls: list[dict[str, Any]] = []
     network = model.model.diffusion_model
     inputs: dict[str, Any] = {}
@@ -60,7 +60,7 @@ def listening(model: Any, paths: list[str], *, difference: bool = False) -> Iter
 
 
 def expected(output: Any, spot: Spot, rows: slice, network: nn.Module) -> Tensor:
-    """The tokens [B, T, C] of some rows, cut out by hand."""
+    """The tokens [B, T, C] of some rows, selected by hand."""
     own = output if spot.element is None else output[spot.element]
     if own.ndim > 3:
         return own[rows].flatten(2).transpose(1, 2)
@@ -99,12 +99,12 @@ def test_a_tap_sees_what_a_plain_hook_sees(
 
 
 def first_points(architecture: Architecture) -> list[str]:
-    """Hook points of the picture's tokens in the first block of each kind; deeper ones mix them too much."""
+    """Hook points of the image's tokens in the first block of each kind; deeper ones mix them too much."""
     firsts = ("blocks.0", "layers.0", "refiner.0")
     return [point for point in architecture.points if point.endswith(firsts)]
 
 
-# Conditionings with reference pictures: what stands beside the text states, of the picture's own size or not.
+# What a conditioning with reference images has besides the text states; they may have another size.
 REFERENCES: dict[str, Callable[[Architecture], dict[str, Any]]] = {
     "flux": lambda a: {"reference_latents": [noise(1, 16, 5, 4), noise(1, 16, 4, 8)]},
     "flux2": lambda a: {"reference_latents": [noise(1, 128, 3, 2)]},
@@ -162,8 +162,8 @@ def test_the_grid_is_that_of_the_latents(
                 assert one.grids[point] == {grid}
             moved = (seen[1] - seen[0]).norm(dim=-1).reshape(batch, *grid)
             strongest = torch.unravel_index(moved[-1].argmax(), grid)
-            assert tuple(int(place) for place in strongest) == cell[-len(grid) :], point
-            assert not moved[:-1].any()  # the other picture of the batch
+            assert tuple(int(index) for index in strongest) == cell[-len(grid) :], point
+            assert not moved[:-1].any()  # the other image of the batch
 
 
 DIFFERENCES = {
@@ -178,18 +178,20 @@ DIFFERENCES = {
 
 @pytest.mark.parametrize("name", DIFFERENCES)
 def test_the_difference_is_that_of_one_stream(built: Any, taps: Any, resolve: Any, name: str) -> None:
-    """Output minus input, though blocks write into their inputs; the number is the input's place."""
+    """Output minus input, though blocks write into their inputs; the number is the position of the input."""
     architecture = ARCHITECTURES[name]
     model = built(name)
-    for point, place in DIFFERENCES[name].items():
+    for point, position in DIFFERENCES[name].items():
         seen = Seen()
         hook_point = resolve(model, point)
         taken: list[Tensor] = []
         module = model.model.diffusion_model.get_submodule(hook_point.module_path)
 
-        def enter(_module: nn.Module, args: Any, kwargs: Any, place: int = place, taken: Any = taken) -> None:
+        def enter(
+            _module: nn.Module, args: Any, kwargs: Any, position: int = position, taken: Any = taken
+        ) -> None:
             tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-            taken.append(tensors[place].clone())
+            taken.append(tensors[position].clone())
 
         handle = module.register_forward_pre_hook(enter, with_kwargs=True)
         try:

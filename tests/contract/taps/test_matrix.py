@@ -1,9 +1,9 @@
 """Recording on every kind of run: architectures, samplers, guidance, prompts, batches, conditionings.
 
 The cases are generated so that every two values of different factors meet in one of them; REVELIO_CELLS adds
-as many others of the whole product, which has 8,640 (the same for the same number). An oracle stands
-at the sampler's side: for each evaluation it runs each conditioning alone through the same network, and
-notes what a plain hook sees. The trace must say the same, under the right role and step, on the right grid.
+as many others of the whole product, which has 8,640 (the same ones for the same number). For each evaluation
+of the sampler, an oracle runs each conditioning alone through the same network and keeps what a plain hook
+sees. The trace must hold the same, under the right role and step, on the right grid.
 Every case also steers with strength 0, fails inside the network, and is interrupted.
 """
 
@@ -26,7 +26,7 @@ STEPS = 3
 
 
 def behind(total: int, image: int) -> int:
-    """Where the picture begins that stands behind the prompt."""
+    """Where the image begins in a sequence that has it after the prompt."""
     return total - image
 
 
@@ -50,7 +50,7 @@ SUBJECTS = {
     "wan": Subject("blocks.1", (2, 8, 6)),
     "hunyuan video": Subject("double_blocks.1", (2, 8, 6), element=0),
 }
-# Those of two stages evaluate twice in all steps but the last. The last three have own formulas for flows.
+# Samplers of two stages evaluate twice in all steps but the last. The last three treat flows differently.
 SAMPLERS = {
     "euler": 1,
     "dpm_2": 2,

@@ -1,4 +1,4 @@
-"""Recording and steering in runs that are not one plain pass: another size, inpainting, caches, windows."""
+"""Recording and steering in runs other than one plain pass: another size, inpainting, caches, windows."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_context_windows_of_a_video(built: Callable[[str], Any], pack: Any, reco
     from comfy_extras.nodes_context_windows import ContextWindowsManualNode
 
     architecture, model = ARCHITECTURES["wan"], built("wan")
-    # Inputs that older versions of ComfyUI do not have. The last puts a frame of its own ahead of windows.
+    # Inputs that older versions of ComfyUI do not have. The last inserts a frame before the windows.
     newer = {"freenoise": False, "causal_window_fix": False}
     known = inspect.signature(ContextWindowsManualNode.execute).parameters
     windowed = ContextWindowsManualNode.execute(
@@ -144,7 +144,7 @@ def test_context_windows_of_a_video(built: Callable[[str], Any], pack: Any, reco
 
 
 def test_two_places_and_two_saes_at_once(mini: SimpleNamespace, sae: Any, sample: Any, record: Any) -> None:
-    """Recorders in a row do not meet, and what they collect of one run is one trace."""
+    """Recorders in a row do not affect each other, and together they make one trace of one run."""
     upper = sae("output_blocks.4.1", width=96)
     one, middle_recorder = record(mini.model, sae())
     both, upper_recorder = record(one, upper)

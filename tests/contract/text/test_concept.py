@@ -160,7 +160,7 @@ class TestPaper:
 
 
 class TestWeights:
-    """CLIPTextEncode with (words:1.3): it scales what sets the steered prompt apart from the empty one."""
+    """CLIPTextEncode with (words:1.3): it scales the difference of the steered prompt to the empty one."""
 
     @pytest.mark.parametrize("method", ["contrast", "paper"])
     @pytest.mark.parametrize("extra", ["", ", a portrait with a long beard" * 16], ids=["short", "long"])
@@ -232,7 +232,7 @@ class TestChoices:
         assert change("auto", 1.0)[1] is mini.clip
         plus, same = change("same", 1.0)
         assert torch.equal(encode(same, "round hat"), plus)
-        # taking out of the positive prompt is putting into the negative one
+        # removing from the positive prompt is adding to the negative one
         assert torch.equal(encode(change("mirrored", -1.0)[1], "round hat"), plus)
 
     def test_the_papers_negative_prompt(self, mini: SimpleNamespace, concept: Any, word_sae: Any) -> None:

@@ -1,4 +1,4 @@
-"""A ready conditioning steered, against steering before encoding, on SDXL's two encoders made small."""
+"""A finished conditioning steered, against steering before encoding, on SDXL's two encoders made small."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LONG = ", ".join(["a portrait with round glasses and a long beard"] * 16)
 
 @pytest.fixture(scope="module")
 def clip(pack: Any) -> Any:
-    """clip_l of 4 layers and clip_g of 5; what is consumed are layers 2 and 3."""
+    """clip_l of 4 layers and clip_g of 5; the conditioning holds layers 2 and 3."""
     import comfy.sd
     import comfy.sdxl_clip
     import comfy.supported_models_base
@@ -117,7 +117,7 @@ def test_a_layer_that_is_not_consumed_is_refused(
     skipped.clip_layer(-3)
     with pytest.raises(ValueError, match="holds layer 1"):
         host.after(encode(skipped, "hat"), skipped, sae("layers.2", 64), host.prompts("glasses"), 1.0)
-    with pytest.raises(ValueError, match="last layer behind a norm"):
+    with pytest.raises(ValueError, match="last layer after a norm"):
         host.after(encode(mini.clip, "hat"), mini.clip, sae("layers.3", 192), host.prompts("glasses"), 1.0)
 
 
@@ -136,7 +136,7 @@ def test_other_mistakes_are_said(host: SimpleNamespace, clip: Any, sae: Any) -> 
 
 
 def test_weights_of_the_prompt_stay_what_they_are(host: SimpleNamespace, clip: Any, sae: Any) -> None:
-    """The empty prompt beside a weighted one is left alone: empty + weight * (steered - empty)."""
+    """The empty prompt beside a weighted one is not steered: empty + weight * (steered - empty)."""
     handle, prompts = sae("layers.2", 64), host.prompts("glasses")
     steered = host.before(clip, handle, prompts, -0.5, "paper")[0]
     empty, plain = encode(clip, "")[0][0], encode(steered, "round glasses")[0][0]

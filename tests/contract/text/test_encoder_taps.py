@@ -198,5 +198,5 @@ class TestErrors:
             text.resolve_layer(mini.clip, "layers.40", 192, "the SAE")
 
     def test_an_sae_of_the_image_model(self, mini: SimpleNamespace, text: Any) -> None:
-        with pytest.raises(ValueError, match=r"reads middle_block.1, which is no layer"):
+        with pytest.raises(ValueError, match=r"reads middle_block.1, which is not a layer"):
             text.resolve_layer(mini.clip, "middle_block.1", 192, "the SAE")

@@ -1,4 +1,4 @@
-"""Where the words of a prompt stand in what real text encoders make of it."""
+"""Which positions the words of a prompt have in the conditionings of real text encoders."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def find(pack: Any) -> Any:
 
 @pytest.fixture
 def words(find: Any) -> Any:
-    """words(clip, prompt): the prompt's words, placed in its own conditioning."""
+    """words(clip, prompt): the prompt's words, located in its own conditioning."""
     return lambda clip, prompt: find(clip, prompt, states(clip, prompt).shape[1])
 
 
@@ -56,7 +56,7 @@ def test_nothing_changes_ahead_of_the_column(clips: Any, mini: Any, words: Any, 
         assert columns_of(found, word)[0] == changed[0]
 
 
-def test_long_prompts_go_on_in_the_next_section(mini: SimpleNamespace, words: Any) -> None:
+def test_long_prompts_continue_in_the_next_section(mini: SimpleNamespace, words: Any) -> None:
     found = words(mini.clip, LONG + "and a hat")
     assert found.length == 77 * 2
     places = [own[0] for word, own in zip(found.words, found.columns, strict=True) if word == "glasses"]
@@ -80,7 +80,7 @@ def test_the_tokens_there_spell_the_word(clips: Any, words: Any, kind: str, enco
 
 
 def test_two_encoders_behind_each_other(comfyui: Any, find: Any) -> None:
-    """Stable Diffusion 3: a word has a column of CLIP's and those of T5 behind them."""
+    """Stable Diffusion 3: a word has a column among CLIP's and those of T5 after them."""
     import comfy.sd
     from comfy.supported_models_base import ClipTarget
     from comfy.text_encoders import sd3_clip

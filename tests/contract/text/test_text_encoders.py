@@ -68,7 +68,7 @@ def text(pack: Any) -> Any:
 
 
 def encode(clip: Any, prompt: str) -> Tensor:
-    """All numbers of the conditioning, those of the pooled output too."""
+    """All numbers of the conditioning, including the pooled output."""
     states, more = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))[0]
     pooled = more.get("pooled_output")
     return torch.cat([states.flatten(), *([] if pooled is None else [pooled.flatten()])])
@@ -101,7 +101,7 @@ def layer(clip: Any, encoder: str, number: int) -> nn.Module:
     return transformer.model.layers[number]
 
 
-# family, the name of the layer, its width, the encoder that it lies in, its number
+# family, the name of the layer, its width, the encoder that has it, its number
 PLACEMENTS = [
     ("sd3", "layers.1", 32, "clip_l", 1),
     ("sd3", "text_encoder_2.text_model.encoder.layers.2", 48, "clip_g", 2),
@@ -137,13 +137,13 @@ def test_reading_and_steering(
     assert hooks_on(clip.cond_stage_model) == 0
 
 
-@pytest.mark.parametrize("place", [PLACEMENTS[0], PLACEMENTS[1], PLACEMENTS[2]], ids=lambda place: place[3])
-def test_weights_are_measured_from_the_unsteered_empty_prompt(clips: Any, text: Any, place: Any) -> None:
-    """out = empty + weight * (steered - empty), so two weights tell where it starts.
+@pytest.mark.parametrize("placement", PLACEMENTS[:3], ids=lambda placement: placement[3])
+def test_weights_are_measured_from_the_unsteered_empty_prompt(clips: Any, text: Any, placement: Any) -> None:
+    """out = empty + weight * (steered - empty), so two weights show where it starts.
 
     ComfyUI gives no weights to language models.
     """
-    family, name, width, _, _ = place
+    family, name, width, _, _ = placement
     clip = clips(family)
     found = text.resolve_layer(clip, name, width, "the SAE")
     steered = text.steer_text(clip, found, lambda states, kept: states + 3.0)
@@ -162,7 +162,7 @@ def test_weights_are_measured_from_the_unsteered_empty_prompt(clips: Any, text: 
 
 
 def _onto(rest: Tensor, rows: Tensor) -> Tensor:
-    """What of the rows lies in the span of `rest`."""
+    """The part of the rows that is in the span of `rest`."""
     return torch.linalg.lstsq(rest.T.double(), rows.T.double(), driver="gelsd").solution.T.float() @ rest
 
 
@@ -218,7 +218,7 @@ LONG = "a portrait of a man with round glasses, " * 16
 
 
 class TestTwoEncodersJoined:
-    """SDXL: the hidden states of a layer of CLIP-L with those of one of CLIP-G behind them."""
+    """SDXL: the hidden states of a layer of CLIP-L with those of one of CLIP-G appended."""
 
     @pytest.fixture
     def sdxl(self, clips: Any, text: Any) -> SimpleNamespace:
@@ -236,7 +236,7 @@ class TestTwoEncodersJoined:
 
     @pytest.mark.parametrize("prompt", ["round glasses", LONG])
     def test_steering(self, sdxl: Any, text: Any, prompt: str) -> None:
-        """A change that looks at both halves: each is moved by what the other says."""
+        """A change that uses both halves: each is moved by the other."""
 
         def swap(states: Tensor, _keep: Tensor) -> Tensor:
             low, high = states[..., :32], states[..., 32:]

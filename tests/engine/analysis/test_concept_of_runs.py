@@ -1,4 +1,4 @@
-"""Concepts from pictures with and without: what carries the change is found, with place and amount."""
+"""Concepts from images with and without: what carries the change is found, with place and amount."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_what_changes_is_found_with_its_place(sae) -> None:
     assert torch.allclose(found.share[0, 1], left, atol=1e-3)
 
 
-def test_the_mean_is_over_pictures_however_they_come(sae) -> None:
+def test_the_mean_is_over_images_however_they_come(sae) -> None:
     (first, _), (second, without) = _pair(3, 0), _pair(2, 1)
     parts = concept_between(sae, [first, second], [without], count=2)
     whole = concept_between(sae, [torch.cat([first, second])], iter([without[:1], without[1:]]), count=2)
@@ -56,7 +56,7 @@ def test_the_mean_is_over_pictures_however_they_come(sae) -> None:
 
 def test_sides_that_cannot_be_compared_are_refused(sae) -> None:
     with_it, without = _pair(2, 0)
-    with pytest.raises(RevelioError, match="none without"):
+    with pytest.raises(RevelioError, match="one without"):
         concept_between(sae, [with_it], [])
     with pytest.raises(RevelioError, match=r"\[4, 6\] and \[4, 5\]"):
         concept_between(sae, [with_it], [without[:, :, :5]])
@@ -74,7 +74,7 @@ def test_fine_grids_are_averaged(sae) -> None:
 
 
 def test_each_kind_of_picture_has_maps_of_its_own(sae) -> None:
-    """Bright pictures wear it on the left, dark ones on the right; the two are told apart by a reader."""
+    """Bright images wear it on the left, dark ones on the right; a reader distinguishes the two."""
     dark, bright = (torch.rand(60, HEIGHT, WIDTH, D) * 0.1 + level for level in (0.0, 2.0))
     with_dark, with_bright = dark.clone(), bright.clone()
     with_dark[..., 3:, 3] += 1.0
@@ -93,7 +93,7 @@ def test_each_kind_of_picture_has_maps_of_its_own(sae) -> None:
 
 
 def _run(sae: Dictionary, maps: list[torch.Tensor], *, hook_point: str = "middle_block.1") -> Trace:
-    """What recording a picture at each of some steps gives."""
+    """An image recorded at each of some steps."""
     recorder = RunRecorder(len(maps), [float(len(maps) - step) for step in range(len(maps) + 1)])
     for step, one in enumerate(maps):
         codes = sae.encode(one.flatten(1, 2))
@@ -102,7 +102,7 @@ def _run(sae: Dictionary, maps: list[torch.Tensor], *, hook_point: str = "middle
 
 
 def test_a_concept_of_two_runs_is_that_of_their_activations(sae) -> None:
-    """Over pictures and steps, on a grid that is averaged to 16 cells a side."""
+    """Over images and steps, on a grid that is averaged to 16 cells a side."""
     sae.hook_point = "middle_block.1"
     big = [[part.repeat(1, 6, 8, 1) for part in _pair(2, seed)] for seed in (0, 1)]  # 24 x 48
     found, place = concept_of_runs(sae, *(_run(sae, list(side)) for side in zip(*big, strict=True)), count=4)

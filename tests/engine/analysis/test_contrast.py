@@ -48,15 +48,15 @@ def _expected(high: Tensor, low: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("counts", [(20, 9), (2, 2), (1, 1), (1, 5)])
-def test_two_runs_of_any_number_of_pictures(saes, counts: tuple[int, int]) -> None:
+def test_two_runs_of_any_number_of_images(saes, counts: tuple[int, int]) -> None:
     high, low = (_trace(saes, n, seed) for seed, n in enumerate(counts))
     found = find_features(high, low)
     for name in GRIDS:
-        for row, step in enumerate(found.places[name].steps):
+        for row, step in enumerate(found.effects[name].steps):
             sides = [
                 trace.steps(name)[step].codes.dense().double().amax(1).clamp(min=0) for trace in (high, low)
             ]
-            assert torch.allclose(found.places[name].effect[row].double(), _expected(*sides), atol=1e-5)
+            assert torch.allclose(found.effects[name].effect[row].double(), _expected(*sides), atol=1e-5)
 
 
 def test_the_best_place_step_and_feature_are_found(saes) -> None:
@@ -83,8 +83,8 @@ def test_inside_a_mask_against_outside(saes) -> None:
     assert (found.best(1)[0].feature, found.best(1)[0].step) == (11, 2)
     tokens = trace.steps("m")[2].codes.dense().double()
     expected = _expected(tokens[:, :5].flatten(0, 1), tokens[:, 5:].flatten(0, 1))
-    assert torch.allclose(found.places["m"].effect[2].double(), expected, atol=1e-5)
-    assert not torch.allclose(find_features(trace, mask=1 - mask).places["m"].effect[2], expected.float())
+    assert torch.allclose(found.effects["m"].effect[2].double(), expected, atol=1e-5)
+    assert not torch.allclose(find_features(trace, mask=1 - mask).effects["m"].effect[2], expected.float())
 
 
 def test_cells_on_the_edge_of_a_mask_count_by_their_area(saes) -> None:
@@ -100,7 +100,7 @@ def test_cells_on_the_edge_of_a_mask_count_by_their_area(saes) -> None:
     assert inside.weight == 5.0
     assert torch.allclose(inside.mean, (weights.double() @ dense) / 5)
     expected = effect_size(inside, outside)
-    assert torch.allclose(find_features(trace, mask=mask).places["m"].effect[0], expected, atol=1e-6)
+    assert torch.allclose(find_features(trace, mask=mask).effects["m"].effect[0], expected, atol=1e-6)
 
 
 def test_two_runs_inside_a_mask(saes) -> None:
@@ -115,12 +115,12 @@ def test_two_runs_inside_a_mask(saes) -> None:
     assert find_features(with_, without, mask=mask).best(1)[0].feature == 11
 
 
-def test_masks_of_a_batch_belong_to_its_pictures(saes) -> None:
+def test_masks_of_a_batch_belong_to_its_images(saes) -> None:
     trace = _trace(saes, 2, 5)
     masks = torch.zeros(2, 3, 5)
     masks[0, 0], masks[1, 2] = 1, 1
-    both = find_features(trace, mask=masks).places["m"].effect
-    assert not torch.allclose(both, find_features(trace, mask=masks.flip(0)).places["m"].effect)
+    both = find_features(trace, mask=masks).effects["m"].effect
+    assert not torch.allclose(both, find_features(trace, mask=masks.flip(0)).effects["m"].effect)
 
 
 def test_the_rest_of_some_samples() -> None:
@@ -133,7 +133,7 @@ def test_the_rest_of_some_samples() -> None:
     assert everything.without(part).weight == 7
 
 
-def test_what_cannot_be_compared_is_told(saes, make_dictionary) -> None:
+def test_what_cannot_be_compared_is_refused(saes, make_dictionary) -> None:
     trace = _trace(saes, 2, 1)
     other = {"m": make_dictionary(n=30), "up": saes["up"]}
     elsewhere = RunRecorder(3, SIGMAS)
@@ -144,8 +144,8 @@ def test_what_cannot_be_compared_is_told(saes, make_dictionary) -> None:
         (lambda: find_features(trace, elsewhere.finish({"mid": saes["m"]})), "no hook point in common"),
         (lambda: find_features(trace, RunRecorder(3, SIGMAS).finish({})), "is empty"),
         (lambda: find_features(trace, _trace(other, 2, 2)), "different SAEs"),
-        (lambda: find_features(trace, mask=torch.ones(4, 4)), "the same all over"),
-        (lambda: find_features(trace, mask=torch.zeros(4, 4)), "the same all over"),
+        (lambda: find_features(trace, mask=torch.ones(4, 4)), "all white or all black"),
+        (lambda: find_features(trace, mask=torch.zeros(4, 4)), "all white or all black"),
         (lambda: find_features(trace, trace, role="uncond"), "role 'uncond'"),
         (lambda: find_features(trace, trace).best(3, "down"), "was not compared"),
     ):

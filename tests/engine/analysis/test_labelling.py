@@ -40,8 +40,8 @@ def rows(sae: Dictionary) -> torch.Tensor:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
     folder.mkdir()
     for item in range(ITEMS):
         pixels = np.full((30, 50, 3), 10 * item, dtype=np.uint8)
@@ -52,7 +52,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def harvested(rows: torch.Tensor, pictures: Path, tmp_path: Path) -> Path:
+def harvested(rows: torch.Tensor, images: Path, tmp_path: Path) -> Path:
     """As `harvest` leaves it: four items take turns, a shard holds six."""
     out = tmp_path / "harvest"
     source = Source("tiny", "middle_block.1", "output", 12, GRID, {"size": "50x30"})
@@ -63,7 +63,7 @@ def harvested(rows: torch.Tensor, pictures: Path, tmp_path: Path) -> Path:
                     writer.add(item, time, rows[item, number])
             for item in range(start, start + 4):
                 writer.finish_item(item)
-    captions = {str(n): (pictures / f"{n:02}.txt").read_text() for n in range(ITEMS)}
+    captions = {str(n): (images / f"{n:02}.txt").read_text() for n in range(ITEMS)}
     (out / "prompts.json").write_text(json.dumps(captions))
     return out / "middle_block.1"
 
@@ -85,41 +85,41 @@ def _same(one: FeatureIndex, other: FeatureIndex) -> None:
 
 
 def test_shards_give_what_the_rows_give(
-    sae: Dictionary, rows: torch.Tensor, harvested: Path, pictures: Path
+    sae: Dictionary, rows: torch.Tensor, harvested: Path, images: Path
 ) -> None:
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     index = index_of_shards(
-        sae, harvested, pictures, top=3, crop=8, progress=lambda *counts: told.append(counts)
+        sae, harvested, images, top=3, crop=8, progress=lambda *counts: calls.append(counts)
     )
     _same(index, _expected(sae, rows, top=3, crop=8))
-    assert told == [(n, ITEMS) for n in range(1, ITEMS + 1)]
+    assert calls == [(n, ITEMS) for n in range(1, ITEMS + 1)]
     assert index.labels[11].text in ("cat", "hat")
     bare = index_of_shards(sae, harvested)
     assert bare.crops is None and bare.labels == index.labels
 
 
-def test_what_does_not_fit_is_told(
-    sae: Dictionary, harvested: Path, pictures: Path, make_dictionary, tmp_path: Path
+def test_what_does_not_fit_is_refused(
+    sae: Dictionary, harvested: Path, images: Path, make_dictionary, tmp_path: Path
 ) -> None:
     with pytest.raises(RevelioError, match=r"8 wide.*12"):
         index_of_shards(make_dictionary(d=8), harvested)
-    (pictures / "19.png").unlink()
-    with pytest.raises(RevelioError, match="no picture number 19"):
-        index_of_shards(sae, harvested, pictures)
+    (images / "19.png").unlink()
+    with pytest.raises(RevelioError, match="no image number 19"):
+        index_of_shards(sae, harvested, images)
     with pytest.raises(RevelioError, match="no crops"):
         label_by_endpoint(index_of_shards(sae, harvested), Endpoint("http://127.0.0.1:9/v1", "seer"), 3)
 
 
 def test_the_command(
-    sae: Dictionary, rows: torch.Tensor, harvested: Path, pictures: Path, tmp_path: Path, capsys
+    sae: Dictionary, rows: torch.Tensor, harvested: Path, images: Path, tmp_path: Path, capsys
 ) -> None:
     file, size = tmp_path / "sae.safetensors", (tmp_path / "sae.safetensors").stat().st_size
-    command = ["label", str(file), "--data", str(harvested), "--images", str(pictures), "--top", "3"]
+    command = ["label", str(file), "--data", str(harvested), "--images", str(images), "--top", "3"]
     assert main([*command, "--crop", "8", "--json"]) == 0
     printed = capsys.readouterr()
-    told = json.loads(printed.out)
-    assert told["pictures"] == ITEMS and told["features"] == 40
-    assert told["labels"]["11"][2] == "captions"
+    found = json.loads(printed.out)
+    assert found["pictures"] == ITEMS and found["features"] == 40
+    assert found["labels"]["11"][2] == "captions"
     assert "20/20" in printed.err
     index = read_index(tmp_path / "sae.index.safetensors")
     _same(index, _expected(sae, rows, top=3, crop=8))
@@ -129,7 +129,7 @@ def test_the_command(
 
 
 def test_asking_an_endpoint_from_the_command(
-    harvested: Path, sae: Dictionary, pictures: Path, tmp_path: Path, capsys, monkeypatch
+    harvested: Path, sae: Dictionary, images: Path, tmp_path: Path, capsys, monkeypatch
 ) -> None:
     """New labels for an index that is there; the key comes from the environment."""
     asked: list[tuple[Endpoint, int]] = []
@@ -141,7 +141,7 @@ def test_asking_an_endpoint_from_the_command(
     monkeypatch.setattr("comfy_revelio.analysis.labelling.ask", ask)
     monkeypatch.setenv("MY_KEY", "secret")
     file = str(tmp_path / "sae.safetensors")
-    assert main(["label", file, "--data", str(harvested), "--images", str(pictures), "--crop", "8"]) == 0
+    assert main(["label", file, "--data", str(harvested), "--images", str(images), "--crop", "8"]) == 0
     before = read_index(tmp_path / "sae.index.safetensors")
     capsys.readouterr()
     options = ["--by", "endpoint", "--endpoint", "http://here/v1", "--model", "seer", "--most", "3", "--json"]
@@ -179,8 +179,8 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     )
     for arguments, message in cases:
         assert main(["label", *arguments]) == 2, arguments
-        told = capsys.readouterr()
-        assert message in told.err and told.err.count("\n") == 1, told.err
+        printed = capsys.readouterr()
+        assert message in printed.err and printed.err.count("\n") == 1, printed.err
     main(["label", file, "--data", str(harvested)])
     save_dictionary(make_dictionary(seed=5), file)
     capsys.readouterr()
@@ -190,7 +190,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
 
 
 def test_labels_by_clip_are_the_nearest_words(
-    harvested: Path, sae: Dictionary, pictures: Path, tmp_path: Path
+    harvested: Path, sae: Dictionary, images: Path, tmp_path: Path
 ) -> None:
     """A CLIP with random weights, but the real classes: scores as computed by hand from its embeddings."""
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
@@ -215,7 +215,7 @@ def test_labels_by_clip_are_the_nearest_words(
     model = CLIPModel(config).eval()
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    index = index_of_shards(sae, harvested, pictures, top=3, crop=8)
+    index = index_of_shards(sae, harvested, images, top=3, crop=8)
     noisy = replace(index, crops=torch.randint(0, 255, index.crops.shape, dtype=torch.uint8))
     words = ["hat", "cat", "dog", "red"]
     found = clip_labels(noisy, folder, words)
@@ -235,7 +235,7 @@ def test_labels_by_clip_are_the_nearest_words(
         feature: words[int(row.argmax())] for feature, row in zip(used, scores, strict=True) if row.max() >= 2
     }
     assert expected and {feature: label.text for feature, label in found.items()} == expected
-    with pytest.raises(RevelioError, match="no CLIP model"):
+    with pytest.raises(RevelioError, match="not a CLIP model"):
         clip_labels(noisy, tmp_path / "nowhere", words)
     with pytest.raises(RevelioError, match="needs words"):
         clip_labels(noisy, folder, [" "])

@@ -14,7 +14,7 @@ from comfy_revelio.training.shards import Source
 
 
 def activations(folder: Path, *, prompts: bool) -> Path:
-    """Maps of 2 by 3 cells and width 4: dimension 1 is high in the pictures with a hat."""
+    """Maps of 2 by 3 cells and width 4: dimension 1 is high in the images with a hat."""
     g = torch.Generator().manual_seed(0)
     data = folder / "middle_block.1"
     with ShardWriter(data, Source("m", "middle_block.1", "output", 4, (2, 3)), dtype=torch.float32) as writer:

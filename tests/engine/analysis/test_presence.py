@@ -46,7 +46,7 @@ def test_the_usual_amount_at_the_usual_place_is_1(make_dictionary) -> None:
 
 
 def test_every_step_has_the_maps_of_its_kind(make_dictionary) -> None:
-    """Two kinds, told by the mean of what the codes decode to: left in one, right in the other."""
+    """Two kinds, distinguished by the mean of the decoded codes: left in one, right in the other."""
     amount = torch.zeros(2, 2, *GRID)
     amount[0, 0, :, 0], amount[1, 0, :, 2] = 1.0, 1.0
     dictionary = _dictionary(
@@ -63,10 +63,10 @@ def test_every_step_has_the_maps_of_its_kind(make_dictionary) -> None:
     assert torch.allclose(maps[1].square(), torch.tensor([[0.0, 0.0, 3.0]] * 2))
 
 
-def test_kinds_are_told_by_the_activations_own_size(make_dictionary) -> None:
-    """Of a dictionary that takes the mean off, two pictures may differ by nothing else."""
+def test_kinds_are_read_at_the_scale_of_the_activations(make_dictionary) -> None:
+    """Of a dictionary that takes the mean off, two images may differ by nothing else."""
     reader = torch.zeros(2, 13)
-    reader[1, :-1] = 1.0  # the second kind is that of pictures above 0
+    reader[1, :-1] = 1.0  # the second kind is that of images above 0
     amount = torch.zeros(2, 2, *GRID)
     amount[0, 0, :, 0], amount[1, 0, :, 2] = 1.0, 1.0
     concept = Concept((4, 7), amount, torch.ones(2, 2, *GRID), reader)

@@ -22,7 +22,7 @@ def test_the_feature_that_follows_a_word_is_named_after_it(make_dictionary) -> N
                for n in range(24)}  # fmt: skip
     items = torch.arange(24).repeat_interleave(6)
     rows = dictionary.b_in + torch.randn(144, 12, generator=g) * 0.1
-    for number in range(0, 24, 3):  # one token of each such picture points at feature 7
+    for number in range(0, 24, 3):  # one token of each such image points at feature 7
         rows[number * 6 + 2] += 4 * dictionary.W_enc[7] / dictionary.W_enc[7].norm()
     order = torch.randperm(144, generator=g)
     labels = labels_of_prompts(dictionary, rows[order], items[order], prompts)
@@ -33,7 +33,7 @@ def test_the_feature_that_follows_a_word_is_named_after_it(make_dictionary) -> N
 
 
 def test_what_changes_with_a_word_becomes_its_concept(make_dictionary, monkeypatch) -> None:
-    """One pass over maps gives what comparing the pictures by hand gives; strangers do not count."""
+    """One pass over maps gives what comparing the images by hand gives; strangers do not count."""
     dictionary = make_dictionary(n=40, d=12, k=5)
     x = torch.randn(10, 3, 5, 12, generator=torch.Generator().manual_seed(2))
     items = torch.tensor([0, 1, 2, 3, 4, 5, 0, 1, 99, 2])

@@ -8,7 +8,7 @@ import torch
 from comfy_revelio import RevelioError
 from comfy_revelio.analysis.word_maps import (
     content_words,
-    frames_showing,
+    late_layer_frames,
     masks_above,
     mean_shares,
     resized_maps,
@@ -34,7 +34,7 @@ def test_words() -> None:
     assert word_positions(taken_apart, "T-shirt") == [4, 5]
     assert word_positions(taken_apart, "blue_hair") == word_positions(taken_apart, "blue hair") == [6, 7]
     for wanted in ("glasses", "hat red", "re", "-", ""):
-        with pytest.raises(RevelioError, match="it says red, hat, green"):
+        with pytest.raises(RevelioError, match="its words: red, hat, green"):
             word_positions(WORDS, wanted)
 
 
@@ -44,17 +44,17 @@ def test_frames_of_one_grid_are_averaged_and_coarser_ones_spread() -> None:
     found = mean_shares(frames, 1)
     assert found.shape == (2, 2, 3)
     assert torch.allclose(found, (4 * ramp[0] + 0.5).unflatten(1, (2, 3)) / 3, atol=1e-3)
-    with pytest.raises(RevelioError, match="no picture 2 in this run; choose 0 to 1"):
+    with pytest.raises(RevelioError, match="no image 2 in this run; choose from 0 to 1"):
         mean_shares(frames, 2)
 
 
 def test_the_later_half_of_the_layers_shows() -> None:
     frames = [frame(layer, torch.zeros(1, 1, 6), step=step) for step in (0, 1) for layer in "abcde"]
-    assert [(one.layer, one.step) for one in frames_showing(frames)] == [
+    assert [(one.layer, one.step) for one in late_layer_frames(frames)] == [
         (n, s) for s in (0, 1) for n in "cde"
     ]
     alone = [frame("a", torch.zeros(1, 1, 6))]
-    assert frames_showing(alone) == alone
+    assert late_layer_frames(alone) == alone
 
 
 def test_heat_goes_from_0_to_1() -> None:

@@ -64,7 +64,7 @@ def test_more_words_than_a_figure_takes(trace: WordTrace, view: str, monkeypatch
 
 def test_the_other_picture(trace: WordTrace) -> None:
     assert made(trace, "hat", item=1).masks[0, 44, 92] > 0.9
-    with pytest.raises(RevelioError, match="no picture 2"):
+    with pytest.raises(RevelioError, match="no image 2"):
         made(trace, item=2)
 
 
@@ -103,7 +103,7 @@ def test_one_step_and_some_layers(trace: WordTrace) -> None:
         ({"opacity": 2.0}, "opacity is 2.0"),
         ({"role": "uncond"}, "words of 'uncond' are not known"),
         ({"layers": "nowhere"}, "no layer 'nowhere'; this run has input_blocks.1.1"),
-        ({"show": "glasses"}, "does not say 'glasses'; it says hat, face"),
+        ({"show": "glasses"}, "'glasses' is not in the prompt; choose from its words: hat, face"),
     ],
 )
 def test_what_it_cannot_show(trace: WordTrace, settings: dict[str, Any], message: str) -> None:

@@ -148,7 +148,7 @@ def test_concepts_say_where_and_how_much(make_dictionary, tokens, concept, stren
     assert torch.allclose(result.double(), expected, atol=1e-5)
 
 
-def test_what_is_there_already_is_not_put_in_again(make_dictionary, concept) -> None:
+def test_what_is_there_already_is_not_added_again(make_dictionary, concept) -> None:
     """A token that has all of what the concept usually raises gets nothing more, at any strength."""
     eye, zero = torch.eye(12), torch.zeros(12)
     sae = Dictionary(eye, zero, eye, zero, zero, Activation("topk_relu", 12))
@@ -176,12 +176,12 @@ def test_concepts_follow_the_grid_and_want_their_place(make_dictionary, concept)
     nothing = Selection((), concepts=((concept, 0.0),))
     assert not Intervention(sae, nothing, 1.0).active
     for wrong in ({"mode": "add"}, {"mode": "scale"}, {"place": "everywhere"}):
-        with pytest.raises(RevelioError, match="mode push and place usual"):
+        with pytest.raises(RevelioError, match="mode push, place usual"):
             Intervention(sae, selection, 1.0, **wrong)
 
 
 def test_the_maps_of_a_concept_go_with_the_intervention(make_dictionary, concept) -> None:
-    """They are large and lie on the GPU; only those of the last sizes of pictures are kept."""
+    """They are large and may be on the GPU; only those of the last image sizes are kept."""
 
     def kept() -> set[torch.Size]:
         gc.collect()
@@ -273,12 +273,12 @@ def test_usual_without_maps_is_everywhere(make_dictionary, tokens) -> None:
         ({"mask": torch.full((1, 4, 4), math.nan)}, "0 to 1"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_at_once(make_dictionary, options, word) -> None:
+def test_invalid_settings_are_refused_at_once(make_dictionary, options, word) -> None:
     with pytest.raises(RevelioError, match=word):
         Intervention(make_dictionary(), **{"selection": CHOSEN, "strength": 1.0, **options})
 
 
-def test_statistics_are_asked_for_only_when_needed(make_dictionary, tokens) -> None:
+def test_statistics_are_required_only_when_needed(make_dictionary, tokens) -> None:
     bare = make_dictionary(stats=None)
     for mode, strength in (("push", 1.0), ("add", -1.0)):
         with pytest.raises(RevelioError, match="mean activations"):
@@ -408,7 +408,7 @@ def test_a_masked_replacement_leaves_the_rest(make_dictionary, tokens) -> None:
         assert changed.tolist() == [[False] * 5, [True] * 5, [False] * 5]
 
 
-def test_a_block_can_be_taken_out(make_dictionary, tokens) -> None:
+def test_a_block_can_be_removed(make_dictionary, tokens) -> None:
     sae = make_dictionary(captured="diff")
     off = Intervention(sae, Selection(()), 1.0, mode="ablate_block")
     assert off.active
@@ -464,7 +464,7 @@ def test_a_ramp_to_the_very_end(make_dictionary) -> None:
         ({"ramp": "up"}, "fade in"),
     ],
 )
-def test_modes_that_cannot_be_meant(make_dictionary, options, word) -> None:
+def test_modes_and_settings_that_contradict_each_other(make_dictionary, options, word) -> None:
     with pytest.raises(RevelioError, match=word):
         Intervention(make_dictionary(), **{"selection": CHOSEN, "strength": 1.0, **options})
     with pytest.raises(RevelioError, match="scales every activation"):

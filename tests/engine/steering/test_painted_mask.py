@@ -20,7 +20,7 @@ def test_nothing_painted_is_everywhere() -> None:
     assert bool((painted_mask("") == 1).all())
 
 
-def test_a_region_grows_to_the_picture() -> None:
+def test_a_region_grows_to_the_size_of_the_image() -> None:
     mask = painted_mask("4x2:0,2,2,2,2", (20, 40))
     assert mask.shape == (1, 20, 40)
     assert torch.equal((mask[0] > 0.5), torch.arange(40).expand(20, 40) < 20)

@@ -1,6 +1,6 @@
 """Steering equals the formulas that the papers' code has, written here once more in float64 with NumPy.
 
-Each transcription stands for itself: it encodes, masks and adds with loops or plain matrix products, and
+Each transcription encodes, masks and adds with loops or plain matrix products, and
 shares nothing with the package but the weights.
 """
 
@@ -225,7 +225,7 @@ class TestRiebench:
     TIMES, COUNT, M1 = (999.0, 666.0, 333.0, 0.0), 6, 1.7
 
     def record(self, sae: Dictionary, activations: Tensor) -> Trace:
-        """Activations [steps, T, d] of one picture as a trace."""
+        """Activations [steps, T, d] of one image as a trace."""
         recorder = RunRecorder(len(self.TIMES), (1.0,))
         for step, time in enumerate(self.TIMES):
             codes = sae.encode(activations[step][None])
@@ -260,7 +260,7 @@ class TestRiebench:
             sae, "place", self.record(sae, scene["source"]), masks[0], self.record(sae, scene["target"]),
             masks[1], m1, self.COUNT, method, spread, scores,
         )  # fmt: skip
-        assert transfer.put_in == tuple(plus) and transfer.taken_out == tuple(minus)
+        assert transfer.added == tuple(plus) and transfer.removed == tuple(minus)
         for step, time in enumerate(self.TIMES):
             live = 2 * rows(10 + step, 2, T)
             fmap = np.zeros((T, 64))

@@ -28,7 +28,7 @@ def test_own_values() -> None:
 
 @pytest.mark.parametrize("values", ["1, two", "nan", "inf", ",".join(["1"] * 65)])
 def test_what_is_no_row(values: str) -> None:
-    with pytest.raises(RevelioError, match=r"(no strength|from 1 to 64)"):
+    with pytest.raises(RevelioError, match=r"(not a strength|from 1 to 64)"):
         strengths(0, 1, 2, values)
     with pytest.raises(RevelioError, match="finite"):
         strengths(0, math.inf, 2)

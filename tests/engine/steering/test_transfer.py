@@ -55,14 +55,14 @@ def test_only_the_masked_cells_change(sae: Any, mask: Tensor) -> None:
             assert torch.equal(changed(transfer), cells)
 
 
-def test_without_a_target_nothing_is_taken_out(sae: Any, mask: Tensor) -> None:
+def test_without_a_target_nothing_is_removed(sae: Any, mask: Tensor) -> None:
     transfer = Transfer(sae, "place", record(sae, 1), mask, count=5)
-    assert transfer.taken_out == () and len(transfer.put_in) == 5
+    assert transfer.removed == () and len(transfer.added) == 5
     source = record(sae, 1).frames[0].codes.dense()[0].reshape(*GRID, -1)[1, 1:3]
     tokens = torch.zeros(1, 15, 12)
     change = transfer.delta(tokens, TokenContext("cond", GRID, timestep=900.0))
     assert change is not None
-    features = list(transfer.put_in)
+    features = list(transfer.added)
     expected = source[:, features] @ sae.W_dec[features]
     assert torch.allclose(change.reshape(*GRID, 12)[1, 1:3], expected, atol=1e-5)
 
@@ -83,11 +83,11 @@ def test_a_target_of_another_size(sae: Any, mask: Tensor) -> None:
     assert bool(where[2:4, 2:6].all()) and not bool(where[:, 8:].any())
 
 
-def test_one_picture_of_a_batch(sae: Any, mask: Tensor) -> None:
+def test_one_image_of_a_batch(sae: Any, mask: Tensor) -> None:
     batch = record(sae, 1, items=3)
     one, other = (Transfer(sae, "place", batch, mask, count=5, source_item=item) for item in (0, 2))
-    assert one.put_in != other.put_in
-    with pytest.raises(RevelioError, match=r"no picture 3.*0 to 2"):
+    assert one.added != other.added
+    with pytest.raises(RevelioError, match=r"no image 3.*0 to 2"):
         Transfer(sae, "place", batch, mask, source_item=3)
 
 
@@ -122,7 +122,7 @@ def test_when_and_whom(sae: Any, mask: Tensor) -> None:
         ({"target_mask": torch.zeros(8, 8)}, "black"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(sae: Any, mask: Tensor, change: dict[str, Any], words: str) -> None:
+def test_invalid_settings_are_refused(sae: Any, mask: Tensor, change: dict[str, Any], words: str) -> None:
     usual = {"source_mask": mask, "target": record(sae, 2)}
     with pytest.raises(RevelioError, match=words):
         Transfer(sae, "place", record(sae, 1), **{**usual, **change})

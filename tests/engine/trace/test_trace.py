@@ -157,9 +157,9 @@ class TestPlaces:
     def test_of_a_dictionary(self, same_size, make_dictionary, tmp_path, said, places) -> None:
         same_size.save(tmp_path / "trace.safetensors")
         for trace in (same_size, Trace.load(tmp_path / "trace.safetensors")):
-            assert trace.word_positions(make_dictionary(hook_point=said)) == places
+            assert trace.hook_points_of(make_dictionary(hook_point=said)) == places
             for size in ({"n": 41}, {"d": 13}, {"k": 4}):
-                assert trace.word_positions(make_dictionary(hook_point=said, **size)) == []
+                assert trace.hook_points_of(make_dictionary(hook_point=said, **size)) == []
 
     def test_of_a_trace_that_notes_no_names(self, make_dictionary) -> None:
         from comfy_revelio.trace import DictionaryNote, Frame
@@ -168,9 +168,9 @@ class TestPlaces:
         frames = tuple(Frame(name, 0, 0, 1.0, 1.0, "cond", (2, 3), codes) for name in (MIDDLE, UP))
         one = Trace(frames[:1], {MIDDLE: DictionaryNote(40, 5)}, 1, (1.0, 0.0))
         two = Trace(frames, {MIDDLE: DictionaryNote(40, 5), UP: DictionaryNote(40, 5)}, 1, (1.0, 0.0))
-        assert one.word_positions(make_dictionary(hook_point="mid_block.attentions.0")) == [MIDDLE]
-        assert two.word_positions(make_dictionary(hook_point="mid_block.attentions.0")) == []
-        assert two.word_positions(make_dictionary(hook_point=UP)) == [UP]
+        assert one.hook_points_of(make_dictionary(hook_point="mid_block.attentions.0")) == [MIDDLE]
+        assert two.hook_points_of(make_dictionary(hook_point="mid_block.attentions.0")) == []
+        assert two.hook_points_of(make_dictionary(hook_point=UP)) == [UP]
 
     def test_of_a_name(self, same_size) -> None:
         assert [same_size.place(name) for name in ("", UP, "mid_block.attentions.0")] == [MIDDLE, UP, MIDDLE]

@@ -7,7 +7,7 @@ import torch
 
 from comfy_revelio import RevelioError
 from comfy_revelio.analysis.index import IndexBuilder
-from comfy_revelio.analysis.index.crops import cropped
+from comfy_revelio.analysis.index.crops import crop_around
 
 GRID = (3, 5)
 ITEMS, TIMES = 30, (900.0, 100.0)
@@ -27,13 +27,13 @@ def _captions() -> dict[int, str]:
     return {n: f"{kinds[n % 2]}{', with glasses' * (n % 3 == 0)}" for n in range(ITEMS)}
 
 
-def _picture(item: int) -> torch.Tensor:
-    """Each picture has a grey of its own."""
+def _image(item: int) -> torch.Tensor:
+    """Each image has a grey of its own."""
     return torch.full((48, 80, 3), item / 100)
 
 
 def _built(sae, rows: torch.Tensor, order: list[int], **options):
-    """Pictures are seen in pairs that take turns, as a batch of a harvest is."""
+    """Images are seen in pairs that take turns, as a batch of a harvest is."""
     builder = IndexBuilder(sae, _captions(), GRID, **options)
     for start in range(0, len(order), 2):
         pair = order[start : start + 2]
@@ -41,11 +41,11 @@ def _built(sae, rows: torch.Tensor, order: list[int], **options):
             for item in pair:
                 builder.see(item, time, rows[item, number])
         for item in pair:
-            builder.close(item, _picture(item))
+            builder.close(item, _image(item))
     return builder.finish("made up")
 
 
-def test_examples_are_the_highest_of_all_pictures(make_dictionary, rows: torch.Tensor) -> None:
+def test_examples_are_the_highest_of_all_images(make_dictionary, rows: torch.Tensor) -> None:
     sae = make_dictionary()
     index = _built(sae, rows, list(range(ITEMS)), top=4, crop=8)
     z = sae.encode(rows).dense().clamp(min=0)  # [items, times, tokens, n]
@@ -68,7 +68,7 @@ def test_examples_are_the_highest_of_all_pictures(make_dictionary, rows: torch.T
     assert (index.items, index.grid, index.n_features) == (ITEMS, GRID, 40)
 
 
-def test_the_order_of_the_pictures_does_not_matter(make_dictionary, rows: torch.Tensor) -> None:
+def test_the_order_of_the_images_does_not_matter(make_dictionary, rows: torch.Tensor) -> None:
     sae = make_dictionary()
     one = _built(sae, rows, list(range(ITEMS)), top=3, crop=8)
     other = _built(sae, rows, list(range(ITEMS))[::-1], top=3, crop=8)
@@ -96,7 +96,7 @@ def test_words_that_always_come_together_are_one_label(make_dictionary, rows: to
     assert {label.text for label in labels.values()} == {"comic"}
 
 
-def test_pictures_without_captions_have_no_say(make_dictionary, rows: torch.Tensor) -> None:
+def test_images_without_captions_are_ignored_by_labels(make_dictionary, rows: torch.Tensor) -> None:
     builder = IndexBuilder(make_dictionary(), {}, GRID, crop=0)
     builder.see(0, 1.0, rows[0, 0])
     builder.close(0)
@@ -104,13 +104,13 @@ def test_pictures_without_captions_have_no_say(make_dictionary, rows: torch.Tens
 
 
 def test_a_crop_shows_the_place() -> None:
-    picture = torch.zeros(60, 100, 3)
-    picture[20:40, 40:60, 0] = 1  # token 7 of a grid of 3 by 5
-    corner, middle = cropped(picture, torch.tensor([0, 7]), GRID, 12)
+    image = torch.zeros(60, 100, 3)
+    image[20:40, 40:60, 0] = 1  # token 7 of a grid of 3 by 5
+    corner, middle = crop_around(image, torch.tensor([0, 7]), GRID, 12)
     assert not corner[:4, :4].any()
     assert int(middle[6, 6, 0]) == 255 and not middle[..., 1:].any()
     assert not middle[0].any() and not middle[:, 0].any()
-    small = cropped(torch.rand(4, 6, 3), torch.tensor([14]), GRID, 16)
+    small = crop_around(torch.rand(4, 6, 3), torch.tensor([14]), GRID, 16)
     assert small.shape == (1, 16, 16, 3)
 
 
@@ -124,5 +124,5 @@ def test_too_much_is_refused_in_a_sentence(make_dictionary) -> None:
         n = 4000 if "GiB" in message else 40
         with pytest.raises(RevelioError, match=message):
             IndexBuilder(make_dictionary(n=n) if n > 40 else sae, {}, GRID, **options)
-    with pytest.raises(RevelioError, match="no pictures"):
+    with pytest.raises(RevelioError, match="no images"):
         IndexBuilder(sae, {}, GRID).finish("nothing")

@@ -35,7 +35,7 @@ def index(make_dictionary) -> FeatureIndex:
         dictionary_id(make_dictionary()),
         (3, 5),
         12,
-        "12 pictures",
+        "12 images",
         starts,
         torch.tensor([5.0, 4.0, 3.0, 9.0, 1.0]),
         torch.tensor([7, 2**40, 0, 3, 4]),

@@ -22,7 +22,7 @@ CROPS = torch.arange(5 * 8 * 8 * 3).reshape(5, 8, 8, 3).to(torch.uint8)
 
 
 class Fake:
-    """A server that remembers what it was sent and answers as told."""
+    """A server that remembers what it was sent and answers as it is set up to."""
 
     def __init__(self) -> None:
         self.status, self.body, self.headers = 200, _said("A pair of glasses."), {}
@@ -37,40 +37,40 @@ def _said(text: Any) -> bytes:
 
 @pytest.fixture
 def fake() -> Iterator[tuple[Fake, str]]:
-    told = Fake()
+    fake_server = Fake()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            told.asked.append((self.path, dict(self.headers), json.loads(body)))
-            if told.slow:
-                told.wait.wait(10)
-            self.send_response(told.status)
-            for name, value in told.headers.items():
+            fake_server.asked.append((self.path, dict(self.headers), json.loads(body)))
+            if fake_server.slow:
+                fake_server.wait.wait(10)
+            self.send_response(fake_server.status)
+            for name, value in fake_server.headers.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(told.body)
+            self.wfile.write(fake_server.body)
 
         def log_message(self, *_: Any) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield told, f"http://127.0.0.1:{server.server_address[1]}/v1"
-    told.wait.set()
+    yield fake_server, f"http://127.0.0.1:{server.server_address[1]}/v1"
+    fake_server.wait.set()
     server.shutdown()
 
 
 def test_only_crops_and_the_instruction_are_sent(fake: tuple[Fake, str]) -> None:
-    told, url = fake
+    server, url = fake
     assert ask(Endpoint(url, "seer", "secret"), CROPS) == "A pair of glasses"
-    ((path, headers, body),) = told.asked
+    ((path, headers, body),) = server.asked
     assert (path, headers["Authorization"]) == ("/v1/chat/completions", "Bearer secret")
     assert set(body) == {"model", "messages", "max_tokens", "temperature"} and body["model"] == "seer"
     ((message),) = body["messages"]
-    text, picture = message["content"]
+    text, image = message["content"]
     assert text == {"type": "text", "text": INSTRUCTION}
-    kind, _, data = picture["image_url"]["url"].partition(",")
+    kind, _, data = image["image_url"]["url"].partition(",")
     assert kind == "data:image/png;base64"
     sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
     assert sheet.shape == (256, 512, 3)  # four and one, each enlarged to 128
@@ -78,10 +78,10 @@ def test_only_crops_and_the_instruction_are_sent(fake: tuple[Fake, str]) -> None
 
 
 def test_without_a_key_none_is_sent(fake: tuple[Fake, str]) -> None:
-    told, url = fake
+    server, url = fake
     ask(Endpoint(f"{url}/", "seer"), CROPS)
-    assert told.asked[0][0] == "/v1/chat/completions"
-    assert "Authorization" not in told.asked[0][1]
+    assert server.asked[0][0] == "/v1/chat/completions"
+    assert "Authorization" not in server.asked[0][1]
 
 
 @pytest.mark.parametrize(
@@ -95,13 +95,13 @@ def test_without_a_key_none_is_sent(fake: tuple[Fake, str]) -> None:
     ],
 )
 def test_answers_become_one_line(fake: tuple[Fake, str], text: str, label: str) -> None:
-    told, url = fake
-    told.body = _said(text)
+    server, url = fake
+    server.body = _said(text)
     assert ask(Endpoint(url, "seer"), CROPS) == label
 
 
 def _set(**values: Any) -> Callable[[Fake], None]:
-    return lambda told: [setattr(told, name, value) for name, value in values.items()] and None
+    return lambda server: [setattr(server, name, value) for name, value in values.items()] and None
 
 
 @pytest.mark.parametrize(
@@ -121,16 +121,16 @@ def _set(**values: Any) -> Callable[[Fake], None]:
 def test_what_goes_wrong_is_one_sentence(
     fake: tuple[Fake, str], change: Callable[[Fake], None], message: str
 ) -> None:
-    told, url = fake
-    change(told)
+    server, url = fake
+    change(server)
     with pytest.raises(RevelioError, match=message) as problem:
         ask(Endpoint(url, "seer", "secret", timeout=0.3), CROPS)
     assert "\n" not in str(problem.value) and "secret" not in str(problem.value)
-    assert len(told.asked) == 1
+    assert len(server.asked) == 1
 
 
 def test_nobody_there() -> None:
-    with pytest.raises(RevelioError, match="could not be asked"):
+    with pytest.raises(RevelioError, match="did not respond"):
         ask(Endpoint("http://127.0.0.1:9/v1", "seer", timeout=2), CROPS)
 
 

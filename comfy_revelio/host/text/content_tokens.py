@@ -1,0 +1,96 @@
+"""The tokens of a prompt as a text encoder gets them, and which of them are content.
+
+Content is what the user wrote: no start, end or padding. Text encoders read a prompt in sections (77 tokens
+for CLIP); most functions here describe these sections, end to end where they return one list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..comfy_types import Clip
+from .layers import TextLayer
+
+Sections = Sequence[Sequence[tuple[Any, ...]]]
+"""One prompt's tokens for one encoder: sections of (token, weight) pairs."""
+
+EMBEDDING = "(embedding)"
+"""How a textual inversion is spelled."""
+
+
+def content_mask(sections: Sections, special: Mapping[str, Any], length: int) -> Tensor:
+    """Which positions are content: bool [sections, length].
+
+    special: the encoder's "start", "end" and "pad" tokens. The end token also pads CLIP-L, so a section's
+    content ends at its first end token. Language models have none; some of them are padded on the left.
+    """
+    content = torch.zeros(len(sections), length, dtype=torch.bool)
+    start, end, pad = special.get("start"), special.get("end"), special.get("pad")
+    for row, section in enumerate(sections):
+        for position, (token, *_) in enumerate(section[:length]):
+            if isinstance(token, Integral):
+                if token == end:
+                    break
+                if token == start or (end is None and token == pad):
+                    continue
+            content[row, position] = True  # a token, or a row of a textual inversion
+    return content
+
+
+def content_of_prompt(clip: Clip, prompt: str, encoder: str) -> Tensor:
+    """`content_mask` of a prompt for one of the encoders of `clip`: bool [sections, T]."""
+    sections = sections_of(clip.tokenize(prompt), encoder)
+    special = getattr(clip.cond_stage_model, encoder).special_tokens
+    return content_mask(sections, special, max((len(section) for section in sections), default=0))
+
+
+def spelled_tokens(clip: Clip, prompt: str, encoder: str) -> list[list[str]]:
+    """The tokens of each section as the encoder's vocabulary spells them, such as "glass" and "es</w>"."""
+    names = getattr(getattr(clip.tokenizer, encoder, None), "inv_vocab", {})
+    return [
+        [
+            str(names.get(int(token), "")) if isinstance(token, Integral) else EMBEDDING
+            for token, *_ in section
+        ]
+        for section in sections_of(clip.tokenize(prompt), encoder)
+    ]
+
+
+def readable_tokens(clip: Clip, prompt: str, layer: TextLayer, length: int) -> list[str]:
+    """What is at each position of a prompt as the layer's encoder gets it, without marks of word ends.
+
+    length: positions of a section. Start, end and padding have the names of their tokenizer, such as
+    <|endoftext|>.
+    """
+    names = getattr(getattr(clip.tokenizer, layer.encoder, None), "inv_vocab", {})
+    words: list[str] = []
+    for section in sections_of(clip.tokenize(prompt), layer.encoder):
+        row = [_readable(token, names) for token, *_ in section[:length]]
+        words += row + [""] * (length - len(row))
+    return words
+
+
+def _readable(token: Any, names: Mapping[int, str]) -> str:
+    if not isinstance(token, Integral):
+        return EMBEDDING
+    name = names.get(int(token), f"token {int(token)}")
+    return name.removesuffix("</w>").replace("\u2581", " ").replace("\u0120", " ").strip() or name
+
+
+def sections_of(tokens: Any, encoder: str) -> Sections:
+    """The sections of a tokenized prompt for an encoder.
+
+    Tokenizers name an encoder in full ("clip_l"), without "clip_", or by the part before the first "_".
+    """
+    if not isinstance(tokens, dict):
+        return tokens
+    for name in (encoder, encoder.removeprefix("clip_"), encoder.split("_")[0]):
+        if name in tokens:
+            sections: Sections = tokens[name]
+            return sections
+    return ()

@@ -1,0 +1,99 @@
+"""How long the demo still takes: costs measured once, scaled by what this machine takes for the same work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Step:
+    """One part of the work and its cost."""
+
+    name: str
+    seconds: float
+    """On the machine of the table of costs, alone on 2 cores."""
+    scales: bool = True
+    """Whether a slower machine takes longer; False where the step is given its time, or waits for a disk."""
+
+
+class Estimate:
+    """The time that is left of a list of steps that are done in order.
+
+    The scale is the time that finished steps took over their cost in the table; it is 1 before the first. A
+    step that takes longer than expected raises it before its end.
+    clock: seconds, such as `time.monotonic`.
+    """
+
+    def __init__(self, steps: Sequence[Step], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._steps = list(steps)
+        self._clock = clock
+        self._started = clock()
+        self._step_started = self._started
+        self._current: Step | None = None
+        self._took = 0.0
+        self._cost = 0.0
+
+    @property
+    def current(self) -> str:
+        """The name of the step that is being done; empty between steps."""
+        return self._current.name if self._current else ""
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the estimate was made."""
+        return self._clock() - self._started
+
+    @property
+    def scale(self) -> float:
+        """How many times as long as in the table the work takes here."""
+        finished = self._took / self._cost if self._cost else 1.0
+        if self._current is None or not self._current.scales:
+            return finished
+        cost = self._cost + self._current.seconds
+        return max(finished, (self._took + self._in_step()) / cost) if cost else finished
+
+    def begin(self, name: str) -> None:
+        """Start the next step of that name; a step that is left out is dropped."""
+        self.end()
+        while self._steps:
+            step = self._steps.pop(0)
+            if step.name == name:
+                self._current, self._step_started = step, self._clock()
+                return
+        raise ValueError(f"No step {name!r} is left.")
+
+    def end(self) -> None:
+        """The current step is done."""
+        if self._current is not None and self._current.scales:
+            self._took += self._in_step()
+            self._cost += self._current.seconds
+        self._current = None
+
+    def left(self) -> float:
+        """Seconds until the last step is done."""
+        scale = self.scale
+        left = sum(step.seconds * (scale if step.scales else 1.0) for step in self._steps)
+        if self._current is not None:
+            needs = self._current.seconds * (scale if self._current.scales else 1.0)
+            left += max(needs - self._in_step(), 0.0)
+        return left
+
+    def share(self) -> float:
+        """How much of the whole is done, 0..1."""
+        whole = self.elapsed + self.left()
+        return self.elapsed / whole if whole else 1.0
+
+    def _in_step(self) -> float:
+        return self._clock() - self._step_started
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: 40 s, 2 min 10 s, 12 min."""
+    if seconds < 57.5:
+        return f"{max(5, 5 * round(seconds / 5))} s"
+    if seconds < 297.5:
+        minutes, rest = divmod(10 * round(seconds / 10), 60)
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    return f"{round(seconds / 60)} min"

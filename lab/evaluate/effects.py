@@ -1,0 +1,65 @@
+"""What steering did, counted from the judge's answers; needs no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from .prompts import Concept, Prompt, mean, others, rate
+
+REMOVAL, ADDITION = "removal", "addition"
+ALLOWED_COST = {REMOVAL: 0.02, ADDITION: 0.05}
+
+Verdict = dict[str, float]
+"""For some images: the rate of the concept, and the mean accuracy of all other mentioned attributes."""
+
+Rows = dict[str, dict[str, dict[str, float]]]
+"""By direction and concept: the verdicts before and after, the strength, the number of prompts."""
+
+
+def verdict(found: torch.Tensor, prompts: Sequence[Prompt], concept: Concept, direction: str) -> Verdict:
+    """What the judge's values `found`, int64 [n, attributes], say about a concept and everything else."""
+    return {
+        "rate": rate(found, concept, also=direction == REMOVAL),
+        "others": others(found, prompts, concept),
+    }
+
+
+def row(before: Verdict, after: Verdict, **more: float) -> dict[str, float]:
+    """One row of the report: a concept without and with steering."""
+    return {
+        **more,
+        **{f"{name}_before": value for name, value in before.items()},
+        **{f"{name}_after": value for name, value in after.items()},
+    }
+
+
+def gain(direction: str, before: Verdict, after: Verdict) -> float:
+    """How far the rate moved in the right direction, minus three times the cost above what is allowed."""
+    moved = after["rate"] - before["rate"]
+    cost = before["others"] - after["others"]
+    wanted = -moved if direction == REMOVAL else moved
+    return wanted - 3 * max(0.0, cost - ALLOWED_COST[direction])
+
+
+def summary(rows: Rows) -> dict[str, float]:
+    """Means over concepts: relative removal, points added, and what each cost the other attributes."""
+    removal, addition = list(rows[REMOVAL].values()), list(rows[ADDITION].values())
+    return {
+        "removal_relative": mean([_relative_fall(r["rate_before"], r["rate_after"]) for r in removal]),
+        "removal_cost": mean([r["others_before"] - r["others_after"] for r in removal]),
+        "addition_points": mean([r["rate_after"] - r["rate_before"] for r in addition]),
+        "addition_cost": mean([r["others_before"] - r["others_after"] for r in addition]),
+    }
+
+
+def merit(summary: dict[str, float]) -> float:
+    """One number to compare hook points by: what steering did, minus three times what it cost."""
+    gained = summary["removal_relative"] + summary["addition_points"]
+    return gained - 3 * (summary["removal_cost"] + summary["addition_cost"])
+
+
+def _relative_fall(before: float, after: float) -> float:
+    """Share of a rate that is gone; 0 if there was nothing to remove."""
+    return 1 - after / before if before else 0.0
