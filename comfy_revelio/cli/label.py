@@ -142,8 +142,6 @@ def _build_index(arguments: argparse.Namespace, dictionary: Dictionary, progress
     if arguments.images:
         items = items_of_images(arguments.images)
     else:
-        prompts = read_lines(arguments.prompts)
-        number = arguments.pictures or len(prompts)
-        items = items_of_prompts([prompts[n % len(prompts)] for n in range(number)], arguments.seed)
+        items = items_of_prompts(read_lines(arguments.prompts), arguments.seed, arguments.pictures)
     host = load_host(arguments)
     return index_of_host(dictionary, host, items, host.images, batch=arguments.batch, **settings)

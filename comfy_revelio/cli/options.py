@@ -27,11 +27,10 @@ def add_fields(parser: Any, config: type, *names: str, use_defaults: bool = True
     for field in (field for field in fields(config) if field.name in names):
         kind, default, text = types[field.name], field.default, texts.get(field.name, "")
         flag = f"--{field.name.replace('_', '-')}"
-        if use_defaults:
-            text += f" Default: {default}."
+        text = text[:1].lower() + text[1:].rstrip(".") + (f"; default {default}" if use_defaults else "")
         settings: dict[str, Any] = {
             "default": default if use_defaults else None,
-            "help": text.replace("%", "%%").strip(),
+            "help": text.replace("%", "%%"),
         }
         if kind is bool:
             parser.add_argument(flag, action="store_true", **settings)

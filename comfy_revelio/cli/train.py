@@ -10,7 +10,7 @@ from typing import Any
 
 from ..analysis.name_features import name_features
 from ..errors import RevelioError
-from ..training import ShardSet, TrainConfig, preset
+from ..training import PRESETS, ShardSet, TrainConfig, preset
 from ..training.train_on_shards import train_on_shards
 from .options import ProgressBar, add_fields, add_json, count, print_table, require_safetensors, rounded
 
@@ -23,10 +23,12 @@ def add(commands: Any) -> None:
         "train",
         help="train a dictionary on harvested activations; if interrupted, the same command resumes",
         description="For several processes: accelerate launch --multi_gpu -m comfy_revelio train ...",
+        epilog="presets:\n" + "\n".join(f"  {name:10}  {recipe.about}" for name, recipe in PRESETS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("data", type=Path, help="folder of activations")
     parser.add_argument("out", type=Path, help="the .safetensors file to write")
-    parser.add_argument("--preset", default="topk", help="a recipe; see docs/training.md")
+    parser.add_argument("--preset", default="topk", help="a recipe, listed below; see docs/training.md")
     parser.add_argument("--expansion", type=float, help="features for each dimension of the activations")
     add_fields(parser, TrainConfig, *_FIELDS, use_defaults=False)
     parser.add_argument(

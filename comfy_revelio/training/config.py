@@ -38,7 +38,7 @@ class TrainConfig:
     batch: int = 4096
     """Tokens per step, over all processes together."""
     learning_rate: float = 3e-3
-    """Adam's, after the warm-up."""
+    """Rate of Adam after the warm-up."""
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     warmup: int = 200
@@ -74,7 +74,7 @@ class TrainConfig:
     fvu_threshold: float = 0.3
     """pursuit: activations of which more than this share remains unexplained become features."""
     seed: int = 0
-    """Of the initial weights and of the batches."""
+    """Seed of the initial weights and of the batches."""
     device: str = ""
     """Where to train, cpu or cuda; by default a GPU if there is one."""
     amp: bool = False
@@ -169,7 +169,7 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "sdxl-unbox": Preset(
-        "sdxl-unbox (arXiv 2410.22366)",
+        "SDXL Unbox (arXiv 2410.22366)",
         4,
         {
             "k": 10, "learning_rate": 1e-4, "eps": 6.25e-10, "warmup": 0, "schedule": "constant",
@@ -195,7 +195,7 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "itda": Preset(
-        "ITDA (arXiv 2505.17769): features are activations that the others explain badly",
+        "ITDA (arXiv 2505.17769; on Flux 2505.24360): features are activations that the others explain badly",
         16,
         {"k": 32, "activation": "pursuit", "scale_input": "none"},
     ),

@@ -21,18 +21,10 @@ from .open_images import read_image
 class DiffusersHost:
     """Runs the UNet of a Stable Diffusion pipeline folder (SD 1.x, 2.x, XL). Nothing is downloaded."""
 
-    def __init__(
-        self,
-        folder: Path,
-        settings: SamplingSettings,
-        *,
-        device: str = "",
-        dtype: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, settings: SamplingSettings) -> None:
         from diffusers import DiffusionPipeline
 
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = dtype or (torch.float16 if device != "cpu" else torch.float32)
+        device, dtype = ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32)
         if not (folder / "model_index.json").is_file():
             raise RevelioError(f"{folder} is not a diffusers pipeline folder: it has no model_index.json.")
         try:

@@ -108,7 +108,6 @@ def harvest(
     *,
     batch: int = 8,
     dtype: torch.dtype = torch.float16,
-    shard_bytes: int = 256 * 2**20,
     checkpoint_every: int = 64,
     budget_bytes: int | None = None,
     progress: Progress | None = None,
@@ -116,8 +115,8 @@ def harvest(
     """Run the host on all items that are not on disk yet; the folder of each hook point by its plain name.
 
     batch: items that the host runs at once.
-    checkpoint_every: items after which they are written, if they do not fill shard_bytes before; a kill
-        costs no more than these.
+    checkpoint_every: items after which they are written, if they do not fill a shard before; a kill costs no
+        more than these.
     budget_bytes: for all folders together. When it is reached, BudgetReached is raised, and what is on disk
         is complete.
     Raises RevelioError for unknown hook points, and for folders of another model or other settings.
@@ -129,7 +128,6 @@ def harvest(
     new_writer = partial(
         ShardWriter,
         dtype=dtype,
-        shard_bytes=shard_bytes,
         shard_items=checkpoint_every,
         budget_bytes=None if budget_bytes is None else budget_bytes // max(1, len(folders)),
     )
@@ -166,13 +164,14 @@ def unfinished_items(
     return folders, [item for item in items if not all(item.number in found for found in finished)]
 
 
-def items_of_prompts(prompts: Sequence[str], first_seed: int = 0) -> list[Item]:
-    """One item for each prompt; its seed is first_seed plus its position in the list.
+def items_of_prompts(prompts: Sequence[str], first_seed: int = 0, count: int | None = None) -> list[Item]:
+    """`count` items, each prompt in turn, with consecutive seeds; by default one for each prompt.
 
-    >>> items_of_prompts(["a cat", "a dog"], first_seed=7)[1]
-    Item(number=1, prompt='a dog', seed=8, image=None)
+    >>> items_of_prompts(["a cat", "a dog"], first_seed=7, count=3)[2]
+    Item(number=2, prompt='a cat', seed=9, image=None)
     """
-    return [Item(number, prompt, first_seed + number) for number, prompt in enumerate(prompts)]
+    numbers = range(len(prompts) if count is None else count)
+    return [Item(number, prompts[number % len(prompts)], first_seed + number) for number in numbers]
 
 
 def _finished_items(folder: Path, model: str, captured: Captured, extra: dict[str, str]) -> Items:

@@ -23,6 +23,7 @@ from ..dictionary import Dictionary, FeatureStats
 from ..errors import RevelioError
 
 _CHUNK_ROWS = 16384
+_BUCKETS, _LAST_TIMESTEP = 5, 1000.0
 
 
 @torch.no_grad()
@@ -80,18 +81,16 @@ def measure(
 
 
 @torch.no_grad()
-def error_by_timestep(
-    dictionary: Dictionary, rows: Tensor, timesteps: Tensor, *, buckets: int = 5, last: float = 1000.0
-) -> list[dict[str, float]]:
-    """The mean squared error of rows [N, d] in each of `buckets` equal ranges of timesteps [N] up to `last`.
+def error_by_timestep(dictionary: Dictionary, rows: Tensor, timesteps: Tensor) -> list[dict[str, float]]:
+    """The mean squared error of rows [N, d] in five equal ranges of timesteps [N], up to 1000.
 
     Each entry has from, to, rows, mse, and explained_variance within the range; ranges without rows are
     omitted.
     """
     result = []
-    width = last / buckets
-    number = (timesteps / width).long().clamp(0, buckets - 1)
-    for bucket in range(buckets):
+    width = _LAST_TIMESTEP / _BUCKETS
+    number = (timesteps / width).long().clamp(0, _BUCKETS - 1)
+    for bucket in range(_BUCKETS):
         here = number == bucket
         x, t = rows[here].to(dictionary.W_enc.device).float(), timesteps[here]
         if not len(x):

@@ -15,7 +15,7 @@ from .harvest import Item, SamplingSettings
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
-def items_of_images(folder: Path, prompt: str = "") -> list[Item]:
+def items_of_images(folder: Path) -> list[Item]:
     """One item for each image of a folder, by name. A text file NAME.txt next to one is its prompt."""
     if not folder.is_dir():
         raise RevelioError(f"There is no folder {folder}; check the name.")
@@ -25,7 +25,7 @@ def items_of_images(folder: Path, prompt: str = "") -> list[Item]:
     items = []
     for number, file in enumerate(files):
         caption = file.with_suffix(".txt")
-        text = caption.read_text(encoding="utf-8").strip() if caption.is_file() else prompt
+        text = caption.read_text(encoding="utf-8").strip() if caption.is_file() else ""
         items.append(Item(number, text, number, file))
     return items
 

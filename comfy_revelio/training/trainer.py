@@ -55,9 +55,7 @@ def train(
     if config.activation == "pursuit":
         return collect_atoms(rows, config, device, progress, timesteps)
     sample = sample_rows(rows, timesteps, _SAMPLE, config.batch, config.seed)
-    sae = LearningSAE(sample, config, torch.Generator().manual_seed(config.seed)).to(device)
-    average = [weight.detach().clone() for weight in sae.parameters()] if config.ema else None
-    state = TrainingState(config, sae, _optimizer(sae, config, device), average)
+    state = _new_state(sample, config, device)
     if checkpoint is not None:
         load_checkpoint(checkpoint, state)
 
@@ -72,8 +70,8 @@ def train(
         while state.step < config.steps:
             loss = _train_step(state, next(stream), processes)
             if state.step == config.steps or state.step % config.report_every == 0:
-                processes.minimum(sae.silent)
-                metrics = sae.update_metrics(loss)
+                processes.minimum(state.sae.silent)
+                metrics = state.sae.update_metrics(loss)
                 if progress is not None and processes.first:
                     progress(state.step, config.steps, metrics)
             if state.step % checkpoint_every == 0 and state.step < config.steps:
@@ -82,25 +80,28 @@ def train(
         if state.step < config.steps:
             save()
         raise
-    if average is not None:
+    if state.average is not None:
         with torch.no_grad():
-            torch._foreach_copy_(list[Tensor](sae.parameters()), average)
+            torch._foreach_copy_(list[Tensor](state.sae.parameters()), state.average)
     processes.wait()
     if checkpoint is not None and processes.first:
         checkpoint.unlink(missing_ok=True)
-    return sae.to_dictionary()
+    return state.sae.to_dictionary()
 
 
-def _optimizer(sae: LearningSAE, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
-    """Adam, with a lower rate for the modulation by timestep."""
+def _new_state(sample: Tensor, config: TrainConfig, device: torch.device) -> TrainingState:
+    """The state before the first step. Adam has a lower rate for the modulation by timestep."""
+    sae = LearningSAE(sample, config, torch.Generator().manual_seed(config.seed)).to(device)
+    average = [weight.detach().clone() for weight in sae.parameters()] if config.ema else None
     weights = [weight for name, weight in sae.named_parameters() if not name.startswith("time.")]
     groups: list[dict[str, Any]] = [{"params": weights, "rate_factor": 1.0}]
     if len(sae.time):
         # each of its outputs is a sum over its hidden units, each of which takes Adam's whole step
         groups.append({"params": list(sae.time), "rate_factor": HIDDEN**-0.5})
-    return torch.optim.Adam(
+    optimizer = torch.optim.Adam(
         groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=device.type == "cuda"
     )
+    return TrainingState(config, sae, optimizer, average)
 
 
 def _train_step(state: TrainingState, batch: Minibatch, processes: Processes) -> Tensor:

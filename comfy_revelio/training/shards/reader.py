@@ -26,7 +26,7 @@ _BLOCK_ROWS = 256
 _BLOCKS_PER_WINDOW = 64  # at least, so that a window mixes rows from the whole set
 _ORDER_BYTES = 32  # per row of a window, for shuffling it
 _SPLIT_KEY = 0x5EED
-_MAP_ROWS = 16_384  # read at once, for maps
+_MAP_ROWS, _MOST_MAP_ROWS = 16_384, 262_144  # for maps: read at once, and at all
 
 _RawRows = dict[str, np.ndarray]
 """Rows as they are on disk: for each tensor of a shard the bytes, uint8 [n, bytes of one row]."""
@@ -92,14 +92,15 @@ class ShardSet:
         self._read(numbers, raw)
         return self._batch(raw, torch.from_numpy(inverse))
 
-    def maps(self, most_rows: int = 262_144) -> Iterator[Batch]:
-        """Whole maps, spread evenly over the set: x [n, height, width, d], timestep and item [n].
+    def maps(self) -> Iterator[Batch]:
+        """Maps, spread evenly over the set and at most 262,144 rows: x [n, height, width, d], timestep and
+        item [n].
 
         Rows x [n, d] where the items have no grid.
         """
         grid = self.source.grid
         cells = 1 if grid is None else grid[0] * grid[1]
-        count = max(1, min(self.n_rows, most_rows) // cells)
+        count = max(1, min(self.n_rows, _MOST_MAP_ROWS) // cells)
         picks = torch.linspace(0, self.n_rows // cells - 1, count).long()
         for part in picks.split(max(1, _MAP_ROWS // cells)):
             rows = self.rows((part[:, None] * cells + torch.arange(cells)).flatten())

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from comfy_revelio.cli.main import main
+from comfy_revelio.cli.options import ProgressBar
 from comfy_revelio.dictionary import load_dictionary, save_dictionary
 from comfy_revelio.training import ShardWriter
 from comfy_revelio.training.shards import Source
@@ -143,3 +144,13 @@ def test_widths_must_agree(harvested: Path, tmp_path: Path, capsys, make_diction
     save_dictionary(make_dictionary(), tmp_path / "other.safetensors")
     assert main(["evaluate", "reconstruction", str(tmp_path / "other.safetensors"), str(harvested)]) == 2
     assert "12 wide" in capsys.readouterr().err
+
+
+def test_a_progress_bar_begins_where_the_work_resumes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError), ProgressBar("items") as progress:
+        progress(4, 8)
+        progress(6, 8)
+        raise ValueError
+    shown = capsys.readouterr().err
+    assert shown.index("4/8 [") < shown.index("6/8 [") and "0/8" not in shown
+    assert shown.endswith("\n")  # so that an error has a line of its own
