@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from comfy_revelio.cli.main import main as cli
+from comfy_revelio.cli.main import main as command
 from comfy_revelio.cli.options import ProgressBar
 from comfy_revelio.errors import RevelioError
 from comfy_revelio.training import PRESETS, ShardSet, preset
@@ -62,7 +62,7 @@ def harvested(folder: Path, images: int) -> Path:
     )
     prompts.write_text("\n".join(texts) + "\n", encoding="utf-8")
     out = folder / "activations"
-    if cli(["harvest", str(out), "--hook-point", HOOK_POINT, "--prompts", str(prompts), "--json"]):
+    if command(["harvest", str(out), "--hook-point", HOOK_POINT, "--prompts", str(prompts), "--json"]):
         raise RevelioError("The harvest failed.")
     return out / HOOK_POINT
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,7 +38,7 @@ def main() -> int:
     sae = next(s for s in bundled_saes() if not s.dictionary.hook_point.startswith("layers."))
     positive, negative = encode(clip, ["pixel art of a person with glasses"]), encode(clip, [""])
 
-    def run(chosen: object) -> Callable[[], object]:
+    def run(chosen: Any) -> Callable[[], object]:
         return lambda: sample(chosen, positive, negative, [1], steps=20)
 
     recorded, _ = record(model, sae)

@@ -73,7 +73,7 @@ def _format(places: Places) -> tuple[int, str]:
 
 
 def _tool_types(places: Places) -> tuple[int, str]:
-    return _mypy(places, "dev.py", "devtools", "lab", "scripts")
+    return _mypy(places, "dev.py", "devtools", "lab", "scripts", "benchmarks")
 
 
 def _pack_types(places: Places) -> tuple[int, str]:

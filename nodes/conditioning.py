@@ -11,6 +11,8 @@ from .sockets import Sae, searchable
 if TYPE_CHECKING:
     from ..comfy_revelio.host.comfy_types import Clip, Conditioning
     from ..comfy_revelio.host.sae_files import SAEHandle
+    from ..comfy_revelio.host.text.concept import Method
+    from ..comfy_revelio.steering.prompt_states import TokenScope
 
 
 class RevelioSteerConditioning(io.ComfyNode):
@@ -84,9 +86,9 @@ class RevelioSteerConditioning(io.ComfyNode):
         sae: SAEHandle,
         concept: str,
         strength: float,
-        method: str,
+        method: Method,
         text: str = "",
-        tokens: str = "auto",
+        tokens: TokenScope = "auto",
     ) -> io.NodeOutput:
         from ..comfy_revelio.host.text.concept import ConceptPrompts
         from ..comfy_revelio.host.text.conditioning import steer_conditioning

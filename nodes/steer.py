@@ -6,13 +6,18 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
-from ..comfy_revelio.steering.intervention import MODES, PLACEMENTS, RAMPS, ROLES, UNITS
+from ..comfy_revelio.steering.intervention import PLACEMENTS, RAMPS, ROLES
+from ..comfy_revelio.steering.modes import MODES, UNITS
 from .sockets import Features, Sae, searchable
 
 if TYPE_CHECKING:
     from ..comfy_revelio.host.comfy_types import Clip, Mask, Model
     from ..comfy_revelio.host.sae_files import SAEHandle
+    from ..comfy_revelio.host.text.concept import Method
     from ..comfy_revelio.steering import Selection
+    from ..comfy_revelio.steering.intervention import Placement, Ramp, Role
+    from ..comfy_revelio.steering.modes import Mode, Unit
+    from ..comfy_revelio.steering.prompt_states import Negative, TokenScope
 
 
 class RevelioSteerFeatures(io.ComfyNode):
@@ -137,23 +142,23 @@ class RevelioSteerFeatures(io.ComfyNode):
         strength: float,
         start_percent: float,
         end_percent: float,
-        role: str,
-        place: str,
-        mode: str,
+        role: Role,
+        place: Placement,
+        mode: Mode,
         selected: Selection | None = None,
         mask: Mask | None = None,
-        unit: str = "mean",
-        ramp: str = "none",
+        unit: Unit = "mean",
+        ramp: Ramp = "none",
     ) -> io.NodeOutput:
         from ..comfy_revelio.host.steering import steer
         from ..comfy_revelio.steering import Intervention, parse_selection
 
-        # only there do concepts say where they belong; elsewhere their names stand for single features
+        # only with these settings do names mean whole concepts; otherwise they mean single features
         itself = (mode, place, unit) == ("push", "usual", "mean")
         concepts = sae.dictionary.concepts if itself else None
         connected = None if selected is None else selected.resolved(sae.dictionary, concepts)
         chosen = parse_selection(features, sae.dictionary, concepts).with_others(connected)
-        # only pushing is one thing above 0 and another below
+        # only push has one formula above 0 and another below
         parts = chosen.by_sign(strength) if mode == "push" else [(chosen, strength)]
         for part, part_strength in parts:
             intervention = Intervention(
@@ -260,11 +265,11 @@ class RevelioSteerConcept(io.ComfyNode):
         sae: SAEHandle,
         concept: str,
         strength: float,
-        method: str,
+        method: Method,
         prompts_with: str = "",
         prompts_without: str = "",
-        negative_prompt: str = "auto",
-        tokens: str = "auto",
+        negative_prompt: Negative = "auto",
+        tokens: TokenScope = "auto",
     ) -> io.NodeOutput:
         from ..comfy_revelio.host.text.concept import ConceptPrompts, steer_concept
 

@@ -18,8 +18,8 @@ from .prompt_concept import ConceptFeatures
 
 Negative = Literal["auto", "none", "mirrored", "same"]
 NEGATIVES: tuple[Negative, ...] = get_args(Negative)
-Tokens = Literal["auto", "content", "all"]
-TOKENS: tuple[Tokens, ...] = get_args(Tokens)
+TokenScope = Literal["auto", "content", "all"]
+TOKENS: tuple[TokenScope, ...] = get_args(TokenScope)
 _WEIGHT = re.compile(r"(?P<phrase>.*?):\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))\s*")
 
 
@@ -62,7 +62,9 @@ class TextChange:
         return hidden if total.ndim == 0 else hidden + total.to(hidden.dtype)
 
 
-def contrast_change(found: Sequence[tuple[ConceptFeatures, float]], tokens: Tokens = "auto") -> TextChange:
+def contrast_change(
+    found: Sequence[tuple[ConceptFeatures, float]], tokens: TokenScope = "auto"
+) -> TextChange:
     """The change for concepts found by contrast, each with its strength.
 
     Below 0 a concept's features are scaled down where they fire (-1: off); above 0, strength times their mean
@@ -87,7 +89,7 @@ def contrast_change(found: Sequence[tuple[ConceptFeatures, float]], tokens: Toke
     )
 
 
-def paper_change(shift: Tensor, tokens: Tokens = "auto") -> TextChange:
+def paper_change(shift: Tensor, tokens: TokenScope = "auto") -> TextChange:
     """The change of Concept Steerers: `shift` [T, D] at every position, start, end and padding included."""
     return TextChange(shifted=shift, shifted_content=tokens == "content")
 

@@ -20,7 +20,7 @@ from comfy_revelio.host.mini.weights import load_weights
 from comfy_revelio.host.record.generation import generate_images
 from comfy_revelio.host.sae_files import SAEHandle
 from comfy_revelio.host.steering import steer
-from comfy_revelio.host.text.concept import ConceptPrompts, steer_concept
+from comfy_revelio.host.text.concept import ConceptPrompts, Method, steer_concept
 from comfy_revelio.steering import Intervention, parse_selection
 
 from ..train.precision import quick_dtype
@@ -276,7 +276,7 @@ def _usual(strengths: Strengths) -> Rows:
     return {way: {c.name: {"strength": tried[0]} for c in CONCEPTS} for way, tried in strengths.items()}
 
 
-def by_text(studio: Studio, sae: SAEHandle, method: str) -> Steer:
+def by_text(studio: Studio, sae: SAEHandle, method: Method) -> Steer:
     """Steer Concept with that method, in the text encoder."""
 
     def branch(concept: Concept, strength: float) -> Branch:

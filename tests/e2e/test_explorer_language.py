@@ -7,9 +7,8 @@ import json
 import pytest
 from playwright.sync_api import Page, expect
 
+from devtools.browser import READY
 from devtools.places import ROOT
-
-from .pages import READY
 
 pytestmark = pytest.mark.browser
 

@@ -25,7 +25,8 @@ LEVELS: Sequence[Sequence[str]] = (
     ["comfy_revelio/training"],
     ["comfy_revelio/analysis"],
     ["comfy_revelio/render"],
-    ["comfy_revelio/host/__init__.py", "comfy_revelio/host/sae_files.py", "comfy_revelio/host/standalone.py"],
+    ["comfy_revelio/host/__init__.py", "comfy_revelio/host/comfy_types.py"],
+    ["comfy_revelio/host/sae_files.py", "comfy_revelio/host/standalone.py"],
     ["comfy_revelio/host/taps"],
     ["comfy_revelio/host/text", "comfy_revelio/host/steering.py", "comfy_revelio/host/transfer.py"],
     ["comfy_revelio/host/record"],
@@ -34,8 +35,10 @@ LEVELS: Sequence[Sequence[str]] = (
     ["comfy_revelio/__init__.py", "comfy_revelio/__main__.py"],
     ["nodes", "devtools"],
     ["lab"],
+    ["devtools/demo"],
 )
-"""Folders and files from bottom to top. A room may import itself and every room on the levels below."""
+"""Folders and files from bottom to top. A room may import itself and every room on the levels below. The demo
+is a process of its own, which the dev command starts and which uses the lab."""
 
 FORBIDDEN = (("nodes", "comfy_revelio/cli"), ("devtools", "comfy_revelio"), ("lab", "nodes"))
 """Further arrows that must not exist, although they go down."""
@@ -67,7 +70,7 @@ def layer_problems(
 ) -> list[str]:
     """One sentence for each import that runs the wrong way, and for each circle; both name files and line."""
     tops = {room.split("/")[0] for level in levels for room in level}
-    imports = list(read_imports(root, tops))
+    imports = list(dict.fromkeys(read_imports(root, tops)))
     files = [file.relative_to(root).as_posix() for file in _sources(root, tops)]
     problems = [f"{file} belongs to no room of the table" for file in files if _level(file, levels) is None]
     problems += [f"{found}, {why}" for found in imports if (why := _objection(found, levels))]
@@ -116,12 +119,9 @@ def _within(file: str, room: str) -> bool:
 
 
 def _level(file: str, levels: Sequence[Sequence[str]]) -> tuple[int, str] | None:
-    """The number of the level of a file, and its room there."""
-    for number, level in enumerate(levels):
-        for room in level:
-            if _within(file, room):
-                return number, room
-    return None
+    """The number of the level of a file, and its room there: the innermost one."""
+    rooms = [(number, room) for number, level in enumerate(levels) for room in level if _within(file, room)]
+    return max(rooms, key=lambda found: len(found[1]), default=None)
 
 
 def _objection(found: Import, levels: Sequence[Sequence[str]]) -> str:
@@ -247,6 +247,18 @@ def test_arrows_that_must_not_exist_although_they_go_down(tmp_path: Path) -> Non
     (tmp_path / "nodes" / "y.py").write_text("", encoding="utf-8")
     problems = layer_problems(tmp_path, (["nodes"], ["lab"]))
     assert problems == ["lab/x.py:1 imports nodes/y.py, but lab must not import nodes"]
+
+
+def test_a_room_inside_a_room_may_be_above_it(tmp_path: Path) -> None:
+    (tmp_path / "devtools" / "demo").mkdir(parents=True)
+    for name, source in (("start", "from .demo import run"), ("demo/run", "from lab import x")):
+        (tmp_path / "devtools" / f"{name}.py").write_text(source, encoding="utf-8")
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "x.py").write_text("", encoding="utf-8")
+    problems = layer_problems(tmp_path, (["devtools"], ["lab"], ["devtools/demo"]))
+    assert problems == [
+        "devtools/start.py:1 imports devtools/demo/run.py, but devtools/demo is not below devtools"
+    ]
 
 
 def test_a_file_without_a_room_is_named(tmp_path: Path) -> None:

@@ -8,14 +8,16 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from ...dictionary import Dictionary
-from ...errors import RevelioError
+from ...errors import RevelioError, checked_choice
 from ...render.table import table
 from ...steering import ConceptFeatures, contrast_features, paper_delta
 from ...steering.contrast_prompts import lines_of, neutral_prompts
 from ...steering.prompt_states import (
     NEGATIVES,
     TOKENS,
+    Negative,
     TextChange,
+    TokenScope,
     contrast_change,
     fitted,
     paper_change,
@@ -48,10 +50,10 @@ def steer_concept(
     sae: SAEHandle,
     prompts: ConceptPrompts,
     strength: float,
-    method: str = "contrast",
+    method: Method = "contrast",
     *,
-    negative: str = "auto",
-    tokens: str = "auto",
+    negative: Negative = "auto",
+    tokens: TokenScope = "auto",
 ) -> tuple[Clip, Clip, str]:
     """(CLIP for the positive prompt, CLIP for the negative prompt, a report of what was found).
 
@@ -81,10 +83,9 @@ def steer_concept(
 
 def check_choices(method: str, strength: float, tokens: str, negative: str = "auto") -> None:
     """Raise RevelioError for an unknown choice or a strength that is not finite."""
-    choices = (("method", method, METHODS), ("tokens", tokens, TOKENS), ("negative", negative, NEGATIVES))
-    for name, value, known in choices:
-        if value not in known:
-            raise RevelioError(f"Unknown {name} {value!r}; choose one of {', '.join(known)}.")
+    checked_choice("method", method, METHODS)
+    checked_choice("tokens", tokens, TOKENS)
+    checked_choice("negative", negative, NEGATIVES)
     if not abs(strength) < float("inf"):
         raise RevelioError(f"The strength must be a finite number, not {strength}.")
 
@@ -95,8 +96,8 @@ def find_change(
     layer: TextLayer,
     prompts: ConceptPrompts,
     strength: float,
-    method: str,
-    tokens: str,
+    method: Method,
+    tokens: TokenScope,
 ) -> tuple[TextChange, TextChange, str]:
     """(the change, the same with the opposite strength, a report of what was found)."""
     if method == "paper":
@@ -174,7 +175,7 @@ def on_device(dictionary: Dictionary, change: TextChange) -> HiddenFunction:
 
 
 def _by_paper(
-    clip: Clip, sae: SAEHandle, layer: TextLayer, text: str, strength: float, tokens: str
+    clip: Clip, sae: SAEHandle, layer: TextLayer, text: str, strength: float, tokens: TokenScope
 ) -> tuple[TextChange, TextChange, str]:
     """h + strength * ENC(h_C) W_dec (Concept Steerers, arXiv 2501.19066), with h_C the concept's own states.
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from ...errors import RevelioError
+from ...steering.prompt_states import TokenScope
 from ..comfy_types import Clip, Conditioning
 from ..sae_files import SAEHandle
-from .concept import NO_CHANGE, ConceptPrompts, check_choices, find_change, on_device
+from .concept import NO_CHANGE, ConceptPrompts, Method, check_choices, find_change, on_device
 from .content_tokens import content_of_prompt
 from .encoder_taps import HiddenFunction, TextLayer, encoders_of, resolve_layer
 
@@ -21,9 +22,9 @@ def steer_conditioning(
     sae: SAEHandle,
     prompts: ConceptPrompts,
     strength: float,
-    method: str = "contrast",
+    method: Method = "contrast",
     *,
-    tokens: str = "auto",
+    tokens: TokenScope = "auto",
     text: str = "",
 ) -> tuple[Conditioning, str]:
     """(a steered copy of the conditioning, a report of what was found).
