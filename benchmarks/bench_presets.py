@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from comfy_revelio.cli.main import main as command
+from comfy_revelio.cli.options import ProgressBar
 from comfy_revelio.errors import RevelioError
 from comfy_revelio.training import PRESETS, ShardSet, preset
 from comfy_revelio.training.train_on_shards import train_on_shards
@@ -73,7 +74,8 @@ def trained(data: Path, folder: Path, name: str, steps: int) -> dict[str, Any]:
         return dict(json.loads(report.read_text(encoding="utf-8")))
     print(f"{name}: training", file=sys.stderr, flush=True)
     config = preset(name, ShardSet(data).d_model, steps=steps, batch=BATCH, device="cpu")
-    metrics = train_on_shards(data, folder / f"{name}.safetensors", config, show)
+    with ProgressBar("steps") as progress:
+        metrics = train_on_shards(data, folder / f"{name}.safetensors", config, progress)
     metrics |= {
         "name": name,
         "k": config.k,
@@ -82,11 +84,6 @@ def trained(data: Path, folder: Path, name: str, steps: int) -> dict[str, Any]:
     }
     report.write_text(json.dumps(metrics, indent=2), encoding="utf-8")
     return metrics
-
-
-def show(step: int, steps: int, metrics: dict[str, float]) -> None:
-    line = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
-    print(f"{step}/{steps}  {line}", file=sys.stderr, flush=True)
 
 
 def presets_block(reports: list[dict[str, Any]], shards: ShardSet) -> str:

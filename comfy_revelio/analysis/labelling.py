@@ -12,15 +12,9 @@ from torch import Tensor
 
 from ..dictionary import Dictionary
 from ..errors import RevelioError
-from ..training.harvest import (
-    CaptureSpec,
-    Host,
-    Item,
-    SamplingSettings,
-    items_of_images,
-    prompts_of,
-    read_image,
-)
+from ..training.harvest import CaptureSpec, Host, Item, SamplingSettings
+from ..training.open_images import items_of_images, read_image
+from ..training.prompt_file import read_prompts
 from ..training.shards import ShardSet
 from .index import FeatureIndex, IndexBuilder, Label
 from .index.endpoint import Endpoint, ask
@@ -60,7 +54,7 @@ def index_of_shards(
             "that was harvested."
         )
     builder = IndexBuilder(
-        dictionary, prompts_of(data.parent), source.grid, top=top, crop=crop if images is not None else 0
+        dictionary, read_prompts(data.parent), source.grid, top=top, crop=crop if images is not None else 0
     )
     total = len(left)
     for item, timestep, rows in _maps(shards):

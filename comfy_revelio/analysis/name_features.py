@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..dictionary import Dictionary
-from ..training.harvest import prompts_of
+from ..training.prompt_file import read_prompts
 from ..training.shards import ShardSet
-from ..training.train_on_shards import maps_of
 from .prompt_labels import concepts_of_prompts, labels_of_prompts
 
 _ROWS_BYTES = 256 * 2**20
@@ -19,7 +18,7 @@ def name_features(dictionary: Dictionary, data: Path) -> None:
 
     Does nothing if the harvest recorded no prompts. Dictionaries that depend on the timestep get no concepts.
     """
-    prompts = prompts_of(data.parent)
+    prompts = read_prompts(data.parent)
     if not prompts:
         return
     shards = ShardSet(data)
@@ -31,5 +30,5 @@ def name_features(dictionary: Dictionary, data: Path) -> None:
     if steady and shards.source.grid is not None:
         words = list(dictionary.labels)
         dictionary.concepts = concepts_of_prompts(
-            dictionary, lambda: ((part.x, part.item) for part in maps_of(shards)), prompts, words
+            dictionary, lambda: ((part.x, part.item) for part in shards.maps()), prompts, words
         )

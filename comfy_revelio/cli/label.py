@@ -1,164 +1,147 @@
-"""`python -m comfy_revelio label`: the feature index of a dictionary, and names for its features."""
+"""`label`: the feature index of a dictionary, and names for its features."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..analysis.index import FeatureIndex, dictionary_id, index_path, read_index, write_index
+from ..analysis.index.clip import clip_labels
+from ..analysis.index.endpoint import Endpoint
+from ..analysis.labelling import Progress, index_of_host, index_of_shards, label_by_endpoint, words_of
+from ..dictionary import Dictionary, load_dictionary
 from ..errors import RevelioError
+from ..render.example_sheet import label_table
+from ..training.harvest import items_of_prompts
+from ..training.open_images import items_of_images
+from .options import (
+    ProgressBar,
+    add_json,
+    add_model,
+    count,
+    load_host,
+    print_table,
+    read_lines,
+    require_safetensors,
+)
 
-_HOW = """Where the activations come from: --data takes harvested ones, and --images with it the pictures they
-were harvested from; --prompts or --images alone run the model. With none of them the index that is there gets
-new labels. The index is written beside the dictionary, as NAME.index.safetensors, and holds the labels: a
-dictionary file of any layout stays as it is."""
+_DESCRIPTION = """\
+Where the activations come from: --data reads harvested ones, and with it --images the images
+they were harvested from; --prompts or --images alone run the model. Without these the existing index gets new
+labels. The index is written next to the dictionary, as NAME.index.safetensors, and holds the labels:
+a dictionary file of any layout stays as it is."""
 
 
-def add_label(commands: Any, count: Callable[[str], int], host: Callable[[argparse.Namespace], Any]) -> None:
-    """Add the command to the others. count: a whole number from 1; host: the model that arguments name."""
-    label = commands.add_parser(
-        "label", help="keep what each feature fires on most, and name the features", description=_HOW
+def add(commands: Any) -> None:
+    """Add the command to the others."""
+    parser = commands.add_parser(
+        "label",
+        help="save what each feature fires on most, and name the features",
+        description=_DESCRIPTION,
     )
-    label.add_argument("dictionary", type=Path, help="file of any layout")
-    label.add_argument("--out", type=Path, help="the index file; by default beside the dictionary")
-    label.add_argument("--data", type=Path, help="folder of harvested activations")
-    label.add_argument("--prompts", type=Path, help="a text file, one prompt a line, to draw")
-    label.add_argument("--images", type=Path, help="a folder of pictures, NAME.txt beside one is its caption")
-    label.add_argument(
-        "--checkpoint", type=Path, help="a checkpoint for ComfyUI; by default the bundled model"
+    parser.add_argument("dictionary", type=Path, help="file of any layout")
+    parser.add_argument("--out", type=Path, help="the index file; by default next to the dictionary")
+    parser.add_argument("--data", type=Path, help="folder of harvested activations")
+    parser.add_argument("--prompts", type=Path, help="a text file, one prompt per line, to generate")
+    parser.add_argument("--images", type=Path, help="a folder of images; NAME.txt next to one is its caption")
+    parser.add_argument(
+        "--pictures", type=count, help="images to generate, each prompt in turn; by default each once"
     )
-    label.add_argument(
-        "--pictures", type=count, help="draw so many, each prompt in turn; by default each once"
+    parser.add_argument("--seed", type=int, default=0, help="of the first image")
+    add_model(parser)
+    parser.add_argument("--top", type=count, default=8, help="examples of each feature")
+    parser.add_argument("--crop", type=int, default=48, help="side of the crops in pixels; 0 keeps none")
+    parser.add_argument("--by", choices=("captions", "clip", "endpoint"), default="captions")
+    parser.add_argument("--clip", type=Path, help="folder of a CLIP model as transformers saves it")
+    parser.add_argument("--words", type=Path, help="for clip: words to choose from, one per line")
+    parser.add_argument(
+        "--endpoint", default="", help="address that speaks OpenAI's API, such as http://…/v1"
     )
-    label.add_argument("--seed", type=int, default=0, help="of the first picture")
-    label.add_argument("--steps", type=count, default=20)
-    label.add_argument("--cfg", type=float, default=3.0)
-    label.add_argument("--size", default="", help="WIDTHxHEIGHT; by default 128x128, 512x512 if not bundled")
-    label.add_argument("--batch", type=count, default=8, help="pictures at once")
-    label.add_argument("--top", type=count, default=8, help="examples of each feature")
-    label.add_argument("--crop", type=int, default=48, help="side of the crops in pixels; 0 keeps none")
-    label.add_argument("--by", choices=("captions", "clip", "endpoint"), default="captions")
-    label.add_argument("--clip", type=Path, help="folder of a CLIP model as transformers saves it")
-    label.add_argument("--words", type=Path, help="for clip: words to choose from, one a line")
-    label.add_argument("--endpoint", default="", help="address that speaks OpenAI's API, such as http://…/v1")
-    label.add_argument("--model", default="", help="for endpoint: the name of a model that sees pictures")
-    label.add_argument("--key-from", default="", help="for endpoint: the environment variable with its key")
-    label.add_argument("--timeout", type=count, default=60, help="for endpoint: seconds for one answer")
-    label.add_argument("--most", type=count, default=64, help="for endpoint: features to ask about")
-    label.add_argument("--json", action="store_true", help="print JSON")
-    label.set_defaults(run=lambda arguments: _label(arguments, host), diffusers=None)
+    parser.add_argument("--model", default="", help="for endpoint: the name of a model that sees images")
+    parser.add_argument("--key-from", default="", help="for endpoint: the environment variable with its key")
+    parser.add_argument("--timeout", type=count, default=60, help="for endpoint: seconds for one answer")
+    parser.add_argument("--most", type=count, default=64, help="for endpoint: features to ask about")
+    add_json(parser)
+    parser.set_defaults(run=_run)
 
 
-def _label(arguments: argparse.Namespace, host: Callable[[argparse.Namespace], Any]) -> None:
-    from ..analysis.index import dictionary_id, index_path, read_index, write_index
-    from ..dictionary import load_dictionary
-
+def _run(arguments: argparse.Namespace) -> None:
     dictionary = load_dictionary(arguments.dictionary)
     out = arguments.out or index_path(arguments.dictionary)
-    if out.suffix != ".safetensors":
-        raise RevelioError(f"The name of an index file ends in .safetensors; {out} does not.")
-    ways = _ways(arguments)  # all that can be wrong with them shows before the long work
+    require_safetensors(out, "an index file")
+    add_labels = _labeller(arguments)  # whatever is wrong with its options shows before the long work
     if arguments.data or arguments.prompts or arguments.images:
-        index = _built(arguments, dictionary, host)
+        with ProgressBar("items") as progress:
+            index = _build_index(arguments, dictionary, progress)
     else:
         if arguments.by == "captions":
             raise RevelioError(
-                "There is nothing to look at: give --data, --prompts or --images, or other labels by --by."
+                "There is nothing to index: give --data, --prompts or --images, or other labels with --by."
             )
         index = read_index(out)
         if index.dictionary != dictionary_id(dictionary):
             raise RevelioError(f"{out} belongs to another dictionary than {arguments.dictionary}.")
-    index = ways(index)
+    with ProgressBar("labels") as progress:
+        index = add_labels(index, progress)
     write_index(index, out)
-    from .main import print_table
+    table = _summary(index, out)
+    if arguments.json:
+        labels = {str(f): [found.text, found.score, found.by] for f, found in sorted(index.labels.items())}
+        print_table(table | {"labels": labels}, as_json=True)
+    else:
+        print_table(table, as_json=False)
+        print(label_table(index))
 
-    labels = {str(f): [one.text, one.score, one.by] for f, one in sorted(index.labels.items())}
-    told: dict[str, Any] = {
-        "file": str(out),
+
+def _summary(index: FeatureIndex, file: Path) -> dict[str, Any]:
+    return {
+        "file": str(file),
         "features": index.n_features,
         "fired": int((index.starts[1:] > index.starts[:-1]).sum()),
         "pictures": index.items,
         "examples": len(index.value),
-        "labelled": len(labels),
+        "labelled": len(index.labels),
     }
-    if arguments.json:
-        print_table(told | {"labels": labels}, as_json=True)
-        return
-    from ..render.example_sheet import label_table
-
-    print_table(told, as_json=False)
-    print(label_table(index))
 
 
-def _ways(arguments: argparse.Namespace) -> Callable[[Any], Any]:
-    """What gives an index its labels."""
-    from ..analysis.index.clip import clip_labels
-    from ..analysis.index.endpoint import Endpoint
-    from ..analysis.labelling import label_by_endpoint, words_of
-
+def _labeller(arguments: argparse.Namespace) -> Callable[[FeatureIndex, Progress], FeatureIndex]:
+    """The function that gives an index its labels."""
     if arguments.by == "clip":
         if arguments.clip is None:
             raise RevelioError("Labels by CLIP need --clip, the folder of a CLIP model.")
-        source = arguments.words or arguments.prompts
-        if source is None:
-            raise RevelioError("Labels by CLIP need --words, a file with words to choose from, one a line.")
-        lines = _lines(source)
-        words = lines if arguments.words else words_of(lines)
-        return lambda index: replace(index, labels=clip_labels(index, arguments.clip, words, _say))
+        if arguments.words is None and arguments.prompts is None:
+            raise RevelioError("Labels by CLIP need --words, a file with one word to choose from per line.")
+        words = read_lines(arguments.words) if arguments.words else words_of(read_lines(arguments.prompts))
+        return lambda index, progress: replace(
+            index, labels=clip_labels(index, arguments.clip, words, progress)
+        )
     if arguments.by == "endpoint":
         if arguments.key_from and not os.environ.get(arguments.key_from):
             raise RevelioError(f"The environment variable {arguments.key_from} holds no key.")
         key = os.environ.get(arguments.key_from, "")
         endpoint = Endpoint(arguments.endpoint, arguments.model, key, arguments.timeout)
-        return lambda index: label_by_endpoint(index, endpoint, arguments.most, _say)
-    return lambda index: index
+        return lambda index, progress: label_by_endpoint(index, endpoint, arguments.most, progress)
+    return lambda index, progress: index
 
 
-def _built(arguments: argparse.Namespace, dictionary: Any, host: Callable[[argparse.Namespace], Any]) -> Any:
-    from ..analysis.labelling import index_of_host, index_of_shards
-    from ..training.harvest import items_of_images, items_of_prompts
-
+def _build_index(arguments: argparse.Namespace, dictionary: Dictionary, progress: Progress) -> FeatureIndex:
+    """The index from harvested activations, or from a model that runs."""
+    settings: dict[str, Any] = {"top": arguments.top, "crop": arguments.crop, "progress": progress}
     if arguments.data:
         if arguments.prompts:
-            raise RevelioError("Give harvested activations with --data, or --prompts to draw, not both.")
-        return index_of_shards(
-            dictionary,
-            arguments.data,
-            arguments.images,
-            top=arguments.top,
-            crop=arguments.crop,
-            progress=_say,
-        )
+            raise RevelioError(
+                "Give harvested activations with --data, or prompts to generate with --prompts, not both."
+            )
+        return index_of_shards(dictionary, arguments.data, arguments.images, **settings)
     if arguments.prompts and arguments.images:
-        raise RevelioError("Give --prompts to draw, or --images to look at, not both.")
+        raise RevelioError("Give prompts to generate with --prompts, or images with --images, not both.")
     if arguments.images:
         items = items_of_images(arguments.images)
     else:
-        prompts = _lines(arguments.prompts)
-        count = arguments.pictures or len(prompts)
-        items = items_of_prompts([prompts[n % len(prompts)] for n in range(count)], arguments.seed)
-    runner = host(arguments)
-    return index_of_host(
-        dictionary,
-        runner,
-        items,
-        runner.pictures,
-        top=arguments.top,
-        crop=arguments.crop,
-        batch=arguments.batch,
-        progress=_say,
-    )
-
-
-def _lines(file: Path) -> Sequence[str]:
-    from .main import lines_of_file
-
-    return lines_of_file(file)
-
-
-def _say(done: int, count: int) -> None:
-    print(f"{done}/{count}", file=sys.stderr, flush=True)
+        items = items_of_prompts(read_lines(arguments.prompts), arguments.seed, arguments.pictures)
+    host = load_host(arguments)
+    return index_of_host(dictionary, host, items, host.images, batch=arguments.batch, **settings)

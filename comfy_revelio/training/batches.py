@@ -1,4 +1,4 @@
-"""Batches of activations for training, the same for the same step whatever happened before."""
+"""Batches of activations for training. A batch depends on the seed and its step alone."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ Rows = Tensor | RowView | Callable[[int, Generator], Tensor]
 """Activations [N, d] in memory, on disk, or a function (step, generator) -> [batch, d]."""
 
 
-class Drawn(NamedTuple):
-    """x: float32 [b, d] on the training device; timestep: float32 [b], or None where nobody knows it."""
+class Minibatch(NamedTuple):
+    """The activations of one step, on the training device."""
 
     x: Tensor
+    """float32 [b, d]"""
     timestep: Tensor | None
+    """float32 [b], or None where it is unknown."""
 
 
-def sample(rows: Rows, timesteps: Tensor | None, count: int, batch: int, seed: int) -> Tensor:
+def sample_rows(rows: Rows, timesteps: Tensor | None, count: int, batch: int, seed: int) -> Tensor:
     """About `count` rows float32 [n, d] for means and scales; the same in every process."""
     if isinstance(rows, RowView):
         return rows.all(limit=count, seed=seed).x
@@ -42,16 +44,16 @@ def batches(
     start: int = 0,
     processes: Processes | None = None,
     device: torch.device | str = "cpu",
-) -> Iterator[Drawn]:
-    """An endless stream of batches from step `start` on.
+) -> Iterator[Minibatch]:
+    """An endless stream of batches, from step `start`.
 
-    Every process gets its share of each batch, so that several see together what one would see alone.
+    Each process gets its share of each batch, so that several together see what one would see alone.
     """
     processes = processes or Processes()
     if isinstance(rows, RowView):
         stream = rows.batches(batch, seed=seed, start=start, rank=processes.rank, world=processes.world)
-        for drawn in stream:
-            yield Drawn(drawn.x.to(device), drawn.timestep.to(device))
+        for found in stream:
+            yield Minibatch(found.x.to(device), found.timestep.to(device))
         return
     if isinstance(rows, Tensor):
         _check(rows, timesteps)
@@ -62,9 +64,9 @@ def batches(
         if isinstance(rows, Tensor):
             picks = torch.randint(len(rows), (batch,), generator=generator)[share].to(rows.device)
             times = None if timesteps is None else timesteps[picks].to(device, torch.float32)
-            yield Drawn(rows[picks].to(device, torch.float32), times)
+            yield Minibatch(rows[picks].to(device, torch.float32), times)
         else:
-            yield Drawn(rows(step, generator)[share].to(device, torch.float32), None)
+            yield Minibatch(rows(step, generator)[share].to(device, torch.float32), None)
         step += 1
 
 

@@ -1,7 +1,7 @@
 """How a dictionary is trained: every option, and the recipes of the papers by name.
 
-The numbers of the recipes are those of the papers' own code, as far as they do not depend on the size of
-the data: steps and batch are always the user's, for nobody repeats 400 million tokens to try something.
+The numbers of the recipes are those of the papers' own code, as far as they do not depend on the size of the
+data. Steps and batch are always the user's, because the papers' 400 million tokens are too many for a trial.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ..errors import RevelioError
+from ..errors import RevelioError, checked_choice
 
-ACTIVATIONS = ("topk_relu", "topk_signed", "batchtopk", "relu", "pursuit")
-INITS = ("tied", "kaiming")
-BIASES = ("mean", "geometric_median", "zeros")
-SCALINGS = ("one", "each", "none")
-LOSSES = ("variance", "batch")
-SCHEDULES = ("end", "linear", "cosine", "constant")
+Selection = Literal["topk_relu", "topk_signed", "batchtopk", "relu", "pursuit"]
+Start = Literal["tied", "kaiming"]
+BiasStart = Literal["mean", "geometric_median", "zeros"]
+InputScale = Literal["one", "each", "none"]
+LossScale = Literal["variance", "batch"]
+Schedule = Literal["end", "linear", "cosine", "constant"]
 
 
 @dataclass(frozen=True)
@@ -29,61 +29,61 @@ class TrainConfig:
     """Number of features to learn."""
     k: int = 16
     """Features active per token; with batchtopk on average over a batch."""
-    activation: str = "topk_relu"
+    activation: Selection = "topk_relu"
     """topk_relu, topk_signed, batchtopk, relu (with l1), or pursuit: ITDA, which collects its features."""
     temporal: bool = False
-    """Scale and shift what goes in and comes out by the timestep (TIDE's idea)."""
+    """Scale and shift input and output by the timestep (TIDE's idea, arXiv 2503.07050)."""
     steps: int = 4000
     """Optimiser steps."""
     batch: int = 4096
     """Tokens per step, over all processes together."""
     learning_rate: float = 3e-3
-    """Adam's, after the warm-up."""
+    """Rate of Adam after the warm-up."""
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     warmup: int = 200
     """Steps over which the learning rate rises from 0."""
-    schedule: str = "end"
-    """end: falls over decay_share of the steps; linear or cosine: from the start; constant: never."""
+    schedule: Schedule = "end"
+    """How it falls to 0. end: over the last steps; linear or cosine: over all; constant: never."""
     decay_share: float = 0.2
-    """Share of the steps, at the end, over which it falls to 0."""
+    """For schedule end: the share of the steps over which it falls."""
     clip: float = 0.0
     """Largest norm of the gradient; 0 does not clip."""
     ema: float = 0.0
     """Decay of a moving average of the weights, which is then the result; 0 takes the last weights."""
-    loss: str = "variance"
-    """The squared error in shares of the variance of the data, or of each batch (Revelio)."""
+    loss: LossScale = "variance"
+    """What the squared error is divided by: the variance of the data, or of each batch (Revelio)."""
     aux_k: int = 128
-    """Dead features that share in explaining the remaining error; 0 turns AuxK off."""
+    """Dead features that help to explain the remaining error (losses.py); 0 turns AuxK off."""
     aux_coef: float = 1 / 32
     """Weight of the AuxK loss."""
     multi_topk: float = 0.0
-    """Weight of the same loss with 4 k features active (sparsify and SAeUron: 1/8)."""
+    """Weight of the reconstruction loss with 4 k features active (sparsify and SAeUron: 1/8)."""
     l1: float = 0.0
     """Weight of the sum of the codes, for relu."""
     dead_after: int = 400_000
     """Tokens without firing after which a feature counts as dead."""
     unit_decoder: bool = True
     """Keep decoder rows at norm 1, so that values of all features share one scale."""
-    init: str = "tied"
-    """tied: encoder rows start as decoder rows; kaiming: both start on their own (Revelio)."""
-    bias: str = "mean"
+    init: Start = "tied"
+    """tied: encoder rows start as decoder rows; kaiming: independent of them (Revelio)."""
+    bias: BiasStart = "mean"
     """Where the shared bias starts: mean, geometric_median or zeros."""
-    scale_input: str = "one"
-    """one: train on inputs of unit mean square; each: every dimension standardised; none: as they are."""
+    scale_input: InputScale = "one"
+    """one: train on inputs of unit mean square; each: every dimension standardised; none: unchanged."""
     fvu_threshold: float = 0.3
-    """pursuit: activations of which more than this share stays unexplained become features."""
+    """pursuit: activations of which more than this share remains unexplained become features."""
     seed: int = 0
-    """Of the initial weights and of the batches."""
+    """Seed of the initial weights and of the batches."""
     device: str = ""
-    """Where to train; empty means a GPU if there is one, else the CPU."""
+    """Where to train, cpu or cuda; by default a GPU if there is one."""
     amp: bool = False
     """Matrix products in bfloat16; faster on a GPU, slower on most CPUs, and a little coarser."""
     report_every: int = 100
     """Steps between calls of progress and checks for dead features; each makes the device wait."""
 
     def __post_init__(self) -> None:
-        """Raise RevelioError for what cannot be meant."""
+        """Raise RevelioError for settings that are invalid or contradict each other."""
         for field in fields(self):
             _check_type(field.name, getattr(self, field.name), type(field.default))
         for name in ("n_features", "k", "steps", "batch", "report_every"):
@@ -95,24 +95,18 @@ class TrainConfig:
             raise RevelioError(f"k must be from 1 to the {self.n_features} features, not {self.k}.")
         if not 0.0 < self.learning_rate < math.inf:
             raise RevelioError(f"The learning rate must be a number above 0, not {self.learning_rate}.")
-        choices = {
-            "activation": ACTIVATIONS,
-            "schedule": SCHEDULES,
-            "loss": LOSSES,
-            "init": INITS,
-            "bias": BIASES,
-            "scale_input": SCALINGS,
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise RevelioError(
-                    f"Unknown {name} {getattr(self, name)!r} for training; choose one of {', '.join(known)}."
-                )
+        for name, kind in get_type_hints(TrainConfig).items():
+            if get_origin(kind) is Literal:
+                checked_choice(name, getattr(self, name), get_args(kind))
         if self.temporal and self.scale_input == "each":
-            raise RevelioError("A temporal dictionary takes one scale for all dimensions: scale_input one.")
+            raise RevelioError("A temporal dictionary needs one scale for all dimensions: scale_input one.")
 
     def learning_rate_at(self, step: int) -> float:
-        """The learning rate of a step, counted from 0: up over the warm-up, then the schedule."""
+        """The learning rate of a step, counted from 0: it rises over the warm-up, then follows the schedule.
+
+        >>> TrainConfig(steps=100, warmup=10, learning_rate=1.0).learning_rate_at(4)
+        0.5
+        """
         rise = (step + 1) / max(1, self.warmup)
         left = (self.steps - step) / self.steps
         fall = {
@@ -125,17 +119,17 @@ class TrainConfig:
 
 
 def _check_type(name: str, value: Any, kind: type) -> None:
-    """RevelioError unless the value is of the kind that the setting has by default."""
+    """Raise RevelioError unless the value has the type that the setting has by default."""
     number = type(value) in (int, float) and math.isfinite(value)
-    sound, what = {
+    is_sound, expected = {
         bool: (type(value) is bool, "true or false"),
         int: (type(value) is int, "a whole number"),
         float: (number, "a number"),
         str: (type(value) is str, "a word"),
         tuple: (_is_pair(value), "two numbers, as in [0.9, 0.999]"),
     }[kind]
-    if not sound:
-        raise RevelioError(f"To train a dictionary {name} must be {what}, not {value!r}.")
+    if not is_sound:
+        raise RevelioError(f"To train a dictionary {name} must be {expected}, not {value!r}.")
 
 
 def _is_pair(value: Any) -> bool:
@@ -146,11 +140,13 @@ def _is_pair(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Preset:
-    """A recipe. expansion: features for each dimension of the activations."""
+    """A recipe."""
 
     about: str
     expansion: float
+    """Features for each dimension of the activations."""
     settings: Mapping[str, Any]
+    """The fields of TrainConfig that differ from its defaults."""
 
 
 PRESETS: dict[str, Preset] = {
@@ -173,7 +169,7 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "sdxl-unbox": Preset(
-        "sdxl-unbox (arXiv 2410.22366)",
+        "SDXL Unbox (arXiv 2410.22366)",
         4,
         {
             "k": 10, "learning_rate": 1e-4, "eps": 6.25e-10, "warmup": 0, "schedule": "constant",
@@ -199,7 +195,7 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "itda": Preset(
-        "ITDA (arXiv 2505.24360): features are activations that the others explain badly",
+        "ITDA (arXiv 2505.17769; on Flux 2505.24360): features are activations that the others explain badly",
         16,
         {"k": 32, "activation": "pursuit", "scale_input": "none"},
     ),
@@ -207,9 +203,10 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset(name: str, d_model: int, **options: Any) -> TrainConfig:
-    """A recipe for activations of some width; options replace its settings.
+    """The settings of a recipe for activations of some width; options replace its own.
 
-    Raises RevelioError for names that are not there.
+    >>> preset("topk", 1280, k=64).n_features
+    20480
     """
     if name not in PRESETS:
         raise RevelioError(f"There is no preset {name!r}; choose one of {', '.join(PRESETS)}.")

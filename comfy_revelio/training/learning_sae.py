@@ -1,4 +1,15 @@
-"""The weights of a dictionary while it learns, in the scaled and centred space of its inputs."""
+"""The weights of a dictionary while it learns, in the scaled and centred space of its inputs.
+
+    x <- (x - mean) scale
+    h = W_enc (x - bias) + b_enc
+    z = f(h)                      the k largest of each token, or k per token on average (BatchTopK)
+    x^ = z W_dec + bias
+
+losses.py has what it minimises. A temporal dictionary scales and shifts x - bias before W_enc and z W_dec
+after it (dictionary/timestep_modulation.py).
+
+Shapes: B tokens of a batch, D width of the activations, N features, K active features.
+"""
 
 from __future__ import annotations
 
@@ -13,137 +24,137 @@ from ..dictionary.activations import ActivationKind
 from ..dictionary.timestep_modulation import Modulation, modulate, new_weights
 from ..errors import RevelioError
 from .config import TrainConfig
+from .initial_weights import decoder_and_encoder, mean_and_scale, shared_bias
+from .losses import aux_k_codes, aux_k_loss, reconstruction_loss, sparsity_loss
 
 _MULTI = 4
-"""How many times k features multi-TopK lets be active."""
+"""How many times k features are active in Multi-TopK."""
+_THRESHOLD_RATE = 0.01
+"""How fast the threshold of BatchTopK follows the batches."""
 
 
 class LearningSAE(nn.Module):
-    """Calling it with a batch gives the loss and counts which features fired.
+    """Calling it with a batch returns the loss and counts which features fired."""
 
-    Weights: W_enc, W_dec [n, d], b_enc [n], bias [d] (taken off the input, put on the output), and those of
-    a modulation. Buffers that a checkpoint needs as well: mean and scale [d] of the inputs, variance, silent
-    [n] (tokens since each feature last fired), threshold (of batchtopk).
-    """
-
+    W_enc: nn.Parameter
+    """[N, D]"""
+    W_dec: nn.Parameter
+    """[N, D]"""
+    b_enc: nn.Parameter
+    """[N]"""
+    bias: nn.Parameter
+    """[D]: subtracted from the input, added to the output."""
+    time: nn.ParameterList
+    """The weights of the modulation; empty without one."""
     mean: Tensor
+    """[D]"""
     scale: Tensor
+    """[D]"""
     variance: Tensor
+    """[]: of the scaled inputs, mean over dimensions."""
     silent: Tensor
+    """[N]: tokens since each feature last fired."""
     threshold: Tensor
+    """[]: the smallest code of BatchTopK, which a single token must exceed later, without a batch."""
+    revive: bool
+    """Whether the loss includes AuxK."""
 
     def __init__(self, sample: Tensor, config: TrainConfig, generator: Generator) -> None:
-        """sample: float32 [rows, d], from which means and scales are taken."""
+        """sample: float32 [rows, D], from which means and scales are computed."""
         super().__init__()
-        n, d = config.n_features, sample.shape[1]
         self.config = config
-        mean = sample.mean(dim=0)
-        square = (sample - mean).square().mean(dim=0)
-        whole = float(square.mean())
-        if not math.isfinite(whole) or whole == 0.0:
-            raise RevelioError("The activations to train on are constant or not finite; harvest them again.")
-        scale = torch.ones(d)
-        if config.scale_input == "one":
-            scale = torch.full((d,), 1 / math.sqrt(whole))
-        elif config.scale_input == "each":
-            scale = square.clamp(min=whole * 1e-6).rsqrt().cpu()
+        mean, scale = mean_and_scale(sample, config)
         scaled = ((sample - mean) * scale.to(sample.device)).cpu()
         self.register_buffer("mean", mean.cpu())
         self.register_buffer("scale", scale)
         self.register_buffer("variance", scaled.var(dim=0, correction=0).mean())
-        self.register_buffer("silent", torch.zeros(n))
+        self.register_buffer("silent", torch.zeros(config.n_features))
         self.register_buffer("threshold", torch.zeros(()))
-        directions = torch.randn(n, d, generator=generator)
-        encoder = directions
-        if config.init == "kaiming":
-            directions, encoder = (_kaiming(n, d, generator) for _ in range(2))
-        directions = directions / directions.norm(dim=1, keepdim=True)
-        encoder = directions if config.init == "tied" else encoder
-        self.W_dec = nn.Parameter(directions.clone())
+        decoder, encoder = decoder_and_encoder(config, sample.shape[1], generator)
+        self.W_dec = nn.Parameter(decoder.clone())
         self.W_enc = nn.Parameter(encoder.clone())
-        self.b_enc = nn.Parameter(torch.zeros(n))
-        # the inputs are centred, so their mean is 0 and a start at zeros is far from it
-        start = {"mean": torch.zeros(d), "zeros": -self.mean * self.scale}.get(config.bias)
-        self.bias = nn.Parameter(geometric_median(scaled) if start is None else start.clone())
-        weights = new_weights(d, generator) if config.temporal else ()
+        self.b_enc = nn.Parameter(torch.zeros(config.n_features))
+        self.bias = nn.Parameter(shared_bias(config, scaled, -self.mean * self.scale).clone())
+        weights = new_weights(sample.shape[1], generator) if config.temporal else ()
         self.time = nn.ParameterList([nn.Parameter(weight) for weight in weights])
         self.revive = False
 
     def forward(self, x: Tensor, timestep: Tensor | None = None) -> Tensor:
-        """The loss of raw activations x [b, d]: error in shares of the variance, and what is added to it."""
-        x = (x - self.mean) * self.scale
-        time = self._time(timestep)
-        h = self._pre_activations(x, time)
-        z = self._active(h, self.config.k)
-        error = x - self._decode(z, time)
+        """The loss of raw activations x [B, D]; timestep [B] for a temporal dictionary."""
+        x_BD = (x - self.mean) * self.scale
+        time = self._modulation(timestep)
+        h_BN = self._pre_activations(x_BD, time)
+        z_BN = self._codes(h_BN, self.config.k)
+        error_BD = x_BD - self._decode(z_BN, time)
         variance = self.variance
         with torch.no_grad():
-            self.silent += len(x)
-            self.silent.masked_fill_((z != 0).any(dim=0), 0.0)
+            self.silent += len(x_BD)
+            self.silent.masked_fill_((z_BN != 0).any(dim=0), 0.0)
             if self.config.loss == "batch":
-                variance = (x - x.mean(dim=0)).square().mean().clamp(min=1e-12)
-        loss: Tensor = error.square().mean() / variance
+                variance = (x_BD - x_BD.mean(dim=0)).square().mean().clamp(min=1e-12)
+        loss = reconstruction_loss(error_BD, variance)
         if self.config.multi_topk:
-            more = self._active(h, min(_MULTI * self.config.k, self.config.n_features))
-            missed = (x - self._decode(more, time)).square().mean() / variance
+            more_BN = self._codes(h_BN, min(_MULTI * self.config.k, self.config.n_features))
+            missed = reconstruction_loss(x_BD - self._decode(more_BN, time), variance)
             loss = loss + self.config.multi_topk * missed
         if self.config.l1:
-            loss = loss + self.config.l1 * (z * self.W_dec.norm(dim=1)).sum(dim=1).mean()
+            loss = loss + self.config.l1 * sparsity_loss(z_BN, self.W_dec)
         if self.revive:
-            loss = loss + self.config.aux_coef * self._aux_loss(h, error.detach(), time)
+            # detached: AuxK must not move the living features, whose error this is
+            dead_BN = aux_k_codes(h_BN, self.dead_mask(), self.config.aux_k)
+            missed = aux_k_loss(error_BD.detach(), self._scaled_sum(dead_BN, time))
+            loss = loss + self.config.aux_coef * missed
         return loss
 
-    def _time(self, timestep: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+    def _modulation(self, timestep: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+        """Scale and shift of the input, scale and shift of the output."""
         if not self.config.temporal:
             return None
         if timestep is None:
             raise RevelioError(
                 "A temporal dictionary needs the timestep of every activation; these have none."
             )
-        a, b, c, d = self.time
-        return modulate(timestep, a, b, c, d)
+        W1, b1, W2, b2 = self.time
+        return modulate(timestep, W1, b1, W2, b2)
 
-    def _pre_activations(self, x: Tensor, time: tuple[Tensor, ...] | None) -> Tensor:
+    def _pre_activations(self, x_BD: Tensor, time: tuple[Tensor, ...] | None) -> Tensor:
         if time is not None:
-            x = (x - self.bias) * (1 + time[0]) + time[1]
-            return torch.addmm(self.b_enc, x, self.W_enc.T)
-        # (x - bias) @ W_enc.T, arranged so that no gradient of the whole batch goes to the bias
-        return torch.addmm(self.b_enc - self.W_enc @ self.bias, x, self.W_enc.T)
+            x_BD = (x_BD - self.bias) * (1 + time[0]) + time[1]
+            return torch.addmm(self.b_enc, x_BD, self.W_enc.T)
+        # W_enc (x - bias) + b_enc, arranged so that no gradient of the whole batch goes to the bias
+        return torch.addmm(self.b_enc - self.W_enc @ self.bias, x_BD, self.W_enc.T)
 
-    def _active(self, h: Tensor, k: int) -> Tensor:
-        """The codes, dense [b, n]."""
+    def _codes(self, h_BN: Tensor, k: int) -> Tensor:
+        """The codes of pre-activations, dense [B, N]."""
         kind = self.config.activation
         if kind == "relu":
-            return h.relu()
+            return h_BN.relu()
         if kind == "batchtopk":
-            flat = h.relu().flatten()
-            values, indices = flat.topk(min(k * len(h), flat.numel()), sorted=False)
-            if self.training and k == self.config.k:
-                with torch.no_grad():  # what a single activation has to exceed later, when there is no batch
-                    lowest = torch.where(values > 0, values, torch.inf).min()
-                    lowest = torch.where(lowest.isfinite(), lowest, self.threshold).to(self.threshold.dtype)
-                    fresh = bool(self.threshold == 0)
-                    self.threshold.copy_(lowest if fresh else self.threshold.lerp(lowest, 0.01))
-            return torch.zeros_like(flat).scatter(0, indices, values).reshape(h.shape)
-        values, indices = h.topk(k, dim=1, sorted=False)
-        values = values if kind == "topk_signed" else values.relu()
-        return torch.zeros_like(h).scatter(1, indices, values)
+            return self._batch_top_k(h_BN, k)
+        values_BK, indices_BK = h_BN.topk(k, dim=1, sorted=False)
+        values_BK = values_BK if kind == "topk_signed" else values_BK.relu()
+        return torch.zeros_like(h_BN).scatter(1, indices_BK, values_BK)
 
-    def _decode(self, z: Tensor, time: tuple[Tensor, ...] | None) -> Tensor:
-        sums = (z @ self.W_dec).float()
-        if time is not None:
-            sums = sums * (1 + time[2]) + time[3]
-        return sums + self.bias
+    def _batch_top_k(self, h_BN: Tensor, k: int) -> Tensor:
+        """The k B largest of the whole batch (BatchTopK, arXiv 2412.06410)."""
+        flat = h_BN.relu().flatten()
+        values, indices = flat.topk(min(k * len(h_BN), flat.numel()), sorted=False)
+        if self.training and k == self.config.k:
+            with torch.no_grad():
+                lowest = torch.where(values > 0, values, torch.inf).min()
+                lowest = torch.where(lowest.isfinite(), lowest, self.threshold).to(self.threshold.dtype)
+                is_first = bool(self.threshold == 0)
+                self.threshold.copy_(lowest if is_first else self.threshold.lerp(lowest, _THRESHOLD_RATE))
+        return torch.zeros_like(flat).scatter(0, indices, values).reshape(h_BN.shape)
 
-    def _aux_loss(self, h: Tensor, error: Tensor, time: tuple[Tensor, ...] | None) -> Tensor:
-        """How far the strongest dead features are from explaining the error of the living ones."""
-        dead = self.silent > self.config.dead_after
-        k = min(self.config.aux_k, self.config.n_features)
-        values, indices = torch.where(dead, h, -torch.inf).topk(k, dim=1, sorted=False)
-        z = torch.zeros_like(h).scatter(1, indices, values.relu())
-        sums = (z @ self.W_dec).float()
-        missed = (error - (sums if time is None else sums * (1 + time[2]))).square().mean()
-        return (missed / error.square().mean()).nan_to_num(0.0)
+    def _scaled_sum(self, z_BN: Tensor, time: tuple[Tensor, ...] | None) -> Tensor:
+        """z W_dec, scaled by the timestep but without shift and bias."""
+        sums_BD = (z_BN @ self.W_dec).float()
+        return sums_BD if time is None else sums_BD * (1 + time[2])
+
+    def _decode(self, z_BN: Tensor, time: tuple[Tensor, ...] | None) -> Tensor:
+        sums_BD = self._scaled_sum(z_BN, time)
+        return (sums_BD if time is None else sums_BD + time[3]) + self.bias
 
     @torch.no_grad()
     def remove_parallel_gradient(self) -> None:
@@ -154,23 +165,29 @@ class LearningSAE(nn.Module):
 
     @torch.no_grad()
     def normalise_decoder(self) -> None:
+        """Scale each decoder row to norm 1."""
         self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True).clamp(min=1e-8))
 
-    def take_stock(self, loss: Tensor) -> dict[str, float]:
-        """Figures for people; also decides whether there are dead features to revive."""
+    def dead_mask(self) -> Tensor:
+        """The features that have not fired for `dead_after` tokens, bool [N]."""
+        return self.silent > self.config.dead_after
+
+    def update_metrics(self, loss: Tensor) -> dict[str, float]:
+        """loss and dead_share after a step; AuxK is on from here while there are dead features."""
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise RevelioError("Training went astray: the loss is not finite; lower the learning rate.")
-        dead = float((self.silent > self.config.dead_after).float().mean())
-        self.revive = dead > 0 and self.config.aux_k > 0
-        return {"loss": value, "dead_share": dead}
+            raise RevelioError("Training diverged: the loss is NaN or infinite. Lower the learning rate.")
+        dead_share = float(self.dead_mask().float().mean())
+        self.revive = dead_share > 0 and self.config.aux_k > 0
+        return {"loss": value, "dead_share": dead_share}
 
     @torch.no_grad()
-    def folded(self) -> Dictionary:
+    def to_dictionary(self) -> Dictionary:
         """The dictionary for raw activations, without the scaled and centred space.
 
-        One scale s for all dimensions is taken out of the codes, which so are in units of the activations;
-        one for each goes into the weights, for it must not change which features are the strongest.
+        A scale shared by all dimensions divides the codes, which are then in units of the activations. A
+        scale for each goes into the weights instead, because it must not change which features are the
+        strongest.
         """
         n, config, scale = self.config.n_features, self.config, self.scale
         bias = self.bias / scale + self.mean
@@ -181,39 +198,19 @@ class LearningSAE(nn.Module):
             W_enc, W_dec = W_enc * scale, W_dec / scale
         else:
             b_enc, threshold = b_enc / scale[0], threshold / scale[0]
-        modulation = None
-        if config.temporal:
-            W1, b1, W2, b2 = (weight.detach().clone() for weight in self.time)
-            shifts = torch.cat([torch.ones(2, len(scale), device=scale.device)] * 2)
-            shifts[1::2] = 1 / scale  # the two shifts are in units of the inputs, the two factors are not
-            modulation = Modulation(W1, b1, W2 * shifts.flatten()[:, None], b2 * shifts.flatten())
         if config.activation == "batchtopk":
             activation = Activation("jumprelu", n, threshold.expand(n).clone())
         else:
             kind = cast(ActivationKind, config.activation)
             activation = Activation(kind, n if kind == "relu" else config.k)
         weights = (W_enc.clone(), b_enc.clone(), W_dec.clone(), bias.detach(), bias.detach().clone())
-        return Dictionary(
-            *weights,
-            activation,
-            inputs=InputTransform(modulation=modulation),
-        )
+        return Dictionary(*weights, activation, inputs=InputTransform(modulation=self._raw_modulation()))
 
-
-def geometric_median(rows: Tensor, rounds: int = 100, limit: int = 32768) -> Tensor:
-    """The point with the least sum of distances to the rows [n, d] (Weiszfeld's algorithm), float32 [d]."""
-    rows = rows[:limit].float()
-    guess = rows.mean(dim=0)
-    for _ in range(rounds):
-        weights = 1 / (rows - guess).norm(dim=1, keepdim=True).clamp(min=1e-6)
-        following = (rows * weights).sum(dim=0) / weights.sum()
-        if float((following - guess).norm()) <= 1e-6 * float(guess.norm()):
-            return following
-        guess = following
-    return guess
-
-
-def _kaiming(n: int, d: int, generator: Generator) -> Tensor:
-    """kaiming_uniform_ as Revelio calls it, on a matrix [d, n], for which n counts as the fan-in."""
-    bound = math.sqrt(6 / n)
-    return torch.empty(n, d).uniform_(-bound, bound, generator=generator)
+    def _raw_modulation(self) -> Modulation | None:
+        """The modulation for raw activations: its two shifts are in their units, its factors have none."""
+        if not self.config.temporal:
+            return None
+        W1, b1, W2, b2 = (weight.detach().clone() for weight in self.time)
+        units = torch.cat([torch.ones(2, len(self.scale), device=self.scale.device)] * 2)
+        units[1::2] = 1 / self.scale
+        return Modulation(W1, b1, W2 * units.flatten()[:, None], b2 * units.flatten())

@@ -1,12 +1,19 @@
 """How well a dictionary explains activations, and what its features do on them.
 
-Both functions stream: `rows` is one tensor or any iterable of tensors, of any type and device,
-and only a chunk of it is worked on at a time.
+    fvu = sum |x - x^|^2 / sum |x - mean(x)|^2        fraction of variance unexplained
+    explained_variance = 1 - fvu                      0 for a dictionary that knows only the mean
+    cosine = mean cosine of x - b_out and x^ - b_out
+    l0 = mean number of active features per row
+    dead_share = share of features that fire on no row; it means something only with many rows
+
+All functions stream: `rows` is one tensor or any iterable of tensors, of any type and device, and only a
+chunk is in work at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +23,7 @@ from ..dictionary import Dictionary, FeatureStats
 from ..errors import RevelioError
 
 _CHUNK_ROWS = 16384
+_BUCKETS, _LAST_TIMESTEP = 5, 1000.0
 
 
 @torch.no_grad()
@@ -26,22 +34,24 @@ def measure(
     timesteps: Tensor | None = None,
     chunk_rows: int = _CHUNK_ROWS,
 ) -> dict[str, float]:
-    """Figures of a dictionary on activations [..., d_model].
+    """The metrics above of a dictionary on activations [..., d_model], and measured_rows.
 
-    timesteps: [N], of rows that are one tensor [N, d_model]; dictionaries that follow the timestep need them.
+    timesteps: [N], for rows that are one tensor [N, d_model]; dictionaries with a modulation need them.
 
-    fvu: sum |x - x_hat|^2 / sum |x - mean(x)|^2. explained_variance: 1 - fvu, so that a dictionary
-    that only knows the mean gets 0. cosine: mean cosine of x - b_out and x_hat - b_out. l0: mean
-    number of active features per row. dead_share: share of features that fire on no row.
-    measured_rows: rows seen; dead_share only means something with many.
+    >>> from comfy_revelio.dictionary import Activation
+    >>> eye, zero = torch.eye(2), torch.zeros(2)
+    >>> sae = Dictionary(eye, zero, eye, zero, zero, Activation("topk_relu", k=1))
+    >>> metrics = measure(sae, torch.tensor([[2.0, 0.0], [0.0, 2.0], [-1.0, 0.0]]))
+    >>> round(metrics["fvu"], 3), round(metrics["l0"], 3), metrics["dead_share"]
+    (0.136, 0.667, 0.0)
     """
     d, n = dictionary.d_model, dictionary.n_features
     device = dictionary.W_enc.device
-    total, squares, cosines, error, active = torch.zeros(d), 0.0, 0.0, 0.0, 0.0
-    total = total.to(torch.float64)
+    total = torch.zeros(d, dtype=torch.float64)
+    squares, cosines, error, active = 0.0, 0.0, 0.0, 0.0
     fired = torch.zeros(n, dtype=torch.bool, device=device)
     count = 0
-    shift = dictionary.b_out.float()  # sums around the bias: around 0 they would lose the variance
+    shift = dictionary.b_out.float()  # sums around 0 would lose the variance to a large mean
     times = iter(()) if timesteps is None else iter(timesteps.to(device).split(chunk_rows))
     for chunk in _chunks(rows, chunk_rows):
         x = chunk.reshape(-1, chunk.shape[-1]).to(device).float()
@@ -71,18 +81,16 @@ def measure(
 
 
 @torch.no_grad()
-def error_by_timestep(
-    dictionary: Dictionary, rows: Tensor, timesteps: Tensor, *, buckets: int = 5, last: float = 1000.0
-) -> list[dict[str, float]]:
-    """The mean squared error of rows [N, d] in each of some equal ranges of timesteps [N] from 0 to `last`.
+def error_by_timestep(dictionary: Dictionary, rows: Tensor, timesteps: Tensor) -> list[dict[str, float]]:
+    """The mean squared error of rows [N, d] in five equal ranges of timesteps [N], up to 1000.
 
     Each entry has from, to, rows, mse, and explained_variance within the range; ranges without rows are
-    left out.
+    omitted.
     """
     result = []
-    width = last / buckets
-    number = (timesteps / width).long().clamp(0, buckets - 1)
-    for bucket in range(buckets):
+    width = _LAST_TIMESTEP / _BUCKETS
+    number = (timesteps / width).long().clamp(0, _BUCKETS - 1)
+    for bucket in range(_BUCKETS):
         here = number == bucket
         x, t = rows[here].to(dictionary.W_enc.device).float(), timesteps[here]
         if not len(x):
@@ -102,14 +110,20 @@ def error_by_timestep(
     return result
 
 
+def measure_by_timestep(dictionary: Dictionary, rows: Tensor, timesteps: Tensor) -> dict[str, Any]:
+    """`measure` on rows [N, d] with timesteps [N], and by_timestep, which is `error_by_timestep`."""
+    metrics: dict[str, Any] = dict(measure(dictionary, rows, timesteps=timesteps))
+    return metrics | {"by_timestep": error_by_timestep(dictionary, rows, timesteps)}
+
+
 @torch.no_grad()
 def feature_stats(
     dictionary: Dictionary, activations: Tensor | Iterable[Tensor], *, chunk_rows: int = _CHUNK_ROWS
 ) -> FeatureStats:
     """Mean active value, firing rate and mean map of every feature.
 
-    activations: maps [N, H, W, d_model], all of one H and W, give mean maps; rows [N, d_model] or
-    [N, T, d_model] give none. Results are float32 on the dictionary's device.
+    activations: maps [N, H, W, d_model], all of one H and W, have mean maps; rows [N, d_model] or
+    [N, T, d_model] have none. Results are float32 on the dictionary's device.
     """
     n, device = dictionary.n_features, dictionary.W_enc.device
     sums, fires = torch.zeros(n, device=device), torch.zeros(n, device=device)

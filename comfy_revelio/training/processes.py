@@ -15,10 +15,12 @@ from ..errors import RevelioError
 
 @dataclass(frozen=True)
 class Processes:
-    """rank: number of this process, from 0; world: how many there are."""
+    """This process among those that were started together."""
 
     rank: int = 0
+    """Its number, from 0."""
     world: int = 1
+    """How many there are."""
 
     @property
     def first(self) -> bool:
@@ -33,29 +35,29 @@ class Processes:
                     torch.distributed.all_reduce(tensor)
                     tensor /= self.world
 
-    def smallest(self, tensor: Tensor) -> None:
-        """Replace a tensor by its smallest values over all processes, in place."""
+    def minimum(self, tensor: Tensor) -> None:
+        """Replace a tensor by its minimum over all processes, in place."""
         if self.world > 1:
             torch.distributed.all_reduce(tensor, op=torch.distributed.ReduceOp.MIN)
 
     def wait(self) -> None:
-        """Go on when all processes have come here."""
+        """Return when all processes have called this."""
         if self.world > 1:
             torch.distributed.barrier()
 
 
-def join(device: str) -> tuple[Processes, torch.device]:
-    """This process's place among those that were started together, and the device that it should use."""
+def join_processes(device: str) -> tuple[Processes, torch.device]:
+    """This process among those that were started together, and the device that it should use."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from accelerate import PartialState
 
-        # Those that are done wait for the others, however long these take.
+        # processes that are done wait for the others, however long these take
         state = PartialState(cpu=device == "cpu", timeout=timedelta(days=30))
         return Processes(state.process_index, state.num_processes), state.device
-    return Processes(), _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return Processes(), _checked_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def _usable(name: str) -> torch.device:
+def _checked_device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError):

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ... import hookpoints
 from ...errors import RevelioError
-from ...training.harvest import CapturedRows, CaptureSpec, Item, SamplingSettings, read_image
+from ...training.harvest import CapturedRows, CaptureSpec, Item, SamplingSettings
+from ...training.open_images import read_image
 from ..comfy_types import Clip, Conditioning, Model, Vae
 from ..record.generation import encode, encoded_batches, sample
 from ..record.noising import sigma_at

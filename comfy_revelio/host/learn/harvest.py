@@ -66,7 +66,7 @@ def harvest_prompts(
     require_file_name(name)
     settings = SamplingSettings(height, width, steps, cfg)
     host = ComfyHost(model, clip, None, name, settings, sampler=sampler, scheduler=scheduler)
-    items = items_of_prompts([prompts[number % len(prompts)] for number in range(pictures)], seed)
+    items = items_of_prompts(prompts, seed, pictures)
     # the same settings lead to the same folder, so that an interrupted harvest is found again
     words = repr((sorted(host.settings.items()), list(prompts), seed))
     mark = hashlib.sha256(words.encode()).hexdigest()[:8]

@@ -59,7 +59,7 @@ def label_features(
     endpoint = _endpoint() if by == "endpoint" else None
     folder = _clip_folder(clip_model) if by == "clip" else None
     host = ComfyHost(model, clip, vae, "this model", SamplingSettings(height, width, steps, cfg))
-    items = items_of_prompts([prompts[number % len(prompts)] for number in range(pictures)], seed)
+    items = items_of_prompts(prompts, seed, pictures)
     bar = comfy.utils.ProgressBar(len(items))
 
     def progress(done: int, count: int) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 from ...errors import RevelioError
 from ...files import tensor_file
 from ...files.json_fields import Fields, is_count, is_list, is_text
+from ...hookpoints.point import Captured
 
 MANIFEST = "manifest.json"
 SHARD_NAME = re.compile(r"rows-[0-9]{6}\.safetensors")
@@ -43,7 +44,7 @@ class Source:
     model: str
     """Identity of the model: its name and a fingerprint."""
     hook_point: str
-    captured: str
+    captured: Captured
     """"output" of the hooked module, or "diff" = output - input."""
     d_model: int
     grid: tuple[int, int] | None = None
@@ -128,6 +129,14 @@ class Manifest:
     def items(self) -> Items:
         """The items of all shards."""
         return Items(r for shard in self.shards for r in shard.items.ranges)
+
+    def difference(self, other: Manifest) -> str | None:
+        """Why the rows of two manifests cannot be together, as "its NAME is HERE, not THERE"; None if they
+        can."""
+        found = self.source.difference(other.source)
+        if found is None and self.dtype != other.dtype:
+            found = f"its dtype is {self.dtype}, not {other.dtype}"
+        return found
 
 
 @dataclass(frozen=True)

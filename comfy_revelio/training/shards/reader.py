@@ -1,8 +1,8 @@
 """Reading harvested activations, of which far more may be on disk than fits in memory.
 
-Everything goes through plain file reads into a bounded buffer: pages of a memory map would count as
-memory of the process. Every choice is a hash of (seed, epoch, ...), so any batch of a long training
-can be made without the ones before it.
+Everything goes through plain file reads into a bounded buffer, because the pages of a memory map would count
+as memory of the process. Every choice is a hash of (seed, epoch, ...), so any batch of a long training can be
+made without the ones before it.
 """
 
 from __future__ import annotations
@@ -20,30 +20,35 @@ from torch import Tensor
 
 from ...errors import RevelioError
 from .manifest import ShardFile, check_shards, read_manifest
+from .seeded_order import seeded_hash, seeded_order
 
 _BLOCK_ROWS = 256
-_BLOCKS_PER_WINDOW = 64  # at least, so that a window mixes rows from all over the set
+_BLOCKS_PER_WINDOW = 64  # at least, so that a window mixes rows from the whole set
 _ORDER_BYTES = 32  # per row of a window, for shuffling it
 _SPLIT_KEY = 0x5EED
+_MAP_ROWS, _MOST_MAP_ROWS = 16_384, 262_144  # for maps: read at once, and at all
 
-_Planes = dict[str, np.ndarray]
+_RawRows = dict[str, np.ndarray]
 """Rows as they are on disk: for each tensor of a shard the bytes, uint8 [n, bytes of one row]."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some rows: x float32 [b, d], timestep float32 [b], item int64 [b]."""
+    """Some rows, or maps."""
 
     x: Tensor
+    """float32 [b, d]; maps [b, height, width, d]."""
     timestep: Tensor
+    """float32 [b]"""
     item: Tensor
+    """int64 [b]"""
 
 
 class ShardSet:
-    """A folder of activations that a `ShardWriter` made, whole or so far; what comes later is not seen.
+    """A folder of activations as a `ShardWriter` has written it so far; shards that come later are not seen.
 
-    Rows are numbered through all shards, in the order of the manifest. The rows of one `add` follow
-    each other, so with a source.grid every height * width rows from 0 on are one map.
+    Rows are numbered through all shards, in the order of the manifest. The rows of one `add` follow each
+    other, so with a source.grid every height * width rows from 0 are one map.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -71,48 +76,63 @@ class ShardSet:
 
     @property
     def row_bytes(self) -> int:
-        """What one row takes, in a shard and in memory."""
+        """Size of one row, in a shard and in memory."""
         return sum(self._widths.values())
 
     def rows(self, index: Tensor) -> Batch:
         """The rows of the given numbers [len], in that order."""
         if index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool:
-            raise RevelioError("Rows are asked for by a list of their numbers, as a tensor of integers.")
+            raise RevelioError("Rows are chosen by a list of their numbers, as a tensor of integers.")
         if not len(index):
             return Batch(torch.empty(0, self.d_model), torch.empty(0), torch.empty(0, dtype=torch.int64))
-        wanted, places = np.unique(index.cpu().numpy().astype(np.int64), return_inverse=True)
-        if not 0 <= wanted[0] <= wanted[-1] < self.n_rows:
+        numbers, inverse = np.unique(index.cpu().numpy().astype(np.int64), return_inverse=True)
+        if not 0 <= numbers[0] <= numbers[-1] < self.n_rows:
             raise RevelioError(f"Rows are numbered from 0 to {self.n_rows - 1}.")
-        planes = self._room(len(wanted))
-        self._read(wanted, planes)
-        return self._batch(planes, torch.from_numpy(places))
+        raw = self._allocate(len(numbers))
+        self._read(numbers, raw)
+        return self._batch(raw, torch.from_numpy(inverse))
+
+    def maps(self) -> Iterator[Batch]:
+        """Maps, spread evenly over the set and at most 262,144 rows: x [n, height, width, d], timestep and
+        item [n].
+
+        Rows x [n, d] where the items have no grid.
+        """
+        grid = self.source.grid
+        cells = 1 if grid is None else grid[0] * grid[1]
+        count = max(1, min(self.n_rows, _MOST_MAP_ROWS) // cells)
+        picks = torch.linspace(0, self.n_rows // cells - 1, count).long()
+        for part in picks.split(max(1, _MAP_ROWS // cells)):
+            rows = self.rows((part[:, None] * cells + torch.arange(cells)).flatten())
+            x = rows.x if grid is None else rows.x.reshape(len(part), *grid, self.d_model)
+            yield Batch(x, rows.timestep[::cells], rows.item[::cells])
 
     def split(self, held_out: float = 0.1) -> tuple[RowView, RowView]:
         """Rows to train on and rows to measure on, about in this proportion, with no item in both.
 
-        An item's side hangs on its number alone: it stays when more items are harvested. With few items
-        a side can be empty; held_out = 0 puts all rows into the first.
+        An item's side depends on its number alone, so it stays when more items are harvested. With few items
+        a side can be empty. held_out = 0 puts all rows into the first.
         """
         if not 0.0 <= held_out < 1.0:
             raise RevelioError(f"The share of held-out rows must be from 0 to below 1, not {held_out}.")
         begins, items = self._runs
         counts = np.diff(begins, append=self.n_rows)
-        out = (_hash(items, _SPLIT_KEY) >> np.uint64(11)) * 2.0**-53 < held_out
+        out = (seeded_hash(items, _SPLIT_KEY) >> np.uint64(11)) * 2.0**-53 < held_out
         return RowView(self, begins[~out], counts[~out]), RowView(self, begins[out], counts[out])
 
     def rows_of_items(self) -> dict[int, int]:
         """How many rows each item has."""
         begins, items = self._runs
-        numbers, place = np.unique(items, return_inverse=True)
-        rows = np.bincount(place, weights=np.diff(begins, append=self.n_rows)).astype(np.int64)
+        numbers, inverse = np.unique(items, return_inverse=True)
+        rows = np.bincount(inverse, weights=np.diff(begins, append=self.n_rows)).astype(np.int64)
         return dict(zip(numbers.tolist(), rows.tolist(), strict=True))
 
-    def _room(self, n: int) -> _Planes:
+    def _allocate(self, n: int) -> _RawRows:
         """Memory for n rows."""
         return {name: np.empty((n, width), np.uint8) for name, width in self._widths.items()}
 
-    def _read(self, rows: np.ndarray, planes: _Planes) -> None:
-        """Fill the beginning of the planes with rows of ascending numbers int64 [n], at most their length."""
+    def _read(self, rows: np.ndarray, raw: _RawRows) -> None:
+        """Fill the beginning of `raw` with the rows of these ascending numbers int64 [n]."""
         if not len(rows):
             return
         files = np.searchsorted(self._ends, rows, side="right")
@@ -125,13 +145,13 @@ class ShardSet:
         for number, group in groupby(stretches, key=lambda stretch: stretch[0]):
             file = self._files[number]
             first = int(self._ends[number]) - file.rows
-            _read_file(file, [(row - first, start, stop) for _, row, start, stop in group], planes)
+            _read_file(file, [(row - first, start, stop) for _, row, start, stop in group], raw)
 
-    def _batch(self, planes: _Planes, picks: Tensor | slice) -> Batch:
-        """Some of the rows in the planes, as tensors."""
-        x = torch.from_numpy(planes["x"]).view(self._dtype)[picks].float()
-        timestep = torch.from_numpy(planes["timestep"]).view(torch.float32)[picks, 0]
-        return Batch(x, timestep, torch.from_numpy(planes["item"]).view(torch.int64)[picks, 0])
+    def _batch(self, raw: _RawRows, picks: Tensor | slice) -> Batch:
+        """Some of the raw rows, as tensors."""
+        x = torch.from_numpy(raw["x"]).view(self._dtype)[picks].float()
+        timestep = torch.from_numpy(raw["timestep"]).view(torch.float32)[picks, 0]
+        return Batch(x, timestep, torch.from_numpy(raw["item"]).view(torch.int64)[picks, 0])
 
     @cached_property
     def _runs(self) -> tuple[np.ndarray, np.ndarray]:
@@ -139,14 +159,14 @@ class ShardSet:
         begins, items = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         first = 0
         for file in self._files:
-            raw = np.empty((file.rows, 8), np.uint8)
-            _read_file(file, [(0, 0, file.rows)], {"item": raw})
-            item = raw.view(np.int64)[:, 0]
+            item_bytes = np.empty((file.rows, 8), np.uint8)
+            _read_file(file, [(0, 0, file.rows)], {"item": item_bytes})
+            item = item_bytes.view(np.int64)[:, 0]
             at = np.concatenate([[0], np.flatnonzero(item[1:] != item[:-1]) + 1])
             listed = np.concatenate([np.arange(start, last + 1) for start, last in file.items.ranges])
             if not np.array_equal(np.unique(item[at]), listed):
                 raise RevelioError(
-                    f"{file.path} holds other items than the manifest lists; bring the right file back."
+                    f"{file.path} holds other items than the manifest lists; restore the right file."
                 )
             begins.append(at + first)
             items.append(item[at])
@@ -173,21 +193,21 @@ class RowView:
         world: int = 1,
         buffer_bytes: int = 512 * 2**20,
     ) -> Iterator[Batch]:
-        """Shuffled batches without end, from number `start` on; every epoch shows each row once.
+        """Shuffled batches without end, from number `start`; every epoch shows each row once.
 
-        Batch i is the same whenever and by whomever it is made, as long as batch, seed and buffer_bytes
-        are. With a world of several processes, rank r of them gets its share of every batch; the shares
-        together are the batch of a world of 1. The last rows of an epoch that fill no batch are dropped.
-        buffer_bytes: memory for rows. A set that fits is read once and shuffled as a whole; of a larger
-        one, small blocks from all over are shuffled together, a buffer at a time.
+        Batch i depends on batch, seed and buffer_bytes alone. Each of several processes gets its share of
+        every batch; the shares together are the batch of a single process. The last rows of an epoch that do
+        not fill a batch are dropped.
+        buffer_bytes: memory for rows. A set that fits is read once and shuffled as a whole. From a larger
+        one, small blocks from the whole set are shuffled together, a buffer at a time.
         """
         if not 0 <= rank < world <= batch:
-            raise RevelioError(f"Rank {rank} of {world} has no share of a batch of {batch} rows.")
+            raise RevelioError(f"Rank {rank} of {world} has no share in a batch of {batch} rows.")
         if start < 0:
-            raise RevelioError(f"Batches are numbered from 0, so none is number {start}.")
+            raise RevelioError(f"Batches are numbered from 0; {start} is not a batch.")
         if self.n_rows < batch:
             raise RevelioError(
-                f"There are {self.n_rows} rows, which fill no batch of {batch}; harvest more or lower it."
+                f"There are {self.n_rows} rows, too few for a batch of {batch}; harvest more or lower it."
             )
         share = slice(batch * rank // world, batch * (rank + 1) // world)
         return self._stream(_Shuffle(self, seed, buffer_bytes), batch, share, start)
@@ -198,28 +218,29 @@ class RowView:
         if n < 1:
             raise RevelioError("There are no activations to measure on; harvest more items.")
         edges = np.arange(n + 1) * self.n_rows // n  # one row from each of n equal stretches
-        rows = edges[:-1] + (_hash(np.arange(n), seed) >> np.uint64(1)).astype(np.int64) % np.diff(edges)
-        planes = self.shards._room(n)
-        self._read(rows, planes)
-        return self.shards._batch(planes, slice(None))
+        hashes = (seeded_hash(np.arange(n), seed) >> np.uint64(1)).astype(np.int64)
+        rows = edges[:-1] + hashes % np.diff(edges)
+        raw = self.shards._allocate(n)
+        self._read(rows, raw)
+        return self.shards._batch(raw, slice(None))
 
-    def _read(self, rows: np.ndarray, planes: _Planes) -> None:
-        """Fill the planes with rows of this view: ascending numbers int64 [n] from 0 to n_rows - 1."""
-        self.shards._read(rows + self._shifts[np.searchsorted(self._ends, rows, side="right")], planes)
+    def _read(self, rows: np.ndarray, raw: _RawRows) -> None:
+        """Fill `raw` with rows of this view: ascending numbers int64 [n] from 0 to n_rows - 1."""
+        self.shards._read(rows + self._shifts[np.searchsorted(self._ends, rows, side="right")], raw)
 
     @staticmethod
     def _stream(shuffle: _Shuffle, batch: int, share: slice, start: int) -> Iterator[Batch]:
         per_epoch = shuffle.n_rows // batch
         for number in count(start):
-            epoch, place = divmod(number, per_epoch)
-            yield shuffle.take(epoch, place * batch + share.start, place * batch + share.stop)
+            epoch, position = divmod(number, per_epoch)
+            yield shuffle.rows(epoch, position * batch + share.start, position * batch + share.stop)
 
 
 class _Shuffle:
-    """The rows of a view in the shuffled order of any epoch, of which one window is in memory.
+    """The rows of a view in the shuffled order of any epoch; one window of them is in memory.
 
-    Blocks of neighbouring rows are permuted over the whole view and cut into windows, as many as memory
-    asks for and all of about one size; the rows of a window are permuted again.
+    Blocks of neighbouring rows are permuted over the whole view and cut into as many windows of about the
+    same size as memory requires; the rows of a window are permuted again.
     """
 
     def __init__(self, view: RowView, seed: int, buffer_bytes: int) -> None:
@@ -230,21 +251,21 @@ class _Shuffle:
         self._blocks = -(-self.n_rows // self._block)
         windows = 1 if fit >= self.n_rows else -(-self._blocks // (fit // self._block))
         self._cuts = np.arange(windows + 1) * self._blocks // windows
-        self._planes = view.shards._room(min(self.n_rows, int(np.diff(self._cuts).max()) * self._block))
-        self._held = np.empty(0, np.int64)  # the blocks in the planes
+        self._raw = view.shards._allocate(min(self.n_rows, int(np.diff(self._cuts).max()) * self._block))
+        self._held = np.empty(0, np.int64)  # the blocks in `raw`
         self._epoch = self._window = -1
 
-    def take(self, epoch: int, first: int, last: int) -> Batch:
-        """Rows first to last - 1 of an epoch."""
+    def rows(self, epoch: int, first: int, stop: int) -> Batch:
+        """Rows first to stop - 1 of an epoch."""
         if epoch != self._epoch:
             self._begin(epoch)
         parts = []
-        while first < last:
+        while first < stop:
             window = int(np.searchsorted(self._ends, first, side="right")) - 1
             self._load(window)
             begin, end = int(self._ends[window]), int(self._ends[window + 1])
-            picks = torch.from_numpy(self._order[first - begin : last - begin])
-            parts.append(self._view.shards._batch(self._planes, picks))
+            picks = torch.from_numpy(self._order[first - begin : stop - begin])
+            parts.append(self._view.shards._batch(self._raw, picks))
             first = end
         if len(parts) == 1:
             return parts[0]
@@ -254,7 +275,7 @@ class _Shuffle:
 
     def _begin(self, epoch: int) -> None:
         self._epoch, self._window = epoch, -1
-        self._permuted = _permutation(self._blocks, self._seed, epoch)
+        self._permuted = seeded_order(self._blocks, self._seed, epoch)
         sizes = np.minimum(self.n_rows - self._permuted * self._block, self._block)  # the last block is cut
         self._ends = np.concatenate([[0], np.cumsum(sizes)])[self._cuts]
 
@@ -266,40 +287,20 @@ class _Shuffle:
         rows = (blocks[:, None] * self._block + np.arange(self._block)).ravel()
         rows = rows[rows < self.n_rows]
         if not np.array_equal(blocks, self._held):
-            self._view._read(rows, self._planes)
+            self._view._read(rows, self._raw)
             self._held = blocks
-        self._order = _permutation(len(rows), self._seed, self._epoch, window)
+        self._order = seeded_order(len(rows), self._seed, self._epoch, window)
 
 
-def _read_file(file: ShardFile, stretches: list[tuple[int, int, int]], planes: _Planes) -> None:
-    """Read stretches (first row in the file, first and end in the planes) of one shard."""
+def _read_file(file: ShardFile, stretches: list[tuple[int, int, int]], raw: _RawRows) -> None:
+    """Read stretches (first row in the file, first and end in `raw`) of one shard."""
     try:
         with file.path.open("rb") as handle:
-            for name, plane in planes.items():
+            for name, plane in raw.items():
                 for row, start, stop in stretches:
                     part = plane[start:stop]
                     handle.seek(file.starts[name] + row * plane.shape[1])
                     if handle.readinto(part.data) != part.nbytes:
-                        raise RevelioError(f"{file.path} has become shorter; bring the right file back.")
+                        raise RevelioError(f"{file.path} has become shorter; restore the right file.")
     except OSError as error:
         raise RevelioError(f"{file.path} cannot be read ({error.strerror}); check the file.") from None
-
-
-def _permutation(n: int, *keys: int) -> np.ndarray:
-    """The numbers below n in an order that hangs on the keys alone, on any machine: int64 [n]."""
-    return np.argsort(_hash(np.arange(n), *keys), kind="stable")
-
-
-def _hash(numbers: np.ndarray, *keys: int) -> np.ndarray:
-    """SplitMix64 of numbers int64 [n] under some keys: uint64 [n]."""
-    key = 0
-    for part in keys:
-        key = int(_mixed(np.array([part & (2**64 - 1)], np.uint64), key)[0])
-    return _mixed(numbers.astype(np.uint64), key)
-
-
-def _mixed(numbers: np.ndarray, key: int) -> np.ndarray:
-    z = (numbers + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))

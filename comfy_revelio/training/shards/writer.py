@@ -1,8 +1,8 @@
-"""Writing harvested activations to disk, so that a kill at any moment costs little and spoils nothing.
+"""Writing harvested activations to disk, so that a kill at any moment costs little and damages nothing.
 
-Rows are kept in memory until their item is whole; whole items go to disk together, as a shard that
-appears under its name in one piece, and after that into the manifest. What the manifest lists is
-therefore always complete, and the rest is done again by the next run.
+Rows are kept in memory until their item is complete. Complete items are written together, as a shard that
+appears under its name in one step, and are then listed in the manifest. What the manifest lists is therefore
+always complete, and the next run repeats the rest.
 """
 
 from __future__ import annotations
@@ -40,25 +40,27 @@ _HEADER_BYTES = 1024  # more than the header of any shard
 
 
 class BudgetReached(RevelioError):
-    """The shards may grow no further; what is on disk is whole and usable."""
+    """The shards have reached their largest size; what is on disk is complete and usable."""
 
 
 @dataclass
 class _Item:
-    """The rows of one item so far: x parts [n, d] in the type of the shards, and a timestep for each part."""
+    """The rows of one item so far."""
 
     number: int
     parts: list[Tensor] = field(default_factory=list)
+    """Each [n, d], in the type of the shards."""
     timesteps: list[float] = field(default_factory=list)
+    """Of each part."""
     rows: int = 0
 
 
 class ShardWriter:
-    """Collects the activations of items, in any order and interleaved, into shards of whole items.
+    """Collects the activations of items, in any order and interleaved, into shards of complete items.
 
-    Opening a folder that has some goes on with it, if it is of the same source and dtype. Items that
-    are complete there may be added again, which does nothing; `done_items` tells a harvest which ones
-    it can skip. One process at a time may write to a folder.
+    Opening a folder that has shards continues it, if they are of the same source and dtype. Items that are
+    complete there may be added again, which does nothing; `done_items` are those that a harvest can skip.
+    One process at a time may write to a folder.
     """
 
     def __init__(
@@ -71,9 +73,11 @@ class ShardWriter:
         shard_items: int = 64,
         budget_bytes: int | None = None,
     ) -> None:
-        """budget_bytes: of all shards; the rest bounds one shard, and so what a kill costs.
+        """The sizes of one shard bound what a kill costs.
 
-        shard_bytes: its size, unless a single item is larger; shard_items: how many items it has at most.
+        shard_bytes: its largest size, unless a single item is larger.
+        shard_items: its largest number of items.
+        budget_bytes: the largest size of all shards together.
         """
         name = str(dtype).removeprefix("torch.")
         if name not in ROW_TYPES:
@@ -96,12 +100,12 @@ class ShardWriter:
         return self._manifest.items
 
     def add(self, item: int, timestep: float, rows: Tensor) -> None:
-        """Take rows [n, d_model] of an item at a timestep; with a grid, n is its height times its width."""
+        """Add rows [n, d_model] of an item at a timestep; with a grid, n is its height times its width."""
         item = operator.index(item)
         if item in self._before:
             return
         if not 0 <= item < ITEM_END or item in self._finished:
-            raise RevelioError(f"Item {item} was finished before, or is no number that an item can have.")
+            raise RevelioError(f"Item {item} was finished before, or is not a valid item number.")
         self._check(item, timestep, rows)
         kept = rows.detach().to("cpu", self._dtype, copy=True)
         self._check_values(item, timestep, rows, kept)
@@ -112,7 +116,7 @@ class ShardWriter:
         self._check_budget(entry)
 
     def finish_item(self, item: int) -> None:
-        """Say that all rows of the item were added."""
+        """Mark an item as complete: all its rows were added."""
         item = operator.index(item)
         if item in self._before:
             return
@@ -129,7 +133,7 @@ class ShardWriter:
             self._flush()
 
     def close(self) -> None:
-        """Write what is left; an item that was begun but not finished is an error, and is not written."""
+        """Write the rest. An item that was begun but not finished is an error and is not written."""
         self._flush()
         if self._open:
             raise RevelioError(f"Item {min(self._open)} was begun but not finished; harvest it again.")
@@ -143,11 +147,11 @@ class ShardWriter:
         if kind is None:
             self.close()
             return
-        with contextlib.suppress(RevelioError):  # the first error is the one to tell
+        with contextlib.suppress(RevelioError):  # the first error is the one to report
             self._flush()
 
     def _flush(self) -> None:
-        """Write the whole items as one shard, then list it."""
+        """Write the complete items as one shard, then list it."""
         if self._ready:
             items = sorted(self._ready, key=lambda item: item.number)
             name = next_name(self._manifest)
@@ -166,7 +170,7 @@ class ShardWriter:
         source = self._manifest.source
         if rows.ndim != 2 or rows.shape[1] != source.d_model or not len(rows) or not rows.is_floating_point():
             raise RevelioError(
-                f"Item {item} must come as rows [n, {source.d_model}] of floating-point numbers, "
+                f"Item {item} must be rows [n, {source.d_model}] of floating-point numbers, "
                 f"not {list(rows.shape)} of {rows.dtype}."
             )
         if source.grid is not None and len(rows) != math.prod(source.grid):
@@ -174,7 +178,7 @@ class ShardWriter:
                 f"Item {item} has {len(rows)} tokens, but items of this source have a grid of {source.grid}."
             )
         if not abs(timestep) < 1e30:
-            raise RevelioError(f"Item {item} has the timestep {timestep}, which no model has.")
+            raise RevelioError(f"Item {item} has the timestep {timestep}, which is out of range.")
 
     def _check_values(self, item: int, timestep: float, rows: Tensor, kept: Tensor) -> None:
         if bool(kept.isfinite().all()):
@@ -182,17 +186,17 @@ class ShardWriter:
         where = f"Item {item} at timestep {timestep:g}"
         if not bool(rows.isfinite().all()):
             raise RevelioError(
-                f"{where} has activations that are not finite; run the model in more precision."
+                f"{where} has activations that are not finite; run the model in higher precision."
             )
         name = self._manifest.dtype
         better = "bfloat16 or float32" if name == "float16" else "float32"
         raise RevelioError(
-            f"{where} has activations up to {float(rows.abs().max()):g}, but {name} ends at "
+            f"{where} has activations up to {float(rows.abs().max()):g}, but the largest {name} is "
             f"{torch.finfo(self._dtype).max:g}; store them as {better}."
         )
 
     def _check_budget(self, entry: _Item) -> None:
-        """Stop for good when this item and the whole ones before it no longer fit, even in two shards."""
+        """Stop for good when this item and the complete ones before it no longer fit, even in two shards."""
         if self._budget is None:
             return
         rows = self._ready_rows + entry.rows
@@ -203,24 +207,21 @@ class ShardWriter:
             self._flush()
             raise BudgetReached(
                 f"{self._folder} has reached its budget of {self._budget} bytes "
-                f"with {len(self.done_items)} items; raise the budget or go on with these."
+                f"with {len(self.done_items)} items; raise the budget or continue with these."
             )
 
 
-def _open_folder(folder: Path, wanted: Manifest) -> tuple[Manifest, int]:
-    """The manifest to go on with and the bytes of its shards; removes what a kill left behind."""
+def _open_folder(folder: Path, new: Manifest) -> tuple[Manifest, int]:
+    """The manifest to continue and the bytes of its shards; removes what a kill left behind."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         names = sorted(os.listdir(folder))
     except OSError as error:
         raise RevelioError(f"{folder} cannot be used ({error.strerror}); choose another folder.") from None
-    manifest = wanted
+    manifest = new
     if MANIFEST in names:
         manifest = read_manifest(folder)
-        difference = manifest.source.difference(wanted.source)
-        if difference is None and manifest.dtype != wanted.dtype:
-            difference = f"its dtype is {manifest.dtype}, not {wanted.dtype}"
-        if difference is not None:
+        if (difference := manifest.difference(new)) is not None:
             raise RevelioError(f"{folder} holds other activations: {difference}; choose another folder.")
     elif any(SHARD_NAME.fullmatch(name) for name in names):
         raise RevelioError(f"{folder} holds shards without their {MANIFEST}; choose another folder.")

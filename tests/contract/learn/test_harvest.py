@@ -31,6 +31,7 @@ class Harvester:
     def __init__(self, pack: Callable[[str], ModuleType], parts: tuple[Any, Any, Any]) -> None:
         self.engine = pack("comfy_revelio.training.harvest")
         self.shards = pack("comfy_revelio.training.shards")
+        self.open_images = pack("comfy_revelio.training.open_images")
         self.host = pack("comfy_revelio.host.learn.comfy_host").ComfyHost(
             *parts, "mini", self.engine.SamplingSettings(height=64, width=96, steps=4)
         )
@@ -102,7 +103,7 @@ def test_pictures_are_noised_to_the_timesteps(harvester: Harvester, tmp_path: Pa
         pixels = np.random.default_rng(number).integers(0, 255, (80, 70, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(pictures / f"{number}.png")
     (pictures / "1.txt").write_text("a pixel art portrait\n")
-    items = harvester.engine.items_of_images(pictures)
+    items = harvester.open_images.items_of_images(pictures)
     assert [item.prompt for item in items] == ["", "a pixel art portrait"]
     wanted = harvester.engine.CaptureSpec(("mid_block.attentions.0",), timesteps=(25.0, 500.0))
     shards = harvester.run(items, tmp_path / "out", wanted)["middle_block.1"]
@@ -134,11 +135,11 @@ def test_diffusers_gives_the_same_numbers(pack: Callable[[str], ModuleType], com
             handle.remove()
         x, timesteps, context = (tensor.float() for tensor in inputs[1])
         wanted = harvester.engine.CaptureSpec(tuple(names.values()), captured)
-        with diffusers_host.Listening(unet, wanted) as heard, torch.no_grad():
+        with diffusers_host.RecordedModules(unet, wanted) as recorded, torch.no_grad():
             unet(x, timesteps, encoder_hidden_states=context)
         for ours, theirs in names.items():
             here = torch.stack([one.rows for one in taken if one.hook_point == ours])
-            (there,) = (call[3] for call in heard.calls if call[0] == theirs)
+            (there,) = (call.tokens for call in recorded.calls if call.hook_point == theirs)
             # whether the prompts' half comes first in a batch is ComfyUI's business
             halves = there[: len(items)], there[-len(items) :]
             assert min(float((half - here).norm() / here.norm()) for half in halves) < 1e-4
@@ -149,8 +150,8 @@ def test_unknown_hook_points_and_empty_folders_are_named(harvester: Harvester, t
     error = harvester.shards.BudgetReached.__mro__[1]
     with pytest.raises(error, match="Unknown hook point 'middel'"):
         harvester.run(engine.items_of_prompts(PROMPTS), tmp_path, engine.CaptureSpec(("middel",)))
-    with pytest.raises(error, match="no pictures"):
-        engine.items_of_images(tmp_path)
+    with pytest.raises(error, match="no images"):
+        harvester.open_images.items_of_images(tmp_path)
 
 
 class Counting:

@@ -163,14 +163,14 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     empty = tmp_path / "empty.txt"
     empty.write_text("\n")
     cases = (
-        ([file], "nothing to look at"),
+        ([file], "nothing to index"),
         ([str(tmp_path / "none.safetensors"), "--data", str(harvested)], "no file"),
         ([file, "--data", str(tmp_path)], "manifest"),
         ([file, "--data", str(harvested), "--images", str(tmp_path / "x")], "no folder"),
         ([file, "--data", str(harvested), "--prompts", str(empty)], "not both"),
         ([file, "--prompts", str(empty)], "is empty"),
         ([file, "--data", str(harvested), "--top", "100"], "1 to 64 examples"),
-        ([file, "--data", str(harvested), "--out", "x.pt"], "ends in .safetensors"),
+        ([file, "--data", str(harvested), "--out", "x.pt"], "must end in .safetensors"),
         ([file, "--by", "clip"], "need --clip"),
         ([file, "--by", "clip", "--clip", str(tmp_path)], "need --words"),
         ([file, "--by", "endpoint"], "must be an address"),

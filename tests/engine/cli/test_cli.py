@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from comfy_revelio.cli.main import main
+from comfy_revelio.cli.options import ProgressBar
 from comfy_revelio.dictionary import load_dictionary, save_dictionary
 from comfy_revelio.training import ShardWriter
 from comfy_revelio.training.shards import Source
@@ -50,9 +51,9 @@ def test_train_measure_inspect(harvested: Path, tmp_path: Path, capsys: pytest.C
     ]
     assert main(command) == 0
     printed = capsys.readouterr()
-    figures = json.loads(printed.out)
-    assert figures["explained_variance"] > 0.6
-    assert [bucket["from"] for bucket in figures["by_timestep"]] == [0.0, 800.0]
+    metrics = json.loads(printed.out)
+    assert metrics["explained_variance"] > 0.6
+    assert [bucket["from"] for bucket in metrics["by_timestep"]] == [0.0, 800.0]
     assert "150/150" in printed.err
     assert not list(tmp_path.glob("*.training"))
     dictionary = load_dictionary(out)
@@ -63,7 +64,7 @@ def test_train_measure_inspect(harvested: Path, tmp_path: Path, capsys: pytest.C
     assert main(["evaluate", "reconstruction", str(out), str(harvested), "--json"]) == 0
     measured = json.loads(capsys.readouterr().out)
     # the file keeps float16, so nearly the same
-    assert measured["explained_variance"] == pytest.approx(figures["explained_variance"], abs=0.005)
+    assert measured["explained_variance"] == pytest.approx(metrics["explained_variance"], abs=0.005)
     assert main(["evaluate", "reconstruction", str(out), str(harvested), "--all", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["measured_rows"] == 60 * 2 * 15
 
@@ -89,7 +90,7 @@ def test_train_with_every_recipe_flag_wrong(harvested: Path, tmp_path: Path, cap
         assert main(["train", str(harvested), out, *extra]) == 2
         assert message in capsys.readouterr().err
     assert main(["train", str(harvested), str(tmp_path / "sae.pt")]) == 2
-    assert "ends in .safetensors" in capsys.readouterr().err
+    assert "must end in .safetensors" in capsys.readouterr().err
     assert main(["train", str(tmp_path / "nothing"), out]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     with pytest.raises(SystemExit) as stop:
@@ -98,8 +99,8 @@ def test_train_with_every_recipe_flag_wrong(harvested: Path, tmp_path: Path, cap
     assert "must be a whole number from 1, not 'few'" in capsys.readouterr().err
 
 
-def test_too_few_items_are_told_before_the_work(tmp_path: Path, capsys) -> None:
-    """Without a held-out item there would be no figures, and a trained dictionary would be lost."""
+def test_too_few_items_are_reported_before_the_work(tmp_path: Path, capsys) -> None:
+    """Without a held-out item there would be no metrics, and a trained dictionary would be lost."""
     source = Source("tiny", "middle_block.1", "output", D, GRID, {})
     with ShardWriter(tmp_path / "rows", source, dtype=torch.float32) as writer:
         writer.add(0, 100.0, torch.randn(15, D))
@@ -107,7 +108,7 @@ def test_too_few_items_are_told_before_the_work(tmp_path: Path, capsys) -> None:
     out = tmp_path / "sae.safetensors"
     assert main(["train", str(tmp_path / "rows"), str(out), "--batch", "4", "--k", "4"]) == 2
     told = capsys.readouterr().err
-    assert "only 1 pictures or texts, so that none is left to measure" in told and told.count("\n") == 1
+    assert "only 1 images or texts, so that none is left to measure" in told and told.count("\n") == 1
     assert [file.name for file in tmp_path.iterdir()] == ["rows"]
 
 
@@ -143,3 +144,13 @@ def test_widths_must_agree(harvested: Path, tmp_path: Path, capsys, make_diction
     save_dictionary(make_dictionary(), tmp_path / "other.safetensors")
     assert main(["evaluate", "reconstruction", str(tmp_path / "other.safetensors"), str(harvested)]) == 2
     assert "12 wide" in capsys.readouterr().err
+
+
+def test_a_progress_bar_begins_where_the_work_resumes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError), ProgressBar("items") as progress:
+        progress(4, 8)
+        progress(6, 8)
+        raise ValueError
+    shown = capsys.readouterr().err
+    assert shown.index("4/8 [") < shown.index("6/8 [") and "0/8" not in shown
+    assert shown.endswith("\n")  # so that an error has a line of its own

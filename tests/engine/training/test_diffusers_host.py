@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-    place = tmp_path_factory.mktemp("pipeline")
+    root = tmp_path_factory.mktemp("pipeline")
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         sample_size=16,
@@ -51,10 +51,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     letters = [*"abcdefghijklmnopqrstuvwxyz"]
     words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    (place / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
-    (place / "merges.txt").write_text("#version: 0.2\n")
+    (root / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
+    (root / "merges.txt").write_text("#version: 0.2\n")
     tokenizer = CLIPTokenizer(
-        str(place / "vocab.json"), str(place / "merges.txt"), model_max_length=16, pad_token="<|endoftext|>"
+        str(root / "vocab.json"), str(root / "merges.txt"), model_max_length=16, pad_token="<|endoftext|>"
     )
     text = CLIPTextModel(
         CLIPTextConfig(
@@ -78,8 +78,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipe.save_pretrained(place / "tiny")
-    return place / "tiny"
+    pipe.save_pretrained(root / "tiny")
+    return root / "tiny"
 
 
 def harvest(folder: Path, out: Path, *options: str) -> ShardSet:
@@ -88,8 +88,8 @@ def harvest(folder: Path, out: Path, *options: str) -> ShardSet:
     return ShardSet(out / HOOK)
 
 
-def heard(pipe: Any, run: Any) -> list[Tensor]:
-    """What the hook point puts out while `run` runs: [b, cells, width] of each call."""
+def outputs(pipe: Any, run: Any) -> list[Tensor]:
+    """What the hook point outputs while `run` runs: [b, cells, width] of each call."""
     calls: list[Tensor] = []
     module = pipe.unet.get_submodule(HOOK)
     handle = module.register_forward_hook(
@@ -109,7 +109,7 @@ def load(folder: Path) -> Any:
     return pipe
 
 
-def test_prompts_are_harvested_as_the_pipeline_draws_them(folder: Path, tmp_path: Path) -> None:
+def test_prompts_are_harvested_as_the_pipeline_generates_them(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
     steps = ["--steps", str(STEPS), "--cfg", "4", "--batch", "2"]
     prompts = ["--prompts", str(tmp_path / "prompts.txt")]
@@ -120,7 +120,7 @@ def test_prompts_are_harvested_as_the_pipeline_draws_them(folder: Path, tmp_path
     rows = shards.split(0.0)[0].all()
     pipe = load(folder)
     for item, prompt in enumerate(PROMPTS):  # one after the other, and not two at once
-        calls = heard(
+        calls = outputs(
             pipe,
             lambda item=item, prompt=prompt: pipe(
                 prompt,
@@ -141,28 +141,28 @@ def test_prompts_are_harvested_as_the_pipeline_draws_them(folder: Path, tmp_path
     assert again.n_rows == shards.n_rows
 
 
-def test_pictures_are_looked_at_as_the_scheduler_noises_them(folder: Path, tmp_path: Path) -> None:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+def test_images_are_harvested_as_the_scheduler_noises_them(folder: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
     pixels = [np.random.default_rng(n).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8) for n in range(3)]
-    for number, picture in enumerate(pixels):
-        Image.fromarray(picture).save(pictures / f"{number}.png")
-        (pictures / f"{number}.txt").write_text(PROMPTS[number])
-    options = ["--images", str(pictures), "--timesteps", "25,400", "--captured", "diff", "--batch", "3"]
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(images / f"{number}.png")
+        (images / f"{number}.txt").write_text(PROMPTS[number])
+    options = ["--images", str(images), "--timesteps", "25,400", "--captured", "diff", "--batch", "3"]
     shards = harvest(folder, tmp_path / "out", *options)
     assert shards.n_rows == 3 * 2 * GRID[0] * GRID[1] and shards.source.captured == "diff"
     shards = harvest(folder, tmp_path / "whole", *options[:4], "--batch", "1")
     rows = shards.split(0.0)[0].all()
     pipe = load(folder)
-    for item, picture in enumerate(pixels):
-        x = torch.from_numpy(picture).float().movedim(-1, 0)[None] / 127.5 - 1
+    for item, image in enumerate(pixels):
+        x = torch.from_numpy(image).float().movedim(-1, 0)[None] / 127.5 - 1
         with torch.no_grad():
             latents = pipe.vae.encode(x).latent_dist.mode() * pipe.vae.config.scaling_factor
             text = pipe.encode_prompt(PROMPTS[item], "cpu", 1, False)[0]
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(item))
         for timestep in (25, 400):
             noised = pipe.scheduler.add_noise(latents, noise, torch.tensor([timestep]))
-            (call,) = heard(
+            (call,) = outputs(
                 pipe,
                 lambda x=noised, t=timestep, text=text: pipe.unet(x, t, encoder_hidden_states=text),
             )
@@ -170,7 +170,7 @@ def test_pictures_are_looked_at_as_the_scheduler_noises_them(folder: Path, tmp_p
             assert torch.allclose(rows.x[mine], call[0], atol=1e-4)
 
 
-def test_what_is_no_pipeline_and_what_it_lacks_is_named(folder: Path, tmp_path: Path) -> None:
+def test_what_is_not_a_pipeline_and_what_it_lacks_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RevelioError, match=r"no model_index\.json"):
         DiffusersHost(tmp_path, SamplingSettings(32, 32))
     with pytest.raises(RevelioError, match="no module 'mid_blok'"):

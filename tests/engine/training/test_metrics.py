@@ -1,4 +1,4 @@
-"""Figures and statistics, against float64 over the whole data at once."""
+"""Metrics and statistics, against float64 over the whole data at once."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def test_figures_follow_their_definitions(make_dictionary) -> None:
     cosine = torch.nn.functional.cosine_similarity(xd - bias, x_hat - bias).mean()
     fired = (codes.dense() > 0).any(0)
 
-    figures = measure(sae, x, chunk_rows=64)
-    assert figures["fvu"] == pytest.approx(fvu, rel=1e-4)
-    assert figures["explained_variance"] == pytest.approx(1 - fvu, rel=1e-4)
-    assert figures["cosine"] == pytest.approx(float(cosine), abs=1e-5)
-    assert figures["l0"] == pytest.approx(float((codes.values > 0).sum() / 500))
-    assert figures["dead_share"] == pytest.approx(1 - float(fired.float().mean()))
-    assert figures["measured_rows"] == 500
+    metrics = measure(sae, x, chunk_rows=64)
+    assert metrics["fvu"] == pytest.approx(fvu, rel=1e-4)
+    assert metrics["explained_variance"] == pytest.approx(1 - fvu, rel=1e-4)
+    assert metrics["cosine"] == pytest.approx(float(cosine), abs=1e-5)
+    assert metrics["l0"] == pytest.approx(float((codes.values > 0).sum() / 500))
+    assert metrics["dead_share"] == pytest.approx(1 - float(fired.float().mean()))
+    assert metrics["measured_rows"] == 500
 
 
 def test_streaming_and_shape_do_not_matter(make_dictionary) -> None:

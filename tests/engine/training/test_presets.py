@@ -14,7 +14,7 @@ from torch import Tensor
 from comfy_revelio.dictionary import load_dictionary, save_dictionary
 from comfy_revelio.errors import RevelioError
 from comfy_revelio.training import PRESETS, error_by_timestep, measure, preset, train
-from comfy_revelio.training.learning_sae import geometric_median
+from comfy_revelio.training.initial_weights import geometric_median
 
 ROOT = Path(__file__).resolve().parents[3]
 D = 24
@@ -48,9 +48,9 @@ def test_every_preset_learns(tmp_path: Path, name: str) -> None:
     x, t = drifting(8000) if name == "temporal" else (planted(8000), None)
     held_out, held_t = drifting(1000, seed=5) if name == "temporal" else (planted(1000, seed=5), None)
     dictionary = train(x, preset(name, D, **SMALL), timesteps=t)
-    figures = measure(dictionary, held_out, timesteps=held_t)
-    assert figures["explained_variance"] > 0.6
-    assert figures["l0"] < 12
+    metrics = measure(dictionary, held_out, timesteps=held_t)
+    assert metrics["explained_variance"] > 0.6
+    assert metrics["l0"] < 12
     save_dictionary(dictionary, tmp_path / "d.safetensors", dtype=torch.float32)
     again = load_dictionary(tmp_path / "d.safetensors")
     assert torch.equal(again(held_out, timestep=held_t), dictionary(held_out, timestep=held_t))
@@ -108,7 +108,7 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path: 
     file = tmp_path / "state.safetensors"
     for stop in (14, 35):
 
-        def interrupt(step: int, steps: int, figures: dict[str, float], stop: int = stop) -> None:
+        def interrupt(step: int, steps: int, metrics: dict[str, float], stop: int = stop) -> None:
             if step == stop:
                 raise Stop
 
@@ -146,9 +146,9 @@ sys.path.insert(0, {tests!r})
 from test_presets import SMALL, planted
 from comfy_revelio.dictionary import save_dictionary
 from comfy_revelio.training import preset, train
-from comfy_revelio.training.processes import join
-place, _ = join("cpu")
-sys.stdout.write(f"{{place.rank}} of {{place.world}}\\n")  # at once: print writes the end of its line apart
+from comfy_revelio.training.processes import join_processes
+process, _ = join_processes("cpu")
+sys.stdout.write(f"{{process.rank}} of {{process.world}}\\n")  # print writes the end of its line apart
 sys.stdout.flush()
 d = train(planted(4000), preset("topk", 24, **SMALL))
 import os

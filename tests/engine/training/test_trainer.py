@@ -77,15 +77,15 @@ def test_folding_the_scale_changes_no_reconstruction(kind: str, scale_input: str
         for weight in sae.parameters():
             weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
         scaled = (x - sae.mean) * sae.scale
-        time = sae._time(t)
+        time = sae._modulation(t)
         h = sae._pre_activations(scaled, time)
-        z = sae._active(h, 3)
+        z = sae._codes(h, 3)
         if kind == "batchtopk":  # alone, an activation is held against the threshold instead
             z = h.relu() * (h > sae.threshold)
         expected = sae._decode(z, time) / sae.scale + sae.mean
     if scale_input == "one":
         assert float(scaled.square().mean()) == pytest.approx(1.0, rel=1e-4)
-    assert torch.allclose(sae.folded()(x, timestep=t), expected, rtol=1e-4, atol=1e-2)
+    assert torch.allclose(sae.to_dictionary()(x, timestep=t), expected, rtol=1e-4, atol=1e-2)
 
 
 def test_the_decoder_gradient_has_no_part_along_its_rows() -> None:
@@ -115,8 +115,8 @@ def test_dead_features_come_back_to_life() -> None:
             optimizer.step()
             sae.normalise_decoder()
             if step % 20 == 19:
-                sae.take_stock(loss)
-        return measure(sae.folded(), x)["dead_share"]
+                sae.update_metrics(loss)
+        return measure(sae.to_dictionary(), x)["dead_share"]
 
     assert dead_at_the_end(aux_k=0) > 0.3
     assert dead_at_the_end(aux_k=32) < 0.1
@@ -155,8 +155,8 @@ def test_progress_is_told_and_may_stop_the_training() -> None:
     class Stop(Exception):
         pass
 
-    def progress(step: int, steps: int, figures: dict[str, float]) -> None:
-        assert set(figures) == {"loss", "dead_share"}
+    def progress(step: int, steps: int, metrics: dict[str, float]) -> None:
+        assert set(metrics) == {"loss", "dead_share"}
         calls.append((step, steps))
         if len(calls) == 3:
             raise Stop

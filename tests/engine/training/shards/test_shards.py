@@ -145,7 +145,7 @@ def test_the_memory_of_the_caller_may_be_used_again(tmp_path: Path) -> None:
     assert bool((_everything(tmp_path).x == 1).all())
 
 
-def test_the_same_harvest_again_changes_nothing_and_a_longer_one_goes_on(tmp_path: Path) -> None:
+def test_the_same_harvest_again_changes_nothing_and_a_longer_one_continues(tmp_path: Path) -> None:
     _harvest(tmp_path, items=8)
     before = _content(tmp_path)
     _harvest(tmp_path, items=8)
@@ -180,9 +180,9 @@ def _harvest_and_die(folder: Path, name: str, when: str) -> None:
     _harvest(folder, pause=0.0 if name else 0.02)
 
 
-def die_often(place: str) -> None:
+def die_often(path: str) -> None:
     """One harvest after the other, each killed at another moment; runs in a process of its own."""
-    folder, done = Path(place), 0
+    folder, done = Path(path), 0
     for name, when in MOMENTS:
         child = os.fork()
         if not child:
@@ -199,11 +199,11 @@ def die_often(place: str) -> None:
         shards = ShardSet(folder)
         assert shards.n_items >= done, (name, when)
         done = shards.n_items
-        print(done, *sorted(path.name for path in folder.iterdir()))
+        print(done, *sorted(file.name for file in folder.iterdir()))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills its own children")
-def test_killed_at_any_moment_the_harvest_goes_on_without_duplicates_or_holes(tmp_path: Path) -> None:
+def test_killed_at_any_moment_the_harvest_resumes_without_duplicates_or_holes(tmp_path: Path) -> None:
     killed, clean = tmp_path / "killed", tmp_path / "clean"
     states = _run_here("die_often", str(killed)).splitlines()
     assert states[0].startswith("0 .rows-000000.safetensors.") and "rows-000001" in states[1]
@@ -267,7 +267,7 @@ def test_the_budget_stops_the_harvest_with_everything_whole(tmp_path: Path) -> N
     _check_harvest(tmp_path, range(20))
 
 
-def test_after_the_budget_nothing_more_is_taken(tmp_path: Path) -> None:
+def test_after_the_budget_nothing_more_is_added(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path, SOURCE, budget_bytes=3000)
     writer.add(0, 1.0, _rows(0, 1.0))
     writer.finish_item(0)
@@ -279,7 +279,7 @@ def test_after_the_budget_nothing_more_is_taken(tmp_path: Path) -> None:
     writer.close()
 
 
-def test_a_full_disk_is_told_and_spoils_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_and_damages_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -311,7 +311,7 @@ def test_an_interrupt_saves_the_whole_items(tmp_path: Path) -> None:
 def test_numbers_too_large_for_the_type_are_never_stored_as_infinite(tmp_path: Path) -> None:
     rows = torch.full((6, 5), 65504.0)
     rows[4, 2] = -70000.0
-    with pytest.raises(RevelioError, match="up to 70000, but float16 ends at 65504; store them as"):
+    with pytest.raises(RevelioError, match="up to 70000, but the largest float16 is 65504; store them as"):
         ShardWriter(tmp_path / "half", SOURCE).add(0, 1.0, rows)
     for dtype in (torch.bfloat16, torch.float32):
         with ShardWriter(tmp_path / str(dtype), SOURCE, dtype=dtype) as writer:
@@ -324,17 +324,17 @@ def test_numbers_too_large_for_the_type_are_never_stored_as_infinite(tmp_path: P
             ShardWriter(tmp_path / "half", SOURCE).add(0, 1.0, rows)
 
 
-def test_wrong_calls_are_told(tmp_path: Path) -> None:
+def test_wrong_calls_are_reported(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path, SOURCE)
     good = _rows(0, 1.0)
     for rows in (good[:, :4], good[0], good[:0], good.long(), good[None]):
-        with pytest.raises(RevelioError, match=r"must come as rows \[n, 5\]"):
+        with pytest.raises(RevelioError, match=r"must be rows \[n, 5\]"):
             writer.add(0, 1.0, rows)
     with pytest.raises(RevelioError, match=r"has 4 tokens, but .* grid of \(2, 3\)"):
         writer.add(0, 1.0, good[:4])
-    with pytest.raises(RevelioError, match="has the timestep nan"):
+    with pytest.raises(RevelioError, match="has the timestep nan, which is out of range"):
         writer.add(0, float("nan"), good)
-    with pytest.raises(RevelioError, match="no number that an item can have"):
+    with pytest.raises(RevelioError, match="not a valid item number"):
         writer.add(-1, 1.0, good)
     with pytest.raises(RevelioError, match="has no rows"):
         writer.finish_item(0)
@@ -362,16 +362,16 @@ def test_item_ranges_are_sets() -> None:
     assert items & {2, 9, 10} == {2, 9} and not Items()
 
 
-# What is wrong with a folder
+# Broken folders
 
 
 def _at(path: tuple[Any, ...], value: Any) -> Callable[[dict[str, Any]], None]:
     def change(table: dict[str, Any]) -> None:
         *parents, last = path
-        place: Any = table
+        entry: Any = table
         for parent in parents:
-            place = place[parent]
-        place[last] = place[value] if isinstance(value, int) and isinstance(place, list) else value
+            entry = entry[parent]
+        entry[last] = entry[value] if isinstance(value, int) and isinstance(entry, list) else value
 
     return change
 
@@ -517,13 +517,13 @@ def test_items_are_well_mixed(tmp_path: Path, buffer: int) -> None:
     assert min(len(b.item.unique()) for b in batches) > 25
     assert all(18 < float(b.item.float().mean()) < 41 for b in batches)
     order = torch.cat([b.x[:, 0] for b in batches])
-    place = torch.arange(len(order), dtype=torch.float32)
-    assert abs(float(torch.corrcoef(torch.stack([order, place]))[0, 1])) < 0.1
+    folder = torch.arange(len(order), dtype=torch.float32)
+    assert abs(float(torch.corrcoef(torch.stack([order, folder]))[0, 1])) < 0.1
     neighbours = float((order.diff().abs() <= 1).float().mean())
     assert neighbours < 0.01
 
 
-def test_batches_hang_on_seed_and_number_alone(tmp_path: Path) -> None:
+def test_batches_depend_on_seed_and_number_alone(tmp_path: Path) -> None:
     shards = _plain(tmp_path, items=60, per_item=57, shard_rows=700)
 
     def numbers(start: int, seed: int = 3, **options: Any) -> list[list[float]]:
@@ -568,7 +568,7 @@ def test_a_limited_subset_is_spread_over_all_and_always_the_same(tmp_path: Path)
     assert torch.equal(view.all(10**6).x[:, 0], torch.arange(1000.0)) and view.all(999).x.shape == (999, 3)
 
 
-def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_reported(tmp_path: Path) -> None:
     shards = _plain(tmp_path / "some", items=3, per_item=4)
     view, nothing = shards.split(0.0)
     ShardWriter(tmp_path / "none", SOURCE).close()
@@ -585,14 +585,14 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     for none in (nothing, empty.split()[0]):
         with pytest.raises(RevelioError, match="no activations"):
             none.all()
-        with pytest.raises(RevelioError, match="0 rows, which fill no batch of 4"):
+        with pytest.raises(RevelioError, match="0 rows, too few for a batch of 4"):
             none.batches(4, seed=0)
-    with pytest.raises(RevelioError, match="12 rows, which fill no batch of 13"):
+    with pytest.raises(RevelioError, match="12 rows, too few for a batch of 13"):
         view.batches(13, seed=0)
     for rank, world, batch in ((2, 2, 4), (-1, 1, 4), (0, 5, 4), (0, 1, 0)):
         with pytest.raises(RevelioError, match="has no share"):
             view.batches(batch, seed=0, rank=rank, world=world)
-    with pytest.raises(RevelioError, match="none is number -1"):
+    with pytest.raises(RevelioError, match="-1 is not a batch"):
         view.batches(4, seed=0, start=-1)
 
 
@@ -634,15 +634,15 @@ def _status(name: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def read_huge(place: str) -> None:
+def read_huge(folder: str) -> None:
     """Print by how much reading made this process grow at its peak."""
     before = _status("VmRSS")
-    batches = _whole(ShardSet(place)).batches(6000, seed=1)
+    batches = _whole(ShardSet(folder)).batches(6000, seed=1)
     assert all(batch.x.shape == (6000, HUGE_WIDTH) for batch in islice(batches, 50))
     print(_status("VmHWM") - before)
 
 
-def train_huge(place: str) -> None:
+def train_huge(folder: str) -> None:
     """Train on the command line, through all rows if there are more than usual; print the peak memory."""
     steps = 20 if HUGE_GB <= 3 else HUGE_ROWS // 8192
     settings = [
@@ -658,19 +658,19 @@ def train_huge(place: str) -> None:
         "cpu",
     ]
     with contextlib.redirect_stdout(sys.stderr):
-        assert main(["train", place, f"{place}.safetensors", *settings]) == 0
+        assert main(["train", folder, f"{folder}.safetensors", *settings]) == 0
     print(_status("VmHWM"))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="measures memory the Linux way")
 def test_a_set_larger_than_memory_is_trained_on_in_little(tmp_path: Path) -> None:
-    place = tmp_path / "rows"
-    _huge(place)
+    folder = tmp_path / "rows"
+    _huge(folder)
     table = {str(item): "a cat" if item % 3 else "a dog" for item in range(HUGE_ROWS // HUGE_ITEM)}
     (tmp_path / "prompts.json").write_text(json.dumps(table))
-    growth = int(_run_here("read_huge", str(place)))
+    growth = int(_run_here("read_huge", str(folder)))
     assert 2**28 < growth < 2**30
-    peak = int(_run_here("train_huge", str(place)))
+    peak = int(_run_here("train_huge", str(folder)))
     print(f"trained on {HUGE_GB} GB with {peak / 1e9:.2f} GB of memory")
     assert peak < 3e9
-    assert measure(load_dictionary(f"{place}.safetensors"), torch.zeros(4, HUGE_WIDTH))["measured_rows"] == 4
+    assert measure(load_dictionary(f"{folder}.safetensors"), torch.zeros(4, HUGE_WIDTH))["measured_rows"] == 4

@@ -1,4 +1,4 @@
-"""What several processes harvested, put together: every item once, wherever a kill came."""
+"""What several processes harvested, merged: every item once, wherever a kill came."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from comfy_revelio import RevelioError
-from comfy_revelio.training.shards import ShardSet, ShardWriter, Source, join
-from comfy_revelio.training.shards.join import join_parts
+from comfy_revelio.training import parallel_harvest
+from comfy_revelio.training.parallel_harvest import merge_parts
+from comfy_revelio.training.shards import ShardSet, ShardWriter, Source
 
 SOURCE = Source("mini (0a1b)", "middle.0", "output", 3)
 
@@ -37,16 +38,14 @@ def test_parts_become_one(tmp_path: Path) -> None:
     write(tmp_path / "part-0" / "middle.0", [2, 4, 6])
     write(tmp_path / "part-1" / "middle.0", [3, 5])
     write(tmp_path / "part-1" / "up.1", [3, 5], source=replace(SOURCE, hook_point="up.1"))
-    join_parts(tmp_path)
+    merge_parts(tmp_path)
     check(tmp_path / "middle.0", [0, 1, 2, 3, 4, 5, 6])
     check(tmp_path / "up.1", [3, 5])
     assert not list(tmp_path.glob("part-*"))
 
 
 @pytest.mark.parametrize("calls", range(6))
-def test_killed_while_they_are_put_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
-) -> None:
+def test_killed_while_they_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
     """After any number of files and manifests were written: the next time brings the rest."""
     write(tmp_path / "middle.0", [0, 1])
     write(tmp_path / "part-0" / "middle.0", [2, 4, 6, 8])
@@ -63,18 +62,18 @@ def test_killed_while_they_are_put_together(
         return call
 
     with monkeypatch.context() as patched:
-        for name in ("_place", "write_manifest"):
-            patched.setattr(join, name, killed(getattr(join, name)))
+        for name in ("_link_or_copy", "write_manifest"):
+            patched.setattr(parallel_harvest, name, killed(getattr(parallel_harvest, name)))
         with pytest.raises(KeyboardInterrupt):
-            join_parts(tmp_path)
-    join_parts(tmp_path)
+            merge_parts(tmp_path)
+    merge_parts(tmp_path)
     check(tmp_path / "middle.0", [0, 1, 2, 3, 4, 5, 6, 8])
 
 
 def test_a_shard_of_which_some_items_are_there(tmp_path: Path) -> None:
     write(tmp_path / "middle.0", [0, 1, 2])
     write(tmp_path / "part-0" / "middle.0", [1, 2, 3, 4], shard_items=4)
-    join_parts(tmp_path)
+    merge_parts(tmp_path)
     check(tmp_path / "middle.0", [0, 1, 2, 3, 4])
 
 
@@ -82,16 +81,16 @@ def test_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object) -> None:
         raise OSError("no links here")
 
-    monkeypatch.setattr(join.os, "link", refused)
+    monkeypatch.setattr(parallel_harvest.os, "link", refused)
     write(tmp_path / "part-0" / "middle.0", [2, 4, 6])
-    join_parts(tmp_path)
+    merge_parts(tmp_path)
     check(tmp_path / "middle.0", [2, 4, 6])
 
 
-def test_others_are_refused_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_other_activations_are_refused_and_nothing_is_lost(tmp_path: Path) -> None:
     write(tmp_path / "middle.0", [0, 1])
     write(tmp_path / "part-0" / "middle.0", [2], source=replace(SOURCE, model="another"))
     with pytest.raises(RevelioError, match="other activations: its model"):
-        join_parts(tmp_path)
+        merge_parts(tmp_path)
     check(tmp_path / "middle.0", [0, 1])
     assert (tmp_path / "part-0" / "middle.0" / "manifest.json").is_file()

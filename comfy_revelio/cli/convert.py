@@ -1,0 +1,44 @@
+"""`convert`: read a dictionary of any layout and save it in Revelio's own."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..dictionary import describe_file, load_dictionary, save_dictionary
+from ..dictionary.orbax import is_orbax, read_orbax
+from ..errors import RevelioError
+from .options import add_json, count, print_table
+
+
+def add(commands: Any) -> None:
+    """Add the command to the others."""
+    parser = commands.add_parser(
+        "convert", help="read a dictionary of any layout, Flux's Orbax checkpoints too, and save it as ours"
+    )
+    parser.add_argument("source", type=Path, help="file or folder")
+    parser.add_argument("out", type=Path, help="the .safetensors file to write")
+    parser.add_argument("--hook-point", default="", help="replaces the one in its name or config")
+    parser.add_argument("--captured", choices=("output", "diff"), help="what of the module it was trained on")
+    parser.add_argument("--k", type=count, help="active features, for Orbax checkpoints, which lack it")
+    parser.add_argument("--float32", action="store_true", help="keep all digits; by default float16")
+    add_json(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    if is_orbax(arguments.source):
+        dictionary = read_orbax(arguments.source, arguments.k)
+        dictionary.hook_point = arguments.hook_point or dictionary.hook_point
+        dictionary.captured = arguments.captured or dictionary.captured
+    else:
+        if arguments.k is not None:
+            raise RevelioError("--k is for Orbax checkpoints; every other layout holds its own k.")
+        dictionary = load_dictionary(
+            arguments.source, hook_point=arguments.hook_point, captured=arguments.captured
+        )
+    save_dictionary(dictionary, arguments.out, dtype=torch.float32 if arguments.float32 else torch.float16)
+    print_table(describe_file(arguments.out), as_json=arguments.json)

@@ -1,0 +1,127 @@
+"""Harvesting in several processes: each writes into a folder of its own; these are then merged.
+
+A kill at any moment leaves complete shards in the folders; the next harvest begins by merging them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import RevelioError
+from ..files import tensor_file
+from .harvest import CaptureSpec, Host, Item, harvest, unfinished_items
+from .processes import Processes
+from .prompt_file import add_prompts
+from .shards.manifest import (
+    MANIFEST,
+    Items,
+    Manifest,
+    Shard,
+    check_shards,
+    next_name,
+    read_manifest,
+    write_manifest,
+)
+
+PART = "part-"
+"""How the names of the processes' folders begin, inside the harvest's own folder."""
+
+
+def harvest_in_parallel(
+    host: Host,
+    items: Sequence[Item],
+    out: Path,
+    spec: CaptureSpec,
+    processes: Processes,
+    *,
+    budget_bytes: int | None = None,
+    **options: Any,
+) -> dict[str, Path]:
+    """`harvest` by all processes, each with its share of the items; all return when everything is in `out`.
+
+    The shards hold what one process would harvest, in another order. The budget is shared equally.
+    """
+    if processes.first:
+        merge_parts(out)
+    if processes.world == 1:
+        return harvest(host, items, out, spec, budget_bytes=budget_bytes, **options)
+    processes.wait()
+    folders, left = unfinished_items(host, items, out, spec)
+    own = left[processes.rank :: processes.world]
+    share = None if budget_bytes is None else (budget_bytes - _bytes_on_disk(out)) // processes.world
+    error = None
+    try:
+        if own:
+            harvest(host, own, out / f"{PART}{processes.rank}", spec, budget_bytes=share, **options)
+    except RevelioError as problem:
+        error = problem  # raised once the others have finished too and what is complete was merged
+    processes.wait()
+    if processes.first:
+        merge_parts(out)
+        add_prompts(out, {item.number: item.prompt for item in items})
+    processes.wait()
+    if error is not None:
+        raise error
+    return folders
+
+
+def merge_parts(out: Path) -> None:
+    """Move the finished shards of all processes' folders into those of the harvest, and remove the former."""
+    for part in sorted(out.glob(f"{PART}*")):
+        for folder in sorted(file.parent for file in part.rglob(MANIFEST)):
+            _merge_folder(folder, out / folder.relative_to(part))
+        shutil.rmtree(part)
+
+
+def _merge_folder(source: Path, target: Path) -> None:
+    """List the shards of one folder in another; items that this already has are left out.
+
+    Raises RevelioError when they are of another model, hook point or kind.
+    """
+    theirs = read_manifest(source)
+    check_shards(source, theirs)
+    ours = read_manifest(target) if (target / MANIFEST).is_file() else Manifest(theirs.source, theirs.dtype)
+    if (difference := ours.difference(theirs)) is not None:
+        raise RevelioError(f"{target} holds other activations: {difference}; choose another folder.")
+    target.mkdir(parents=True, exist_ok=True)
+    before = ours.items
+    for shard in theirs.shards:
+        new = [item for item in shard.items if item not in before]  # after a kill some may be here
+        if not new:
+            continue
+        name, rows = next_name(ours), shard.rows
+        (target / name).unlink(missing_ok=True)  # the leftover of a kill: no manifest lists it
+        if len(new) == len(shard.items):
+            _link_or_copy(source / shard.name, target / name)
+        else:
+            rows = _copy_items(source / shard.name, target / name, new)
+        ours = replace(ours, shards=(*ours.shards, Shard(name, rows, Items.of(new))))
+        write_manifest(target, ours)
+
+
+def _link_or_copy(file: Path, target: Path) -> None:
+    try:
+        os.link(file, target)
+    except OSError:  # a file system without links
+        part = target.with_name(f".{target.name}.part")
+        shutil.copyfile(file, part)
+        part.replace(target)
+
+
+def _copy_items(file: Path, target: Path, items: list[int]) -> int:
+    """Copy the rows of some items of a shard; how many they are."""
+    tensors = tensor_file.read_tensors(file, ["x", "timestep", "item"])
+    kept = torch.isin(tensors["item"], torch.tensor(items))
+    tensor_file.write(target, {name: tensor[kept] for name, tensor in tensors.items()}, {})
+    return int(kept.sum())
+
+
+def _bytes_on_disk(out: Path) -> int:
+    return sum(file.stat().st_size for file in out.rglob("rows-*.safetensors"))
