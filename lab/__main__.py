@@ -81,7 +81,7 @@ def _vae(arguments: argparse.Namespace) -> None:
 
 
 def _model(arguments: argparse.Namespace) -> None:
-    from .train.model import train
+    from .train.unet_and_text_encoder import train
 
     settings = _settings(arguments, "wordings", "workers", "compiled")
     _report(train(arguments.data, **settings))

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from ..dictionary import Codes
 from ..errors import RevelioError
-from ..hookpoints.grids import mask_on_grid
+from ..hookpoints.mask_on_grid import mask_on_grid
 from ..steering.intervention import checked_mask
 from ..trace import DictionaryNote, Frame, Trace
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..hookpoints.grids import resize_maps
+from ..hookpoints.resize_maps import resize_maps
 
 LONGEST = 768
 """Longer side, in pixels, at which the filter is solved; larger images are shrunk to it."""

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from ..dictionary import Concept, Dictionary
 from ..dictionary.concept import image_kinds
-from ..hookpoints.grids import maps_on_grid
+from ..hookpoints.resize_maps import maps_on_grid
 from ..trace import Frame
 
 _TINY = 1e-12

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..errors import RevelioError
-from ..hookpoints.grids import resize_maps
+from ..hookpoints.resize_maps import resize_maps
 from ..trace import WordFrame
 from .prompt_labels import FUNCTION_WORDS
 

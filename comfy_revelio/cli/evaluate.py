@@ -89,7 +89,7 @@ def _say(text: str) -> None:
 
 
 def _steering(arguments: argparse.Namespace) -> None:
-    report, images = _lab("steering_settings").measure(arguments.prompts, say=_say)
+    report, images = _lab("modes_roles_masks").measure(arguments.prompts, say=_say)
     try:
         arguments.pictures.mkdir(parents=True, exist_ok=True)
         for name, image in images.items():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import RevelioError
-from ..hookpoints.grids import resize_maps
+from ..hookpoints.resize_maps import resize_maps
 from ..trace import Reading
 from .canvas import NOTE, Canvas, titled_canvas
 from .colours import ACCENT, QUIET_TEXT, RGB, TEXT, difference_colour

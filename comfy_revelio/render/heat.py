@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..hookpoints.grids import ResizeMode, resize_maps
+from ..hookpoints.resize_maps import ResizeMode, resize_maps
 from .canvas import BOLD_NOTE, NOTE, Canvas
 from .colours import FRAME, QUIET_TEXT, TEXT, heat_colour
 from .lettering import line_height, number

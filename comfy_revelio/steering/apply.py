@@ -26,7 +26,8 @@ from torch import Tensor
 from ..dictionary import Codes, Concept
 from ..dictionary.concept import image_kinds
 from ..errors import RevelioError
-from ..hookpoints.grids import maps_on_grid, mask_on_grid
+from ..hookpoints.mask_on_grid import mask_on_grid
+from ..hookpoints.resize_maps import maps_on_grid
 from . import modes
 from .intervention import Intervention, TokenContext
 

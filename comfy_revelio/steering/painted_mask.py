@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import RevelioError
-from ..hookpoints.grids import resize_maps
+from ..hookpoints.resize_maps import resize_maps
 
 MOST_SIDE = 512
 _UNPAINTED = (64, 64)

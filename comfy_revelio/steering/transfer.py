@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ..dictionary import Dictionary
 from ..errors import RevelioError, checked_choice
-from ..hookpoints.grids import maps_on_grid, mask_on_grid
+from ..hookpoints.mask_on_grid import mask_on_grid
+from ..hookpoints.resize_maps import maps_on_grid
 from .intervention import SIDES, Side, TokenContext, check_amount, checked_mask, in_range, side_of
 from .saeuron import quantile
 

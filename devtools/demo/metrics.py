@@ -48,9 +48,9 @@ def judge_images(images: Mapping[str, Sequence[bytes]]) -> dict[str, Any]:
     Methods whose images are not all there are left out.
     """
     from lab.data.attributes import index_of
-    from lab.evaluate.effects import row, summary, verdict
     from lab.evaluate.judge import load_judge
     from lab.evaluate.prompts import CONCEPTS, Prompt
+    from lab.evaluate.steering_cost import row, summary, verdict
 
     judge = load_judge()
     (concept,) = (concept for concept in CONCEPTS if concept.name == CONCEPT)

@@ -12,7 +12,6 @@ import torch
 from comfy_revelio.errors import RevelioError
 from comfy_revelio.host.sae_files import SAEHandle
 
-from .effects import ADDITION, REMOVAL, Rows, row, summary, verdict
 from .measure import (
     CONTRAST_STRENGTHS,
     FEATURE_STRENGTHS,
@@ -30,6 +29,7 @@ from .measure import (
     sae_figures,
 )
 from .prompts import CONCEPTS, Concept, Prompt, held_out_prompts, prompts_naming, prompts_without
+from .steering_cost import ADDITION, REMOVAL, Rows, row, summary, verdict
 
 USUAL_HOOK_POINT = "output_blocks.4.1"
 """Where Steer Features works best in the full evaluation. The best hook point of a small sample would look

@@ -24,7 +24,6 @@ from comfy_revelio.host.text.concept import ConceptPrompts, Method, steer_concep
 from comfy_revelio.steering import Intervention, parse_selection
 
 from ..train.precision import quick_dtype
-from .effects import ADDITION, REMOVAL, Rows, Verdict, gain, merit, row, summary, verdict
 from .judge import JUDGE_FILE, Judge, load_judge
 from .notes import Notes
 from .prompts import (
@@ -38,6 +37,7 @@ from .prompts import (
     prompts_naming,
     prompts_without,
 )
+from .steering_cost import ADDITION, REMOVAL, Rows, Verdict, gain, merit, row, summary, verdict
 
 SAMPLING: dict[str, Any] = {"steps": 20, "cfg": 3.0, "sampler": "euler", "scheduler": "normal"}
 

@@ -1,6 +1,6 @@
 """The three networks of Revelio Mini for training, built from diffusers and transformers.
 
-ComfyUI builds the same networks from its own classes (`host/mini_model.py`); the weights are stored in the
+ComfyUI builds the same networks from its own classes (`host/mini/`); the weights are stored in the
 layout of these libraries, which ComfyUI can rename. Only training needs transformers and diffusers.
 """
 

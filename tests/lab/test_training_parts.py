@@ -13,7 +13,9 @@ from comfy_revelio.host.mini.weights import load_weights
 from lab.data.attributes import ATTRIBUTES
 from lab.train import tokenizer
 from lab.train.checkpoint import load_state, save_state, save_weights
-from lab.train.model import (
+from lab.train.pace import Pace, learning_rate
+from lab.train.precision import Masters
+from lab.train.unet_and_text_encoder import (
     UNKNOWN_WORD,
     TextAndUNet,
     empty_prompt,
@@ -22,8 +24,6 @@ from lab.train.model import (
     part_weights,
     spoil_captions,
 )
-from lab.train.pace import Pace, learning_rate
-from lab.train.precision import Masters
 from lab.train.vae import draw, reconstruction_loss
 
 

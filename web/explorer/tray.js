@@ -4,6 +4,8 @@ import {button, el, icon, replaceChildren} from './dom.js'
 import {paintedShare} from './region.js'
 import {anyChanged} from './store.js'
 
+/** Strength of what has just been chosen: enough to remove most of it. */
+export const FIRST_STRENGTH = -2
 const MAX_STRENGTH = 6
 const STEP = 0.25
 

@@ -55,10 +55,8 @@ import {createStage} from './stage.js'
 import {createSteps} from './steps.js'
 import {anyChanged, createStore} from './store.js'
 import {nameOf} from './subject.js'
-import {createTray} from './tray.js'
+import {createTray, FIRST_STRENGTH} from './tray.js'
 
-/** Strength of what has just been chosen: enough to remove most of it. */
-const FIRST_STRENGTH = -2
 /** The step shown first, as a share of all: late, where things can be recognised. */
 const FIRST_STEP = 0.7
 

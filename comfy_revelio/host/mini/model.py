@@ -9,8 +9,6 @@ from typing import Any
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
-import comfy.sd
-import comfy.sd1_clip
 import comfy.supported_models_base
 import comfy.utils
 import torch
@@ -19,8 +17,10 @@ from comfy.latent_formats import LatentFormat
 from ...errors import RevelioError
 from ..comfy_types import Clip, Model, Vae
 from . import config
+from .random_weights import fill_with_random_weights
+from .text_encoder import build_text_encoder
 from .vae import build_vae
-from .weights import load_weights
+from .weights import load_strictly, load_weights
 
 
 def _unet_config() -> dict[str, Any]:
@@ -69,15 +69,6 @@ class MiniConfig(comfy.supported_models_base.BASE):
         return comfy.model_base.ModelType.V_PREDICTION
 
 
-def _load_strictly(module: torch.nn.Module, tensors: dict[str, torch.Tensor], what: str) -> None:
-    missing, unexpected = module.load_state_dict(tensors, strict=False)
-    if missing or unexpected:
-        raise RevelioError(
-            f"The bundled {what} does not fit this version of the pack ({len(missing)} tensors missing, "
-            f"{len(unexpected)} unknown): install the pack again."
-        )
-
-
 def _model(
     tensors: dict[str, torch.Tensor] | None, latent_scale: float, dtype: torch.dtype = torch.float32
 ) -> Model:
@@ -89,49 +80,13 @@ def _model(
     model = settings.get_model({}, device=offload_device)
     network = model.diffusion_model
     if tensors is None:
-        _initialise(network)
+        fill_with_random_weights(network)
     else:
         names = comfy.utils.unet_to_diffusers(settings.unet_config)
         renamed = {names.get(name, name): value for name, value in tensors.items()}
-        _load_strictly(network, renamed, "UNet")
+        load_strictly(network, renamed, "UNet")
     network.eval()
     return comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
-
-
-def _clip(tensors: dict[str, torch.Tensor] | None) -> Clip:
-    target = comfy.supported_models_base.ClipTarget(comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel)
-    options = {"clip_l_model_config": dict(config.TEXT), "dtype": torch.float32}
-    clip = comfy.sd.CLIP(target, model_options=options)
-    transformer = clip.cond_stage_model.clip_l.transformer
-    if tensors is None:
-        _initialise(transformer)
-    else:
-        tensors = dict(tensors)
-        token_ids = tensors.pop("token_ids")
-        few = tensors.pop("embeddings.token_embedding.weight")
-        # every token that training never saw shares the embedding of the unknown word, row 0
-        full = few[:1].repeat(config.VOCABULARY, 1)
-        full[token_ids] = few[1:]
-        renamed = {f"text_model.{name}": value for name, value in tensors.items()}
-        renamed["text_model.embeddings.token_embedding.weight"] = full
-        # ComfyUI's class has CLIP's final projection, which SD-type models do not use
-        renamed["text_projection.weight"] = torch.eye(full.shape[1])
-        _load_strictly(transformer, renamed, "text encoder")
-    return clip
-
-
-def _initialise(module: torch.nn.Module) -> None:
-    """Finite random weights: ComfyUI's layers come uninitialised."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.ndim > 1:
-                parameter.copy_(0.05 * torch.randn(parameter.shape, generator=generator))
-            else:
-                parameter.zero_()
-        for child in module.modules():
-            if isinstance(child, torch.nn.GroupNorm | torch.nn.LayerNorm) and child.weight is not None:
-                child.weight.fill_(1.0)
 
 
 def load_mini(
@@ -150,11 +105,11 @@ def load_mini(
     vae_tensors, metadata = load_weights(files["vae"])
     scale = float(json.loads(metadata["config"])["latent_scale"])
     model = _model(load_weights(files["unet"])[0], scale, dtype)
-    return model, _clip(load_weights(files["text_encoder"])[0]), build_vae(vae_tensors)
+    return model, build_text_encoder(load_weights(files["text_encoder"])[0]), build_vae(vae_tensors)
 
 
 def build_untrained() -> tuple[Model, Clip, Vae]:
     """The same three objects with random weights: for tests that need shapes, not images."""
     vae = build_vae(None)
-    _initialise(vae.first_stage_model)
-    return _model(None, 1.0), _clip(None), vae
+    fill_with_random_weights(vae.first_stage_model)
+    return _model(None, 1.0), build_text_encoder(None), vae

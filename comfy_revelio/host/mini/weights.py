@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from ...errors import RevelioError
+
 
 def load_weights(
     path: Path, device: torch.device | str = "cpu"
@@ -16,3 +18,13 @@ def load_weights(
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata = dict(file.metadata() or {})
     return {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}, metadata
+
+
+def load_strictly(module: torch.nn.Module, tensors: dict[str, torch.Tensor], what: str) -> None:
+    """Give the module exactly these tensors; RevelioError names `what` when some are missing or unknown."""
+    missing, unexpected = module.load_state_dict(tensors, strict=False)
+    if missing or unexpected:
+        raise RevelioError(
+            f"The bundled {what} does not fit this version of the pack ({len(missing)} tensors missing, "
+            f"{len(unexpected)} unknown): install the pack again."
+        )

@@ -22,7 +22,7 @@ from typing import Any
 from aiohttp import web
 
 from ...errors import RevelioError
-from . import trace_registry, trace_replies
+from . import trace_contents, trace_registry
 from .trace_registry import GONE, Known
 
 _KEY = re.compile(r"[0-9a-f]{32}")
@@ -97,7 +97,7 @@ def _description(key: str, query: dict[str, str]) -> web.Response:
     _require_parameters(query)
     trace, dictionaries = _find_trace(key)
     return web.json_response(
-        trace_replies.describe(key, trace, dictionaries, trace_registry.SERVED_TRACES.indexes(key))
+        trace_contents.describe(key, trace, dictionaries, trace_registry.SERVED_TRACES.indexes(key))
     )
 
 
@@ -105,7 +105,7 @@ def _codes(key: str, query: dict[str, str]) -> web.Response:
     _require_parameters(query, "hook_point", "role", "item")
     trace, _ = _find_trace(key)
     return _bytes(
-        trace_replies.codes(trace, _hook_point(trace, query), query["role"], _number(query, "item"))
+        trace_contents.codes(trace, _hook_point(trace, query), query["role"], _number(query, "item"))
     )
 
 
@@ -115,7 +115,7 @@ def _concepts(key: str, query: dict[str, str]) -> web.Response:
     hook_point = _hook_point(trace, query)
     dictionary = _dictionary(dictionaries, hook_point)
     return _bytes(
-        trace_replies.concepts(trace, dictionary, hook_point, query["role"], _number(query, "item"))
+        trace_contents.concepts(trace, dictionary, hook_point, query["role"], _number(query, "item"))
     )
 
 
@@ -124,7 +124,7 @@ def _neighbours(key: str, query: dict[str, str]) -> web.Response:
     trace, dictionaries = _find_trace(key)
     hook_point = _hook_point(trace, query)
     feature = _feature(trace, hook_point, query)
-    found = trace_replies.neighbours(_dictionary(dictionaries, hook_point), feature)
+    found = trace_contents.neighbours(_dictionary(dictionaries, hook_point), feature)
     return web.json_response({"neighbours": found}, headers=_FOREVER)
 
 
@@ -136,7 +136,7 @@ def _examples(key: str, query: dict[str, str]) -> web.Response:
     index = trace_registry.SERVED_TRACES.indexes(key).get(hook_point)
     if index is None:
         raise _Refused(404, f"There is no feature index for {hook_point}.")
-    return _bytes(trace_replies.examples(index, feature))
+    return _bytes(trace_contents.examples(index, feature))
 
 
 def _find_trace(key: str) -> Any:

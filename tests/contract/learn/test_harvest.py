@@ -119,7 +119,7 @@ def test_diffusers_gives_the_same_numbers(pack: Callable[[str], ModuleType], com
     parts = pack("comfy_revelio.host.mini.model").load_mini()
     harvester = Harvester(pack, parts)
     diffusers_host = pack("comfy_revelio.training.diffusers_host")
-    unet = import_module("lab.train.model").load_unet()
+    unet = import_module("lab.train.unet_and_text_encoder").load_unet()
     names = {"middle_block.1": "mid_block.attentions.0", "output_blocks.3.1": "up_blocks.1.attentions.0"}
     items = harvester.engine.items_of_prompts(PROMPTS)
     for captured in ("output", "diff"):

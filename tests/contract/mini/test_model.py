@@ -31,7 +31,7 @@ def trio(pack: Callable[[str], ModuleType], tmp_path_factory: pytest.TempPathFac
     vocabulary = tokens.small_vocabulary(tokens.tokenize(tokenizer, CAPTIONS[:2]))
     unet, vae = networks.build_unet().eval(), networks.build_vae().eval()
     text = networks.build_text_encoder(len(vocabulary) + 1).eval()
-    train_model = import_module("lab.train.model")
+    train_model = import_module("lab.train.unet_and_text_encoder")
     weights = {
         **{f"unet.{n}": p for n, p in unet.named_parameters()},
         **{f"text.{n}": p for n, p in text.named_parameters()},

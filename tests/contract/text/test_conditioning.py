@@ -32,7 +32,7 @@ def clip(pack: Any) -> Any:
             "num_attention_heads": 4,
         }
     clip = comfy.sd.CLIP(target, model_options=options)
-    pack("comfy_revelio.host.mini.model")._initialise(clip.cond_stage_model)
+    pack("comfy_revelio.host.mini.random_weights").fill_with_random_weights(clip.cond_stage_model)
     return clip
 
 

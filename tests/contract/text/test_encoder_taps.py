@@ -176,7 +176,7 @@ class TestReading:
                 "dtype": torch.float32,
             },
         )
-        pack("comfy_revelio.host.mini.model")._initialise(clip.cond_stage_model)
+        pack("comfy_revelio.host.mini.random_weights").fill_with_random_weights(clip.cond_stage_model)
         for width, name in ((64, "clip_l"), (96, "clip_g")):
             found = text.resolve_layer(clip, "layers.1", width, "the SAE")
             assert found.encoder == name

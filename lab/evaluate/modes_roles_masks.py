@@ -16,9 +16,9 @@ from comfy_revelio.host.steering import steer
 from comfy_revelio.render import grid
 from comfy_revelio.steering import Intervention, Selection, parse_selection
 
-from .effects import ADDITION, REMOVAL
 from .measure import SAMPLING, Studio, bundled_saes, open_studio
 from .prompts import CONCEPTS, Prompt, others, prompts_naming, prompts_without, rate
+from .steering_cost import ADDITION, REMOVAL
 
 POINT = "output_blocks.4.1"
 CONCEPT = CONCEPTS[0]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from comfy_revelio.hookpoints.grids import maps_on_grid, mask_on_grid, resize_maps
+from comfy_revelio.hookpoints.mask_on_grid import mask_on_grid
+from comfy_revelio.hookpoints.resize_maps import maps_on_grid, resize_maps
 
 
 def test_maps_keep_their_position_when_enlarged() -> None:

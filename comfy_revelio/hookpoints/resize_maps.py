@@ -1,8 +1,7 @@
-"""Maps and masks at the size of a model's grid of tokens, and back at the size of an image."""
+"""Maps at the size of a model's grid of tokens, and back at the size of an image."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -38,18 +37,3 @@ def maps_on_grid(maps: Tensor, grid: Sequence[int]) -> Tensor:
     [[2.0], [3.0]]
     """
     return resize_maps(maps, grid, antialias=True).flatten(1).T
-
-
-def mask_on_grid(mask: Tensor, grid: Sequence[int], items: Sequence[int]) -> Tensor:
-    """The share of each token's area that a mask covers, 0..1: float32 [len(items), T].
-
-    mask: [b, h, w] of any size. grid: (height, width), or (frames, height, width) with the same mask in every
-    frame. items: the batch item of each row; a mask of fewer items repeats.
-
-    >>> import torch
-    >>> mask_on_grid(torch.tensor([[[1.0, 1.0, 1.0, 0.0]]]), (1, 2), [0, 1]).tolist()
-    [[1.0, 0.5], [1.0, 0.5]]
-    """
-    shares = resize_maps(mask, grid[-2:], mode="area").flatten(1)
-    rows = shares[[item % len(mask) for item in items]]
-    return rows.repeat(1, math.prod(grid[:-2]))

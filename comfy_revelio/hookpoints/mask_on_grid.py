@@ -1,0 +1,25 @@
+"""A mask of an image on a model's grid of tokens: how much of each token it covers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from .resize_maps import resize_maps
+
+
+def mask_on_grid(mask: Tensor, grid: Sequence[int], items: Sequence[int]) -> Tensor:
+    """The share of each token's area that a mask covers, 0..1: float32 [len(items), T].
+
+    mask: [b, h, w] of any size. grid: (height, width), or (frames, height, width) with the same mask in every
+    frame. items: the batch item of each row; a mask of fewer items repeats.
+
+    >>> import torch
+    >>> mask_on_grid(torch.tensor([[[1.0, 1.0, 1.0, 0.0]]]), (1, 2), [0, 1]).tolist()
+    [[1.0, 0.5], [1.0, 0.5]]
+    """
+    shares = resize_maps(mask, grid[-2:], mode="area").flatten(1)
+    rows = shares[[item % len(mask) for item in items]]
+    return rows.repeat(1, math.prod(grid[:-2]))
