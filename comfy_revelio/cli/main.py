@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from ..errors import RevelioError
 from . import convert, evaluate, harvest, inspect, label, train
 
+DESCRIPTION = "Inspect, convert, train, label and evaluate dictionaries of a model's activations."
+
 COMMANDS = (inspect, convert, harvest, train, label, evaluate)
 
 
@@ -25,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The options of all commands; parsing sets `run` to the function of the command."""
-    top = argparse.ArgumentParser(prog="python -m comfy_revelio", description=__doc__)
+    top = argparse.ArgumentParser(prog="python -m comfy_revelio", description=DESCRIPTION)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add(commands)

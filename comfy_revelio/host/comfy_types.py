@@ -1,7 +1,7 @@
 """What ComfyUI's sockets carry, as types: the parts of MODEL, CLIP, VAE and the rest that this pack uses.
 
 ComfyUI has no typed interface of its own, and packs hand over classes of their own. So these are protocols:
-whatever has these attributes fits. They were read from ComfyUI 0.8 to 0.19.
+whatever has these attributes fits.
 """
 
 from __future__ import annotations

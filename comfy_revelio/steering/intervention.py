@@ -67,8 +67,8 @@ class Intervention:
         self._check_mode()
         if self.selection.concepts and not moves_concepts:
             raise RevelioError(
-                "A concept has its own place and amount and needs mode push, place usual and unit mean, not "
-                f"mode {self.mode}, place {self.place} and unit {self.unit}; change these, or select "
+                "A concept has its own map and amount: it needs mode push, where to add usual and unit mean, not "
+                f"mode {self.mode}, where to add {self.place} and unit {self.unit}; change these, or select "
                 "features instead."
             )
         if self.needs_stats and self.active and self.dictionary.stats is None:

@@ -98,6 +98,7 @@ def demo(places: Places, output: Path, *, everything: bool = False) -> int:
         if failed:
             write_page(output, outcomes, report, context)
             raise Problem(f"{len(failed)} of {len(workflows)} workflows failed; {failed[0]}.")
+        write_page(output, outcomes, report, context)  # stays when measuring fails
         progress.begin(MEASURING)
         report |= measured(places, output, outcomes, minutes, everything=everything)
         _write(report, output)

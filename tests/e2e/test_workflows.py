@@ -187,7 +187,7 @@ def test_an_sae_is_trained_on_the_spot(finished: Callable[[str], Finished]) -> N
     harvested, report = workflow.texts("PreviewAny")
     if "explained variance" in harvested:
         harvested, report = report, harvested
-    assert "96 pictures" in harvested
+    assert "96 images" in harvested
     explained = float(report.split("explained variance ")[1].split(",")[0])
     assert explained > 0.8
     assert "glasses" in report.split("labels: ")[1].splitlines()[0]

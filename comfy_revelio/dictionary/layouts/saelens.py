@@ -47,11 +47,11 @@ def _read(source: Source, content: Content) -> Dictionary:
     settings: dict[str, Any] = {**config, **(details if isinstance(details, Mapping) else {})}
     if architecture == "standard" and function == "topk":
         architecture = "topk"
-    if architecture not in _KINDS:
+    if not isinstance(architecture, str) or architecture not in _KINDS:
         raise source.refuse(f"its architecture is {architecture!r}, but must be one of {', '.join(_KINDS)}.")
     normalise = config.get("normalize_activations") or "none"
     normalise = "expected_average_only_in" if normalise is True else normalise
-    if normalise not in _NORMALISATIONS:
+    if not isinstance(normalise, str) or normalise not in _NORMALISATIONS:
         raise source.refuse(
             f"its normalisation is {normalise!r}, but must be one of {', '.join(_NORMALISATIONS)}."
         )

@@ -117,26 +117,37 @@ def _cross_attentions(network: nn.Module) -> Iterator[tuple[str, nn.Module, Any]
 
 def _projection_hooks(network: nn.Module, callback: AttentionCallback) -> Iterator[RemovableHandle]:
     """Hooks on the queries and keys of a UNet's cross attentions, and on the size of each block's map."""
+    grids: dict[str, _Grid] = {}
     for layer, module, attention in _cross_attentions(network):
-        projections = _Projections(layer, attention.heads, callback)
-        yield module.register_forward_pre_hook(torch.compiler.disable(projections.around), with_kwargs=True)
+        if layer not in grids:  # one transformer has up to ten cross attentions
+            grids[layer] = _Grid()
+            around = torch.compiler.disable(grids[layer].note)
+            yield module.register_forward_pre_hook(around, with_kwargs=True)
+        projections = _Projections(layer, attention.heads, grids[layer], callback)
         yield attention.to_q.register_forward_hook(torch.compiler.disable(projections.after_query))
         yield attention.to_k.register_forward_hook(torch.compiler.disable(projections.after_key))
+
+
+class _Grid:
+    """The size of the map that a transformer of a UNet is about to attend from."""
+
+    def __init__(self) -> None:
+        self.size: tuple[int, ...] = ()
+
+    def note(self, _module: nn.Module, args: tuple[Any, ...], _kwargs: Any) -> None:
+        """Called before the transformer runs."""
+        self.size = tuple(args[0].shape[2:])
 
 
 class _Projections:
     """One cross attention of a UNet in one model call: its queries wait for its keys."""
 
-    def __init__(self, layer: str, heads: int, callback: AttentionCallback) -> None:
+    def __init__(self, layer: str, heads: int, grid: _Grid, callback: AttentionCallback) -> None:
         self._layer = layer
         self._heads = heads
+        self._grid = grid
         self._callback = callback
-        self._grid: tuple[int, ...] = ()
         self._queries: Tensor | None = None
-
-    def around(self, _module: nn.Module, args: tuple[Any, ...], _kwargs: Any) -> None:
-        """The transformer around the attention is about to run: note the size of its map."""
-        self._grid = tuple(args[0].shape[2:])
 
     def after_query(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
         """The queries are ready: [B, T, heads * d]."""
@@ -148,9 +159,9 @@ class _Projections:
         if queries is None:
             return
         q, k = _by_head(queries, self._heads), _by_head(output, self._heads)
-        if q.shape[2] == math.prod(self._grid):  # another pack may merge patches
+        if q.shape[2] == math.prod(self._grid.size):  # another pack may merge patches
             keys = (0, k.shape[2])
-            self._callback(Attention(self._layer, self._grid, q, k, keys, True, False, None))
+            self._callback(Attention(self._layer, self._grid.size, q, k, keys, True, False, None))
 
 
 class _BlockHooks:

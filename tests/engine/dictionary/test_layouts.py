@@ -12,6 +12,7 @@ import sys
 import types
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -546,6 +547,22 @@ def test_what_is_off_is_refused_in_a_sentence(tmp_path: Path, fault: str) -> Non
     with pytest.raises(RevelioError, match=message) as problem:
         load_dictionary(tmp_path)
     assert "\n" not in str(problem.value)
+
+
+@pytest.mark.parametrize("value", [["topk"], {"name": "topk"}, None, 7, "bogus"], ids=repr)
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if not name.startswith("revelio p")])
+def test_a_config_of_other_types_is_read_or_refused_in_a_sentence(
+    tmp_path: Path, layout: str, value: Any
+) -> None:
+    """Each setting of the config in turn: a list where a word belongs must not end in a traceback."""
+    LAYOUTS[layout](tmp_path)
+    for file in tmp_path.glob("**/*.json"):
+        config = json.loads(file.read_text())
+        for key in config:
+            file.write_text(json.dumps(config | {key: value}))
+            with suppress(RevelioError):
+                load_dictionary(tmp_path)
+        file.write_text(json.dumps(config))
 
 
 def test_activations_that_nobody_can_make_again_are_refused(tmp_path: Path) -> None:
