@@ -67,9 +67,9 @@ class Intervention:
         self._check_mode()
         if self.selection.concepts and not moves_concepts:
             raise RevelioError(
-                "A concept has its own map and amount: it needs mode push, where to add usual and unit mean, not "
-                f"mode {self.mode}, where to add {self.place} and unit {self.unit}; change these, or select "
-                "features instead."
+                "A concept has its own map and amount: it needs mode push, where to add usual and unit mean, "
+                f"not mode {self.mode}, where to add {self.place} and unit {self.unit}; change these, or "
+                "select features instead."
             )
         if self.needs_stats and self.active and self.dictionary.stats is None:
             raise RevelioError(

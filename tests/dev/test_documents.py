@@ -11,7 +11,10 @@ ROOT = Path(__file__).resolve().parents[2]
 LINKING = sorted(
     [*ROOT.glob("*.md"), *(f for d in ("docs", "lab", "sae_weights") for f in (ROOT / d).rglob("*.md"))]
 )
-NAMING = [ROOT / name for name in ("CONTRIBUTING.md", "RELEASE.md", "SECURITY.md", "docs/decisions.md")]
+NAMING = [
+    ROOT / name
+    for name in ("CONTRIBUTING.md", "RELEASE.md", "SECURITY.md", "ARCHITECTURE.md", "docs/decisions.md")
+]
 PLACEHOLDER = re.compile(r"\b[A-Z][A-Z_]+\b|\*|\{")
 """NAME, CODE and the like, which stand for a file of the reader's own."""
 
@@ -25,6 +28,23 @@ def prose(file: Path) -> str:
 def test_links_inside_the_repository_lead_somewhere(file: Path) -> None:
     targets = re.findall(r"\]\((?!https?:|#)([^)#]+)[^)]*\)", prose(file))
     assert [target for target in targets if not (file.parent / target).exists()] == []
+
+
+def test_files_of_the_drawings_exist() -> None:
+    """The steps in ARCHITECTURE.md, and its tree: a name belongs to the folders indented less above it."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    steps = re.findall(r"^ ?\d+ +((?:comfy_revelio|nodes)/[\w./]+)", text, flags=re.M)
+    folders: list[tuple[int, str]] = []
+    tree = []
+    for line in text.partition("## The tree")[2].split("```")[1].strip().splitlines():
+        for name in re.match(r" *((?:[\w.]+/?(?:, )?)+)", line)[1].split(", "):  # type: ignore[index]
+            depth = len(line) - len(line.lstrip())
+            folders = [folder for folder in folders if folder[0] < depth]
+            tree.append("".join(folder for _, folder in folders) + name)
+        if name.endswith("/"):
+            folders.append((depth, name))
+    assert len(steps) > 20 and len(tree) > 35
+    assert [path for path in (*steps, *tree) if not (ROOT / path).exists()] == []
 
 
 @pytest.mark.parametrize("file", NAMING, ids=lambda file: file.name)

@@ -1,8 +1,8 @@
 """Taps on a model: a clone of MODEL that reads or changes the tokens at one hook point in every call.
 
-A tap is three wrappers of a MODEL clone; an SAE is loaded together with the model. When the model is called it finds its
-module, registers a forward hook and removes it before the call returns, also when the call fails. So the
-shared network carries a hook only while the tapped clone itself runs, and no other branch can meet it.
+A tap is three wrappers of a MODEL clone; an SAE is loaded together with the model. When the model is called,
+the tap finds its module, registers a forward hook and removes it before the call returns, also when the call
+fails. So the shared network carries a hook only while the tapped clone itself runs, and no other branch can meet it.
 """
 
 from __future__ import annotations

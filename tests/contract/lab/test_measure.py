@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -98,3 +100,14 @@ def test_harvest_keeps_steps_items_and_grid(pack: Callable[[str], ModuleType], m
     assert maps["output_blocks.3.1"].shape == (3, 3, 16, 24, 96)
     same = maps["middle_block.1"][:, 1].float() - maps["middle_block.1"][:, 2].float()
     assert same.abs().max() < 1e-2
+
+
+def test_the_command_line_finds_what_measures(pack: Callable[[str], ModuleType]) -> None:
+    """It names the modules of the lab as texts, which no checker of imports follows."""
+    from comfy_revelio.cli import evaluate
+
+    source = Path(evaluate.__file__).read_text(encoding="utf-8")
+    used = re.findall(r'_lab\("(\w+)"\)\.(\w+)', source)
+    assert used
+    for module, function in used:
+        assert callable(getattr(import_module(f"lab.evaluate.{module}"), function))
