@@ -6,10 +6,10 @@ The mode defines dz (modes.py). Only the change is added, so what the dictionary
 other features stay as they are, except in modes "only", "replace" and "ablate_block". If nothing applies,
 `apply` returns the same tensor object, so that strength 0 is bit-identical to no intervention.
 
-A concept itself determines where its features change, and by how much. At each token, with its amount a and
-its share r (`Concept`) for the kind of image that the tokens come from:
+A concept itself determines where its features change, and by how much. At each token, with the concept's
+amount a and share r (`Concept`) for the kind of image that the tokens come from:
 
-    p  = clamp(sum(z r max(a, 0)) / sum(max(a, 0)^2), 0, 1)      presence: how much of the concept is there
+    p  = clamp(sum(z r max(a, 0)) / sum(max(a, 0)^2), 0, 1)      presence of the concept so far, 0..1
     dz = s w (1 - p) a                           s > 0: only what is missing is added
     dz = s w (z r + p min(a, 0))                 s < 0: its features are removed; those it displaced return
 
@@ -33,7 +33,7 @@ from .intervention import Intervention, TokenContext
 
 _TINY = 1e-12
 _KEPT_GRIDS = 2
-"""Number of image sizes for which a concept's maps stay in memory, which may be the GPU's."""
+"""Number of image sizes whose concept maps are kept; few, because the maps take memory on the GPU."""
 
 
 def apply(tokens: Tensor, intervention: Intervention, context: TokenContext) -> Tensor:

@@ -108,7 +108,7 @@ class Intervention:
         return self.active and acts and in_range(percent, self.start_percent, self.end_percent)
 
     def factor(self, role: str, percent: float) -> float:
-        """Return the factor, from -1 to 1, of the change for a role at a point of the schedule.
+        """Return the factor, -1 to 1, that multiplies the change for a role at a point of the schedule.
 
         >>> from comfy_revelio.dictionary import Activation, Dictionary
         >>> eye, zero = torch.eye(2), torch.zeros(2)
@@ -161,7 +161,7 @@ class TokenContext:
     """The model's timestep, for dictionaries that depend on it."""
 
     def item_numbers(self, rows: int) -> list[int]:
-        """Return the batch item number of each row, for tokens with this number of rows."""
+        """Return the batch item number of each of `rows` rows of tokens."""
         if self.items is None:
             return list(range(rows))
         if isinstance(self.items, slice):

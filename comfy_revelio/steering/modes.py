@@ -29,9 +29,9 @@ Unit = Literal["mean", "code", "norm"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
 READS_CODES: frozenset[Mode] = frozenset({"scale", "set", "clamp", "ablate", "only"})
-"""Modes whose change depends on the tokens' own codes; push is another if its strength is below 0."""
+"""Modes whose change depends on the tokens' own codes; push is one too if its strength is below 0."""
 ADDS_AMOUNT: frozenset[Mode] = frozenset({"add", "set", "clamp", "replace"})
-"""Modes that add an amount counted in units; push is another if its strength is above 0."""
+"""Modes that add an amount counted in units; push is one too if its strength is above 0."""
 
 _TINY = 1e-12
 

@@ -89,7 +89,7 @@ def contrast_change(
 
 
 def paper_change(shift: Tensor, tokens: TokenScope = "auto") -> TextChange:
-    """Return the change of Concept Steerers: `shift` [T, D] at all positions, or only at "content" tokens."""
+    """Return the change of Concept Steerers: `shift` [T, D] at all positions, or only at the prompt's own."""
     return TextChange(shifted=shift, shifted_content=tokens == "content")
 
 

@@ -67,7 +67,7 @@ class Selection:
         return (*self.weights, *(weight for _, weight in (*self.concepts, *self.named)))
 
     def with_others(self, others: Selection | None) -> Selection:
-        """Return both selections merged; where both have a weight, this one's wins; the others' source wins.
+        """Merge both selections: this one's weights win over the others', but the others' source wins.
 
         >>> Selection((3, 5), (2.0, 1.0)).with_others(Selection((5, 8), (-1.0, 0.5))).weights
         (1.0, 0.5, 2.0)
@@ -90,7 +90,7 @@ class Selection:
         )
 
     def resolved(self, dictionary: Vocabulary, concepts: Mapping[str, Concept] | None = None) -> Selection:
-        """Return this selection with `named` looked up as in `parse_selection`; set weights stay."""
+        """Return this selection with `named` looked up as in `parse_selection`; existing weights win."""
         if not self.named:
             return self
         text = ", ".join(f"{name}:{weight!r}" for name, weight in self.named)
