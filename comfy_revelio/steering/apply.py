@@ -9,7 +9,7 @@ other features stay as they are, except in modes "only", "replace" and "ablate_b
 A concept itself determines where its features change, and by how much. At each token, with the concept's
 amount a and share r (`Concept`) for the kind of image that the tokens come from:
 
-    p  = clamp(sum(z r max(a, 0)) / sum(max(a, 0)^2), 0, 1)      presence of the concept so far, 0..1
+    p  = clamp(sum(z r max(a, 0)) / sum(max(a, 0)^2), 0, 1)      presence: the part that is there already
     dz = s w (1 - p) a                           s > 0: only what is missing is added
     dz = s w (z r + p min(a, 0))                 s < 0: its features are removed; those it displaced return
 
