@@ -1,4 +1,4 @@
-"""What traces and activations tell: features of a concept, labels, word maps, the feature index."""
+"""Analyses of traces and activations: features of a concept, labels, word maps, the feature index."""
 
 from .concept_of_runs import concept_between, concept_of_runs
 from .contrast import Findings, FoundFeature, find_features

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 CHUNK_BYTES = 64 * 1024 * 1024
-"""Memory for the probabilities of one chunk of patches, at most."""
+"""The most memory that the probabilities of one chunk of patches may take."""
 
 
 def membership(words: Sequence[Sequence[int]], keys: int) -> Tensor:
-    """Which of the K keys belong to each word: float32 [K, W] of 0 and 1. words: the keys of each.
+    """Return which of the K keys belong to each word: float32 [K, W] of 0 and 1. words: each word's keys.
 
     >>> membership([[0], [1, 2]], keys=4).tolist()
     [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 0.0]]
@@ -30,11 +30,11 @@ def membership(words: Sequence[Sequence[int]], keys: int) -> Tensor:
 
 @torch.no_grad()
 def word_shares(q: Tensor, k: Tensor, member: Tensor, *, mask: Tensor | None = None) -> Tensor:
-    """Attention that each query pays to each word, mean over heads: float32 [B, W, Q].
+    """Return the attention that each query pays to each word, averaged over heads: float32 [B, W, Q].
 
     q: [B, H, Q, D]; k: [B, H, K, D], after everything that the model does to them (norms, rotary embedding).
-    member: [K, W] as from `membership`, on the device of q. mask: as for scaled dot product attention,
-    boolean (True is kept) or added.
+    member: [K, W] as from `membership`, on the device of q. mask: as in scaled dot product attention, boolean
+    (True keeps a key) or added to the scores.
 
     >>> q, k = torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 4, 2)  # attends to every key alike
     >>> word_shares(q, k, membership([[0], [1, 2]], keys=4)).tolist()
@@ -50,13 +50,13 @@ def word_shares(q: Tensor, k: Tensor, member: Tensor, *, mask: Tensor | None = N
         scores_BHQK = q[:, :, part].float() @ k_BHDK
         if bias is not None:
             scores_BHQK += bias if bias.shape[2] == 1 else bias[:, :, part]
-        # Over all keys, so that a value is a share of the patch's whole attention.
+        # The softmax is over all keys, so that a value is a share of the patch's whole attention.
         shares_BWQ[:, :, part] = (scores_BHQK.softmax(dim=-1) @ member).mean(dim=1).transpose(1, 2)
     return shares_BWQ
 
 
 def _as_bias(mask: Tensor) -> Tensor:
-    """A mask as a term to add to the scores: [1 or B, 1 or H, 1 or Q, K]."""
+    """Return a mask as a term to add to the scores: [1 or B, 1 or H, 1 or Q, K]."""
     while mask.ndim < 4:
         mask = mask.unsqueeze(0 if mask.ndim == 2 else 1)
     if mask.dtype == torch.bool:

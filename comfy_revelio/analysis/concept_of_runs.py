@@ -1,10 +1,10 @@
 """Finding how a dictionary carries a concept, from images with it and images without it.
 
-    dz        = mean code with the concept - mean code without it            by kind of image and cell
+    dz        = mean code with the concept - mean code without it            for each kind of image and cell
     carried_f = sum over kinds and cells of dz_f (dz W_dec) . W_dec[f]
 
-carried_f is the part of feature f in the squared length of the change of the activations. By it, features
-also count that fire as strongly without the concept, but somewhere else; their maps then distinguish the two.
+carried_f is what feature f contributes to the squared length of the change in the activations. It also finds
+features that fire as strongly without the concept, but somewhere else; their maps then distinguish the two.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ..trace import Frame, Trace
 from .contrast import check_same_steps
 
 FINEST = 16
-"""Cells on a side of a concept's maps, at most."""
+"""The most cells on a side of a concept's maps."""
 _EPS = 1e-3
 _PRIOR = 8.0
-"""The mean over all kinds counts as this many images in the mean of each kind: few images say little."""
+"""In the mean of each kind, the mean over all kinds counts as this many images, as few images say little."""
 
 
 @torch.no_grad()
@@ -38,12 +38,12 @@ def concept_between(
     reader: Tensor | None = None,
     count: int = 64,
 ) -> Concept:
-    """The `count` features that carry most of what a concept changes, and their maps in each kind of image.
+    """Find the `count` features that carry most of what a concept changes, with a map for each kind of image.
 
     with_it, without: batches of activations [n, height, width, d_model] of images with the concept and
-    without it, all on one grid. The same prompts and seeds on both sides are best; otherwise many images that
-    differ in everything else by chance. reader: distinguishes the kinds of images, as in Concept and from
-    `kind_reader`; None for one kind.
+    without it, all on one grid. The same prompts and seeds on both sides are best; otherwise, use many images
+    whose other differences are random. reader: recognises the kind of an image (`Concept.reader`, made by
+    `kind_reader`); None if all images are of one kind.
     """
     if reader is None:
         reader = single_kind_reader(dictionary.d_model)
@@ -60,7 +60,7 @@ def concept_between(
 def concept_of_means(
     dictionary: Dictionary, high: Tensor, low: Tensor, *, reader: Tensor | None = None, count: int = 64
 ) -> Concept:
-    """`concept_between` from mean codes [kinds, height, width, n_features] with and without the concept.
+    """Make a concept from mean codes [kinds, height, width, n_features] with it (high) and without it (low).
 
     >>> from comfy_revelio.dictionary import Activation
     >>> eye, zero = torch.eye(2), torch.zeros(2)
@@ -76,7 +76,7 @@ def concept_of_means(
     carried = (change * ((change @ W_dec) @ W_dec.T)).sum(dim=0)
     features = carried.argsort(descending=True, stable=True)[:count]
     high, low = (side[..., features].permute(0, 3, 1, 2) for side in (high, low))
-    share = ((high - low) / (high + _EPS)).clamp(0, 1)  # of what fires with the concept, the part due to it
+    share = ((high - low) / (high + _EPS)).clamp(0, 1)  # the part of a code due to the concept
     reader = single_kind_reader(dictionary.d_model) if reader is None else reader
     return Concept(tuple(features.tolist()), (high - low).cpu(), share.cpu(), reader.cpu())
 
@@ -84,10 +84,10 @@ def concept_of_means(
 def concept_of_runs(
     dictionary: Dictionary, with_it: Trace, without: Trace, *, role: str = "cond", count: int = 64
 ) -> tuple[Concept, str]:
-    """(`concept_between` of what two runs recorded with this dictionary, the hook point).
+    """Return (the concept in which two runs differ, the hook point where this dictionary recorded them).
 
-    The mean is over images, over the steps that both recorded and over the frames of a video; all are of one
-    kind. Several images on each side are best, with the same seeds and prompts except for the concept.
+    Codes are averaged over images, over the steps that both runs recorded and over the frames of a video, as
+    one kind of image. Best are several images on each side, with equal seeds and prompts except the concept.
     """
     hook_point = _hook_point_of(dictionary, with_it)
     if hook_point not in _recorded_with(dictionary, without):
@@ -118,7 +118,7 @@ def concept_of_runs(
 
 
 def _recorded_with(dictionary: Dictionary, trace: Trace) -> list[str]:
-    """The hook points that were recorded with the dictionary."""
+    """Return the hook points of a trace that were recorded with the dictionary."""
     trace.hook_point()  # raises when the trace is empty
     return trace.hook_points_of(dictionary)
 
@@ -133,9 +133,9 @@ def _hook_point_of(dictionary: Dictionary, trace: Trace) -> str:
 
 
 def _mean_codes(frames: Sequence[Frame], height: int, width: int) -> Tensor:
-    """The mean code in each of height x width cells: float32 [1, height, width, n_features].
+    """Return the mean code in each of height x width cells: float32 [1, height, width, n_features].
 
-    The frames may be of any sizes that are not smaller: some nodes shrink the first steps.
+    The grids of the frames may differ, but none may be smaller than this: some nodes shrink the first steps.
     """
     n = frames[0].codes.n_features
     sums, tokens = torch.zeros(height * width * n), torch.zeros(height * width)
@@ -145,7 +145,7 @@ def _mean_codes(frames: Sequence[Frame], height: int, width: int) -> Tensor:
         columns = torch.arange(full_width) * width // full_width
         cell = (rows[:, None] * width + columns).flatten()
         items, count = frame.codes.shape
-        cells = cell.repeat(count // len(cell))  # of a video, frame by frame
+        cells = cell.repeat(count // len(cell))  # once for each frame of a video
         where = cells[:, None] * n + frame.codes.indices.cpu()
         sums.index_add_(0, where.flatten(), frame.codes.values.float().cpu().flatten())
         tokens += items * torch.bincount(cells, minlength=height * width)
@@ -153,9 +153,9 @@ def _mean_codes(frames: Sequence[Frame], height: int, width: int) -> Tensor:
 
 
 def codes_on_grid(dictionary: Dictionary, maps: Tensor) -> Tensor:
-    """The codes of activations [n, height, width, d_model] as a full table: float32 [n, h, w, n_features].
+    """Encode activations [n, height, width, d_model] into dense codes: float32 [n, h, w, n_features].
 
-    Averaged to at most FINEST cells on a side: a concept needs no finer maps, and the table stays small.
+    They are averaged to at most FINEST cells on a side: a concept needs no finer maps, and this saves memory.
     """
     height, width = (min(FINEST, side) for side in maps.shape[1:3])
     device = dictionary.W_enc.device
@@ -166,7 +166,7 @@ def codes_on_grid(dictionary: Dictionary, maps: Tensor) -> Tensor:
 
 @dataclass
 class _Sums:
-    """Codes added up by kind of image."""
+    """Sums of codes for each kind of image."""
 
     codes: Tensor
     """[kinds, height, width, n_features]"""
@@ -174,7 +174,7 @@ class _Sums:
     """[kinds]: number of images."""
 
     def means(self) -> Tensor:
-        """The mean code of each kind, pulled towards the mean over all kinds where there are few images."""
+        """Return the mean code of each kind; the fewer its images, the closer to the mean over all kinds."""
         overall = self.codes.sum(dim=0) / self.counts.sum()
         weights = self.counts[:, None, None, None].to(self.codes)
         return (self.codes + _PRIOR * overall) / (weights + _PRIOR)

@@ -6,15 +6,15 @@ The effect size of a feature, at one hook point and one step, is
     sp = sqrt((S+ + S-) / (w+ + w- - 2))
     s0 = sqrt(mean of (S+ + S- + (m+ - m-)^2 w+ w- / (w+ + w-)) / (w+ + w- - 1) over the features that fire)
 
-m+ and m- are the means of the feature's value on the two sides, with and without what is wanted, S+ and S-
-the sums of squared distances from them, w+ and w- the numbers of samples. sp is the pooled standard
-deviation, as in Cohen's d. s0 is how much a feature of that hook point varies at all, over both sides
+m+ and m- are the means of the feature's value on the two sides, with and without the concept; S+ and S- are
+the sums of squared distances from these means, w+ and w- the numbers of samples. sp is the pooled standard
+deviation, as in Cohen's d. s0 is the typical variation of a feature at that hook point, over both sides
 together. It is the constant of Significance Analysis of Microarrays (Tusher, Tibshirani and Chu, 2001):
-without it, features that hardly fire would win, because they have no deviation, and one image on each side
-could not be compared. d has no unit, so hook points and steps can be compared with each other.
+without s0, features that hardly fire would win, because they hardly vary, and one image on each side could
+not be compared. d has no unit, so hook points and steps can be compared with each other.
 
-Between runs, the value of an image is the feature's maximum over its tokens; within an image, each token is a
-sample.
+To compare runs, each image is a sample, with the feature's maximum over the image's tokens as its value; to
+compare parts of an image, each token is a sample.
 
 Shapes: P images of a run, T tokens, N features, K active features, S steps.
 """
@@ -37,7 +37,7 @@ _TINY = 1e-12
 
 
 class Spread:
-    """Mean and spread of every feature over samples that come a few at a time.
+    """Mean and spread of every feature over samples that are added a few at a time.
 
     >>> spread = Spread(1)
     >>> spread.add(torch.tensor([[1.0], [3.0]]))
@@ -47,8 +47,8 @@ class Spread:
 
     def __init__(self, n_features: int) -> None:
         self.weight = 0.0
-        """Number of samples so far; a sample with a weight counts as that fraction of one."""
-        # float64: the scatter is a small difference of these large sums
+        """Number of samples so far, each counted with its weight."""
+        # float64, because the scatter is a small difference between these large sums
         self._sums_N = torch.zeros(n_features, dtype=torch.float64)
         self._squares_N = torch.zeros(n_features, dtype=torch.float64)
 
@@ -60,12 +60,12 @@ class Spread:
         self._squares_N += values_PN.square().sum(0)
 
     def add_tokens(self, codes: Codes, weights: Tensor) -> None:
-        """Add every token of codes [P, T] as a sample of its weight [P, T] from 0 to 1."""
+        """Add every token of codes [P, T] as a sample with the weight, 0 to 1, in weights [P, T]."""
         values_PTK, weights_PT = codes.values.double().cpu(), weights.double().cpu()
         features = codes.indices.cpu().flatten()
         weighted_PTK = weights_PT[..., None] * values_PTK
         self.weight += float(weights_PT.sum())
-        # Where a feature does not fire its value is 0: only the K active ones add to the sums.
+        # A feature that does not fire has the value 0, so only the K active ones add to the sums.
         self._sums_N.index_add_(0, features, weighted_PTK.flatten())
         self._squares_N.index_add_(0, features, (weighted_PTK * values_PTK).flatten())
 
@@ -80,7 +80,7 @@ class Spread:
         return (self._squares_N - self.weight * self.mean.square()).clamp(min=0)  # rounding may go below 0
 
     def without(self, part: Spread) -> Spread:
-        """The samples of this spread that are not in `part`, which must be a part of it."""
+        """Return the spread without the samples of `part`, all of which must be in this spread."""
         rest = Spread(len(self._sums_N))
         rest.weight = self.weight - part.weight
         rest._sums_N, rest._squares_N = self._sums_N - part._sums_N, self._squares_N - part._squares_N
@@ -88,7 +88,7 @@ class Spread:
 
 
 def effect_size(with_it: Spread, without: Spread) -> Tensor:
-    """d of every feature, as above: float32 [N]; 0 for features that never fire.
+    """Return d of every feature, as defined above: float32 [N]; 0 for features that never fire.
 
     >>> high, low = Spread(2), Spread(2)
     >>> high.add(torch.tensor([[3.0, 0.0], [5.0, 0.0]]))
@@ -110,7 +110,7 @@ def effect_size(with_it: Spread, without: Spread) -> Tensor:
 
 @dataclass(frozen=True)
 class FoundFeature:
-    """A feature at the step where it distinguishes the two sides best."""
+    """A feature, with its effect at the step where it distinguishes the two sides best."""
 
     hook_point: str
     feature: int
@@ -121,12 +121,12 @@ class FoundFeature:
     """Step of the schedule, from 0."""
     mean_with: float
     mean_without: float
-    """Means of its value on the two sides at that step."""
+    """Means of the feature's value on the two sides at that step."""
 
 
 @dataclass(frozen=True, eq=False)
 class Effects:
-    """Effect sizes and the means on both sides at one hook point: float32 [S, N] at S of its steps."""
+    """Effect sizes, and means on both sides, at one hook point: float32 [S, N], for S compared steps."""
 
     steps: tuple[int, ...]
     effect: Tensor
@@ -139,16 +139,16 @@ class Findings:
     """What distinguishes two sides, over all hook points and steps."""
 
     effects: Mapping[str, Effects]
-    """By hook point."""
+    """Hook point -> its effect sizes."""
     total_steps: int
-    """Steps of the schedule."""
+    """Number of steps of the schedule."""
     notes: Mapping[str, DictionaryNote]
-    """What is known of the dictionary of each hook point."""
+    """Hook point -> what is known about its dictionary."""
 
     def best(self, count: int, hook_point: str = "") -> list[FoundFeature]:
-        """The `count` features with the highest effect sizes, of all hook points or of one.
+        """Return the `count` features with the highest effect sizes, of all hook points or of one.
 
-        Each is listed once, at its best step. Features that are not higher on the first side are left out.
+        Each is listed once, at its best step. Features with no effect size above 0 are left out.
         """
         if hook_point and hook_point not in self.effects:
             raise RevelioError(
@@ -178,10 +178,10 @@ class Findings:
 def find_features(
     with_it: Trace, without: Trace | None = None, *, mask: Tensor | None = None, role: str = "cond"
 ) -> Findings:
-    """Effect sizes of all features at every hook point and step that was recorded.
+    """Return the effect sizes of all features at every hook point and step that was recorded.
 
-    With two traces, the images of the first are compared with those of the second, which may be more or
-    fewer; a mask limits both to its area. With one trace, inside the mask is compared with outside.
+    With two traces, the images of the first are compared with those of the second, whose number may differ;
+    a mask limits both to its area. With one trace, the inside of the mask is compared with the outside.
     mask: [height, width] or [P, height, width] in 0..1, of any size.
     """
     if mask is not None:
@@ -197,7 +197,7 @@ def find_features(
 
 
 def check_same_steps(with_it: Trace, without: Trace) -> None:
-    """Raise RevelioError for two runs whose schedules cannot be compared step by step."""
+    """Raise RevelioError if the schedules of two runs cannot be compared step by step."""
     if with_it.total_steps != without.total_steps:
         raise RevelioError(
             f"The two runs have {with_it.total_steps} and {without.total_steps} steps; give both samplers "
@@ -206,7 +206,7 @@ def check_same_steps(with_it: Trace, without: Trace) -> None:
 
 
 def _common_hook_points(with_it: Trace, without: Trace | None) -> list[str]:
-    """The hook points that both recorded, with one dictionary and one schedule."""
+    """Return the hook points that both traces recorded; raise if their SAEs or schedules differ."""
     if without is None:
         names = list(with_it.hook_points)
     else:
@@ -228,7 +228,7 @@ def _common_hook_points(with_it: Trace, without: Trace | None) -> list[str]:
 
 
 def _effects(name: str, with_it: Trace, without: Trace | None, mask: Tensor | None, role: str) -> Effects:
-    """Effect sizes at one hook point, at the steps that both runs recorded."""
+    """Return the effect sizes at one hook point, for the steps that both runs recorded."""
     frames = {frame.step: frame for frame in with_it.steps(name, role)}
     others = None if without is None else {frame.step: frame for frame in without.steps(name, role)}
     steps = tuple(step for step in frames if others is None or step in others)
@@ -249,7 +249,7 @@ def _effects(name: str, with_it: Trace, without: Trace | None, mask: Tensor | No
 
 
 def _peaks(frame: Frame, mask: Tensor | None) -> Tensor:
-    """Each feature's maximum over the tokens of each image, inside the mask: [P, N]."""
+    """Return each feature's maximum over each image's tokens inside the mask: [P, N]."""
     codes = frame.codes
     if mask is not None:
         inside_PT = mask_on_grid(mask.cpu(), frame.grid, range(frame.codes.shape[0]))
@@ -258,7 +258,7 @@ def _peaks(frame: Frame, mask: Tensor | None) -> Tensor:
 
 
 def _add_sides(inside: Spread, outside: Spread, frame: Frame, mask: Tensor) -> None:
-    """Add every token to both sides, by the share of it that is inside the mask, and outside."""
+    """Add every token to both sides, weighted by the shares of it inside and outside the mask."""
     weights_PT = mask_on_grid(mask.cpu(), frame.grid, range(frame.codes.shape[0]))
     for side, share_PT in ((inside, weights_PT), (outside, 1 - weights_PT)):
         if float(share_PT.sum()) < _TINY:

@@ -1,12 +1,12 @@
-"""Sharpening maps of a model's coarse grid along the edges of their image.
+"""Sharpening maps on a model's coarse grid along the edges of the image.
 
-The guided filter (He, Sun and Tang, ECCV 2010, equations 14 to 16): in each window a map is the linear
-function of the image's colours I that fits it best, and each pixel takes the mean over the windows that
-contain it,
+This is the guided filter (He, Sun and Tang, ECCV 2010, equations 14 to 16): each window replaces a map by the
+linear function of the image's colours I that fits it best, and each pixel takes the mean over the windows
+that contain it:
 
     a = (cov(I) + eps)^-1 cov(I, map),  b = mean(map) - a . mean(I),  map' = mean(a) . I + mean(b)
 
-solved on a smaller copy of large images (He and Sun, arXiv 1505.00996).
+For large images, a and b are computed on a smaller copy (He and Sun, arXiv 1505.00996).
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from torch import Tensor
 from ..hookpoints.resize_maps import resize_maps
 
 LONGEST = 768
-"""Longer side, in pixels, at which the filter is solved; larger images are shrunk to it."""
+"""The longest side, in pixels, on which a and b are computed; larger images are shrunk to it."""
 EPSILON = 1e-4
-"""eps: variance of colours (0..1) below which a window counts as flat."""
+"""eps: a window counts as flat if the variance of its colours (0..1) is below this."""
 
 
 @torch.no_grad()
 def follow_edges(maps: Tensor, image: Tensor, radius: float) -> Tensor:
-    """Maps that change where the image changes: float32 [n, H, W] in 0..1, each with a peak of 1.
+    """Return maps that change where the image changes: float32 [n, H, W] in 0..1, each with a peak of 1.
 
-    maps: [n, h, w] of at least 0, of any size. image: [H, W, 3] in 0..1. radius: of the windows, in pixels of
-    the image; as wide as the maps are blurred. A map that is 0 everywhere stays 0.
+    maps: [n, h, w], at least 0, of any size. image: [H, W, 3] in 0..1. radius: of the windows, in pixels of
+    the image; as large as the blur of the maps. A map that is 0 everywhere stays 0.
     """
     height, width = image.shape[:2]
     guide = image[..., :3].to(maps.device).float().permute(2, 0, 1)
@@ -35,7 +35,7 @@ def follow_edges(maps: Tensor, image: Tensor, radius: float) -> Tensor:
     small = (max(1, round(height * shrink)), max(1, round(width * shrink)))
     fit = _Fit(_sized(guide, small), max(1, round(radius * shrink)))
     found = maps.new_empty(len(maps), height, width, dtype=torch.float32)
-    for number, map_ in enumerate(maps):  # one by one: twenty words of a large image would fill gigabytes
+    for number, map_ in enumerate(maps):  # one by one: twenty maps of a large image would fill gigabytes
         slope, offset = fit(_sized(map_[None].float(), small))
         level = (_sized(slope, (height, width)) * guide).sum(0) + _sized(offset, (height, width))[0]
         found[number] = level.clamp(min=0.0)
@@ -43,7 +43,7 @@ def follow_edges(maps: Tensor, image: Tensor, radius: float) -> Tensor:
 
 
 class _Fit:
-    """Fits maps by linear functions of the colours of one guide [3, h, w], around every pixel."""
+    """Fits linear functions of a guide image's colours [3, h, w] to maps, in a window around every pixel."""
 
     def __init__(self, guide: Tensor, radius: int) -> None:
         self._guide, self._radius = guide, radius
@@ -54,7 +54,7 @@ class _Fit:
         self._inverse = torch.linalg.inv(spread)
 
     def __call__(self, map_: Tensor) -> tuple[Tensor, Tensor]:
-        """Slopes [3, h, w] and offset [1, h, w] for a map [1, h, w]: means over the windows of each pixel."""
+        """Return slopes [3, h, w] and offset [1, h, w] for a map [1, h, w], each averaged over windows."""
         level = _window_mean(map_, self._radius)
         covariance = _window_mean(map_ * self._guide, self._radius) - level * self._colour
         slope = torch.einsum("hwij,jhw->ihw", self._inverse, covariance)
@@ -63,7 +63,7 @@ class _Fit:
 
 
 def _window_mean(planes: Tensor, radius: int) -> Tensor:
-    """Mean of [n, H, W] over windows of 2 radius + 1 pixels a side, cut off at the border."""
+    """Return the mean of [n, H, W] over windows of 2 radius + 1 pixels a side, cut off at the border."""
     for axis in (1, 2):
         size = planes.shape[axis]
         pixel = torch.arange(size, device=planes.device)
@@ -77,5 +77,5 @@ def _window_mean(planes: Tensor, radius: int) -> Tensor:
 
 
 def _sized(planes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Planes [n, h, w] at another size: averaged when smaller, bilinear when larger."""
+    """Resize planes [n, h, w]: shrink them by averaging, enlarge them bilinearly."""
     return resize_maps(planes, size, mode="area" if size[0] < planes.shape[1] else "bilinear")

@@ -1,4 +1,4 @@
-"""Learning to distinguish kinds of images by a model's activations."""
+"""Learning to recognise the kind of an image from a model's activations."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ..dictionary.concept import single_kind_reader
 
 
 def kind_reader(pooled: Tensor, kinds: Tensor) -> Tensor:
-    """A linear reader of an image's kind, for Concept: float32 [number of kinds, d_model + 1].
+    """Fit a linear classifier of an image's kind, `Concept.reader`: float32 [number of kinds, d_model + 1].
 
-    pooled: float [n, d_model], the mean activation of each image. kinds: int [n], the kind of each; the
-    reader's rows are in ascending order of these numbers. Linear discriminant analysis with shrunk covariance
-    (Ledoit and Wolf, 2004); needs scikit-learn.
+    pooled: float [n, d_model], the mean activation of each image. kinds: int [n], the kind of each image; the
+    result's rows are in ascending order of these numbers. The method is linear discriminant analysis with
+    shrunk covariance (Ledoit and Wolf, 2004); it needs scikit-learn.
     """
     count = kinds.unique().numel()
     if count < 2:

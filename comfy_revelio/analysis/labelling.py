@@ -1,4 +1,4 @@
-"""Making feature indexes, from harvested activations or a running model, and naming the features."""
+"""Making feature indexes from harvested activations or a running model, and labelling the features."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .prompt_labels import phrases
 Progress = Callable[[int, int], None]
 """Called as progress(done, total); an exception that it raises ends the work."""
 Images = Callable[[Sequence[Item]], Sequence[Tensor]]
-"""The images [H, W, 3] of some items that the host has just run."""
+"""Returns the images [H, W, 3] of items that the host has just run."""
 
 _ROWS_AT_ONCE = 16_384
 
@@ -37,10 +37,10 @@ def index_of_shards(
     crop: int = 48,
     progress: Progress | None = None,
 ) -> FeatureIndex:
-    """The index of a folder of harvested activations, with crops from the folder of images if there is one.
+    """Build the index from a folder of harvested activations, with crops if the folder of images is given.
 
-    Labels come from the prompts that the harvest recorded. Only a few thousand rows, and what is known of the
-    images that they belong to, are in memory at a time.
+    Labels come from the prompts that the harvest recorded. Only a few thousand rows are in memory at a time,
+    with the results so far for their images.
     """
     shards = ShardSet(data)
     _check_width(dictionary, shards.d_model, str(data))
@@ -50,8 +50,8 @@ def index_of_shards(
     left = shards.rows_of_items()
     if missing := [number for number in left if images is not None and number not in files]:
         raise RevelioError(
-            f"{images} has no image number {missing[0]}, which {data} has activations of; give the folder "
-            "that was harvested."
+            f"{images} has no image number {missing[0]}, but {data} has its activations; give the folder of "
+            "images that was harvested."
         )
     builder = IndexBuilder(
         dictionary, read_prompts(data.parent), source.grid, top=top, crop=crop if images is not None else 0
@@ -81,7 +81,7 @@ def index_of_host(
     timesteps: tuple[float, ...] = (25.0, 200.0),
     progress: Progress | None = None,
 ) -> FeatureIndex:
-    """The index of a model that generates images of the items' prompts, or reads theirs, a few at a time."""
+    """Build the index from a running model, which generates or reads the items' images, a few at a time."""
     if not items:
         raise RevelioError("There are no items to make an index of; give prompts or images.")
     hook_point = host.hook_point(dictionary.hook_point)
@@ -109,9 +109,9 @@ def index_of_host(
 def label_by_endpoint(
     index: FeatureIndex, endpoint: Endpoint, most: int, progress: Progress | None = None
 ) -> FeatureIndex:
-    """The index with labels from a model that sees the crops, for the `most` features with the highest peaks.
+    """Let a model that sees the crops label the `most` features with the highest peaks; return the new index.
 
-    It replaces their labels; other features keep theirs. Only the crops and an instruction are sent.
+    Other features keep their labels. Only the crops and an instruction are sent.
     """
     if index.crops is None or not len(index.crops):
         raise RevelioError("This index has no crops to send; build it with images.")
@@ -130,13 +130,13 @@ def label_by_endpoint(
 
 
 def words_of(prompts: Sequence[str], most: int = 400) -> list[str]:
-    """The words and short phrases of prompts, the commonest first, for CLIP to choose from."""
+    """Return the words and short phrases of prompts, most common first, for CLIP to choose from."""
     counts = Counter(word for prompt in prompts for word in sorted(phrases(prompt)))
     return [word for word, _ in counts.most_common(most)]
 
 
 def _maps(shards: ShardSet) -> Iterator[tuple[int, float, Tensor]]:
-    """(item, timestep, rows [T, d]) of every map in order; without a grid, of consecutive rows of an item."""
+    """Yield (item, timestep, rows [T, d]) for every map; without a grid, for an item's consecutive rows."""
     grid = shards.source.grid
     cells = 1 if grid is None else grid[0] * grid[1]
     size = max(1, _ROWS_AT_ONCE // cells) * cells
@@ -159,7 +159,7 @@ def _check_width(dictionary: Dictionary, width: int, where: str) -> None:
 
 
 def _settings_of_size(size: str) -> SamplingSettings:
-    """The image size that a harvest recorded, such as "64x48"; "" for harvests that recorded none."""
+    """Parse the image size that a harvest recorded, such as "64x48"; raise if it recorded none ("")."""
     width, x, height = size.partition("x")
     if not x or not width.isdigit() or not height.isdigit():
         raise RevelioError("These activations do not record the size of their images; harvest them again.")

@@ -10,11 +10,11 @@ from ..training.shards import ShardSet
 from .prompt_labels import concepts_of_prompts, labels_of_prompts
 
 _ROWS_BYTES = 256 * 2**20
-"""Memory for the activations that labels are found on, at most."""
+"""The most memory that the activations used to find labels may take."""
 
 
 def name_features(dictionary: Dictionary, data: Path) -> None:
-    """Add labels, and concepts if there are maps, to a dictionary that was trained on a folder.
+    """Add labels, and concepts if the activations have a grid, to a dictionary trained on the folder `data`.
 
     Does nothing if the harvest recorded no prompts. Dictionaries that depend on the timestep get no concepts.
     """

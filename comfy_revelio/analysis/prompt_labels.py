@@ -13,12 +13,12 @@ from ..steering.prompt_concept import rank_contrast
 from .concept_of_runs import FINEST, codes_on_grid, concept_of_means
 
 FEWEST = 4
-"""Prompts that must contain a word, and prompts that must not."""
+"""A word needs at least this many prompts that contain it, and as many that do not."""
 _WORD = re.compile(r"[^\W\d_][\w'-]+")
 _SUMS_BYTES = 256 * 1024 * 1024
-"""Memory for the sums of the words of one pass, at most."""
+"""The most memory that the words' sums may take in one pass over the activations."""
 _LONGEST = 3
-"""Words in a phrase between commas, at most, for it to count as one label."""
+"""The most words that a phrase between commas may have to count as one label."""
 FUNCTION_WORDS = frozenset({
     "a", "an", "the", "of", "in", "on", "at", "with", "and", "or", "to", "by", "for", "from", "without",
     "no", "is", "are", "his", "her", "its", "their", "this", "that",
@@ -28,7 +28,7 @@ _DULL = FUNCTION_WORDS | {"style", "portrait", "picture", "person", "photo", "im
 
 
 def phrases(prompt: str) -> set[str]:
-    """The single words of a prompt and its short phrases between commas, in lower case.
+    """Return the single words of a prompt and its short phrases between commas, in lower case.
 
     >>> sorted(phrases("A person with a red hat, blue eyes"))
     ['blue', 'blue eyes', 'eyes', 'hat', 'red']
@@ -52,10 +52,10 @@ def labels_of_prompts(
     count: int = 4,
     min_score: float = 0.3,
 ) -> dict[str, list[int]]:
-    """Features by word, strongest first: those whose highest value distinguishes the images with the word.
+    """Return word -> features, strongest first, whose highest values distinguish the images with the word.
 
-    rows: activations [n, d]. items: [n], the image of each row. prompts: by image. Words in nearly all or
-    nearly no prompts get no label, and neither do words that no feature follows.
+    rows: activations [n, d]. items: [n], the image number of each row. prompts: image number -> prompt. Words
+    in nearly all or nearly no prompts are left out, and so are words that no feature follows.
     """
     known = [number for number in items.unique().tolist() if number in prompts]
     if not known:
@@ -85,17 +85,17 @@ def labels_of_prompts(
 
 
 Maps = Iterable[tuple[Tensor, Tensor]]
-"""Batches of activations [n, height, width, d_model], and the image of each [n]."""
+"""Batches of activations [n, height, width, d_model], with the image number [n] of each."""
 
 
 @torch.no_grad()
 def concepts_of_prompts(
     dictionary: Dictionary, maps: Callable[[], Maps], prompts: Mapping[int, str], words: Sequence[str]
 ) -> dict[str, Concept]:
-    """How the features change with each word: images whose prompt contains it, compared with the others.
+    """Find how the features change with each word: compare images whose prompt contains it with the others.
 
-    maps: called once for every group of words whose sums fit into memory; yields all activations. prompts: by
-    image. The images of a word should differ in everything else by chance.
+    maps: called once for every group of words whose sums fit into memory; yields all activations. prompts:
+    image number -> prompt. Apart from the word, the two sets of images should differ only by chance.
     """
     words_of_prompts = {number: phrases(prompt) for number, prompt in prompts.items()}
     at_once = max(1, _SUMS_BYTES // (4 * FINEST**2 * dictionary.n_features))
@@ -108,7 +108,7 @@ def concepts_of_prompts(
 def _concepts_of(
     dictionary: Dictionary, maps: Maps, words_of_prompts: Mapping[int, set[str]], words: Sequence[str]
 ) -> dict[str, Concept]:
-    """The concepts of words that some prompts contain and some do not, in one pass over the activations."""
+    """Find the concepts of the words that only some prompts contain, in one pass over the activations."""
     sums: Tensor | None = None
     counts = torch.zeros(len(words))
     everything, total = torch.zeros(()), 0

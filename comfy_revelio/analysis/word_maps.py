@@ -1,13 +1,13 @@
 """Word maps (DAAM, arXiv 2210.04885): where in the image the model attended to each word of the prompt.
 
-With share[w] a layer's attention to the words w of a phrase (attention_shares.py), resized to the finest grid
-and averaged over its calls, and sd and mean taken over the image,
+share is a layer's attention to all words of a phrase (attention_shares.py), resized to the finest grid and
+averaged over the layer's calls; sd and mean are taken over the image:
 
     map  = sum over layers of (sd(share) / mean(share)) share
     heat = (map - min(map)) / (max(map) - min(map))
 
-DAAM weights all layers alike. Here a layer counts by its contrast, because one that attends to a word
-everywhere alike does not show where it is; this found the parts of the bundled model's images better
+DAAM weights all layers equally. Here layers are weighted by their contrast, because a layer that attends to a
+word equally everywhere does not show where it is; this found the parts of the bundled model's images better
 (docs/word-maps.md).
 
 Shapes: V words of the prompt, R words or phrases to draw, H height and W width of the finest grid.
@@ -27,7 +27,7 @@ from .prompt_labels import FUNCTION_WORDS
 
 
 def content_words(words: Sequence[str]) -> tuple[str, ...]:
-    """The words that can name something visible, each once, in their order.
+    """Return the words that can name something visible, each once, in their order.
 
     >>> content_words(["a", "red", "hat", "and", "a", "red", "scarf"])
     ('red', 'hat', 'scarf')
@@ -36,10 +36,10 @@ def content_words(words: Sequence[str]) -> tuple[str, ...]:
 
 
 def word_positions(words: Sequence[str], wanted: str) -> list[int]:
-    """The positions of a word, or of some words in a row, among the words of a prompt: all occurrences.
+    """Return the positions, in a prompt's words, of all occurrences of a word or of several words in a row.
 
-    Only letters and digits are compared, so that t-shirt, blue_hair and 1girl are found, which a tokenizer
-    splits.
+    Only letters and digits are compared, so that words that a tokenizer splits are found, such as t-shirt,
+    blue_hair and 1girl.
 
     >>> word_positions(["blue", "hair", "a", "t", "-", "shirt"], "t-shirt")
     [3, 4, 5]
@@ -65,7 +65,7 @@ def _spelled(text: str) -> str:
 
 @torch.no_grad()
 def mean_shares(frames: Sequence[WordFrame], item: int) -> Tensor:
-    """The attention to each word, mean over frames: float32 [V, H, W] on the finest grid among them.
+    """Return the attention to each word, averaged over frames: float32 [V, H, W] on their finest grid.
 
     Coarser grids are resized bicubically, as in DAAM.
     """
@@ -83,15 +83,15 @@ def mean_shares(frames: Sequence[WordFrame], item: int) -> Tensor:
 
 
 def resized_maps(maps: Tensor, height: int, width: int) -> Tensor:
-    """Maps [n, h, w] of at least 0 at another size, bicubic: float32 [n, height, width], at least 0."""
+    """Resize maps [n, h, w] bicubically, clamping values below 0: float32 [n, height, width]."""
     return resize_maps(maps, (height, width), mode="bicubic").clamp(min=0.0)
 
 
 def late_layer_frames(frames: Sequence[WordFrame]) -> list[WordFrame]:
-    """The frames of the later half of the layers, in the order in which the model computes them.
+    """Return the frames of the later half of the layers, in the order in which the model computes them.
 
-    The first half of a UNet attends to words with little regard to where they are. Leaving it out found the
-    parts of the bundled model's images better than all layers, and than any single one (docs/word-maps.md).
+    The attention in the first half of a UNet hardly shows where things are. The second half alone found the
+    parts of the bundled model's images better than all layers or any single layer did (docs/word-maps.md).
     """
     layers = list(dict.fromkeys(frame.layer for frame in frames))
     late = set(layers[len(layers) // 2 :])
@@ -100,15 +100,15 @@ def late_layer_frames(frames: Sequence[WordFrame]) -> list[WordFrame]:
 
 @torch.no_grad()
 def word_heat(frames: Sequence[WordFrame], item: int, rows: Sequence[Sequence[int]]) -> Tensor:
-    """Heat in 0..1 of some words or phrases: float32 [R, H, W] on the finest grid among the frames.
+    """Return the heat of words or phrases: float32 [R, H, W] in 0..1, on the finest grid among the frames.
 
-    rows: the positions of the words of each. A map that is the same everywhere is 0.
+    rows: for each word or phrase, the positions of its words. A map that is the same everywhere becomes 0.
     """
     finest = max((frame.grid for frame in frames), key=lambda grid: grid[0] * grid[1])
     total_RHW = torch.zeros(())
     for layer in dict.fromkeys(frame.layer for frame in frames):
         shares_VHW = mean_shares([frame for frame in frames if frame.layer == layer], item)
-        # The attention to a phrase is that to all of its words: shares add up.
+        # The attention to a phrase is the sum of the attention to its words.
         maps_RHW = resized_maps(torch.stack([shares_VHW[list(row)].sum(0) for row in rows]), *finest)
         contrast_R = maps_RHW.std((1, 2), correction=0) / maps_RHW.mean((1, 2)).clamp(min=1e-12)
         total_RHW = total_RHW + maps_RHW * contrast_R[:, None, None]
@@ -116,7 +116,7 @@ def word_heat(frames: Sequence[WordFrame], item: int, rows: Sequence[Sequence[in
 
 
 def scaled(maps: Tensor) -> Tensor:
-    """Maps [n, h, w], each scaled so that its least value is 0 and its highest 1.
+    """Scale each of the maps [n, h, w] so that its lowest value is 0 and its highest 1.
 
     >>> scaled(torch.tensor([[[1.0, 2.0, 5.0]]])).tolist()
     [[[0.0, 0.25, 1.0]]]
@@ -126,7 +126,7 @@ def scaled(maps: Tensor) -> Tensor:
 
 
 def masks_above(maps: Tensor, threshold: float) -> Tensor:
-    """Masks of 0 and 1 of maps [n, h, w]: where each reaches this share of its peak.
+    """Return masks of 0 and 1 for maps [n, h, w]: 1 where a map reaches `threshold` times its peak.
 
     >>> masks_above(torch.tensor([[[1.0, 2.0, 5.0]]]), 0.4).tolist()
     [[[0.0, 1.0, 1.0]]]

@@ -1,17 +1,17 @@
 """Applying an intervention to tokens.
 
-    h <- h + m dz W_dec[chosen]            m: mask times ramp, negative on the uncond side when mirrored
+    h <- h + m dz W_dec[chosen]        m: mask times ramp; negative on the uncond side if the role is mirrored
 
-dz is that of the mode (modes.py). Only the change is added: what the dictionary does not explain, and all
-other features, stay as they are; "replace" and "ablate_block" are the exceptions. Where nothing applies, the
-caller gets the same tensor object back, so that strength 0 is bit-identical to no intervention.
+The mode defines dz (modes.py). Only the change is added, so what the dictionary does not explain and all
+other features stay as they are, except in modes "only", "replace" and "ablate_block". If nothing applies,
+`apply` returns the same tensor object, so that strength 0 is bit-identical to no intervention.
 
-A concept brings its own places and amounts. With a its amount and r its share (`Concept`), for the kind of
-image that the tokens are from, at each token:
+A concept itself determines where its features change, and by how much. At each token, with the concept's
+amount a and share r (`Concept`) for the kind of image that the tokens come from:
 
-    p  = clamp(sum(z r max(a, 0)) / sum(max(a, 0)^2), 0, 1)      presence: how much of it is there already
+    p  = clamp(sum(z r max(a, 0)) / sum(max(a, 0)^2), 0, 1)      presence: the part that is there already
     dz = s w (1 - p) a                           s > 0: only what is missing is added
-    dz = s w (z r + p min(a, 0))                 s < 0: its features go, and those it displaced return
+    dz = s w (z r + p min(a, 0))                 s < 0: its features are removed; those it displaced return
 
 Shapes: B rows, T tokens, D width of the activations, M chosen features.
 """
@@ -33,14 +33,14 @@ from .intervention import Intervention, TokenContext
 
 _TINY = 1e-12
 _KEPT_GRIDS = 2
-"""Image sizes for which the maps of a concept are kept: they take memory on the GPU."""
+"""Number of image sizes whose concept maps are kept; few, because the maps take memory on the GPU."""
 
 
 def apply(tokens: Tensor, intervention: Intervention, context: TokenContext) -> Tensor:
-    """The tokens [B, T, D] changed by the intervention, in their own type.
+    """Return the tokens [B, T, D] changed by the intervention, in their own type.
 
-    Returns the same object when nothing applies: strength 0, no features, outside the range of steps, or
-    another role.
+    Returns the same object if nothing applies: strength 0, no features, a point of the schedule outside the
+    range, or a role that the intervention does not act on.
 
     >>> from comfy_revelio.dictionary import Activation, Dictionary
     >>> from comfy_revelio.steering import Selection
@@ -56,10 +56,9 @@ def apply(tokens: Tensor, intervention: Intervention, context: TokenContext) -> 
 
 @torch.no_grad()
 def delta(tokens: Tensor, intervention: Intervention, context: TokenContext) -> Tensor | None:
-    """The change alone, float32 [B or 1, T, D]; None when nothing applies.
+    """Return only the change, float32 [B or 1, T, D]; None if nothing applies.
 
-    For hook points whose dictionary reads output - input: pass that difference as tokens and add the result
-    to the output.
+    If the dictionary reads output - input, pass that difference as tokens and add the result to the output.
     """
     factor = intervention.factor(context.role, context.percent)
     if factor == 0.0 or 0 in tokens.shape:
@@ -85,26 +84,26 @@ def delta(tokens: Tensor, intervention: Intervention, context: TokenContext) -> 
 def _token_change(
     tokens: Tensor, intervention: Intervention, context: TokenContext, *, mirrored: bool
 ) -> Tensor:
-    """What the modes add that change more than the chosen features: float32 [B, T, D].
+    """Return the change for the modes that change more than the chosen features: float32 [B, T, D].
 
-    mirrored: this is the uncond side of a mirrored intervention, for which the caller turns the sign.
+    mirrored: True on the uncond side of a mirrored intervention, where the caller flips the result's sign.
     """
     dictionary, s, timestep = intervention.dictionary, intervention.strength, context.timestep
     x_BTD = tokens.float()
-    if intervention.mode == "ablate_block":  # a block that is off is off on both sides: turn the sign first
+    if intervention.mode == "ablate_block":  # off on both sides, so undo the caller's flip in advance
         return modes.ablate_block(-x_BTD if mirrored else x_BTD, s)
     features, w_M = _chosen(intervention, x_BTD.device)
     if intervention.mode == "only":
         codes = dictionary.encode(x_BTD, timestep=timestep)
         return modes.only(dictionary, codes, features, w_M, s, timestep)
-    if mirrored:  # the uncond side gets no features at all; this is minus that change
+    if mirrored:  # on the uncond side all features are removed; this is minus that change
         return x_BTD - modes.without_features(dictionary, x_BTD, timestep)
     dz_M = s * w_M * modes.unit_values(dictionary, features, intervention.unit, x_BTD)
     return modes.replace(dictionary, x_BTD, features, dz_M, timestep)
 
 
 def _chosen(intervention: Intervention, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Numbers int64 and weights float32 [M] of the features whose weight is not 0."""
+    """Return the numbers int64 [M] and weights float32 [M] of the chosen features whose weight is not 0."""
     selection = intervention.selection
     pairs = [(f, w) for f, w in zip(selection.features, selection.weights, strict=True) if w != 0]
     features = intervention.dictionary.feature_index([feature for feature, _ in pairs])
@@ -114,9 +113,9 @@ def _chosen(intervention: Intervention, device: torch.device) -> tuple[Tensor, T
 def _code_changes(
     intervention: Intervention, codes: Codes | None, tokens: Tensor, grid: tuple[int, int]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(feature numbers [M], dz [B or 1, T or 1, M]) of the single features, then of each concept.
+    """Yield (feature numbers [M], dz [B or 1, T or 1, M]) for the single features, then for each concept.
 
-    codes: those of the tokens, where dz depends on them.
+    codes: the codes of the tokens; None if dz does not depend on them.
     """
     selection, s, device = intervention.selection, intervention.strength, tokens.device
     features, w_M = _chosen(intervention, device)
@@ -141,10 +140,10 @@ def _code_changes(
 
 
 def _presence(due_BTM: Tensor, a_BTM: Tensor) -> Tensor:
-    """How much of a concept is at each token already, 0..1: [B, T, 1].
+    """Return how much of a concept is already at each token, 0..1: [B, T, 1].
 
-    due: the part of the codes that is due to the concept, z r. Projected on what the concept usually raises,
-    so that 1 means as much as usual; clamped, because more than usual needs no more than all of it removed.
+    due: z r, the part of the codes that is due to the concept. It is projected on what the concept usually
+    raises, so that 1 means as much as usual, and clamped, because no more than the whole can be removed.
     """
     raised_BTM = a_BTM.clamp(min=0)
     usual_BT1 = raised_BTM.square().sum(dim=-1, keepdim=True).clamp(min=_TINY)
@@ -152,10 +151,10 @@ def _presence(due_BTM: Tensor, a_BTM: Tensor) -> Tensor:
 
 
 def _places_to_add(intervention: Intervention, features: Tensor, grid: tuple[int, int]) -> Tensor:
-    """How much of each feature to add at each token: its mean map [T, M], or 1 everywhere, [T, 1]."""
+    """Return how much of each feature to add at each token: its mean map [T, M], or 1 everywhere, [T, 1]."""
     stats = intervention.dictionary.stats
     everywhere = intervention.place == "everywhere" or intervention.mode == "add"
-    # A mask says where; the mean map would leave parts of it empty.
+    # A mask says where to add; the mean map would leave parts of the mask empty.
     if everywhere or intervention.mask is not None or stats is None or stats.mean_map is None:
         return features.new_ones(grid[0] * grid[1], 1, dtype=torch.float32)
     return maps_on_grid(stats.mean_map[features], grid)
@@ -164,9 +163,9 @@ def _places_to_add(intervention: Intervention, features: Tensor, grid: tuple[int
 def _amount_and_share(
     intervention: Intervention, concept: Concept, tokens: Tensor, grid: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """Amount and share [B, T, M] of a concept, for the kind of image that each row of tokens is from."""
+    """Return a concept's amount and share [B, T, M] for the kind of image that each row comes from."""
     kept, key = intervention.concept_maps, (concept, grid, tokens.device)
-    if key not in kept:  # made once and not at every step, which would wait for the GPU
+    if key not in kept:  # made once: making them at every step would wait for the GPU
         while len(kept) >= _KEPT_GRIDS * len(intervention.selection.concepts):
             kept.pop(next(iter(kept)))
         kept[key] = _concept_on_grid(concept, grid, tokens.device)
@@ -178,7 +177,7 @@ def _amount_and_share(
 def _concept_on_grid(
     concept: Concept, grid: tuple[int, int], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Amount and share [kinds, T, M] and the reader, on the device."""
+    """Return a concept's amount and share, resized to [kinds, T, M], and its reader, on the device."""
     maps = (
         torch.stack([maps_on_grid(kind, grid) for kind in side]) for side in (concept.amount, concept.share)
     )

@@ -1,4 +1,4 @@
-"""Prompts with and without a concept, to find its features by contrast when the user gives none."""
+"""Prompts with and without a concept, to find its features by contrast if the user gives no prompts."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _BARE = (
     "an illustration, simple style",
 )
 _JOINING = {"a", "an", "the", "some", "with", "wearing", "of", "has", "having", "in", "his", "her", "their"}
-"""Words that join a phrase to a sentence; they are not part of the concept."""
+"""Words that may introduce a concept phrase but are not part of it."""
 
 
 def phrases_of(text: str) -> list[str]:
-    """The concept phrases in what a user wrote: parts between commas, without leading articles.
+    """Return the concept phrases in a user's text: the parts between commas, without leading articles.
 
     >>> phrases_of("a beard, wearing glasses")
     ['beard', 'glasses']
@@ -53,10 +53,10 @@ def phrases_of(text: str) -> list[str]:
 
 
 def neutral_prompts(text: str) -> tuple[list[str], list[str]]:
-    """Prompts with the concept phrases in `text`, and the same prompts without what the phrases add.
+    """Return prompts with the concept phrases in `text`, and the same prompts without what the phrases add.
 
-    The second list leaves out a phrase of one word, and keeps the last word of a longer one: "blue hair" is
-    compared with "hair", so that only what "blue" adds is found.
+    The second list leaves out a phrase of one word, and keeps only the last word of a longer phrase: "blue
+    hair" is compared with "hair", so that only what "blue" adds is found.
 
     >>> with_it, without = neutral_prompts("blue hair")
     >>> with_it[1], without[1]
@@ -73,5 +73,5 @@ def neutral_prompts(text: str) -> tuple[list[str], list[str]]:
 
 
 def lines_of(text: str) -> list[str]:
-    """The prompts that a user gave, one per line."""
+    """Split a user's text into prompts, one per line."""
     return [line.strip() for line in text.splitlines() if line.strip()]

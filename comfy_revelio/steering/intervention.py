@@ -1,4 +1,4 @@
-"""What to change, how much, where, when and on which side of guidance; checked once, when it is made."""
+"""An intervention: what to change, how much, where, when and on which side of guidance."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RAMPS: tuple[Ramp, ...] = get_args(Ramp)
 
 @dataclass(frozen=True, eq=False)
 class Intervention:
-    """A change of the features of one hook point; modes.py and apply.py have the formulas."""
+    """A change to the features of one hook point, checked when made; formulas: modes.py and apply.py."""
 
     dictionary: Dictionary
     selection: Selection
@@ -34,24 +34,24 @@ class Intervention:
     strength: float
     mode: Mode = "push"
     place: Placement = "usual"
-    """Where "push" above 0 adds single features: "usual" follows their mean maps (everywhere for
-    dictionaries without maps)."""
+    """Where mode "push" with a strength above 0 adds single features: "usual" follows their mean maps, or
+    adds everywhere if the dictionary has none."""
     mask: Tensor | None = None
-    """[h, w], [1, h, w] or [B, h, w] in 0..1: multiplies the change. With a mask, single features count as
-    placed everywhere. Fewer masks than batch items repeat."""
+    """[h, w], [1, h, w] or [B, h, w] in 0..1, by which the change is multiplied. With a mask, single features
+    ignore `place`. If there are fewer masks than batch items, the masks repeat."""
     start_percent: float = 0.0
-    """Where in the schedule it begins, 0..1, included. Equal to end_percent, the range is empty."""
+    """Where in the schedule the change begins, 0..1, inclusive. If it equals end_percent, nothing changes."""
     end_percent: float = 1.0
-    """Where in the schedule it ends, 0..1; not included, except for 1."""
+    """Where in the schedule the change ends, 0..1, exclusive unless it is 1."""
     role: Role = "cond"
-    """Side of guidance; "mirrored" acts on cond, and on uncond with the opposite sign."""
+    """Side of guidance; "mirrored" acts on cond, and with the opposite sign on uncond."""
     unit: Unit = "mean"
-    """What strength 1 stands for where a mode adds an amount."""
+    """What a strength of 1 stands for in modes that add an amount."""
     ramp: Ramp = "none"
-    """How the change grows from start to end, linearly: "fade in" from nothing, "fade out" to nothing, "fade
-    in and out" to all of it in the middle."""
+    """How the change varies linearly from start to end: "fade in" starts at nothing, "fade out" ends at
+    nothing, "fade in and out" starts and ends at nothing and is full in the middle."""
     concept_maps: dict[object, tuple[Tensor, ...]] = field(init=False, repr=False, default_factory=dict)
-    """The concepts on the grids and devices met so far, made once; they live as long as the intervention."""
+    """Cache of the concepts' maps by concept, grid and device."""
 
     def __post_init__(self) -> None:
         checked_choice("mode", self.mode, MODES)
@@ -88,7 +88,7 @@ class Intervention:
 
     @property
     def adds_amount(self) -> bool:
-        """Whether it adds an amount of its own, and not only a multiple of what fires."""
+        """Whether the mode adds an amount counted in units, and not only a multiple of the codes."""
         return self.mode in ADDS_AMOUNT or (self.mode == "push" and self.strength > 0.0)
 
     @property
@@ -103,12 +103,12 @@ class Intervention:
         return self.adds_amount and self.unit == "mean" and bool(self.selection.features)
 
     def applies(self, role: str, percent: float) -> bool:
-        """Whether it acts on this role ("cond2" counts as cond) at this share of the schedule."""
+        """Whether the intervention acts on a role ("cond2" counts as cond) at a point of the schedule."""
         acts = self.role in ("both", "mirrored") or side_of(role) == self.role
         return self.active and acts and in_range(percent, self.start_percent, self.end_percent)
 
     def factor(self, role: str, percent: float) -> float:
-        """What the change is multiplied by for this role at this share of the schedule, from -1 to 1.
+        """Return the factor, -1 to 1, that multiplies the change for a role at a point of the schedule.
 
         >>> from comfy_revelio.dictionary import Activation, Dictionary
         >>> eye, zero = torch.eye(2), torch.zeros(2)
@@ -128,7 +128,7 @@ class Intervention:
     def _check_mode(self) -> None:
         if self.mode == "clamp" and self.strength < 0.0:
             raise RevelioError(
-                "Mode clamp needs a strength above 0, the most that a feature may reach, not "
+                "Mode clamp needs a strength above 0, the highest value that a feature may reach, not "
                 f"{self.strength}."
             )
         if self.mode == "ablate_block" and self.dictionary.captured != "diff":
@@ -147,21 +147,21 @@ class Intervention:
 
 @dataclass(frozen=True)
 class TokenContext:
-    """Where some tokens [B, T, D] come from."""
+    """Where tokens [B, T, D] come from: role, grid, batch items and point of the schedule."""
 
     role: str = "cond"
     """"cond", "uncond", "cond2" and so on."""
     grid: tuple[int, int] = (1, 1)
     """(height, width), with height * width = T."""
     items: slice | tuple[int, ...] | None = None
-    """The batch item of each of the B rows; None for 0 to B - 1."""
+    """The batch item number of each of the B rows; None means 0 to B - 1."""
     percent: float = 0.0
-    """Progress of the schedule, 0..1."""
+    """Progress through the schedule, 0..1."""
     timestep: float = 0.0
     """The model's timestep, for dictionaries that depend on it."""
 
     def item_numbers(self, rows: int) -> list[int]:
-        """The batch item of each of so many rows."""
+        """Return the batch item number of each of `rows` rows of tokens."""
         if self.items is None:
             return list(range(rows))
         if isinstance(self.items, slice):
@@ -175,7 +175,7 @@ class TokenContext:
 
 
 def side_of(role: str) -> str:
-    """The side of guidance of a role.
+    """Return the side of guidance, "cond" or "uncond", that a role is on.
 
     >>> side_of("cond2")
     'cond'
@@ -184,12 +184,12 @@ def side_of(role: str) -> str:
 
 
 def in_range(percent: float, start: float, end: float) -> bool:
-    """Whether a share of the schedule is in a range: start is included, end is not, but for an end of 1."""
+    """Whether a point of the schedule is in a range: start is inclusive, end is exclusive unless it is 1."""
     return start <= percent and (percent < end or end == 1.0)
 
 
 def check_amount(strength: float, start: float, end: float) -> None:
-    """Raise RevelioError unless the strength is finite and start and end are a range of the schedule."""
+    """Raise RevelioError unless the strength is finite and start to end is a range within 0..1."""
     if not math.isfinite(strength):
         raise RevelioError(f"The strength must be a finite number, not {strength}.")
     if not 0.0 <= start <= end <= 1.0:
@@ -199,7 +199,7 @@ def check_amount(strength: float, start: float, end: float) -> None:
 
 
 def checked_mask(mask: Tensor) -> Tensor:
-    """A mask [h, w] or [batch, h, w] as float32 [batch, h, w] in 0..1; RevelioError for anything else."""
+    """Return a mask [h, w] or [batch, h, w] as float32 [batch, h, w] in 0..1; raise for anything else."""
     mask = mask[None] if mask.ndim == 2 else mask
     if mask.ndim != 3 or 0 in mask.shape:
         raise RevelioError(

@@ -4,12 +4,12 @@
     h <- h + dh                    from papers, for a whole block: replace, ablate_block
 
 z is the code of a chosen feature at a token, w the feature's weight, s the strength, and u the value that a
-strength of 1 stands for (`unit_values`). "add", "replace" and "ablate_block" are those of sdxl-unbox (Surkov
-et al., arXiv 2410.22366), the unit "norm" is that of Shabalin et al. (arXiv 2505.24360). docs/steering.md has
-all modes in one table, and measures what they do to images.
+strength of 1 stands for (`unit_values`). "add", "replace" and "ablate_block" come from sdxl-unbox (Surkov
+et al., arXiv 2410.22366), the unit "norm" from Shabalin et al. (arXiv 2505.24360). docs/steering.md has a
+table of all modes and measurements of what they do to images.
 
 Shapes: B rows, T tokens, D width of the activations, N features, M chosen features, K active features. A
-size may be 1 where a value is the same for all. All float32.
+dimension along which all values are equal may have size 1. Everything is float32.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ Unit = Literal["mean", "code", "norm"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
 READS_CODES: frozenset[Mode] = frozenset({"scale", "set", "clamp", "ablate", "only"})
-"""Modes whose change depends on the tokens' own codes; push does below 0."""
+"""Modes whose change depends on the tokens' own codes; push is one too if its strength is below 0."""
 ADDS_AMOUNT: frozenset[Mode] = frozenset({"add", "set", "clamp", "replace"})
-"""Modes that add an amount of their own, counted in units; push does above 0."""
+"""Modes that add an amount counted in units; push is one too if its strength is above 0."""
 
 _TINY = 1e-12
 
 
 def push(s: float, w_M: Tensor, z_BTM: Tensor, u_BTM: Tensor) -> Tensor:
-    """Below 0 the features are removed where they fire, above 0 they are added: dz = s w z, or dz = s w u.
+    """Remove features where they fire (s below 0: dz = s w z), or add them (s above 0: dz = s w u).
 
-    u is scaled by the feature's mean map where it should appear at its usual places.
+    To add a feature in its usual places, the caller multiplies u by the feature's mean map.
 
     >>> z, u = torch.tensor([0.0, 2.0]), torch.tensor([3.0, 3.0])
     >>> push(-1.0, torch.ones(2), z, u).tolist(), push(2.0, torch.ones(2), z, u).tolist()
@@ -49,7 +49,7 @@ def push(s: float, w_M: Tensor, z_BTM: Tensor, u_BTM: Tensor) -> Tensor:
 
 
 def add(s: float, w_M: Tensor, _z_BTM: Tensor, u_BTM: Tensor) -> Tensor:
-    """The same amount everywhere, whatever the token's code: dz = s w u.
+    """Add the same amount everywhere, whatever the token's code: dz = s w u.
 
     >>> add(-1.0, torch.ones(2), torch.tensor([0.0, 2.0]), torch.tensor([3.0, 3.0])).tolist()
     [-3.0, -3.0]
@@ -58,7 +58,7 @@ def add(s: float, w_M: Tensor, _z_BTM: Tensor, u_BTM: Tensor) -> Tensor:
 
 
 def scale(s: float, w_M: Tensor, z_BTM: Tensor, _u_BTM: Tensor) -> Tensor:
-    """A multiple of what fires: dz = s w z. +1 doubles a feature, -1 switches it off.
+    """Add a multiple of the code: dz = s w z. A strength of +1 doubles a feature, -1 switches it off.
 
     >>> scale(1.0, torch.ones(2), torch.tensor([0.0, 2.0]), torch.ones(2)).tolist()
     [0.0, 2.0]
@@ -67,7 +67,7 @@ def scale(s: float, w_M: Tensor, z_BTM: Tensor, _u_BTM: Tensor) -> Tensor:
 
 
 def set_to(s: float, w_M: Tensor, z_BTM: Tensor, u_BTM: Tensor) -> Tensor:
-    """The feature has this value everywhere: dz = s w u - z.
+    """Set the code to the same value everywhere: dz = s w u - z.
 
     >>> set_to(1.0, torch.ones(2), torch.tensor([0.0, 2.0]), torch.tensor([3.0, 3.0])).tolist()
     [3.0, 1.0]
@@ -76,7 +76,7 @@ def set_to(s: float, w_M: Tensor, z_BTM: Tensor, u_BTM: Tensor) -> Tensor:
 
 
 def clamp(s: float, w_M: Tensor, z_BTM: Tensor, u_BTM: Tensor) -> Tensor:
-    """The feature stays within a limit: dz = clamp(z, -l, l) - z with l = s |w| u, s above 0.
+    """Keep the code within a limit l: dz = clamp(z, -l, l) - z with l = s |w| u, s above 0.
 
     >>> clamp(0.5, torch.ones(2), torch.tensor([1.0, 2.0]), torch.tensor([3.0, 3.0])).tolist()
     [0.0, -0.5]
@@ -86,7 +86,7 @@ def clamp(s: float, w_M: Tensor, z_BTM: Tensor, u_BTM: Tensor) -> Tensor:
 
 
 def ablate(s: float, w_M: Tensor, z_BTM: Tensor, _u_BTM: Tensor) -> Tensor:
-    """The feature is switched off where it fires, by a share: dz = -|s| w z.
+    """Remove a share of the feature where it fires (1 switches it off): dz = -|s| w z.
 
     >>> ablate(1.0, torch.ones(2), torch.tensor([0.0, 2.0]), torch.ones(2)).tolist()
     [-0.0, -2.0]
@@ -102,16 +102,16 @@ CODE_CHANGES: Mapping[Mode, Callable[[float, Tensor, Tensor, Tensor], Tensor]] =
     "clamp": clamp,
     "ablate": ablate,
 }
-"""dz [B, T, M] of the modes that change nothing but the chosen features. The other modes are below."""
+"""Functions for dz [B, T, M], for modes that change only the chosen features. The other modes are below."""
 
 
 def only(
     dictionary: Dictionary, codes: Codes, features: Tensor, w_M: Tensor, s: float, timestep: float
 ) -> Tensor:
-    """The change of tokens [B, T, D] that switches off all features but the chosen.
+    """Return the change of tokens [B, T, D] that switches off all features but the chosen ones.
 
-    dz = |s| (w - 1) z for the chosen and -|s| z for all others. The bias and what the dictionary does not
-    explain stay: with strength 1 what is left is error + b_out + (w z)_chosen W_dec.
+    dz = |s| (w - 1) z for the chosen features and -|s| z for all others. The bias and what the dictionary
+    does not explain stay: strength 1 leaves error + b_out + (w z)_chosen W_dec.
 
     >>> from comfy_revelio.dictionary import Activation
     >>> eye, zero = torch.eye(2), torch.zeros(2)
@@ -122,18 +122,18 @@ def only(
     """
     kept_N = torch.zeros(dictionary.n_features, device=codes.values.device)
     kept_N[features.to(kept_N.device)] = w_M.to(kept_N.device)
-    # Over the K active slots and not over all N features: where a feature does not fire nothing changes.
+    # Computed for the K active features, not for all N: a feature that does not fire does not change.
     dz_BTK = abs(s) * (kept_N[codes.indices] - 1) * codes.values
-    # Decoding also applies what normalising dictionaries do; the bias that it adds is subtracted again.
+    # Decoding also restores the scale of normalising dictionaries; the bias that it adds is subtracted again.
     changed_BTD = dictionary.decode(replaced(codes, values=dz_BTK), timestep=timestep)
     return changed_BTD - decode_nothing(dictionary, codes, timestep)
 
 
 def replace(dictionary: Dictionary, x_BTD: Tensor, features: Tensor, dz_M: Tensor, timestep: float) -> Tensor:
-    """The change after which a token is the chosen features alone, at the values dz = s w u: dh = x' - x.
+    """Return the change dh = x' - x that leaves only the chosen features in a token, at dz = s w u.
 
-    x' = dz W_dec, plus b_out where the dictionary reads outputs. Where it reads output - input, the block
-    contributes these features and nothing else (sdxl-unbox's feature icon).
+    x' = dz W_dec, plus b_out if the dictionary reads outputs. If it reads output - input, the block then
+    contributes these features and nothing else (as in the feature icons of sdxl-unbox).
 
     >>> from comfy_revelio.dictionary import Activation, Provenance
     >>> eye, zero = torch.eye(2), torch.zeros(2)
@@ -147,7 +147,7 @@ def replace(dictionary: Dictionary, x_BTD: Tensor, features: Tensor, dz_M: Tenso
 
 
 def ablate_block(x_BTD: Tensor, s: float) -> Tensor:
-    """The change that removes a share of x = output - input, which is what the block contributes: -|s| x.
+    """Return the change -|s| x, which removes a share of the block's contribution x = output - input.
 
     >>> ablate_block(torch.tensor([3.0, 2.0]), 0.5).tolist()
     [-1.5, -1.0]
@@ -156,20 +156,20 @@ def ablate_block(x_BTD: Tensor, s: float) -> Tensor:
 
 
 def without_features(dictionary: Dictionary, x_BTD: Tensor, timestep: float) -> Tensor:
-    """Tokens without any feature: 0 where the dictionary reads output - input, else its bias; [B, T, D]."""
+    """Return tokens [B, T, D] without features: 0 if the dictionary reads output - input, else its bias."""
     if dictionary.captured != "output":
         return torch.zeros_like(x_BTD)
     return decode_nothing(dictionary, dictionary.encode(x_BTD, timestep=timestep), timestep)
 
 
 def decode_nothing(dictionary: Dictionary, codes: Codes, timestep: float) -> Tensor:
-    """What decoding makes of no features, at the scale and shift of the codes: [B, T, D]."""
+    """Decode codes in which no feature fires, at the scale and shift of the given codes: [B, T, D]."""
     none = replaced(codes, indices=codes.indices[..., :1], values=torch.zeros_like(codes.values[..., :1]))
     return dictionary.decode(none, timestep=timestep)
 
 
 def unit_values(dictionary: Dictionary, features: Tensor, unit: Unit, x_BTD: Tensor) -> Tensor:
-    """The value u that a strength of 1 stands for, by feature: float32 [M], or [B, 1, M] for "norm".
+    """Return each feature's value u that strength 1 stands for: float32 [M], or [B, 1, M] for "norm".
 
     "mean": the feature's mean value where it fires (sdxl-unbox). "code": 1, in the feature's own numbers.
     "norm": mean ||x|| / ||W_dec[f]||, which adds a vector as long as the image's mean token (2505.24360).

@@ -1,4 +1,4 @@
-"""A region painted by hand, as a short text that travels in a workflow, and as a mask."""
+"""A region painted by hand: the short text that a workflow stores, and the mask made from it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _FORM = re.compile(r"(\d{1,3})x(\d{1,3}):(\d{1,6}(?:,\d{1,6})*)")
 
 
 def parse_painted(text: str) -> Tensor | None:
-    """The mask of a text like "4x2:1,2,5": float32 [height, width] of 0 and 1; None for an empty text.
+    """Return the mask that "4x2:1,2,5" describes: float32 [height, width] of 0 and 1; None for empty text.
 
-    Width and height, then the lengths of runs of cells in reading order: unpainted, painted, and so on in
-    turn.
+    The text gives width and height, then the lengths of runs of cells in reading order, unpainted and painted
+    in turn; the first run is unpainted.
 
     >>> parse_painted("4x2:1,2,5").tolist()
     [[0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
@@ -43,7 +43,7 @@ def parse_painted(text: str) -> Tensor | None:
 
 
 def painted_mask(text: str, size: tuple[int, int] | None = None) -> Tensor:
-    """A painted region as a mask: float32 [1, height, width] in 0..1; all 1 where nothing is painted.
+    """Return a painted region as a mask: float32 [1, height, width] in 0..1; all 1 if nothing was painted.
 
     size: height and width of the image; None keeps the size in which it was painted.
     """

@@ -1,10 +1,10 @@
 """Finding a concept in a text encoder: by contrast, or by the formula of Concept Steerers (arXiv 2501.19066).
 
     m+, m- = mean over prompts of a feature's maximum over tokens, with and without the concept
-    score  = (m+ - m-) / (m+ + m- + eps)                     from -1 to 1; contrast, far better in practice
+    score  = (m+ - m-) / (m+ + m- + eps)                     contrast, -1 to 1; works far better in practice
     dh     = s ENC(x_concept) W_dec                          Concept Steerers; ENC has no top-k
 
-Pure functions of hidden states [P, T, D]: P prompts, T tokens, D width; N features.
+Everything here is a pure function of hidden states [P, T, D]: P prompts, T tokens, D width; N features.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class ConceptFeatures:
 
     features: tuple[int, ...]
     scores: tuple[float, ...]
-    """1 for a feature that never fires without the concept."""
+    """The score is 1 for a feature that never fires without the concept."""
     mean_with: tuple[float, ...]
     """m+"""
     mean_without: tuple[float, ...]
     """m-"""
 
     def first(self, count: int) -> ConceptFeatures:
-        """The strongest `count` of them."""
+        """Return only the `count` strongest features."""
         return ConceptFeatures(
             self.features[:count], self.scores[:count], self.mean_with[:count], self.mean_without[:count]
         )
@@ -49,10 +49,10 @@ def contrast_features(
     count: int = 8,
     min_score: float = 0.8,
 ) -> ConceptFeatures:
-    """The features that fire with a concept and not without it.
+    """Return the features that fire with a concept and not without it, ranked by `rank_contrast`.
 
     hidden_*: hidden states [P, T, D] of prompts with and without the concept; the two sets may differ in
-    size. keep_*: bool [P, T], the tokens that count. Ranked as by `rank_contrast`.
+    size. keep_*: bool [P, T], True for the tokens that count.
     """
     mean_with = _mean_peak(dictionary, hidden_with, keep_with, "with")
     mean_without = _mean_peak(dictionary, hidden_without, keep_without, "without")
@@ -62,7 +62,7 @@ def contrast_features(
 def rank_contrast(
     mean_with: Tensor, mean_without: Tensor, *, count: int, min_score: float
 ) -> ConceptFeatures:
-    """The `count` features with the largest m+ - m- [N], of those with score > min_score and m+ > m-.
+    """Return the `count` features with the largest m+ - m- [N] where score > min_score and m+ > m-.
 
     >>> with_it, without = torch.tensor([1.0, 4.0, 2.0]), torch.tensor([0.0, 3.0, 0.5])
     >>> rank_contrast(with_it, without, count=2, min_score=0.5).features
@@ -81,7 +81,7 @@ def rank_contrast(
 
 
 def contrast_score(mean_with: Tensor, mean_without: Tensor) -> Tensor:
-    """(m+ - m-) / (m+ + m- + eps), from -1 to 1, of any shape.
+    """Return (m+ - m-) / (m+ + m- + eps), from -1 to 1, for means of any shape.
 
     >>> round(contrast_score(torch.tensor(3.0), torch.tensor(1.0)).item(), 4)
     0.5
@@ -91,16 +91,17 @@ def contrast_score(mean_with: Tensor, mean_without: Tensor) -> Tensor:
 
 @torch.no_grad()
 def paper_delta(dictionary: Dictionary, hidden_concept: Tensor, strength: float) -> Tensor:
-    """s ENC(x_concept) W_dec of the concept phrase's hidden states [T, D]: float32 [T, D].
+    """Return s ENC(x_concept) W_dec for the hidden states [T, D] of a concept phrase: float32 [T, D].
 
-    Added position by position to the positive prompt's hidden states, subtracted from the negative prompt's.
+    It is to be added to the positive prompt's hidden states and subtracted from the negative prompt's,
+    position by position.
     """
     codes_TN = strength * dictionary.encode_dense(hidden_concept)
     return codes_TN @ dictionary.W_dec.to(codes_TN.device).float()
 
 
 def _mean_peak(dictionary: Dictionary, hidden: Tensor, keep: Tensor, which: str) -> Tensor:
-    """Mean over prompts of each feature's maximum over the tokens that count: float32 [N]."""
+    """Return each feature's maximum over the tokens that count, averaged over prompts: float32 [N]."""
     if hidden.ndim != 3 or keep.shape != hidden.shape[:2]:
         raise RevelioError(
             f"The prompts {which} the concept need hidden states [prompts, tokens, width] and a mask "
@@ -110,6 +111,6 @@ def _mean_peak(dictionary: Dictionary, hidden: Tensor, keep: Tensor, which: str)
         raise RevelioError(f"There are no prompts {which} the concept to compare; give at least one.")
     keep = keep.to(hidden.device, torch.bool)
     total = hidden.new_zeros(dictionary.n_features, dtype=torch.float32)
-    for rows, kept in zip(hidden.split(64), keep.split(64), strict=True):  # bounds [64, n_features]
+    for rows, kept in zip(hidden.split(64), keep.split(64), strict=True):  # peaks: [64, N] at most
         total += dictionary.encode(rows).peaks(kept).sum(0)
     return total / len(hidden)

@@ -1,4 +1,4 @@
-"""Changing a prompt's hidden states for one or several concepts, by contrast or by the paper's formula."""
+"""Changing a prompt's hidden states for one or more concepts, by contrast or as in Concept Steerers."""
 
 from __future__ import annotations
 
@@ -27,25 +27,24 @@ _WEIGHT = re.compile(r"(?P<phrase>.*?):\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))\s
 class TextChange:
     """A change of hidden states [B, T, D] in three parts.
 
-    For each part, `..._content` is whether it changes only the prompt's own tokens, and not start, end and
-    padding.
+    Where `..._content` is True, that part changes only the prompt's own tokens, not start, end and padding.
     """
 
     scaled: Mapping[int, float] = field(default_factory=dict)
-    """Feature -> c: dz = c z, where the feature fires."""
+    """Feature number -> c, for dz = c z where the feature fires."""
     added: Mapping[int, float] = field(default_factory=dict)
-    """Feature -> a: dz = a."""
+    """Feature number -> a, for dz = a."""
     shifted: Tensor | None = None
-    """[T', D], added position by position; the rest of a longer prompt stays."""
+    """[T', D], added position by position; a longer prompt stays as it is after T' positions."""
     scaled_content: bool = False
     added_content: bool = True
     shifted_content: bool = False
 
     @torch.no_grad()
     def apply(self, hidden: Tensor, keep: Tensor, dictionary: Dictionary) -> Tensor:
-        """The hidden states with the change, in their own type; the same object when there is none.
+        """Return the changed hidden states, in their own type; the same object if there is nothing to change.
 
-        keep: bool [B, T], the prompt's own tokens.
+        keep: bool [B, T], True for the prompt's own tokens.
         """
         total = hidden.new_zeros((), dtype=torch.float32)
         if self.scaled:
@@ -65,12 +64,12 @@ class TextChange:
 def contrast_change(
     found: Sequence[tuple[ConceptFeatures, float]], tokens: TokenScope = "auto"
 ) -> TextChange:
-    """The change for concepts found by contrast, each with its strength.
+    """Return the change for concepts found by contrast, each paired with its strength.
 
-    Below 0 a concept's features are scaled down where they fire (-1: off); above 0, strength times their mean
-    is added. A feature of several concepts follows the strongest of them. tokens: "content" changes only the
-    prompt's own tokens, "all" every position; "auto" adds at content tokens and removes wherever features
-    fire.
+    A strength below 0 scales a concept's features down where they fire (-1: off); a strength above 0 adds
+    strength times their mean. A feature of several concepts follows the strongest of them. tokens: "content"
+    changes only the prompt's own tokens, "all" every position; "auto" adds at the prompt's own tokens and
+    removes wherever features fire.
 
     >>> hat = ConceptFeatures((7,), (1.0,), (2.0,), (0.0,))
     >>> contrast_change([(hat, 0.5)]).added, contrast_change([(hat, -1.0)]).scaled
@@ -90,15 +89,14 @@ def contrast_change(
 
 
 def paper_change(shift: Tensor, tokens: TokenScope = "auto") -> TextChange:
-    """The change of Concept Steerers: `shift` [T, D] at every position, start, end and padding included."""
+    """Return the change of Concept Steerers: `shift` [T, D] at all positions, or only at the prompt's own."""
     return TextChange(shifted=shift, shifted_content=tokens == "content")
 
 
 def weighted_phrases(text: str, *, commas: bool) -> list[tuple[str, float]]:
-    """The concepts in what a user wrote, each with its weight.
+    """Return the concepts in a user's text, each with its weight.
 
-    Concepts are separated by semicolons or line ends; with `commas` by commas too, and without leading
-    articles.
+    Semicolons and line ends separate concepts; with `commas`, commas do too, and leading articles are cut.
 
     >>> weighted_phrases("glasses; blue hair:-0.5", commas=False)
     [('glasses', 1.0), ('blue hair', -0.5)]
@@ -115,7 +113,7 @@ def weighted_phrases(text: str, *, commas: bool) -> list[tuple[str, float]]:
 
 
 def fitted(shift: Tensor, length: int) -> Tensor:
-    """shift [T, D] for prompts of `length` positions: cut, or filled up with zeros.
+    """Cut `shift` [T, D], or fill it up with zeros, to `length` positions.
 
     >>> fitted(torch.ones(1, 2), 2).tolist()
     [[1.0, 1.0], [0.0, 0.0]]

@@ -1,4 +1,4 @@
-"""Unlearning a concept as in SAeUron (arXiv 2501.18052), with the sign error of its code corrected.
+"""Unlearning a concept as in SAeUron (arXiv 2501.18052), with a sign error in the authors' code corrected.
 
     score = m_concept / sum(m_concept) - m_others / sum(m_others)      at one timestep
     F     = the features whose score exceeds a percentile of all scores
@@ -17,13 +17,13 @@ from ..errors import RevelioError
 
 _EPS = 1e-8
 _AT_ONCE = 2**22
-"""Values that are sorted together, which bounds the memory that sorting takes."""
+"""Number of values that are sorted at a time, to bound the memory that sorting takes."""
 
 
 def unlearning_features(mean_concept: Tensor, mean_others: Tensor, percentile: float) -> Tensor:
-    """F, the features of a concept at one timestep: int64 [M] in ascending order.
+    """Return F, the features of a concept at one timestep: int64 [M] in ascending order.
 
-    mean_concept, mean_others: [N], mean code of each feature over images with the concept and over images
+    mean_concept, mean_others: [N], the mean code of each feature over images with the concept and over images
     with other concepts. percentile: 0 to 100.
 
     >>> unlearning_features(torch.tensor([1.0, 0.0, 3.0]), torch.tensor([1.0, 2.0, 1.0]), 50.0).tolist()
@@ -49,10 +49,10 @@ def unlearn(
     *,
     timestep: float = 0.0,
 ) -> Tensor:
-    """The change of tokens [B, T, D] that unlearns the features [M] at this timestep: float32 [B, T, D].
+    """Return the change of tokens that unlearns the features [M] at this timestep: float32 [B, T, D].
 
-    mean_concept, threshold: [N], mean codes at this timestep over images with the concept, and over all.
-    strength: -1 for styles and -1 to -30 for objects in the paper. What the dictionary does not explain
+    mean_concept, threshold: [N], mean codes at the timestep over images with the concept and over all images.
+    strength: in the paper, -1 for styles and -1 to -30 for objects. What the dictionary does not explain
     stays; the authors' code adds it with the wrong sign.
 
     >>> from comfy_revelio.dictionary import Activation
@@ -73,7 +73,7 @@ def unlearn(
 
 
 def quantile(values: Tensor, share: float) -> Tensor:
-    """The quantile along the first dimension, float32, by sorting: torch.quantile refuses over 2**24 values.
+    """Return the quantile along dimension 0, float32, by sorting: torch.quantile refuses over 2**24 values.
 
     >>> quantile(torch.tensor([4.0, 1.0, 3.0]), 0.25).item()
     2.0

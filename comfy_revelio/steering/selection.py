@@ -1,4 +1,4 @@
-"""Which features to steer or show: chosen by number, label or concept, or found by an analysis."""
+"""Selections: the features to steer or show, chosen by number, label or concept, or found by an analysis."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_LISTED = 40
 
 
 class Vocabulary(Protocol):
-    """What features can be chosen from: a dictionary, or what a trace keeps of one."""
+    """Anything that knows feature numbers and labels: a dictionary, or a trace's note about one."""
 
     @property
     def n_features(self) -> int: ...
@@ -35,15 +35,15 @@ class Selection:
 
     features: tuple[int, ...]
     weights: tuple[float, ...] = ()
-    """One finite factor per feature, 1 for its usual strength; () is 1 for all."""
+    """One finite factor per feature, 1 for its usual strength; () means 1 for all features."""
     label: str = ""
     """What the features stand for, if known."""
     source: str = ""
-    """The hook point whose dictionary they belong to; "" if unknown."""
+    """The hook point whose dictionary the features belong to; "" if unknown."""
     concepts: tuple[tuple[Concept, float], ...] = ()
-    """Concepts with weights; a concept brings its features and where they change."""
+    """Concepts with weights; a concept lists its features and where they change."""
     named: tuple[tuple[str, float], ...] = ()
-    """Names with weights, chosen where their dictionary was not available; see `resolved`."""
+    """Names with weights, written where no dictionary was available to look them up in; see `resolved`."""
 
     def __post_init__(self) -> None:
         if not self.weights:
@@ -59,7 +59,7 @@ class Selection:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is chosen, or everything with weight 0."""
+        """Whether nothing is chosen, or all weights are 0."""
         return not any(self._all_weights)
 
     @property
@@ -67,7 +67,7 @@ class Selection:
         return (*self.weights, *(weight for _, weight in (*self.concepts, *self.named)))
 
     def with_others(self, others: Selection | None) -> Selection:
-        """Both together; what is in both keeps the weight from this one. The others' source wins.
+        """Merge both selections: this one's weights win over the others', but the others' source wins.
 
         >>> Selection((3, 5), (2.0, 1.0)).with_others(Selection((5, 8), (-1.0, 0.5))).weights
         (1.0, 0.5, 2.0)
@@ -90,7 +90,7 @@ class Selection:
         )
 
     def resolved(self, dictionary: Vocabulary, concepts: Mapping[str, Concept] | None = None) -> Selection:
-        """The same with `named` looked up as `parse_selection` does; what is chosen keeps its weight."""
+        """Return this selection with `named` looked up as in `parse_selection`; existing weights win."""
         if not self.named:
             return self
         text = ", ".join(f"{name}:{weight!r}" for name, weight in self.named)
@@ -99,15 +99,15 @@ class Selection:
 
     @property
     def shown(self) -> list[int]:
-        """The features to show: the chosen ones, then those of the concepts, the strongest of each first."""
+        """The features to show: the chosen ones, then each concept's strongest, its second, and so on."""
         carriers = chain.from_iterable(zip_longest(*(concept.features for concept, _ in self.concepts)))
         return list(dict.fromkeys((*self.features, *(f for f in carriers if f is not None))))
 
     def by_sign(self, strength: float) -> list[tuple[Selection, float]]:
-        """This selection at a strength, split into parts without negative weights: (part, strength).
+        """Split this selection, at a strength, into parts without negative weights: (part, its strength).
 
-        Adding and removing have different formulas (mode "push"), so a weight below 0 has to turn the sign of
-        the strength and not only that of the change.
+        Adding and removing have different formulas (mode "push"), so a weight below 0 has to flip the sign of
+        the strength, and not only the sign of the change.
 
         >>> [(part.features, s) for part, s in Selection((3, 5), (1.0, -1.0)).by_sign(-2.0)]
         [((3,), -2.0), ((5,), 2.0)]
@@ -142,12 +142,12 @@ def parse_selection(
     *,
     look_up: bool = True,
 ) -> Selection:
-    """Features as a user writes them, separated by commas, semicolons or line ends.
+    """Parse features as a user writes them, separated by commas, semicolons or line ends.
 
-    A name is one of the concepts, else a label of the dictionary, in any case; a label stands for all of its
-    features. ":number" or "= number" gives a weight. If something is named twice, the later weight counts.
-    Empty text is an empty selection. look_up: False keeps names as `named`, to look them up where the
-    dictionary is known.
+    A name is looked up among the concepts, then among the dictionary's labels, ignoring case; a label stands
+    for all of its features. ":number" or "= number" gives a weight. If something is named twice, the later
+    weight counts. Empty text is an empty selection. look_up: False keeps names in `named`, to be looked up
+    where the dictionary is known.
 
     >>> from comfy_revelio.trace import DictionaryNote
     >>> note = DictionaryNote(n_features=9, k=2, labels={"glasses": [4, 2]})
@@ -189,15 +189,15 @@ def parse_selection(
 
 
 def features_in_trace(trace: Trace, text: str, connected: Selection | None = None) -> tuple[str, list[int]]:
-    """Which features of a trace to show, and at which of its hook points: (hook point, features).
+    """Return which features of a trace to show, and at which of its hook points: (hook point, features).
 
-    The hook point is that of the connected features, or the first recorded one if it is unknown. Features
-    written as text come first. No features means that nothing was chosen.
+    The hook point is that of the connected features, or the first recorded one if theirs is unknown. Features
+    written as text come first. The list is empty if nothing was chosen.
     """
     source = "" if connected is None else connected.source
     if source and trace.frames and source not in trace.hook_points:
         raise RevelioError(
-            f"The connected features are of {source}, but this trace was recorded at "
+            f"The connected features belong to {source}, but this trace was recorded at "
             f"{', '.join(trace.hook_points)}; connect the trace that they were found in."
         )
     hook_point = trace.hook_point(source)
@@ -207,7 +207,7 @@ def features_in_trace(trace: Trace, text: str, connected: Selection | None = Non
 
 
 def _split_weight(part: str, names: Sequence[str]) -> tuple[str, float]:
-    """ "glasses:2" as ("glasses", 2.0); a known name may itself contain a colon."""
+    """Split "glasses:2" into ("glasses", 2.0); a known name may itself contain a colon."""
     found = re.fullmatch(r"(.*?)\s*[:=]([^:=]*)", part)
     if found is None or part.lower() in (known.lower() for known in names):
         return part, 1.0
@@ -221,7 +221,7 @@ def _split_weight(part: str, names: Sequence[str]) -> tuple[str, float]:
 
 
 def _known_name(name: str, names: Sequence[str], n_features: int) -> str:
-    """The name as it is spelled among the known names."""
+    """Return the known name that equals `name` if case is ignored."""
     for known in names:
         if known.lower() == name.lower():
             return known
@@ -232,6 +232,6 @@ def _known_name(name: str, names: Sequence[str], n_features: int) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """The first names; an index can have hundreds."""
+    """Join the first names, because an index can have hundreds."""
     more = len(names) - _MOST_LISTED
     return ", ".join(names[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")

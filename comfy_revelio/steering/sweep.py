@@ -10,9 +10,9 @@ MOST = 64
 
 
 def strengths(first: float, last: float, count: int, values: str = "") -> list[float]:
-    """`count` strengths from first to last, evenly spaced; or those that `values` lists, separated by commas.
+    """Return `count` evenly spaced strengths from first to last, or the comma-separated ones in `values`.
 
-    Evenly spaced ones are rounded to 6 digits, so that a 0 among them is exactly 0.
+    Evenly spaced strengths are rounded to 6 decimals, so that a 0 among them is exactly 0.
 
     >>> strengths(-2.0, 2.0, 3), strengths(0.0, 0.0, 1, "-4, 2.5")
     ([-2.0, 0.0, 2.0], [-4.0, 2.5])
@@ -34,7 +34,7 @@ def strengths(first: float, last: float, count: int, values: str = "") -> list[f
 
 
 def strength_label(strength: float) -> str:
-    """A caption with a real minus sign.
+    """Return a caption for a strength, with a real minus sign.
 
     >>> strength_label(-2.0)
     'strength \u22122'

@@ -1,10 +1,10 @@
-"""Transferring what one generation has inside a mask to another, as RIEBench does (with arXiv 2410.22366).
+"""Transferring what one generation shows inside a mask to another, as in RIEBench (arXiv 2410.22366).
 
 The features that distinguish the masked part of the source are added to the target with the values that they
-had in the source at the same timestep, and the features that distinguish the target's part are removed:
+had in the source at the same timestep, and features that distinguish the target's masked part are removed:
 
     score = source / sum(source) - target / sum(target)          mean codes [N] inside the masks
-    F+, F- = the features of the highest and of the lowest scores
+    F+, F- = the features with the highest scores, and those with the lowest
     h <- h + s (values of F+ in the source) W_dec[F+] - s (values of F- in the target) W_dec[F-]
 """
 
@@ -38,29 +38,29 @@ _HALF_COVERED = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Transfer:
-    """What is transferred from one generation to another at one hook point."""
+    """A transfer of features from one generation, the source, to another, the target, at one hook point."""
 
     dictionary: Dictionary
     hook_point: str
     source: Trace
     source_mask: Tensor
-    """[h, w] or [1, h, w]: a cell of the grid counts when half of it is white."""
+    """[h, w] or [1, h, w]: a cell of the grid counts if at least half of it is white."""
     target: Trace | None = None
-    """Of an unsteered run of the target; None removes nothing."""
+    """Trace of an unsteered run of the target; None removes no features."""
     target_mask: Tensor | None = None
-    """As source_mask, which is used where there is none."""
+    """Like source_mask, which is used if this is None."""
     strength: float = 1.0
-    """1 adds the values that were in the source."""
+    """With 1, the values of the source are added unscaled."""
     count: int = 80
-    """Features in F+, and in F-."""
+    """Number of features in F+, and in F-."""
     method: Method = "adaptive"
-    """"plain" removes the values that F- had in the target's trace; "adaptive" removes the values that they
-    have in the current generation, times sum ||W_dec[F+]|| / sum ||W_dec[F-]||."""
+    """"plain" removes the values of F- in the target's trace; "adaptive" removes the values of F- in the
+    current generation, times sum ||W_dec[F+]|| / sum ||W_dec[F-]||."""
     spread: Spread = "place"
-    """"place" adds the values of each cell where they were; "mean" and "quantile" (0.95) add one value for
-    the whole source mask to every cell of the target mask."""
+    """"place" adds each cell's values at the same place; "mean" and "quantile" (0.95) add one value per
+    feature, taken over the source mask, to every cell of the target mask."""
     scores: Scores = "first"
-    """"first" scores the first recorded step, "mean" all steps together."""
+    """"first" takes the scores from the first recorded step, "mean" from all steps together."""
     source_item: int = 0
     target_item: int = 0
     start_percent: float = 0.0
@@ -108,7 +108,7 @@ class Transfer:
 
     @torch.no_grad()
     def delta(self, tokens: Tensor, context: TokenContext) -> Tensor | None:
-        """The change of tokens [B, T, D], float32 [B or 1, T, D]; None where nothing applies."""
+        """Return the change of tokens [B, T, D]: float32 [B or 1, T, D]; None if nothing changes here."""
         acts = self.role in ("both", side_of(context.role))
         if not (self.active and acts and in_range(context.percent, self.start_percent, self.end_percent)):
             return None
@@ -121,7 +121,7 @@ class Transfer:
         return change
 
     def _activity(self, frames: list[Frame], item: int, mask: Tensor, which: str) -> Tensor:
-        """Mean code of every feature [N] inside the mask, over the steps that are scored."""
+        """Return the mean code of every feature [N] inside the mask, over the steps used for the scores."""
         used = frames[:1] if self.scores == "first" else frames
         total = torch.zeros(self.dictionary.n_features)
         for frame in used:
@@ -132,7 +132,7 @@ class Transfer:
         return total / len(used)
 
     def _frames(self, trace: Trace, item: int, which: str) -> list[Frame]:
-        """The trace's frames at the hook point, after checking that they fit."""
+        """Return the trace's frames at the hook point; raise if they do not fit this transfer."""
         frames = trace.steps(self.hook_point)
         if any(len(frame.grid) != 2 for frame in frames):
             raise RevelioError(
@@ -149,7 +149,7 @@ class Transfer:
         return frames
 
     def _source_values(self, context: TokenContext, device: torch.device) -> Tensor:
-        """What to add of F+ at every token of the target's grid, [T, M], at this timestep and strength 1."""
+        """Return the values of F+ to add at this timestep at strength 1: [T, M] on the target's grid."""
         frame = _nearest_frame(self._source_frames, context.timestep)
         key = ("source", frame.step, context.grid, device)
         if key not in self._maps:
@@ -164,7 +164,7 @@ class Transfer:
         return self._maps[key]
 
     def _target_values(self, tokens: Tensor, context: TokenContext) -> Tensor:
-        """What to remove of F- at every token, [B or 1, T, M], at this timestep and strength 1."""
+        """Return the values of F- to remove at this timestep at strength 1: [B or 1, T, M]."""
         assert self.target_mask is not None
         if self.method == "plain":
             frame = _nearest_frame(self._target_frames, context.timestep)
@@ -185,11 +185,11 @@ class Transfer:
         return self._length_ratio() * values * inside[:, None]
 
     def _summary(self, values: Tensor) -> Tensor:
-        """One value of each feature for cells [cells, M]: [M]."""
+        """Reduce the values [cells, M] of some cells to one value per feature: [M]."""
         return values.mean(0) if self.spread == "mean" else quantile(values, QUANTILE)
 
     def _length_ratio(self) -> float:
-        """Sum of the lengths of F+ over that of F-, so that as much is removed as is added."""
+        """Return sum ||W_dec[F+]|| / sum ||W_dec[F-]||, so that as much is removed as is added."""
         if "ratio" not in self._maps:
             lengths = [self.dictionary.directions(f).norm(dim=1).sum() for f in (self.added, self.removed)]
             self._maps["ratio"] = (lengths[0] / lengths[1].clamp(min=1e-12)).cpu()
@@ -199,7 +199,7 @@ class Transfer:
 def transferred_features(
     source: Tensor, target: Tensor | None, count: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(F+, F-): the `count` features of the highest and of the lowest score, from mean codes [N].
+    """Return (F+, F-): the `count` features with the highest and with the lowest scores, from mean codes [N].
 
     Without a target the score is the source's share alone, and F- is empty.
 
@@ -215,9 +215,9 @@ def transferred_features(
 
 
 def cells_of(mask: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """The cells of the grid that a mask [1, h, w] covers by half or more: bool [T].
+    """Return which cells of the grid a mask [1, h, w] covers by half or more: bool [T].
 
-    A mask too small to cover half a cell anywhere means the cells that it touches.
+    If the mask is too small to cover half of any cell, the cells that it touches count instead.
     """
     shares = mask_on_grid(mask, grid, [0])[0]
     inside = shares >= _HALF_COVERED
@@ -233,10 +233,10 @@ def _nearest_frame(frames: list[Frame], timestep: float) -> Frame:
 
 
 def _values(frame: Frame, item: int, features: tuple[int, ...]) -> Tensor:
-    """The values of the features at each cell: [T, M]."""
+    """Return the values of the features at each cell: [T, M]."""
     return frame.codes[item].of_many(torch.tensor(features, dtype=torch.int64))
 
 
 def _on_grid(values: Tensor, grid: tuple[int, ...], wanted: tuple[int, ...]) -> Tensor:
-    """Values [T, M] of one grid on another."""
+    """Resize values [T, M] from one grid to another."""
     return values if grid == wanted else maps_on_grid(values.T.reshape(-1, *grid), wanted)

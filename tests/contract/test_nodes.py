@@ -366,7 +366,7 @@ class TestWork:
         ]
         assert torch.equal(*figures)
         with pytest.raises(
-            ValueError, match=r"features are of output_blocks\.1\.1.*recorded at middle_block"
+            ValueError, match=r"features belong to output_blocks\.1\.1.*recorded at middle_block"
         ):
             nodes["RevelioFeatureMaps"].execute(trace, **SEEING, features=found[0])
 

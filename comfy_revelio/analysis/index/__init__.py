@@ -1,4 +1,4 @@
-"""The feature index of a dictionary: what each feature fires on, and its label; kept in a file next to it."""
+"""A dictionary's feature index: each feature's label and what it fires on; saved next to the dictionary."""
 
 from .builder import IndexBuilder
 from .feature_index import FeatureIndex, Label, dictionary_id

@@ -18,17 +18,17 @@ from .feature_index import LONGEST_LABEL, FeatureIndex, Label, dictionary_id
 from .files import LARGEST_CROP, MOST_EXAMPLES
 
 MOST_BYTES = 4 * 1024**3
-"""Memory for the crops, at most."""
+"""The most memory that the crops may take."""
 MIN_EFFECT = 1.0
-"""Effect size above which a word is a label."""
+"""Effect size above which a word becomes a feature's label."""
 _WORDS_BYTES = 256 * 1024**2
 
 
 class IndexBuilder:
-    """Gets rows by `see` and, after all rows of an image, a call of `close`.
+    """Builds an index: pass an image's rows to `see`, and call `close` after the last of them.
 
-    captions: by image, where there are any; the labels come from them. top: examples kept of each feature,
-    each from another image. crop: side of the crops in pixels; 0 for none.
+    captions: image number -> caption, for any of the images; labels come from these. top: number of examples
+    kept of each feature, each from a different image. crop: side of the crops in pixels; 0 for no crops.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class IndexBuilder:
 
     @torch.no_grad()
     def see(self, item: int, timestep: float, rows: Tensor) -> None:
-        """Add the activations [T, d_model] of all tokens of an image at a timestep, any number of times."""
+        """Add the activations [T, d_model] of an image's tokens at one timestep; may be called repeatedly."""
         device = self.dictionary.W_enc.device
         codes = self.dictionary.encode(rows.to(device), timestep=timestep).to("cpu")
         fires = codes.values > 0
@@ -84,7 +84,7 @@ class IndexBuilder:
         self._open[item] = (peak, token, time)
 
     def close(self, item: int, image: Tensor | None = None) -> None:
-        """All rows of an image were seen. image: [H, W, 3] in 0..1, for the crops."""
+        """Finish an image after its last rows were added. image: [H, W, 3] in 0..1, for the crops."""
         if item not in self._open:
             return
         peak, token, time = self._open.pop(item)
@@ -106,7 +106,7 @@ class IndexBuilder:
             self._crops[features, slot] = crops[which]
 
     def finish(self, source: str) -> FeatureIndex:
-        """The index of all images so far. source: what they were, in a few words."""
+        """Return the index of all images so far. source: what the images were, in a few words."""
         if not self.items:
             raise RevelioError("There are no images to make an index of; give at least one.")
         order = self._value.argsort(dim=1, descending=True, stable=True)
@@ -134,7 +134,7 @@ class IndexBuilder:
         )
 
     def _labels(self) -> dict[int, Label]:
-        """For each feature the word whose images it distinguishes best from the others, if clearly enough."""
+        """Label each feature with the word whose images it distinguishes best, if the effect is large."""
         best = torch.full((self.dictionary.n_features,), MIN_EFFECT)
         names: dict[int, str] = {}
         for word, spread in self._words.items():
@@ -147,7 +147,7 @@ class IndexBuilder:
 
 
 def _strongest(codes: Codes) -> tuple[Tensor, Tensor]:
-    """Each feature's highest value over tokens [T, k], and the token that has it: [n] both."""
+    """Return each feature's highest value over tokens [T, k], and the token that has it: both [n]."""
     peak = codes[None].peaks()[0]
     where = torch.arange(len(codes.values))[:, None].expand_as(codes.values)
     best = (codes.values == peak[codes.indices]) & (codes.values > 0)
@@ -157,17 +157,17 @@ def _strongest(codes: Codes) -> tuple[Tensor, Tensor]:
 
 
 def _vocabulary(captions: Mapping[int, set[str]], n: int) -> list[str]:
-    """Words that are in some captions and not in others, the commonest first, as many as fit into memory.
+    """Return words that only some captions contain, most common first, as many as fit into memory.
 
-    Words that are in exactly the same captions, such as "comic" and "book", cannot be distinguished: the
-    longest is used for all of them, if possible one without "with" and the like.
+    Words that occur in exactly the same captions, such as "comic" and "book", cannot be distinguished: only
+    the longest is used, preferably one without function words such as "with".
     """
 
     def preference(word: str) -> tuple[bool, int]:
         return FUNCTION_WORDS.isdisjoint(word.split()), len(word)
 
     counts = Counter(word for words in captions.values() for word in sorted(words))
-    marks: Counter[str] = Counter()  # words in the same captions have the same sum
+    marks: Counter[str] = Counter()  # words in the same captions get the same sum
     for number, words in captions.items():
         mark = random.Random(number).getrandbits(64)
         for word in words:

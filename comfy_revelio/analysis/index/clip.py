@@ -14,7 +14,7 @@ from ...errors import RevelioError
 from .feature_index import LONGEST_LABEL, FeatureIndex, Label
 
 MIN_SCORE = 2.0
-"""Standard deviations above a word's mean similarity from which it is a label."""
+"""A word becomes a label if its similarity is at least this many standard deviations above its mean."""
 _AT_ONCE = 64
 _TEMPLATE = "a picture of {}"
 
@@ -26,11 +26,11 @@ def clip_labels(
     words: Sequence[str],
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, Label]:
-    """For each feature with crops the word that fits them best, if it fits clearly better than others.
+    """Label each feature that has crops with the word of the highest score, if that is at least MIN_SCORE.
 
     folder: a CLIP model as transformers saves it, with weights in safetensors. The similarity of a feature to
-    a word is the mean cosine of its crops with it. The score is how many standard deviations that is above
-    the word's mean similarity to all features.
+    a word is the mean cosine between the feature's crops and the word. The score is how many standard
+    deviations this similarity is above the word's mean similarity to all features.
     """
     if index.crops is None or not len(index.crops):
         raise RevelioError("This index has no crops for CLIP to compare; build it with images.")
@@ -58,7 +58,7 @@ def clip_labels(
 
 
 def _embedding(found: Any) -> Tensor:
-    """The projected embedding, which newer versions of transformers wrap."""
+    """Return the projected embedding, which newer versions of transformers wrap in an object."""
     return found if isinstance(found, Tensor) else found.pooler_output
 
 

@@ -7,15 +7,15 @@ from torch import Tensor
 from torch.nn import functional
 
 _SHARE = 3 / 8
-"""Side of a crop as a share of the image's shorter side: a token and what is around it."""
+"""Side of a crop as a share of the image's shorter side, so that it shows a token with its surroundings."""
 _FEWEST_TOKENS = 3
 
 
 def crop_around(image: Tensor, tokens: Tensor, grid: tuple[int, int], side: int) -> Tensor:
-    """The surroundings of tokens, uint8 [m, side, side, 3].
+    """Return square crops around tokens: uint8 [m, side, side, 3].
 
-    image: [H, W, 3] in 0..1. tokens: int64 [m], row * width + column on the grid (height, width). At the
-    image's edge the square is moved inwards.
+    image: [H, W, 3] in 0..1. tokens: int64 [m], row * width + column on the grid (height, width). A square
+    that would cross the image's edge is moved inwards.
     """
     height, width = image.shape[:2]
     token_h, token_w = height / grid[0], width / grid[1]

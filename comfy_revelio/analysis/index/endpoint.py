@@ -1,7 +1,7 @@
-"""Labels from a model that looks at the crops, at any address that offers OpenAI's chat completions API.
+"""Labels from a vision model that is shown the crops, through OpenAI's chat completions API at any address.
 
-Off unless the user gives an address. It sends one image with the crops of a feature side by side, and the
-instruction below; no captions, names or numbers.
+Unused unless the user gives an address. Each request holds one image with a feature's crops side by side and
+the instruction below, but no captions, names or numbers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ INSTRUCTION = (
 )
 _ACROSS = 4
 _CROP_SIDE = 128
-"""Pixels to which each crop is enlarged, for models that see little in a small image."""
+"""Side in pixels to which each crop is enlarged, for models that see little in a small image."""
 _MOST_ANSWER = 2**20
 
 
@@ -40,7 +40,7 @@ class Endpoint:
     url: str
     """Base address, such as http://localhost:11434/v1."""
     model: str
-    """Its name at that address."""
+    """The model's name at that address."""
     key: str = field(default="", repr=False)
     timeout: float = 60.0
     """Seconds."""
@@ -56,9 +56,9 @@ class Endpoint:
 
 
 def ask(endpoint: Endpoint, crops: Tensor) -> str:
-    """What the model says that crops uint8 [m, side, side, 3] have in common: one line, "" for no answer.
+    """Ask the model what crops uint8 [m, side, side, 3] have in common; return one line, "" for no answer.
 
-    Raises RevelioError when the endpoint cannot be reached, refuses, or answers something else.
+    Raises RevelioError if the endpoint cannot be reached, refuses, or answers in another format.
     """
     image = base64.b64encode(_sheet(crops)).decode()
     content = [
@@ -90,7 +90,7 @@ def _post(endpoint: Endpoint, body: bytes) -> bytes:
     if endpoint.key:
         headers["Authorization"] = f"Bearer {endpoint.key}"
     request = urllib.request.Request(address, data=body, headers=headers, method="POST")
-    # The crops and the key are sent to the user's address and nowhere else.
+    # No redirects: the crops and the key are sent to the user's address and nowhere else.
     opener = urllib.request.build_opener(_NoRedirects)
     try:
         with opener.open(request, timeout=endpoint.timeout) as answer:
@@ -116,7 +116,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def _one_line(text: str) -> str:
-    """The first line that is not empty, without what models add around answers."""
+    """Return the first line that is not empty, without the reasoning, quotes and markup that models add."""
     if "</think>" in text:
         text = text.rpartition("</think>")[2]
     plain = ("".join(c if c.isprintable() else " " for c in line) for line in text.splitlines())
@@ -125,7 +125,7 @@ def _one_line(text: str) -> str:
 
 
 def _sheet(crops: Tensor) -> bytes:
-    """The crops side by side as a PNG."""
+    """Return the crops side by side as a PNG."""
     across = min(_ACROSS, len(crops))
     down = -(-len(crops) // across)
     sheet = Image.new("RGB", (across * _CROP_SIDE, down * _CROP_SIDE))

@@ -1,4 +1,4 @@
-"""What a feature index holds."""
+"""The contents of a feature index."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _PROBED_ROWS = 64
 
 @dataclass(frozen=True)
 class Label:
-    """The name of a feature, and how it was found."""
+    """The name of a feature, and how the name was found."""
 
     text: str
     score: float | None
-    """How sure it is: the effect size of the word in the captions, or the standard deviations by which its
-    similarity to the crops is above its mean (CLIP); None for an endpoint, which does not tell."""
+    """How sure the label is: for captions, the word's effect size; for CLIP, how many standard deviations the
+    word's similarity to the crops is above its mean; None for an endpoint, which gives no score."""
     by: Way
 
     def __post_init__(self) -> None:
@@ -42,17 +42,17 @@ class Label:
 
 @dataclass(frozen=True, eq=False)
 class FeatureIndex:
-    """The strongest examples of n features, m in all, each from another image, strongest first."""
+    """The strongest examples of each of n features, strongest first, from different images; m in total."""
 
     hook_point: str
     dictionary: str
-    """`dictionary_id` of the dictionary it belongs to."""
+    """`dictionary_id` of the dictionary that the index belongs to."""
     grid: tuple[int, int] | None
     """(height, width) in tokens; None for tokens without a grid."""
     items: int
-    """Number of images that were looked at."""
+    """Number of images that the examples were chosen from."""
     source: str
-    """What they are, in a few words."""
+    """What these images are, in a few words."""
     starts: Tensor
     """int64 [n + 1]: the examples of feature f are those from starts[f] up to starts[f + 1]."""
     value: Tensor
@@ -66,9 +66,9 @@ class FeatureIndex:
     mean_active: Tensor
     """float32 [n]: mean value of the feature where it fires."""
     peak: Tensor
-    """float32 [n]: its highest value."""
+    """float32 [n]: highest value of the feature."""
     rate: Tensor
-    """float32 [n]: share of tokens where it fires, 0..1."""
+    """float32 [n]: share of tokens where the feature fires, 0..1."""
     crops: Tensor | None = None
     """uint8 [m, side, side, 3]: the image around the token; None without images."""
     labels: Mapping[int, Label] = field(default_factory=dict)
@@ -78,14 +78,14 @@ class FeatureIndex:
         return len(self.starts) - 1
 
     def examples(self, feature: int) -> slice:
-        """The positions of a feature's examples among all."""
+        """Return the slice that holds a feature's examples among the m examples."""
         return slice(int(self.starts[feature]), int(self.starts[feature + 1]))
 
 
 def dictionary_id(dictionary: Dictionary) -> str:
-    """Distinguishes a dictionary from others, also a retrained one of the same name: 64 hexadecimal digits.
+    """Return 64 hexadecimal digits that identify a dictionary, even among retrained ones of the same name.
 
-    A digest of its sizes and of some of its directions, in float32: quick to compute.
+    They are a digest of its sizes and of some of its directions in float32, which is quick to compute.
     """
     n = dictionary.n_features
     rows = torch.linspace(0, n - 1, min(n, _PROBED_ROWS)).long().to(dictionary.W_dec.device)
@@ -95,7 +95,7 @@ def dictionary_id(dictionary: Dictionary) -> str:
 
 
 def labels_by_name(labels: Mapping[int, Label]) -> dict[str, list[int]]:
-    """Labels as dictionaries keep them: name -> features, the surest first.
+    """Return labels as dictionaries keep them: name -> features, the surest first.
 
     >>> labels_by_name({3: Label("hat", 2.0, "clip"), 5: Label("hat", 4.0, "clip")})
     {'hat': [5, 3]}

@@ -1,8 +1,8 @@
-"""A feature index as one .safetensors file, read with suspicion: index files come from anywhere.
+"""A feature index as one .safetensors file, checked strictly when read, because anyone may have made it.
 
-Tensors: those of `FeatureIndex` by their names. Metadata: format "revelio-index", format_version "1", and
-config, a JSON object with hook_point, dictionary, grid, items, source, and labels: feature -> [text, score or
-null, way].
+Tensors: those of `FeatureIndex`, with the same names. Metadata: format "revelio-index", format_version "1",
+and config, a JSON object with hook_point, dictionary, grid, items, source, and labels: feature -> [text,
+score or null, way].
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FORMAT_VERSION = "1"
 _ADVICE = "make the index again"
 LARGEST_CROP = 256
 MOST_EXAMPLES = 64
-"""Of one feature."""
+"""Per feature."""
 _MOST_FEATURES = 2**24
 _KEYS = {"hook_point", "dictionary", "grid", "items", "source", "labels"}
 _BY_FEATURE = {"mean_active": "F32", "peak": "F32", "rate": "F32"}
@@ -65,13 +65,13 @@ class Examples:
 
 
 def index_path(path: str | os.PathLike[str]) -> Path:
-    """The index file of a dictionary file: NAME.index.safetensors in the same folder."""
+    """Return the path of a dictionary file's index: NAME.index.safetensors in the same folder."""
     path = Path(path)
     return path.with_name(f"{path.stem}.index.safetensors")
 
 
 def write_index(index: FeatureIndex, path: str | os.PathLike[str]) -> None:
-    """Write the file atomically: if that fails, the old one is still there."""
+    """Write the file atomically: if writing fails, the old file is still there."""
     names = ("starts", *_BY_FEATURE, *_BY_EXAMPLE)
     tensors = {name: getattr(index, name) for name in names}
     if index.crops is not None:
@@ -89,7 +89,7 @@ def write_index(index: FeatureIndex, path: str | os.PathLike[str]) -> None:
 
 
 def read_head(path: str | os.PathLike[str]) -> IndexHead:
-    """Check the header of an index file; no tensor is read."""
+    """Read and check the header of an index file, without reading any tensor."""
     otherwise = "is not a feature index; make one with Label Features or the label command."
     header = tensor_file.read_format(path, FORMAT, FORMAT_VERSION, otherwise)
     n, m, crop = _sizes(path, header)
@@ -111,7 +111,7 @@ def read_head(path: str | os.PathLike[str]) -> IndexHead:
 
 
 def read_index(path: str | os.PathLike[str]) -> FeatureIndex:
-    """The complete index, for labelling it again."""
+    """Read the complete index, to label it again."""
     head = read_head(path)
     names = ["starts", *_BY_FEATURE, *_BY_EXAMPLE, *(["crops"] if head.crop else [])]
     tensors = tensor_file.read_tensors(path, names)
@@ -126,7 +126,7 @@ def read_index(path: str | os.PathLike[str]) -> FeatureIndex:
 
 
 def read_examples(head: IndexHead, feature: int) -> Examples:
-    """The examples of one feature; of the file only its own part is read, and where that begins."""
+    """Read the examples of one feature, without reading those of the others."""
     from safetensors import SafetensorError, safe_open
 
     if not 0 <= feature < head.n_features:
@@ -149,7 +149,7 @@ def _example_range(head: IndexHead, starts: Tensor, feature: int) -> tuple[int, 
 
 
 def _sizes(path: str | os.PathLike[str], header: tensor_file.Header) -> tuple[int, int, int]:
-    """(features, examples, side of the crops), after checking that all tensors agree with each other."""
+    """Return (features, examples, side of the crops); raise if the tensors do not agree with each other."""
     known = {"starts": "I64", **_BY_FEATURE, **_BY_EXAMPLE}
     names = set(header.tensors)
     if names - {"crops"} != set(known):
@@ -168,7 +168,7 @@ def _sizes(path: str | os.PathLike[str], header: tensor_file.Header) -> tuple[in
     crops = header.tensors["crops"]
     side = crops.shape[1] if len(crops.shape) == 4 else 0
     if crops.dtype != "U8" or not 0 < side <= LARGEST_CROP or crops.shape != (m, side, side, 3):
-        raise _broken(path, f"crops must be U8 [{m}, side, side, 3] with a side to {LARGEST_CROP}")
+        raise _broken(path, f"crops must be U8 [{m}, side, side, 3] with a side up to {LARGEST_CROP}")
     return n, m, side
 
 

@@ -170,7 +170,7 @@ class TestLookingAtATrace:
             features_in_trace(trace, "glasses", Selection((5,), source="b"))
 
     def test_a_place_that_was_not_recorded(self, trace) -> None:
-        with pytest.raises(RevelioError, match=r"features are of c, but this trace was recorded at a, b"):
+        with pytest.raises(RevelioError, match=r"features belong to c, but this trace was recorded at a, b"):
             features_in_trace(trace, "3", Selection((5,), source="c"))
         with pytest.raises(RevelioError, match="trace is empty"):
             features_in_trace(Trace((), {}, 1, (1.0, 0.0)), "3", Selection((5,), source="c"))
