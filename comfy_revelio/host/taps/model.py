@@ -2,7 +2,8 @@
 
 A tap is three wrappers of a MODEL clone; an SAE is loaded together with the model. When the model is called,
 the tap finds its module, registers a forward hook and removes it before the call returns, also when the call
-fails. So the shared network carries a hook only while the tapped clone itself runs, and no other branch can meet it.
+fails. So the shared network carries a hook only while the tapped clone itself runs, and no other branch can
+meet it.
 """
 
 from __future__ import annotations
