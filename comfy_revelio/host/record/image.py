@@ -80,7 +80,7 @@ def sigmas_of(model: Model, times: list[float]) -> Tensor:
 def show_image(
     model: Model, vae: Vae, image: Image, positive: Conditioning, times: list[float], seed: int
 ) -> Tensor:
-    """Run the model with a prompt on `image` [B, H, W, 3] noised to each timestep; return the image's latents.
+    """Run the model with a prompt on `image` [B, H, W, 3] noised to each timestep; return the image's latent.
 
     Raises RevelioError for a VAE of another model, and for an image that has a wrong shape or is too small.
     """

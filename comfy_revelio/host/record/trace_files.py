@@ -20,8 +20,8 @@ OUTPUT, INPUT = " [output]", " [input]"
 def save(trace: Trace, prefix: str) -> str:
     """Save a trace in the output folder as `prefix` and the next free number; return its name for `load`.
 
-    prefix: as for Save Image; may contain folders, %year% and the like. Raises RevelioError for a path outside
-    the output folder, or if the file cannot be written.
+    prefix: as for Save Image; may contain folders, %year% and the like. Raises RevelioError if it leads out
+    of the output folder or the file cannot be written.
     """
     wanted = prefix.strip()
     if not wanted or wanted.endswith(("/", "\\")):

@@ -41,7 +41,7 @@ class _Prompt:
     _members: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
 
     def member(self, attention: Attention) -> Tensor | None:
-        """Return which key of this attention belongs to which word, or None if the prompt does not fit the keys."""
+        """Return which key of this attention belongs to which word; None if the prompt does not fit."""
         keys = attention.k.shape[2]
         layout = (attention.text, attention.at_end, attention.repeats, keys, attention.k.device)
         if layout not in self._members:
@@ -156,7 +156,7 @@ def encode_with_words(clip: Clip, prompt: str) -> Conditioning:
 
 
 def encode_prompts(clip: Clip, positive: str, negative: str) -> tuple[Conditioning, Conditioning]:
-    """Encode both prompts with `encode_with_words`. Raises RevelioError for a positive prompt without words."""
+    """Encode both prompts by `encode_with_words`. Raises RevelioError for a positive prompt without words."""
     conditionings = encode_with_words(clip, positive), encode_with_words(clip, negative)
     if not conditionings[0][0][1][WORDS].words:
         raise RevelioError("The positive prompt has no words to record; write some.")
