@@ -12,8 +12,7 @@ def sigma_at(time: float, sampling: Any) -> float:
     """Return the sigma at which the network is at timestep `time`, on a scale from 0 to 1000.
 
     sampling: the model's `model_sampling`. For flow models, whose timestep is the share of noise (up to 1 or
-    1000), sigma is time / 1000. Models with a table of timesteps look `time` up in the table. For all others
-    time / 1000 is the share of the schedule that remains.
+    1000), sigma is time / 1000. Others look `time` up in their table, or else use progress 1 - time / 1000.
     """
     half, whole = (float(sampling.timestep(torch.tensor(share))) for share in (0.5, 1.0))
     counts_noise = any(math.isclose(whole, most, rel_tol=1e-3) for most in (1.0, 1000.0))

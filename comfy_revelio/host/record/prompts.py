@@ -52,7 +52,7 @@ def sample_in_parts(
 ) -> Iterator[Tensor]:
     """Sample the prompts with an empty negative prompt; yield at most AT_ONCE latents at a time.
 
-    Prompt i has the seed `seed` + i, so line i of any two lists has the same seed. Stops on Interrupt.
+    Prompt i has the seed `seed` + i, the same in every list of prompts. Stops on Interrupt.
     """
     negative = encode(clip, [""])
     for rows, positive in encoded_batches(clip, prompts, AT_ONCE):

@@ -230,7 +230,7 @@ def record_words_of_image(
 
 
 def pixel_size(samples: Tensor, image: Tensor | None, pixels: int) -> tuple[int, int]:
-    """Return (height, width) of the image; without one, of the latents at `pixels` x `pixels` per cell."""
+    """Return (height, width) of the image; without one, of latents with cells of `pixels` x `pixels`."""
     if image is not None:
         return int(image.shape[1]), int(image.shape[2])
     return int(samples.shape[-2]) * pixels, int(samples.shape[-1]) * pixels

@@ -1,7 +1,7 @@
 """The state of one sampling run: its schedule, its roles and its progress.
 
 A run begins when a guider starts to sample and ends when it returns or fails. The step, timestep and percent
-of a model call follow from the call's sigma; its role comes from `roles.py`. None of them counts calls.
+of a model call follow from the call's sigma; its role comes from `roles.py`. None depends on call counts.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def step_of(sigma: float, schedule: Sequence[float]) -> int:
     """Return the step whose interval in the schedule contains `sigma`.
 
     A schedule of n + 1 sigmas has n steps; step i runs from `schedule[i]` to `schedule[i + 1]`. Second-order
-    samplers also evaluate at a sigma inside an interval, which belongs to that interval's step.
+    samplers also evaluate at sigmas inside an interval; these belong to that interval's step.
 
     >>> step_of(14.6, [14.6, 7.0, 1.0, 0.0]), step_of(9.9, [14.6, 7.0, 1.0, 0.0])
     (0, 0)

@@ -163,7 +163,7 @@ def describe(found: ConceptFeatures, phrase: str, dictionary: Dictionary) -> str
 
 
 def on_device(dictionary: Dictionary, change: TextChange) -> HiddenFunction:
-    """Return a function that applies `change` on the dictionary's device: states are cheaper to move."""
+    """Return a function that applies `change` on the dictionary's device, as moving states is cheaper."""
 
     def apply(hidden: Tensor, content: Tensor) -> Tensor:
         device = dictionary.W_enc.device
@@ -177,7 +177,7 @@ def on_device(dictionary: Dictionary, change: TextChange) -> HiddenFunction:
 def _by_paper(
     clip: Clip, sae: SAEHandle, layer: TextLayer, text: str, strength: float, tokens: TokenScope
 ) -> tuple[TextChange, TextChange, str]:
-    """Return changes by h + strength * ENC(h_C) W_dec (arXiv 2501.19066); h_C: states of the concept phrase.
+    """Compute h + strength * ENC(h_C) W_dec (Concept Steerers, arXiv 2501.19066); h_C: the concept's states.
 
     As in the authors' code, ENC has no top-k and position i of h gets the term of position i of h_C, in every
     section of a long prompt. The terms of several concepts add up; commas are part of a phrase.

@@ -65,7 +65,7 @@ def resolve_layer(clip: Clip, name: str, width: int, title: str) -> TextLayer:
 
 
 def _resolve_one(encoders: dict[str, Any], name: str, width: int, title: str) -> TextLayer:
-    """Return the layer `name` of the encoder that it mentions, or of the first one of this width (0: any)."""
+    """Return the layer `name` of the encoder it mentions, or else of the first of this width (0: any)."""
     named = encoder_named(name)
     if named and named not in encoders:
         raise RevelioError(
