@@ -1,1 +1,1 @@
-"""The pack's ComfyUI nodes: one file per family, thin, without maths."""
+"""The pack's ComfyUI nodes: one thin file per family, without maths."""

@@ -131,12 +131,12 @@ class RevelioExplorer(io.ComfyNode):
 
 
 def _known(sae: SAEHandle | None, trace: Trace) -> dict[str, Dictionary]:
-    """The connected dictionary, for each hook point of the trace that was recorded with it."""
+    """Map each hook point that was recorded with the connected dictionary to that dictionary."""
     return {} if sae is None else dict.fromkeys(trace.hook_points_of(sae.dictionary), sae.dictionary)
 
 
 def _of_another(sae: SAEHandle, trace: Trace) -> str:
-    """The warning about an SAE that the run was not recorded with."""
+    """Return the warning that the run was not recorded with this SAE."""
     dictionary = sae.dictionary
     recorded = ", ".join(
         f"{name} ({trace.dictionaries[name].n_features} features)" for name in trace.hook_points
@@ -149,12 +149,12 @@ def _of_another(sae: SAEHandle, trace: Trace) -> str:
 
 
 def _indexes(sae: SAEHandle | None, places: dict[str, Dictionary]) -> dict[str, IndexHead]:
-    """The feature index of the SAE, for each hook point recorded with it."""
+    """Map each hook point that was recorded with the SAE to the SAE's feature index."""
     return {} if sae is None or sae.index is None else dict.fromkeys(places, sae.index)
 
 
 def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[str, Dictionary]) -> Selection:
-    """What was chosen, with its hook point; an empty selection if nothing was chosen."""
+    """Return the chosen features with their hook point; an empty selection if nothing was chosen."""
     from dataclasses import replace
 
     from ..comfy_revelio.errors import RevelioError
@@ -167,7 +167,7 @@ def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[st
             f"{', '.join(trace.hook_points)}; choose them again in the Explorer."
         )
     dictionary = dictionaries.get(place)
-    if dictionary is None:  # a name may be that of a concept, which the steering node's SAE can tell
+    if dictionary is None:  # a name may be a concept's, and only the steering node's SAE knows
         selection = parse_selection(chosen, trace.dictionaries[place], look_up=False)
     else:
         selection = parse_selection(chosen, dictionary, dictionary.concepts)

@@ -1,4 +1,4 @@
-"""What ComfyUI loads: the `sae` model folder, the routes of the Explorer, and the list of nodes."""
+"""The extension that ComfyUI loads: the `sae` model folder, the Explorer's routes and the list of nodes."""
 
 from __future__ import annotations
 

@@ -328,7 +328,7 @@ class RevelioLabelFeatures(io.ComfyNode):
 
 
 def _compared(trace: Trace, trace_without: Trace | None, mask: Mask | None) -> str:
-    """A short description of what was compared."""
+    """Describe briefly what was compared."""
     if trace_without is None:
         return "Inside the mask against outside it"
     where = "" if mask is None else ", inside the mask"

@@ -1,4 +1,4 @@
-"""What the nodes that draw features of a trace have in common: which features, at which hook point."""
+"""Shared by the nodes that draw features of a trace: which features to draw, and at which hook point."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FRAME_TOOLTIP = (
 
 
 def heat_inputs() -> list[Any]:
-    """The opacity of the heat, and the image under it."""
+    """Return the inputs for the opacity of the heat and for the image under it."""
     return [
         io.Float.Input(
             "opacity",
@@ -44,7 +44,7 @@ def heat_inputs() -> list[Any]:
 def reading_of(
     trace: Trace, feature_numbers: str, features: Selection | None, role: str, item: int, frame: int
 ) -> tuple[Reading, list[int]]:
-    """What to read, and the features chosen for it; an empty list if none were chosen."""
+    """Return what to read from the trace, and the chosen features; an empty list if none were chosen."""
     from ..comfy_revelio.steering import features_in_trace
     from ..comfy_revelio.trace import Reading
 
@@ -54,7 +54,7 @@ def reading_of(
 
 
 def most_distinct(reading: Reading, count: int = 8) -> list[int]:
-    """The features that stand out most in one part of the image, for when none were chosen."""
+    """Return the features that stand out most in one part of the image; used when none were chosen."""
     scores = reading.trace.top_features(
         reading.hook_point, count, item=reading.item, role=reading.role, by="distinct"
     )

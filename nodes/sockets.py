@@ -1,4 +1,4 @@
-"""What several families of nodes share: the pack's own socket types, and inputs that mean the same.
+"""Shared by several families of nodes: the pack's own socket types, and common inputs.
 
 The names of socket types are part of saved workflows and never change.
 """
@@ -28,13 +28,13 @@ HOOK_POINT_TOOLTIP = (
 
 
 def searchable(schema: io.Schema, *words: str) -> io.Schema:
-    """Let ComfyUI's node search find the schema by these words as well; versions before 0.11 ignore them."""
+    """Let ComfyUI's node search also find the node by these words; versions before 0.11 ignore them."""
     schema.search_aliases = list(words)
     return schema
 
 
 def sampling_inputs(steps: int = 20, cfg: float = 3.0) -> list[Any]:
-    """The inputs that set how images are generated."""
+    """Return the inputs that set how images are generated."""
     return [
         io.Int.Input(
             "width", default=128, min=16, max=8192, step=8, tooltip="Width of the images in pixels."

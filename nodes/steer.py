@@ -158,7 +158,7 @@ class RevelioSteerFeatures(io.ComfyNode):
         concepts = sae.dictionary.concepts if itself else None
         connected = None if selected is None else selected.resolved(sae.dictionary, concepts)
         chosen = parse_selection(features, sae.dictionary, concepts).with_others(connected)
-        # only push has one formula above 0 and another below
+        # only push has different formulas for strengths above and below 0
         parts = chosen.by_sign(strength) if mode == "push" else [(chosen, strength)]
         for part, part_strength in parts:
             intervention = Intervention(

@@ -1,4 +1,4 @@
-"""Transfer: add to one generation what another has inside a mask."""
+"""Transfer: add the features inside a mask of one generation to another."""
 
 from __future__ import annotations
 

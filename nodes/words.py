@@ -1,4 +1,4 @@
-"""Words: where in the image the model attended to which word of the prompt."""
+"""Words: show where in the image the model attended to each word of the prompt."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What ComfyUI's sockets carry, as types: the parts of MODEL, CLIP, VAE and the rest that this pack uses.
+"""Types for the values of ComfyUI's sockets: the parts of MODEL, CLIP, VAE and others that this pack uses.
 
-ComfyUI has no typed interface of its own, and packs hand over classes of their own. So these are protocols:
-whatever has these attributes fits.
+ComfyUI has no typed interface, and other packs pass their own classes. So these types are protocols: any
+object with these attributes fits.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ Image: TypeAlias = Tensor
 Mask: TypeAlias = Tensor
 """MASK: [B, H, W] or [H, W] in 0..1."""
 Conditioning: TypeAlias = list[list[Any]]
-"""CONDITIONING: entries of [text states [B, T, D], what else the model receives by name]."""
+"""CONDITIONING: entries [text states [B, T, D], a dict of the model's other inputs]."""
 Tokens: TypeAlias = dict[str, list[list[tuple[Any, ...]]]]
-"""A tokenized prompt: for each text encoder its sections, each a list of (token, weight) pairs."""
+"""A tokenized prompt: the sections for each text encoder; a section is a list of (token, weight) pairs."""
 
 
 class Latent(TypedDict):
     """LATENT: what a sampler takes and returns."""
 
     samples: Tensor
-    """[B, C, H, W], or [B, C, F, H, W] of a video."""
+    """[B, C, H, W], or [B, C, F, H, W] for a video."""
 
 
 class Model(Protocol):
@@ -49,7 +49,7 @@ class Clip(Protocol):
     """The text model, whose attributes (clip_l, t5xxl ...) are the encoders; all clones share it."""
     tokenizer: Any
     layer_idx: int | None
-    """The layer that CLIP Set Last Layer chose, counted from the end as a negative number."""
+    """The layer chosen by CLIP Set Last Layer: a negative number, counted from the end."""
 
     def clone(self) -> Clip: ...
     def tokenize(self, text: str) -> Tokens: ...

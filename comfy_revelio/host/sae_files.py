@@ -1,4 +1,4 @@
-"""SAE files: ComfyUI's `sae` model folder, the files in it, and a loaded SAE that ComfyUI can manage."""
+"""SAE files: register ComfyUI's `sae` model folder, list its files, and load SAEs that ComfyUI can manage."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..errors import RevelioError
 FOLDER = "sae"
 EXTENSIONS = {".safetensors", ".pt", ".pth", ".gz"}
 _bundled: Path | None = None
-"""The pack's own folder of SAEs."""
+"""The folder of the SAEs that come with the pack."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,24 +35,24 @@ class SAEHandle:
     patcher: ModelPatcher
     """Lets ComfyUI move and count the weights like those of any other model."""
     name: str
-    """Of its file, as in the list of Load SAE."""
+    """The name of its file, as Load SAE lists it."""
     index: IndexHead | None = None
-    """The feature index of the file, if there is one."""
+    """The SAE's feature index, if there is one."""
 
     @property
     def title(self) -> str:
-        """Its name in messages."""
+        """The SAE's name in messages."""
         return f'SAE "{self.name}"'
 
     def get_ram_usage(self) -> int:
-        """Bytes of the weights, for ComfyUI's cache."""
+        """Return the size of the weights in bytes, for ComfyUI's cache."""
         return int(self.patcher.model_size())
 
 
 def register_folder(bundled: Path) -> None:
-    """Make `sae` a model folder: the extra model paths, `models/sae` and `bundled`, in this order.
+    """Make `sae` a model folder: it lists the extra model paths, `models/sae` and `bundled`, in this order.
 
-    Folders that another pack has registered under the same name stay.
+    Folders that another pack has registered as `sae` are kept.
     """
     roots, extensions = folder_paths.folder_names_and_paths.get(FOLDER, ([], set()))
     global _bundled
@@ -65,12 +65,12 @@ def register_folder(bundled: Path) -> None:
 
 
 def listing() -> list[str]:
-    """Names of the SAE files in the folder, relative to their root."""
+    """Return the names of all SAE files that can be loaded, relative to their root folder."""
     return [name for name in folder_paths.get_filename_list(FOLDER) if check(name) is None]
 
 
 def path_of(name: str) -> Path:
-    """The file called `name`; RevelioError when there is none."""
+    """Find the file called `name`; raise RevelioError if there is none."""
     path = folder_paths.get_full_path(FOLDER, name) if name else None
     if path is None:
         root = folder_paths.get_folder_paths(FOLDER)[0]
@@ -81,7 +81,7 @@ def path_of(name: str) -> Path:
 
 
 def check(name: str) -> str | None:
-    """None when `name` is an SAE that can be loaded, else a sentence that says why not."""
+    """Return None if `name` is an SAE that can be loaded, else a sentence that says why it cannot."""
     try:
         path = path_of(name)
         stat = path.stat()
@@ -93,7 +93,7 @@ def check(name: str) -> str | None:
 
 
 def fingerprint(name: str) -> str:
-    """Changes when the file or its index does: size and modification time."""
+    """Return a fingerprint (sizes, modification times) that changes whenever the file or its index does."""
     try:
         stats = [path.stat() for path in (path_of(name), index_of(name)) if path is not None]
     except (RevelioError, OSError):
@@ -102,9 +102,9 @@ def fingerprint(name: str) -> str:
 
 
 def load(name: str, hook_point: str = "", captured: str = "") -> SAEHandle:
-    """Load the SAE file called `name`, with the labels of its feature index in addition to its own.
+    """Load the SAE file called `name` and add the labels of its feature index to the file's own labels.
 
-    hook_point, captured: override those of the file when not empty.
+    hook_point, captured: replace the file's values unless empty.
     """
     dictionary = load_dictionary(path_of(name), hook_point=hook_point.strip(), captured=captured)
     index = _index_for(dictionary, name)
@@ -116,13 +116,13 @@ def load(name: str, hook_point: str = "", captured: str = "") -> SAEHandle:
 
 
 def index_of(name: str) -> Path | None:
-    """The feature index of the SAE file called `name`, in any of the folders; None when there is none."""
+    """Find the feature index of the SAE file `name` in any of the `sae` folders; None if there is none."""
     found = folder_paths.get_full_path(FOLDER, index_path(name).as_posix()) if name else None
     return None if found is None else Path(found)
 
 
 def index_target(name: str) -> Path:
-    """Where to write the feature index of an SAE file: beside it, or in models/sae for the pack's own."""
+    """Return where to write an SAE file's feature index: next to the file, or in models/sae if bundled."""
     path = path_of(name)
     if _bundled is not None and _bundled.resolve() in path.resolve().parents:
         return Path(folder_paths.get_folder_paths(FOLDER)[0]) / index_path(name)
@@ -143,7 +143,7 @@ def handle(dictionary: Dictionary, name: str, index: IndexHead | None = None) ->
 
 
 def _index_for(dictionary: Dictionary, name: str) -> IndexHead | None:
-    """The head of a loaded file's feature index; the log says when it is broken or outdated and not used."""
+    """Return the head of the SAE's feature index, or None; log a warning if it is broken or outdated."""
     path = index_of(name)
     if path is None:
         return None
@@ -165,7 +165,7 @@ def _move_buffers(patcher: ModelPatcher, device: torch.device | None = None, *_:
 
 @lru_cache(maxsize=1024)
 def _problem_of(path: str, _size: int, _modified: int) -> str | None:
-    """Why the file is not an SAE; remembered until it changes, as every page load builds the list."""
+    """Return why the file is not an SAE, or None; cached, because every page load asks for all files."""
     try:
         check_file(path)
     except RevelioError as problem:

@@ -1,4 +1,4 @@
-"""ComfyUI as a library, for the command line, where no server has set it up."""
+"""Use ComfyUI as a library on the command line, where no ComfyUI server has set it up."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def use_comfyui() -> None:
 
 
 def load_checkpoint(path: Path) -> tuple[Model, Clip, Vae]:
-    """MODEL, CLIP and VAE of a checkpoint. Call `use_comfyui` first.
+    """Load MODEL, CLIP and VAE from a checkpoint. Call `use_comfyui` first.
 
     Raises RevelioError when the file is missing, or ComfyUI does not find all three in it.
     """
@@ -43,7 +43,7 @@ def load_checkpoint(path: Path) -> tuple[Model, Clip, Vae]:
         raise RevelioError(f"There is no checkpoint {path}; check the name.")
     try:
         model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path))
-    except Exception as problem:  # ComfyUI lets all errors of its readers through
+    except Exception as problem:  # ComfyUI does not wrap the errors of its file readers
         reason = str(problem).partition("\n")[0] or type(problem).__name__
         raise RevelioError(f"ComfyUI cannot load {path} as a checkpoint ({reason}).") from None
     if model is None or clip is None or vae is None:

@@ -1,4 +1,4 @@
-"""Steer Features: the engine's intervention, applied inside the model's own calls."""
+"""Steer Features: apply the engine's intervention inside the model's calls."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .taps.runs import ModelCall, Run
 
 
 def steer(model: Model, intervention: Intervention, sae: SAEHandle, hook_point: str = "") -> Model:
-    """A clone of `model` steered at `hook_point` (empty: the SAE's own).
+    """Return a clone of `model` that is steered at `hook_point` (empty: the SAE's own).
 
-    With nothing to do (strength 0, no features, an empty range) the clone has no tap at all.
+    If there is nothing to do (strength 0, no features, an empty range), the clone has no tap.
     """
     dictionary = sae.dictionary
     point = resolve(model, hook_point.strip() or dictionary.hook_point, dictionary.d_model, sae.title)
@@ -26,12 +26,12 @@ def steer(model: Model, intervention: Intervention, sae: SAEHandle, hook_point: 
         return model.clone()
 
     def change(tokens: Tensor, call: ModelCall, _run: Run) -> Tensor | None:
-        # the frames of a video are steered as images of one batch item
+        # the frames of a video are steered as separate images with the same batch item
         *frames, height, width = call.grid
         count = math.prod(frames)
         items = tuple(item for item in call.items for _ in range(count))
         context = TokenContext(call.role, (height, width), items, call.percent, call.timestep)
-        # the SAE is on the same device, unless ComfyUI could not load it there
+        # the SAE is on the model's device unless ComfyUI could not load it there
         images = tokens.to(dictionary.W_enc.device).unflatten(1, (count, height * width)).flatten(0, 1)
         delta = steering.delta(images, intervention, context)
         return None if delta is None else delta.expand(len(images), -1, -1).reshape(tokens.shape)

@@ -1,4 +1,4 @@
-"""Transfer Features: what one generation has is brought into another, inside the model's own calls."""
+"""Transfer Features: add the features of one generation to another, inside the model's calls."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from .taps.model import resolve, tap
 from .taps.runs import ModelCall, Run
 
 LISTED = 8
-"""Features of each direction in the report."""
+"""The most added features, and the most removed features, that the report lists."""
 
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """One of the two generations."""
+    """The source or the target generation of a transfer."""
 
     trace: Trace | None
     mask: Mask | None
     """The part of the image to transfer from or to."""
     item: int = 0
-    """Which image of its batch."""
+    """Which image of the generation's batch, counted from 0."""
 
 
 def transfer_features(
     model: Model, sae: SAEHandle, source: Side, target: Side, **options: Any
 ) -> tuple[Model, str]:
-    """(a clone of `model` that gets the source's features, a table of the features added and removed).
+    """Return (a clone of `model` that gets the source's features, a table of the features added and removed).
 
-    options: as for `Transfer`. With strength 0 or an empty range the clone has no tap at all.
+    options: as for `Transfer`. With strength 0 or an empty range, the clone has no tap.
     """
     dictionary = sae.dictionary
     if source.trace is None or source.mask is None:
@@ -46,8 +46,8 @@ def transfer_features(
     if known and point.name not in known:
         if len(known) > 1:
             raise RevelioError(
-                f"The source was recorded at {', '.join(known)}, but this SAE is of {point.name}; record the "
-                "source with this SAE."
+                f"The source was recorded at {', '.join(known)}, but this SAE reads {point.name}; record "
+                "the source with this SAE."
             )
         point = resolve(model, known[0], dictionary.d_model, sae.title)
     transfer = Transfer(
@@ -78,7 +78,7 @@ def transfer_features(
 
 
 def _describe(transfer: Transfer) -> str:
-    """The strongest features added and removed, as Markdown."""
+    """Return a Markdown table of the strongest features added and removed."""
     label = transfer.dictionary.label_of
     rows = [
         (change, f"#{feature}", label(feature) or "-")

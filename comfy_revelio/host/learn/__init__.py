@@ -1,1 +1,1 @@
-"""Learning in ComfyUI: harvests, training, labels."""
+"""Harvest activations, train SAEs and label features in ComfyUI."""

@@ -25,7 +25,7 @@ from .in_memory import listen
 
 
 class ComfyHost:
-    """Runs a ComfyUI model for `training.harvest`. name: what the manifest calls it."""
+    """Runs a ComfyUI model for `training.harvest`. name: the model's name in the manifest."""
 
     def __init__(
         self,
@@ -70,13 +70,13 @@ class ComfyHost:
         return kept
 
     def images(self, items: Sequence[Item]) -> list[Tensor]:
-        """The images [H, W, 3] in 0..1 of the items that ran last: generated, or as they were read."""
+        """Return the images [H, W, 3] in 0..1 of the items that ran last, generated or read from files."""
         if items[0].image is not None:
             return [read_image(item, self.sampling_settings) for item in items]
         latents = torch.stack([self._latents[item.number] for item in items])
         if latents.ndim != 4:
             raise RevelioError("This model generates videos; labelling needs a model of still images.")
-        assert self.vae is not None  # only harvests that show no images have none
+        assert self.vae is not None  # only harvests that need no images have no VAE
         return list(self.vae.decode(latents).float().cpu())
 
     def _listen(
@@ -87,10 +87,10 @@ class ComfyHost:
         def keep(tokens: Tensor, call: ModelCall) -> None:
             if not (from_images or not wanted.steps or call.step in wanted.steps):
                 return
-            rows = tokens.to("cpu", torch.float32, copy=True)  # later blocks may write to the model's own
+            rows = tokens.to("cpu", torch.float32, copy=True)  # later blocks may overwrite the tokens
             *frames, height, width = call.grid
             for row, item in zip(rows, call.items, strict=True):
-                # a video counts as its frames
+                # each frame of a video counts as an image
                 for frame in row.unflatten(0, (math.prod(frames), height * width)):
                     kept.append(CapturedRows(name, items[item].number, call.timestep, frame, (height, width)))
 
@@ -99,7 +99,7 @@ class ComfyHost:
     def _run_on_images(
         self, model: Model, items: Sequence[Item], positive: Conditioning, timesteps: Sequence[float]
     ) -> None:
-        """One evaluation per timestep, of the images noised to it, as in Revelio (arXiv 2411.16725)."""
+        """Evaluate the model at each timestep on images noised to it, as in Revelio (arXiv 2411.16725)."""
         pixels = torch.stack([read_image(item, self.sampling_settings) for item in items])
         assert self.vae is not None
         latents = self.vae.encode(pixels)

@@ -1,4 +1,4 @@
-"""Concept Vector: the difference of means between two lists of prompts, as a dictionary of one feature."""
+"""Concept Vector: a one-feature dictionary, the difference of the mean activations of two prompt lists."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def vector_of_prompts(
     steps: int,
     cfg: float,
 ) -> SAEHandle:
-    """A dictionary of one feature: the difference of means of two lists of prompts, with the same seeds."""
+    """Return a one-feature dictionary: mean activation of `with_it` minus `without`, on the same seeds."""
     if not with_it or not without:
         raise RevelioError(
             "A concept vector needs prompts with the concept and prompts without it, one per line."

@@ -1,4 +1,4 @@
-"""Harvest Activations: images of many prompts, and what a hook point outputs at every step, on disk."""
+"""Harvest Activations: generate images of many prompts and save a hook point's activations at every step."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .comfy_host import ComfyHost
 from .file_names import require_file_name
 
 FOLDER = "revelio_activations"
-"""Folder in ComfyUI's output folder."""
+"""The subfolder of ComfyUI's output folder that holds all harvests."""
 
 
 @dataclass(frozen=True)
 class Activations:
-    """What a REVELIO_ACTIVATIONS socket carries."""
+    """The value of a REVELIO_ACTIVATIONS socket: harvested activations on disk."""
 
     folder: Path
-    """Of shards."""
+    """The folder of the shards."""
     hook_point: str
     model: str
     """The name that the user gave to the harvest."""
@@ -57,9 +57,9 @@ def harvest_prompts(
     sampler: str,
     scheduler: str,
 ) -> Activations:
-    """Generate images of the prompts in turn and save what the hook point outputs, in the output folder.
+    """Generate images of the prompts in turn and save the hook point's activations in the output folder.
 
-    An interrupted harvest of the same name and settings resumes; other settings get a folder of their own.
+    An interrupted harvest with the same name and settings resumes; other settings get a separate folder.
     """
     if not prompts:
         raise RevelioError("There are no prompts; write some, one per line.")
@@ -67,7 +67,7 @@ def harvest_prompts(
     settings = SamplingSettings(height, width, steps, cfg)
     host = ComfyHost(model, clip, None, name, settings, sampler=sampler, scheduler=scheduler)
     items = items_of_prompts(prompts, seed, pictures)
-    # the same settings lead to the same folder, so that an interrupted harvest is found again
+    # the same settings lead to the same folder, so that an interrupted harvest can resume
     words = repr((sorted(host.settings.items()), list(prompts), seed))
     mark = hashlib.sha256(words.encode()).hexdigest()[:8]
     out = Path(folder_paths.get_output_directory()) / FOLDER / f"{name}_{mark}"

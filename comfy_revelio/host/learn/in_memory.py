@@ -1,4 +1,4 @@
-"""Activations of several hook points while ComfyUI samples, kept in memory."""
+"""Keep the activations of several hook points in memory while ComfyUI samples."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ..taps.model import network_of, tap
 from ..taps.runs import ModelCall, Run
 
 Generate = Callable[[Model], None]
-"""Generates images with the model it is given; everything it samples is harvested."""
+"""Generates images with the model that `harvest` passes to it; all its sampling runs are harvested."""
 
 
 def harvest(
     model: Model, names: Sequence[str], generate: Generate, *, role: str = "cond"
 ) -> dict[str, Tensor]:
-    """Run `generate` on a tapped clone and return the maps of each hook point, float16.
+    """Run `generate` on a tapped clone of the model and return each hook point's activations in float16.
 
-    [steps, items, H, W, width], or [steps, items, frames, H, W, width] of videos. Items are in the order in
-    which they were sampled; all runs must have the same steps and size. Only `role` is kept.
+    The shape is [steps, items, H, W, width], or [steps, items, frames, H, W, width] for videos. Items are in
+    sampling order; all runs must have the same steps and size. Only activations of the role `role` are kept.
     """
     kept: dict[str, list[list[Tensor]]] = {name: [] for name in names}
     tapped = model
@@ -50,9 +50,9 @@ def listen(
     captured: Captured = "output",
     on_start: Callable[[Run], None] | None = None,
 ) -> Model:
-    """A clone of the model that shows `receive` the tokens [B, T, d] of a hook point and changes nothing.
+    """Return a clone of the model that passes the tokens [B, T, d] of a hook point to `receive`, unchanged.
 
-    Each step counts once, by the first time that the sampler evaluates it, and only conditionings of `role`.
+    Only the first evaluation of each step is passed on, and only for conditionings with the role `role`.
     """
 
     def receive_once(tokens: Tensor, call: ModelCall, _run: Run) -> None:

@@ -1,4 +1,4 @@
-"""Label Features: what each feature fires on most, and a name for it, saved next to the SAE."""
+"""Label Features: find what each feature fires on most, name it, and save both next to the SAE."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from ..sae_files import SAEHandle
 from .comfy_host import ComfyHost
 
 URL, MODEL, KEY = "REVELIO_LABEL_URL", "REVELIO_LABEL_MODEL", "REVELIO_LABEL_KEY"
-"""Environment variables that name the endpoint. Not inputs of the node: a workflow from
-a stranger must not decide where images, and a key, are sent."""
+"""Environment variables for the endpoint. They are not inputs of the node, because a workflow from
+a stranger must not decide where images and a key are sent."""
 MAX_ASKED = 64
-"""Features that the node asks the endpoint about."""
+"""The most features that the node asks the endpoint to label."""
 _CLIP_FOLDERS = ("clip_vision", "text_encoders", "clip")
 _NAME = re.compile(r"[\w\-. ]{1,120}")
 
@@ -52,7 +52,7 @@ def label_features(
     steps: int,
     cfg: float,
 ) -> tuple[SAEHandle, Tensor, str]:
-    """(the SAE with its labels, a figure, a table); the index is saved next to the SAE's file."""
+    """Return (the labelled SAE, a figure, a table); save the feature index at `sae_files.index_target`."""
     if not prompts:
         raise RevelioError("There are no prompts; write some, one per line.")
     target = sae_files.index_target(sae.name)
@@ -95,7 +95,7 @@ def _endpoint() -> Endpoint:
 
 
 def _clip_folder(name: str) -> Path:
-    """A folder of that name in one of ComfyUI's model folders; a path is refused."""
+    """Find the folder called `name` in ComfyUI's folders of CLIP models; refuse a path."""
     name = name.strip()
     if _NAME.fullmatch(name) and name.strip("."):
         for kind in _CLIP_FOLDERS:

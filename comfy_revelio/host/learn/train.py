@@ -1,4 +1,4 @@
-"""Train SAE: from harvested activations to an SAE in models/sae, with progress, curves and Interrupt."""
+"""Train SAE: train on harvested activations and save to models/sae, with progress, curves and Interrupt."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from .file_names import require_file_name
 from .harvest import Activations
 
 CURVE_POINTS = 60
-"""How often the node redraws its curves: often enough for a smooth curve."""
+"""How many times the node redraws its training curves, each time with one more point."""
 
 
 def train_sae(
     activations: Activations, recipe: str, name: str, **options: Any
 ) -> tuple[SAEHandle, Tensor, str]:
-    """Train on harvested activations and save into models/sae: (the SAE, an image of its training, a report).
+    """Train an SAE, save it to models/sae and return (the SAE, a figure of the training curves, a report).
 
-    Interrupt saves and stops; the same settings resume from there.
+    Interrupt saves the progress and stops; training with the same settings resumes from there.
     """
     require_file_name(name)
     shards = ShardSet(activations.folder)
@@ -61,7 +61,7 @@ def train_sae(
 
 
 class LiveReport:
-    """Called during training: progress bar, the curves so far as its preview, and Interrupt."""
+    """A training callback: moves the progress bar, previews the curves so far, and stops on Interrupt."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.steps = config.steps

@@ -1,1 +1,1 @@
-"""Loads the bundled models."""
+"""Load the bundled model, Revelio Mini."""

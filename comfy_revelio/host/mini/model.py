@@ -54,7 +54,7 @@ class MiniLatents(LatentFormat):
 
 
 class MiniConfig(comfy.supported_models_base.BASE):
-    """What ComfyUI needs to know about a model; the shapes are in config.py."""
+    """The model description that ComfyUI needs; the shapes are in config.py."""
 
     unet_extra_config = {"num_heads": -1, "num_head_channels": config.UNET["head_width"]}  # noqa: RUF012
     sampling_settings = {  # noqa: RUF012
@@ -92,7 +92,7 @@ def _model(
 def load_mini(
     folder: Path = config.WEIGHTS_DIR, *, dtype: torch.dtype = torch.float32
 ) -> tuple[Model, Clip, Vae]:
-    """(MODEL, CLIP, VAE) of the bundled model; the MODEL computes in `dtype`, the others in float32.
+    """Return (MODEL, CLIP, VAE) of the bundled model; the MODEL computes in `dtype`, the others in float32.
 
     Raises RevelioError when a weight file is missing or does not fit.
     """
@@ -109,7 +109,7 @@ def load_mini(
 
 
 def build_untrained() -> tuple[Model, Clip, Vae]:
-    """The same three objects with random weights: for tests that need shapes, not images."""
+    """Return (MODEL, CLIP, VAE) with random weights, for tests that need shapes, not images."""
     vae = build_vae(None)
     fill_with_random_weights(vae.first_stage_model)
     return _model(None, 1.0), build_text_encoder(None), vae

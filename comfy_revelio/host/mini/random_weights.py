@@ -1,4 +1,4 @@
-"""Random weights for ComfyUI's layers, which come uninitialised: for tests that need shapes, not images."""
+"""Random weights for ComfyUI's uninitialised layers, for tests that need shapes, not images."""
 
 from __future__ import annotations
 

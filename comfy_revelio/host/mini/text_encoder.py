@@ -14,7 +14,7 @@ from .weights import load_strictly
 
 
 def build_text_encoder(tensors: dict[str, torch.Tensor] | None) -> Clip:
-    """A ComfyUI CLIP with these weights, or with random ones for None."""
+    """Return a ComfyUI CLIP with these weights, or with random weights if `tensors` is None."""
     target = comfy.supported_models_base.ClipTarget(comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel)
     options = {"clip_l_model_config": dict(config.TEXT), "dtype": torch.float32}
     clip = comfy.sd.CLIP(target, model_options=options)

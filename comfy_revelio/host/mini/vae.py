@@ -17,7 +17,7 @@ from . import config
 
 _LEVELS = len(config.VAE["multipliers"])
 
-# diffusers' names -> those of ComfyUI's AutoencoderKL; the decoder counts its levels from the other end
+# diffusers' names -> names in ComfyUI's AutoencoderKL, whose decoder counts levels from the other end
 _RENAMES: tuple[tuple[str, Any], ...] = (
     (r"down_blocks\.(\d+)\.resnets\.(\d+)", r"down.\1.block.\2"),
     (r"down_blocks\.(\d+)\.downsamplers\.0", r"down.\1.downsample"),
@@ -33,7 +33,7 @@ _RENAMES: tuple[tuple[str, Any], ...] = (
 
 
 class PatchAutoencoder(nn.Module):
-    """An autoencoder that reads and writes patches of pixels as channels; outside it looks like any other.
+    """An autoencoder that internally treats patches of pixels as channels; its interface is the usual one.
 
     encode: images [B, 3, H, W] in -1..1 -> latents [B, 4, H/8, W/8]; decode is the inverse.
     """
@@ -51,7 +51,7 @@ class PatchAutoencoder(nn.Module):
 
 
 def build_vae(tensors: dict[str, Tensor] | None) -> Vae:
-    """A ComfyUI VAE with these weights (diffusers' names), or with ComfyUI's uninitialised ones for None."""
+    """Return a ComfyUI VAE with these weights (diffusers' names); None leaves the weights uninitialised."""
     patch = config.VAE["patch"]
     ddconfig = {
         "double_z": True,
@@ -89,6 +89,6 @@ def _renamed(name: str) -> str:
 
 
 def _shaped(name: str, tensor: Tensor) -> Tensor:
-    """ComfyUI's attention layers are 1x1 convolutions where diffusers has linear ones."""
+    """Reshape weights of diffusers' linear attention layers for ComfyUI's 1x1 convolutions."""
     linear = ".attentions." in name and tensor.ndim == 2
     return tensor[:, :, None, None] if linear else tensor

@@ -1,1 +1,1 @@
-"""Recording of sampling runs, images, prompts, text and words; the traces kept and saved."""
+"""Record sampling runs, images, prompts, text and words; keep and save the traces."""

@@ -1,4 +1,4 @@
-"""Record Features: a model clone that records its features while it samples."""
+"""Record Features: clone a model so that it records the features that fire while it samples."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .kept_runs import KeptRuns
 
 
 class Recorder:
-    """Records the runs of one model; a finished trace waits under the run's latent.
+    """Records every run of one model; `trace_of` finds a run's trace by the latent that the run returned.
 
-    A Record node stays cached while only the seed of a sampler changes, and several samplers may share one
-    recorded model. So every run is recorded on its own and found by its samples.
+    ComfyUI does not run a Record node again if only a sampler's seed changes, and several samplers may share
+    one recorded model. So every run gets a separate trace.
     """
 
     def __init__(self, sae: SAEHandle, hook_point: HookPoint) -> None:
@@ -36,11 +36,11 @@ class Recorder:
             self._open[run] = RunRecorder(run.total_steps, run.sigmas)
 
     def see(self, tokens: Tensor, call: ModelCall, run: Run) -> None:
-        """Encode the tokens and keep their codes; nothing leaves the device before the run ends."""
+        """Encode the tokens and keep their codes, which stay on the device until the run ends."""
         recorder = self._open.get(run)
         if recorder is None:
             return  # the model was called outside a sampling run
-        # the SAE is on the same device, unless ComfyUI could not load it there
+        # the SAE is on the model's device unless ComfyUI could not load it there
         tokens = tokens.to(self._sae.dictionary.W_enc.device)
         codes = self._sae.dictionary.encode(tokens, timestep=call.timestep)
         recorder.add(
@@ -58,7 +58,7 @@ class Recorder:
         )
 
     def end(self, run: Run, samples: Tensor | None, denoised: Tensor | None) -> None:
-        """Keep the run's trace; an interrupted or failed run (`samples` is None) leaves none."""
+        """Keep the run's trace, unless the run was interrupted or failed (`samples` is None)."""
         with self._lock:
             recorder = self._open.pop(run, None)
         if recorder is None or samples is None:
@@ -68,12 +68,12 @@ class Recorder:
         self._kept.keep(trace, samples, denoised)
 
     def trace_of(self, samples: Tensor) -> Trace:
-        """The trace of the run whose samples, or whose denoised estimate, these are."""
+        """Return the trace of the run that returned `samples` as its latent or as its denoised estimate."""
         return self._kept.of(samples)
 
 
 def record(model: Model, sae: SAEHandle, hook_point: str = "") -> tuple[Model, Recorder]:
-    """A clone of `model` that records at `hook_point` (empty: the SAE's own), and its recorder."""
+    """Return (a clone of `model` that records at `hook_point`, its recorder). Empty: the SAE's hook point."""
     dictionary = sae.dictionary
     point = resolve(model, hook_point.strip() or dictionary.hook_point, dictionary.d_model, sae.title)
     recorder = Recorder(sae, point)

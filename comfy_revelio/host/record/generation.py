@@ -1,4 +1,4 @@
-"""Sampling batches in which each row has its own prompt and seed, through ComfyUI's sampler."""
+"""Sample batches in which each row has its own prompt and seed, with ComfyUI's sampler."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...errors import RevelioError
 from ..comfy_types import Clip, Conditioning, Model, Vae
 
 PIXELS = 8
-"""Height and width of a latent cell in nearly every family."""
+"""Height and width of a latent cell in pixels, in nearly every model family."""
 OTHER_PIXELS = {
     "ChromaRadiance": 1,
     "SC_B": 4,
@@ -24,13 +24,13 @@ OTHER_PIXELS = {
     "LTXV": 32,
     "Wan22": 16,
 }
-"""By class of latent format; not all versions of ComfyUI have `spacial_downscale_ratio` there."""
+"""The exceptions, by class of latent format; some versions of ComfyUI lack `spacial_downscale_ratio`."""
 
 
 def encode(clip: Clip, prompts: Sequence[str]) -> Conditioning:
-    """One conditioning with a row for each prompt, as CLIPTextEncode encodes it.
+    """Return one conditioning with a row for each prompt, encoded as by CLIPTextEncode.
 
-    Raises RevelioError for prompts of different lengths in tokens: their states cannot be stacked.
+    Raises RevelioError for prompts that differ in token count: their states cannot be stacked.
     """
     batches = [conditioning for _, conditioning in encoded_batches(clip, prompts, len(prompts))]
     if len(batches) != 1:
@@ -41,9 +41,9 @@ def encode(clip: Clip, prompts: Sequence[str]) -> Conditioning:
 
 
 def encoded_batches(clip: Clip, prompts: Sequence[str], size: int) -> Iterator[tuple[slice, Conditioning]]:
-    """(slice of prompts, their conditioning) for neighbours that can be sampled together, at most `size`.
+    """Yield (slice, conditioning) for each group of at most `size` consecutive prompts that can be stacked.
 
-    CLIP gives prompts of up to 75 tokens one length; other text encoders may give each its own.
+    CLIP pads all prompts of up to 75 tokens to the same length; other text encoders may not.
     """
     rows: list[Conditioning] = []
     for number, prompt in enumerate(prompts):
@@ -62,7 +62,7 @@ def _encoded(clip: Clip, prompt: str) -> Conditioning:
 
 
 def _shape(conditioning: Conditioning) -> list[Any]:
-    """Equal for conditionings that can be stacked."""
+    """Return a value that is equal for conditionings that can be stacked."""
     return [
         (states.shape[1:], {k: v.shape[1:] if torch.is_tensor(v) else v for k, v in more.items()})
         for states, more in conditioning
@@ -95,7 +95,7 @@ def sample(
     latents: torch.Tensor | None = None,
     noise_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Latents [n, C, h, w]; row i is what KSampler makes of seed i and row i of the conditionings.
+    """Return latents [n, C, h, w]; row i is KSampler's result for seed i and row i of the conditionings.
 
     positive has n rows, negative 1 or n. height, width: in pixels. latents [n, C, h, w] stay unchanged where
     noise_mask [1, H, W] is 0, as after Set Latent Noise Mask.
@@ -119,14 +119,14 @@ def sample(
 
 
 def pixels_per_cell(model: Model) -> int:
-    """Height and width, in pixels of the image, of a cell of the model's latents."""
+    """Return the height and width of a cell of the model's latents, in image pixels."""
     latents = model.get_model_object("latent_format")
     ratio = getattr(latents, "spacial_downscale_ratio", PIXELS)
     return OTHER_PIXELS.get(type(latents).__name__, int(ratio))
 
 
 def empty_latent(model: Model, height: int, width: int) -> torch.Tensor:
-    """An empty latent of one image of height x width pixels, with the channels of the model."""
+    """Return an empty latent for one image of height x width pixels, with the model's number of channels."""
     scale = pixels_per_cell(model)
     return comfy.sample.fix_empty_latent_channels(model, torch.zeros(1, 4, height // scale, width // scale))
 
@@ -143,9 +143,9 @@ def generate_images(
     batch: int = 32,
     **settings: Any,
 ) -> torch.Tensor:
-    """Images [n, H, W, 3] in 0..1, one for each (prompt, seed), with an empty negative prompt.
+    """Generate images [n, H, W, 3] in 0..1, one for each (prompt, seed), with an empty negative prompt.
 
-    negative_clip: encodes the negative prompt, where steering made another CLIP for it.
+    negative_clip: the CLIP for the negative prompt, if steering returned a separate one.
     settings: as for `sample`.
     """
     negative = encode(negative_clip or clip, [""])

@@ -1,4 +1,4 @@
-"""Record Image: a real image noised to given timesteps, one forward pass each (arXiv 2411.16725)."""
+"""Record Image: noise a real image to given timesteps and run the model once on each (arXiv 2411.16725)."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def record_image(
     pooling: str = "auto",
     seed: int = 0,
 ) -> Trace:
-    """The features that fire while the model processes `image` [B, H, W, 3], at each timestep; role "cond".
+    """Record the features that fire while the model processes `image` [B, H, W, 3] at each timestep.
 
-    The image is encoded by the VAE, noised to each timestep (0 to 999, as in "25, 100, 200") with the noise
-    of `seed`, and passes through the model once with the prompt `positive`. The trace's steps are the
-    timesteps, the noisiest first.
-    pooling: "spatial_mean" encodes the mean over all tokens, as the paper's SAEs were trained, "token" each
-    token; "auto" is the SAE's own.
-    Raises RevelioError for timesteps out of range, or an SAE, VAE and model that do not fit.
+    The image is encoded by the VAE and noised to each timestep (0 to 999, as in "25, 100, 200") with the
+    noise of `seed`. Each noised image passes through the model once with the prompt `positive`. The trace's
+    steps are the timesteps, the noisiest first; its role is "cond".
+    pooling: "token" encodes each token, "spatial_mean" the mean over all tokens, which the paper's SAEs were
+    trained on; "auto" is the SAE's own setting.
+    Raises RevelioError for timesteps out of range, or an SAE, VAE and model that do not fit together.
     """
     if pooling not in POOLINGS:
         raise RevelioError(f"Unknown pooling {pooling!r}; choose one of {', '.join(POOLINGS)}.")
@@ -72,7 +72,7 @@ def record_image(
 
 
 def sigmas_of(model: Model, times: list[float]) -> Tensor:
-    """The sigmas of timesteps, then 0 as at the end of a schedule: [timesteps + 1]."""
+    """Return the sigma of each timestep, then 0 as at the end of a schedule: [timesteps + 1]."""
     sampling = model.get_model_object("model_sampling")
     return torch.tensor([*(sigma_at(time, sampling) for time in times), 0.0])
 
@@ -80,12 +80,12 @@ def sigmas_of(model: Model, times: list[float]) -> Tensor:
 def show_image(
     model: Model, vae: Vae, image: Image, positive: Conditioning, times: list[float], seed: int
 ) -> Tensor:
-    """Show `image` [B, H, W, 3], noised to each timestep, to the model with a prompt; returns its latents.
+    """Run the model with a prompt on `image` [B, H, W, 3] noised to each timestep; return the image's latent.
 
     Raises RevelioError for a VAE of another model, and for an image that has a wrong shape or is too small.
     """
     checked_batch(image, "image")
-    compression = getattr(vae, "spacial_compression_encode", None)  # other packs' VAEs may lack it
+    compression = getattr(vae, "spacial_compression_encode", None)  # other packs' VAEs may lack this method
     least = 1 if compression is None else int(compression())
     if min(image.shape[1:3]) < least:
         raise RevelioError(
@@ -103,7 +103,7 @@ def show_image(
 
 
 class OneForwardPassEach(comfy.samplers.Sampler):
-    """A sampler that evaluates the model once per sigma, on the latent noised to it, and changes nothing."""
+    """A sampler that runs the model once per sigma on the noised latent and returns the latent unchanged."""
 
     def sample(  # type: ignore[override, unused-ignore]
         self,
@@ -116,7 +116,7 @@ class OneForwardPassEach(comfy.samplers.Sampler):
         denoise_mask: Tensor | None = None,
         disable_pbar: bool = False,
     ) -> Tensor:
-        """What ComfyUI calls to sample; the parameters are those of its samplers."""
+        """Run the model once per sigma; ComfyUI calls this with the parameters of its own samplers."""
         sampling = model_wrap.inner_model.model_sampling
         bar = comfy.utils.ProgressBar(len(sigmas) - 1)
         for sigma in sigmas[:-1]:
@@ -128,7 +128,7 @@ class OneForwardPassEach(comfy.samplers.Sampler):
 
 
 def parse_timesteps(text: str) -> list[float]:
-    """The timesteps in a text such as "25, 100, 200", each once and the largest first."""
+    """Return the timesteps in a text such as "25, 100, 200", without repeats, the largest first."""
     times: set[float] = set()
     for part in text.replace(";", ",").replace("\n", ",").split(","):
         if not part.strip():

@@ -32,7 +32,7 @@ class KeptRuns(Generic[T]):
         self._lock = threading.Lock()
 
     def keep(self, trace: T, samples: Tensor, denoised: Tensor | None) -> None:
-        """Keep the trace of the run that returned `samples`; drop the oldest if there are too many."""
+        """Keep the trace of the run that returned `samples`; drop the oldest traces if there are too many."""
         key = latent_fingerprint(samples)
         with self._lock:
             self._traces.pop(key, None)
@@ -45,7 +45,7 @@ class KeptRuns(Generic[T]):
             self._names = {name: key for name, key in self._names.items() if key in self._traces}
 
     def of(self, samples: Tensor) -> T:
-        """The trace of the run whose samples, or whose denoised estimate, these are."""
+        """Return the trace of the run that returned `samples` as its latent or as its denoised estimate."""
         with self._lock:
             key = self._names.get(latent_fingerprint(samples))
             if key is not None:

@@ -1,4 +1,4 @@
-"""Recognising a latent: by its values, wherever and in whichever float type it is kept."""
+"""Recognise a latent by its values, on any device and in any float type."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 
 
 def latent_fingerprint(samples: Tensor) -> str:
-    """A name that two latents share only if all their values are equal as float32."""
-    # models of image and sound return both in one nested tensor
+    """Return a hash that two latents share only if their shapes and their float32 values are equal."""
+    # models that generate image and sound return both in one nested tensor
     parts = samples.unbind() if getattr(samples, "is_nested", False) else [samples]
     digest = hashlib.sha256()
     for part in parts:

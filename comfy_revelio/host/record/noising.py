@@ -1,4 +1,4 @@
-"""How much noise a real image gets for a timestep."""
+"""The noise level that a real image gets at a timestep."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 
 
 def sigma_at(time: float, sampling: Any) -> float:
-    """The sigma at which a network is at timestep `time` of 1000.
+    """Return the sigma at which the network is at timestep `time`, on a scale from 0 to 1000.
 
-    sampling: the model's `model_sampling`. Flow models count the share of noise, from 0 to 1 or to 1000.
-    Models that count timesteps have them in their table. For others `time` is a share of the schedule.
+    sampling: the model's `model_sampling`. For flow models, whose timestep is the share of noise (up to 1 or
+    1000), sigma is time / 1000. Others look `time` up in their table, or else use progress 1 - time / 1000.
     """
     half, whole = (float(sampling.timestep(torch.tensor(share))) for share in (0.5, 1.0))
     counts_noise = any(math.isclose(whole, most, rel_tol=1e-3) for most in (1.0, 1000.0))

@@ -1,4 +1,4 @@
-"""Record Prompts: an image for each of many prompts, all in one trace."""
+"""Record Prompts: generate an image for each of many prompts and record all in one trace."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .features import record
 from .generation import encode, encoded_batches, sample
 
 AT_ONCE = 8
-"""Images that are sampled together."""
+"""The most images that are sampled together."""
 
 
 def record_prompts(
     model: Model, clip: Clip, saes: Sequence[SAEHandle], prompts: Sequence[str], *, seed: int, **settings: Any
 ) -> tuple[Trace, Tensor]:
-    """(trace of all prompts, their latents [n, C, h, w]); prompt i is sampled with the seed `seed` + i.
+    """Return (trace of all prompts, their latents [n, C, h, w]); prompt i is sampled with seed `seed` + i.
 
     saes: each records at its own hook point, all in the same runs. settings: as for `sample`.
     """
@@ -50,9 +50,9 @@ def record_prompts(
 def sample_in_parts(
     model: Model, clip: Clip, prompts: Sequence[str], seed: int, **settings: Any
 ) -> Iterator[Tensor]:
-    """Latents of the prompts, at most AT_ONCE at a time, with an empty negative prompt; stops on Interrupt.
+    """Sample the prompts with an empty negative prompt; yield at most AT_ONCE latents at a time.
 
-    Prompt i has the seed `seed` + i, so that lists of the same length share their seeds line by line.
+    Prompt i has the seed `seed` + i, the same in every list of prompts. Stops on Interrupt.
     """
     negative = encode(clip, [""])
     for rows, positive in encoded_batches(clip, prompts, AT_ONCE):

@@ -16,10 +16,10 @@ from ..text.encoder_taps import resolve_layer, text_hidden
 
 
 def record_text(clip: Clip, sae: SAEHandle, prompt: str, *, count: int = 3) -> tuple[Trace, str]:
-    """(trace, table) of one prompt at the layer that the SAE reads; prompt weights have no effect.
+    """Return (trace, table) of one prompt at the layer that the SAE reads; prompt weights have no effect.
 
     The trace has one step and the role "cond". Its grid has a row for each section that the encoder reads
-    (77 tokens for CLIP) and a column for each position; its `words` name the token at each. The table lists
+    (77 tokens for CLIP) and a column for each position; its `words` hold their tokens. The table lists
     each token of the prompt with its `count` strongest features.
     """
     dictionary = sae.dictionary
@@ -38,7 +38,7 @@ def record_text(clip: Clip, sae: SAEHandle, prompt: str, *, count: int = 3) -> t
 
 
 def _table(codes: Codes, content: Tensor, words: list[str], dictionary: Dictionary, count: int) -> str:
-    """Each token of the prompt with its strongest features, as Markdown."""
+    """Return a Markdown table of the prompt's tokens and the strongest features of each."""
     rows = []
     for position in content.nonzero().flatten().tolist():
         indices, values = codes.indices[position, :count].tolist(), codes.values[position, :count].tolist()

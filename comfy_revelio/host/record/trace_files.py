@@ -1,4 +1,4 @@
-"""Trace files: saved to ComfyUI's output folder, listed from the output and the input folder."""
+"""Trace files: save to ComfyUI's output folder; list and load from the output and input folders."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ...trace import Trace, save_load
 
 EXTENSION = ".safetensors"
 OUTPUT, INPUT = " [output]", " [input]"
-"""ComfyUI's suffixes for the folder that a file is in: "name [output]"."""
+"""ComfyUI's suffixes that say which folder a file is in, as in "name [output]"."""
 
 
 def save(trace: Trace, prefix: str) -> str:
-    """Save a trace under the next free number of `prefix` in the output folder; returns its name for `load`.
+    """Save a trace in the output folder as `prefix` and the next free number; return its name for `load`.
 
-    prefix: as for Save Image, with folders, %year% and the like. Raises RevelioError when it leads out of the
-    output folder or cannot be written.
+    prefix: as for Save Image; may contain folders, %year% and the like. Raises RevelioError if it leads out
+    of the output folder or the file cannot be written.
     """
     wanted = prefix.strip()
     if not wanted or wanted.endswith(("/", "\\")):
@@ -41,7 +41,7 @@ def save(trace: Trace, prefix: str) -> str:
 
 
 def listing() -> list[str]:
-    """Names of all traces, newest first."""
+    """Return the names of all saved traces, newest first."""
     found: list[tuple[float, str]] = []
     for mark in (OUTPUT, INPUT):
         root = _root(mark)
@@ -50,20 +50,20 @@ def listing() -> list[str]:
                 path = Path(folder, file)
                 if file.endswith(EXTENSION) and _problem(path) is None:
                     name = path.relative_to(root).as_posix() + mark
-                    with suppress(OSError):  # deleted just now
+                    with suppress(OSError):  # the file was deleted just now
                         found.append((path.stat().st_mtime, name))
     return [name for _, name in sorted(found, reverse=True)]
 
 
 def path_of(name: str) -> Path:
-    """The file of a trace called "name [output]" or "name [input]"; RevelioError when there is none."""
+    """Find the file of the trace "name [output]" or "name [input]"; raise RevelioError if there is none."""
     mark = next((mark for mark in (OUTPUT, INPUT) if name.endswith(mark)), "")
     root = _root(mark or INPUT)
     relative = name.removesuffix(mark)
     if relative:
         _check_inside(root, relative)
     path = Path(root, relative)
-    if not relative or not os.path.isfile(path):  # Path.is_file raises where a name is too long
+    if not relative or not os.path.isfile(path):  # Path.is_file raises if a name is too long
         raise RevelioError(
             f'There is no trace "{name[:200]}"; save one with Save Trace, or put its file into the input '
             "folder, and choose it from the list."
@@ -72,7 +72,7 @@ def path_of(name: str) -> Path:
 
 
 def check(name: str) -> str | None:
-    """None when `name` is a trace, else a sentence that says why not."""
+    """Return None if `name` is a trace, else a sentence that says why it is not a trace."""
     try:
         return _problem(path_of(name))
     except RevelioError as problem:
@@ -80,7 +80,7 @@ def check(name: str) -> str | None:
 
 
 def fingerprint(name: str) -> str:
-    """Changes when the file does: its size and modification time."""
+    """Return a fingerprint (size and modification time) that changes whenever the file does."""
     try:
         stat = path_of(name).stat()
     except (RevelioError, OSError):
@@ -89,7 +89,7 @@ def fingerprint(name: str) -> str:
 
 
 def load(name: str) -> Trace:
-    """The saved trace called `name`; RevelioError when it is missing, broken or not a trace."""
+    """Load the saved trace called `name`; raise RevelioError if it is missing, broken or not a trace."""
     return Trace.load(path_of(name))
 
 
@@ -98,7 +98,7 @@ def _root(mark: str) -> str:
 
 
 def _check_inside(root: str, relative: str) -> None:
-    """Refuse names that lead out of ComfyUI's folder: workflows come from strangers."""
+    """Refuse names that lead out of ComfyUI's folder, because a workflow may come from a stranger."""
     full = os.path.abspath(os.path.join(root, relative))
     if os.path.isabs(relative) or not full.startswith(os.path.abspath(root) + os.sep):
         raise RevelioError(f"{relative!r} is outside ComfyUI's folders; choose a name inside them.")
@@ -114,7 +114,7 @@ def _problem(path: Path) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _problem_of(path: str, _size: int, _modified: int) -> str | None:
-    """Why the file is not a trace; remembered until it changes, as every page load builds the list."""
+    """Return why the file is not a trace, or None; cached, because every page load asks for all files."""
     try:
         save_load.check_file(path)
     except RevelioError as problem:

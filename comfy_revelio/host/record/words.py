@@ -1,4 +1,4 @@
-"""Record Words: a model clone that records which patches attend to which words of its prompts."""
+"""Record Words: clone a model so that it records which image patches attend to which words of its prompts."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ LatentSize = tuple[int, ...]
 
 @dataclass
 class _Prompt:
-    """What a role is sampled with."""
+    """The prompt that one role is sampled with."""
 
     words: PromptWords
     length: int
-    """Positions of its conditioning, which may be longer than the prompt's."""
+    """How many positions the sampled conditioning has; it may be longer than the prompt's conditioning."""
     _members: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
 
     def member(self, attention: Attention) -> Tensor | None:
-        """Which key of this attention belongs to which word, None where the prompt does not fit into it."""
+        """Return which key of this attention belongs to which word; None if the prompt does not fit."""
         keys = attention.k.shape[2]
         layout = (attention.text, attention.at_end, attention.repeats, keys, attention.k.device)
         if layout not in self._members:
             columns = _columns(attention, self.words, self.length)
-            if not columns:  # or no words at all, as in an empty negative prompt
+            if not columns:  # the prompt does not fit or has no words, like an empty negative prompt
                 return None
             self._members[layout] = membership(columns, keys).to(attention.k.device)
         return self._members[layout]
@@ -57,17 +57,17 @@ class _OpenRun:
     """A run that has not ended."""
 
     recorders: dict[LatentSize, WordRecorder]
-    """A prompt with an area of its own is sampled on smaller latents."""
+    """One recorder per latent size: a prompt that is limited to an area is sampled on smaller latents."""
     prompts: Mapping[str, _Prompt]
-    """By role."""
+    """The prompt of each role."""
 
 
 class WordsOfRuns:
-    """Records the words of one model's runs; a finished trace waits under the run's latent."""
+    """Records attention to words in every run of one model; `trace_of` finds a run's trace by its latent."""
 
     def __init__(self, pixels: int) -> None:
         self.pixels = pixels
-        """Height and width, in pixels of the image, of a latent cell."""
+        """Height and width of a latent cell, in image pixels."""
         self._open: WeakKeyDictionary[Run, _OpenRun] = WeakKeyDictionary()
         self._kept: KeptRuns[WordTrace] = KeptRuns()
         self._lock = threading.Lock()
@@ -78,18 +78,18 @@ class WordsOfRuns:
             self._open[run] = _OpenRun({}, _prompts(run))
 
     def end(self, run: Run, samples: Tensor | None, denoised: Tensor | None) -> None:
-        """Keep the run's trace; an interrupted or failed run (`samples` is None) leaves none."""
+        """Keep the run's trace, unless the run was interrupted or failed (`samples` is None)."""
         with self._lock:
             state = self._open.pop(run, None)
         if state is None or samples is None:
             return
-        # a prompt with an area of its own covers only a part of the image, and which part is unknown here
+        # a prompt that is limited to an area is left out, because the area's position is unknown here
         recorder = state.recorders.get(tuple(samples.shape[-2:])) or WordRecorder(run.total_steps)
         trace = recorder.finish({role: prompt.words.words for role, prompt in state.prompts.items()})
         self._kept.keep(trace, samples, denoised)
 
     def trace_of(self, samples: Tensor) -> WordTrace:
-        """The trace of the run whose samples, or whose denoised estimate, these are."""
+        """Return the trace of the run that returned `samples` as its latent or as its denoised estimate."""
         return self._kept.of(samples)
 
     def call(self, executor: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -111,7 +111,7 @@ class WordsOfRuns:
 
 
 class _CallRecorder:
-    """Records the attentions of one model call, under the call's step, roles and evaluations."""
+    """Records the attentions of one model call with the call's step, roles and evaluations."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class _CallRecorder:
         self._evaluations = [run.next_evaluation(owner, role, self._step) for role in self._roles]
 
     def record(self, attention: Attention) -> None:
-        """Record one attention, each role's rows by the words of its own prompt."""
+        """Record one attention: for each role, how its rows attend to the words of the role's prompt."""
         rows = len(attention.q) // len(self._roles)
         for chunk, (role, evaluation) in enumerate(zip(self._roles, self._evaluations, strict=True)):
             prompt = self._prompts.get(role)
@@ -146,9 +146,9 @@ class _CallRecorder:
 
 
 def encode_with_words(clip: Clip, prompt: str) -> Conditioning:
-    """The conditioning as CLIP Text Encode makes it, with the prompt's words attached.
+    """Encode a prompt as CLIP Text Encode does and attach the prompt's words to the conditioning.
 
-    Raises RevelioError for a CLIP in whose conditioning the words cannot be located.
+    Raises RevelioError if the words cannot be located in a conditioning of this CLIP.
     """
     conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
     words = prompt_words(clip, prompt, conditioning[0][0].shape[1])
@@ -156,7 +156,7 @@ def encode_with_words(clip: Clip, prompt: str) -> Conditioning:
 
 
 def encode_prompts(clip: Clip, positive: str, negative: str) -> tuple[Conditioning, Conditioning]:
-    """Both prompts by `encode_with_words`. Raises RevelioError for a positive prompt without words."""
+    """Encode both prompts by `encode_with_words`. Raises RevelioError for a positive prompt without words."""
     conditionings = encode_with_words(clip, positive), encode_with_words(clip, negative)
     if not conditionings[0][0][1][WORDS].words:
         raise RevelioError("The positive prompt has no words to record; write some.")
@@ -164,7 +164,7 @@ def encode_prompts(clip: Clip, positive: str, negative: str) -> tuple[Conditioni
 
 
 def record_words(model: Model) -> tuple[Model, WordsOfRuns]:
-    """A clone of `model` that records the words of the prompts it samples, and the recorder.
+    """Return (a clone of `model` that records the attention to its prompts' words, the recorder).
 
     Only prompts encoded by `encode_with_words` are recorded.
     Raises RevelioError for a model whose attention cannot be read.
@@ -185,9 +185,9 @@ def record_words(model: Model) -> tuple[Model, WordsOfRuns]:
 
 
 def _columns(attention: Attention, words: PromptWords, length: int) -> list[list[int]] | None:
-    """The keys of each word in this attention, None where the prompt does not fit into it.
+    """Return each word's keys in this attention, or None if the prompt does not fit the keys.
 
-    length: positions of the sampled conditioning, which may be longer than the prompt's.
+    length: positions of the sampled conditioning, which may be longer than the prompt's conditioning.
     """
     begin, end = attention.text
     size = end - begin
@@ -201,7 +201,7 @@ def _columns(attention: Attention, words: PromptWords, length: int) -> list[list
 
 
 def _prompts(run: Run) -> dict[str, _Prompt]:
-    """The prompt of each role whose words are known."""
+    """Return the prompt of each role whose conditioning carries words."""
     conditionings = run.conditionings()
     names = {uuid: role for found in roles_of(conditionings).values() for uuid, role in found.items()}
     prompts = {}
@@ -219,10 +219,10 @@ def _prompts(run: Run) -> dict[str, _Prompt]:
 def record_words_of_image(
     model: Model, clip: Clip, vae: Vae, image: Image, prompt: str, timesteps: str, *, seed: int = 0
 ) -> WordTrace:
-    """Where the model attends to the words of `prompt` in a given `image` [B, H, W, 3]; role "cond".
+    """Record where in a given `image` [B, H, W, 3] the model attends to the words of `prompt`; role "cond".
 
-    The image is noised to each timestep (as in "25, 100, 200") and passes through the model once, as in
-    Record Image. Raises RevelioError as `record_image` and `record_words` do.
+    The image, noised to each timestep (as in "25, 100, 200"), passes through the model once per timestep, as
+    in Record Image. Raises RevelioError as `record_image` and `record_words` do.
     """
     positive, _ = encode_prompts(clip, prompt, "")
     recorded, runs = record_words(model)
@@ -230,7 +230,7 @@ def record_words_of_image(
 
 
 def pixel_size(samples: Tensor, image: Tensor | None, pixels: int) -> tuple[int, int]:
-    """(height, width) of the image, or without one of latents with `pixels` x `pixels` pixels a cell."""
+    """Return (height, width) of the image; without one, of latents with cells of `pixels` x `pixels`."""
     if image is not None:
         return int(image.shape[1]), int(image.shape[2])
     return int(samples.shape[-2]) * pixels, int(samples.shape[-1]) * pixels

@@ -1,1 +1,1 @@
-"""Taps on a model: runs, calls, hooks, and the tokens in them."""
+"""Taps on a model: read or change the tokens in its runs and calls through hooks."""

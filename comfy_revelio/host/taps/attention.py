@@ -1,8 +1,8 @@
-"""Taps on attention: the queries of the image and the keys of the prompt, layer by layer, in a model call.
+"""Taps on attention: read the image's queries and the prompt's keys in every layer during a model call.
 
-Nothing is replaced. Where queries and keys are modules of their own (UNets), plain hooks read them, whichever
-attention function runs after them. Elsewhere ComfyUI's `optimized_attention_override` reads them and then
-calls what would have run without it, with the same arguments.
+No computation is replaced. UNets compute queries and keys in separate modules, so plain hooks read them,
+whichever attention function runs next. Elsewhere an `optimized_attention_override` reads them and then calls
+the function that would have run without it, with the same arguments.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ _JOINT = {
     "Lumina 2 and Z-Image",
     "AuraFlow",
 }
-"""Families whose blocks attend over the prompt's and the image's tokens in one sequence."""
+"""Families whose blocks attend to the tokens of prompt and image in one sequence."""
 _PADDED_BEHIND = {"Lumina 2 and Z-Image"}
-"""Families that append padding to a prompt; all others put what they add before it."""
+"""Families that add padding after a prompt; all others add tokens before it."""
 _CROSS = {"Wan"}
-"""Families of transformers whose blocks have a cross attention to the prompt."""
+"""Transformer families whose blocks have cross-attention to the prompt."""
 
 
 @dataclass(frozen=True)
 class Attention:
-    """One attention of the image to a prompt."""
+    """The attention from the image to a prompt in one layer."""
 
     layer: str
-    """Name of the hook point that it belongs to."""
+    """Name of the hook point that the attention belongs to."""
     grid: tuple[int, ...]
     """The image's token grid."""
     q: Tensor
@@ -55,18 +55,18 @@ class Attention:
     text: tuple[int, int]
     """Begin and end of the prompt among the keys."""
     repeats: bool
-    """The prompt is repeated as often as its length fits: ComfyUI evens out lengths that way."""
+    """Whether the prompt may be repeated to fill `text`: ComfyUI repeats prompts to make lengths equal."""
     at_end: bool
-    """The prompt's tokens are the last of `text`: what the family adds to a prompt comes before it."""
+    """Whether the prompt's tokens are the last ones of `text`, after the tokens that the family adds."""
     mask: Tensor | None
-    """As in scaled dot product attention, for these queries."""
+    """The attention mask for these queries, as in scaled dot product attention."""
 
 
 AttentionCallback = Callable[[Attention], None]
 
 
 def check_attention(network: nn.Module) -> None:
-    """Raises RevelioError for a model whose attention to the prompt cannot be read."""
+    """Raise RevelioError for a model whose attention to the prompt cannot be read."""
     family = family_of(network)
     name = family.name if family is not None else type(network).__name__
     if is_unet(network):
@@ -85,13 +85,13 @@ def check_attention(network: nn.Module) -> None:
 def attention_hooks(
     base_model: Any, options: Mapping[str, Any], latent_shape: tuple[int, ...], callback: AttentionCallback
 ) -> Iterator[Mapping[str, Any]]:
-    """Show every attention to the prompt in one model call to `callback`; yields the options to call with.
+    """Pass every attention to the prompt in one model call to `callback`; yield the options for that call.
 
-    latent_shape: of the model's input. Hooks are removed when the call ends, also when it fails; the options
-    are a copy.
+    latent_shape: the shape of the model's input. The hooks are removed when the call ends, even if it fails;
+    `options` is not changed.
     """
     network = network_of(base_model)
-    handles: list[RemovableHandle] = []  # extended one by one, so that none is left when a later one fails
+    handles: list[RemovableHandle] = []  # extended hook by hook, so that all can be removed if one fails
     try:
         if is_unet(network):
             handles.extend(_projection_hooks(network, callback))
@@ -106,7 +106,7 @@ def attention_hooks(
 
 
 def _cross_attentions(network: nn.Module) -> Iterator[tuple[str, nn.Module, Any]]:
-    """(layer, its module, cross attention) for each cross attention of a UNet."""
+    """Yield (layer, the layer's module, cross-attention) for each cross-attention of a UNet."""
     for point in hookpoints.list(network):
         module = hookpoints.module_of(network, point)
         for block in getattr(module, "transformer_blocks", ()):
@@ -116,7 +116,7 @@ def _cross_attentions(network: nn.Module) -> Iterator[tuple[str, nn.Module, Any]
 
 
 def _projection_hooks(network: nn.Module, callback: AttentionCallback) -> Iterator[RemovableHandle]:
-    """Hooks on the queries and keys of a UNet's cross attentions, and on the size of each block's map."""
+    """Hook a UNet's cross-attention queries and keys, and the map size of each block; yield the handles."""
     grids: dict[str, _Grid] = {}
     for layer, module, attention in _cross_attentions(network):
         if layer not in grids:  # one transformer has up to ten cross attentions
@@ -140,7 +140,7 @@ class _Grid:
 
 
 class _Projections:
-    """One cross attention of a UNet in one model call: its queries wait for its keys."""
+    """One cross-attention of a UNet in one model call; keeps the queries until the keys are ready."""
 
     def __init__(self, layer: str, heads: int, grid: _Grid, callback: AttentionCallback) -> None:
         self._layer = layer
@@ -150,22 +150,22 @@ class _Projections:
         self._queries: Tensor | None = None
 
     def after_query(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
-        """The queries are ready: [B, T, heads * d]."""
+        """Keep the queries [B, T, heads * d]; called when they are ready."""
         self._queries = output
 
     def after_key(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
-        """The keys are ready: show both to the callback."""
+        """Pass queries and keys to the callback; called when the keys are ready."""
         queries, self._queries = self._queries, None
         if queries is None:
             return
         q, k = _by_head(queries, self._heads), _by_head(output, self._heads)
-        if q.shape[2] == math.prod(self._grid.size):  # another pack may merge patches
+        if q.shape[2] == math.prod(self._grid.size):  # not equal if another pack merges patches
             keys = (0, k.shape[2])
             self._callback(Attention(self._layer, self._grid.size, q, k, keys, True, False, None))
 
 
 class _BlockHooks:
-    """The attention of transformer blocks in one model call: which block runs, and what it attends to."""
+    """Hooks on transformer blocks in one model call: they find which block runs and what it attends to."""
 
     def __init__(
         self, network: nn.Module, latent_shape: tuple[int, ...], callback: AttentionCallback
@@ -177,16 +177,16 @@ class _BlockHooks:
         points = hookpoints.list(network)
         self._points = [point for point in points if point.stream == "image"]
         self._texts = {point.module_path: point for point in points if point.stream == "text"}
-        # lists of blocks that hold the prompt's tokens apart; their attention has them before the image's
+        # block lists with a separate stream for the prompt; in their attention its tokens precede the image's
         self._separate = {
             _list_of(point) for point in points if point.stream == "text" and self._is_separate(point)
         }
         self._token_counts: dict[str, int] = {}
         self._running: tuple[HookPoint, int] | None = None
-        """The block that runs, and how many tokens its image stream has."""
+        """The block that is running, and the number of tokens in its image stream."""
 
     def register(self) -> Iterator[RemovableHandle]:
-        """Register the hooks, one for each handle that is taken."""
+        """Register the hooks one by one and yield the handle of each."""
         points = (*self._points, *self._texts.values())
         paths = dict.fromkeys(path for point in points for path in point.layout.counted_modules)
         yield from count_tokens(self._network, list(paths), self._token_counts)
@@ -199,7 +199,7 @@ class _BlockHooks:
             yield module.register_forward_hook(after)
 
     def around(self, inner: Callable[..., Any] | None) -> Callable[..., Any]:
-        """The attention override: shows the attention, then runs `inner` or what ComfyUI would have run."""
+        """Return an attention override: it reads the attention, then runs `inner` or ComfyUI's function."""
         show = torch.compiler.disable(self._show)
 
         def attend(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -232,7 +232,7 @@ class _BlockHooks:
         *_: Any,
         **_more: Any,
     ) -> None:
-        """Show one attention to the callback. Parameters: those of ComfyUI's `optimized_attention`."""
+        """Pass one attention to the callback; the parameters are those of ComfyUI's `optimized_attention`."""
         if not skip_reshape:
             q, k = _by_head(q, heads), _by_head(k, heads)
         found = self._locate(*running, q.shape[2], k.shape[2])
@@ -249,9 +249,9 @@ class _BlockHooks:
     def _locate(
         self, point: HookPoint, stream: int, queries: int, keys: int
     ) -> tuple[tuple[int, int], TokenGrid] | None:
-        """(begin and end of the prompt among the keys, the image's tokens among the queries), or None.
+        """Return (begin and end of the prompt among the keys, the image's tokens among the queries), or None.
 
-        stream: tokens of the image's stream of the block.
+        stream: the number of tokens in the block's image stream.
         """
         if self._family in _CROSS:
             grid = self._grid_in(point, queries)
@@ -260,7 +260,7 @@ class _BlockHooks:
             return None
         if _list_of(point) in self._separate:
             ahead, grid = keys - stream, self._grid_in(point, stream)
-            if ahead <= 0 or grid is None:  # the image attends to itself
+            if ahead <= 0 or grid is None:  # the image attends only to itself
                 return None
             return (0, ahead), replace(grid, start=grid.start + ahead)
         text_point = self._texts.get(point.module_path)
@@ -276,7 +276,7 @@ class _BlockHooks:
         )
 
     def _grid_in(self, point: HookPoint, tokens: int) -> TokenGrid | None:
-        """The point's tokens in a sequence of length `tokens`, or None where they do not fit."""
+        """Locate the point's tokens in a sequence of length `tokens`; None if they do not fit."""
         sequence = torch.empty(1, tokens, 1, device="meta")
         found = hookpoints.locate_tokens(sequence, point.layout, self._latent_shape, self._token_counts)
         one_row = point.stream == "image" and found.grid == (1, tokens) and tokens > 1

@@ -1,6 +1,6 @@
-"""The hooks of one model call: they show the tokens at a hook point to a callback and add what it returns.
+"""Hooks for one model call: pass the tokens at a hook point to a callback and add what the callback returns.
 
-They are registered on the network that is about to run and removed when it has run, also when it fails.
+The hooks are registered right before the network runs and removed afterwards, even if the call fails.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RUN = "revelio_run"
 """Key of the Run in a sampling run's transformer options."""
 
 TokenCallback = Callable[[Tensor, ModelCall, Run], Tensor | None]
-"""callback(tokens [B, T, C], call, run) -> what to add to them [B or 1, T, C], or None."""
+"""callback(tokens [B, T, C], call, run) -> what to add to the tokens, [B or 1, T, C], or None."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Tap:
     hook_point: HookPoint
     callback: TokenCallback
     captured: Captured = "output"
-    """What the callback sees: the module's "output", or "diff" = output - input in float32."""
+    """What the callback receives: the module's "output", or "diff" = output - input in float32."""
 
 
 class CallHooks:
@@ -43,18 +43,18 @@ class CallHooks:
         self, tap: Tap, base_model: Any, options: Mapping[str, Any], latent_shape: Sequence[int]
     ) -> None:
         """options: the call's transformer options.
-        latent_shape: of the model's input, all conditionings of the call together.
+        latent_shape: the shape of the model's input, with all conditionings of the call in one batch.
         """
         self._tap = tap
         self._base_model = base_model
         self._options = options
         self._latent_shape = latent_shape
         self._input: Tensor | None = None
-        """The module's input, where the tap reads the difference to it."""
+        """The module's input, kept only if the tap reads output minus input."""
         self._token_counts: dict[str, int] = {}
-        """Tokens that the layout's counted modules output in this call, and those of text "ahead"."""
+        """How many tokens each counted module outputs in this call; "ahead": text tokens before the image."""
         self._map_size: tuple[int, ...] = ()
-        """(height, width) of the map that a UNet's transformer lays out as a sequence."""
+        """(height, width) of the map that a UNet's transformer flattens to a sequence."""
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> CallHooks:
@@ -71,7 +71,7 @@ class CallHooks:
     def _register(self) -> None:
         point, network = self._tap.hook_point, network_of(self._base_model)
         module = hookpoints.module_of(network, point)
-        # one by one, so that none is left on the network when a later one fails
+        # one by one, so that all can be removed if a later one fails
         for handle in count_tokens(network, point.layout.counted_modules, self._token_counts):
             self._handles.append(handle)
         transformer, inside, _ = point.module_path.rpartition(".transformer_blocks.")
@@ -89,18 +89,18 @@ class CallHooks:
         self._handles.clear()
 
     def around(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
-        """The transformer around a block is about to run: note the size of its map."""
+        """Store the map size; called before the transformer that contains the block runs."""
         self._map_size = tuple(args[0].shape[2:])
 
     def before(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """The module is about to run: keep its input."""
+        """Keep the module's input; called before the module runs."""
         own = input_of(self._tap.hook_point, args, kwargs)
         self._input = None if own is None else own.detach().clone()  # a block may add to its input in place
 
     def after(
         self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Any | None:
-        """The module has run: the output to use instead, or None to leave it untouched, bit for bit."""
+        """Return the output to use instead, or None to keep it, bit for bit; called after the module runs."""
         block_options = kwargs.get("transformer_options")
         if isinstance(block_options, dict) and block_options.get("img_slice"):
             self._token_counts["ahead"] = int(block_options["img_slice"][0])
@@ -125,10 +125,10 @@ class CallHooks:
             raise no_difference(point)
 
     def _visit(self, output: Tensor, before: Tensor | None) -> Tensor | None:
-        """Show the rows of each role to the callback; the changed output, or None when nothing changed.
+        """Pass the rows of each role to the callback; return the changed output, or None if nothing changed.
 
-        output: a map or a sequence with chunks * B rows. before: the module's input when the tap reads the
-        difference; the change is added to the output all the same.
+        output: a map or a sequence with chunks * B rows. before: the module's input if the tap reads output
+        minus input; even then the change is added to the output.
         """
         run: Run = self._options.get(RUN) or Run.outside_sampler(self._options)
         grid = hookpoints.locate_tokens(
@@ -146,12 +146,12 @@ class CallHooks:
         return result
 
     def _calls(self, run: Run, total: int, grid: tuple[int, ...]) -> Iterator[tuple[slice, ModelCall]]:
-        """(rows of the batch of `total`, what they are) for each conditioning of this call."""
+        """Yield (its rows in the batch of `total` rows, its ModelCall) for each conditioning of this call."""
         roles = run.roles.of_chunks(self._options)
         rows, rest = divmod(total, len(roles))
         if rest:
             raise RevelioError(
-                f"A model call holds {total} rows for {len(roles)} conditionings, which does not divide; "
+                f"The {total} rows of a model call cannot be split evenly among {len(roles)} conditionings; "
                 "this hook point of this model cannot be tapped."
             )
         sigmas, sampling = self._options["sigmas"], self._base_model.model_sampling
@@ -169,7 +169,7 @@ class CallHooks:
 
 
 def network_of(base_model: Any) -> nn.Module:
-    """The diffusion network of a ComfyUI BaseModel, without the wrapper that torch.compile puts around it."""
+    """Return the diffusion network of a ComfyUI BaseModel, without torch.compile's wrapper."""
     network = base_model.diffusion_model
     return getattr(network, "_orig_mod", network)
 
@@ -177,7 +177,7 @@ def network_of(base_model: Any) -> nn.Module:
 def count_tokens(
     network: nn.Module, paths: Sequence[str], counts: dict[str, int]
 ) -> Iterator[RemovableHandle]:
-    """Hooks that write how many tokens each module of `paths` outputs into `counts`."""
+    """Register hooks that store in `counts` how many tokens each module in `paths` outputs; yield handles."""
 
     def counting(path: str) -> Callable[..., None]:
         def count(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
@@ -191,7 +191,7 @@ def count_tokens(
 
 
 def submodule(network: nn.Module, path: str) -> nn.Module | None:
-    """The module at `path`, or None: some exist only in some models of a family."""
+    """Return the module at `path`, or None: some modules exist only in some models of a family."""
     try:
         return network.get_submodule(path)
     except AttributeError:
@@ -199,7 +199,7 @@ def submodule(network: nn.Module, path: str) -> nn.Module | None:
 
 
 def input_of(hook_point: HookPoint, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """The input that the hook point's output continues, or the module's first tensor."""
+    """Return the input in the same stream as the hook point's output, or else the module's first tensor."""
     keyword, position = hook_point.input
     named = kwargs.get(keyword, args[position] if position < len(args) else None)
     if isinstance(named, Tensor):
@@ -208,7 +208,7 @@ def input_of(hook_point: HookPoint, args: tuple[Any, ...], kwargs: dict[str, Any
 
 
 def no_difference(hook_point: HookPoint) -> RevelioError:
-    """The error for an SAE that reads output minus input where they do not have one shape."""
+    """Return the error for an SAE that reads output minus input at a hook point where their shapes differ."""
     return RevelioError(
         f"This SAE reads output minus input, but the input of {hook_point.name} has another shape than its "
         "output; use the hook point that the SAE was trained on."

@@ -1,9 +1,8 @@
-"""Taps on a model: a clone of MODEL that reads or changes the tokens at one hook point in every call.
+"""Taps on a model: clone a MODEL so that it reads or changes the tokens at one hook point in every call.
 
-A tap is three wrappers of a MODEL clone; an SAE is loaded together with the model. When the model is called,
-the tap finds its module, registers a forward hook and removes it before the call returns, also when the call
-fails. So the shared network carries a hook only while the tapped clone itself runs, and no other branch can
-meet it.
+A tap consists of three wrappers on a MODEL clone. In every model call it registers forward hooks on the
+network and removes them before the call returns, even if the call fails. So the shared network has hooks
+only while the tapped clone itself runs, and no other branch of the workflow runs with them.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ __all__ = [
 KEY = "revelio"
 """Key of the pack's wrappers and weights in a MODEL."""
 MOST_NAMED = 6
-"""Hook points that a message lists."""
+"""The most hook points that a message lists."""
 
 OnStart = Callable[[Run], None]
 OnEnd = Callable[[Run, Tensor | None, Tensor | None], None]
@@ -56,17 +55,17 @@ def tap(
     on_end: OnEnd | None = None,
     weights: Model | None = None,
 ) -> Model:
-    """A clone of `model` that shows the tokens at `hook_point` to `callback` in every model call.
+    """Return a clone of `model` that passes the tokens at `hook_point` to `callback` in every model call.
 
     callback(tokens [B, T, C], call, run) runs once per conditioning in the batch, with the tokens of the
-    hook point's own stream: no text beside an image, no padding, no reference images. It returns what to
+    hook point's own stream: no text next to an image, no padding, no reference images. It returns what to
     add to them, [B or 1, T, C] of any float type, or None to leave the output untouched, bit for bit. The
-    tokens may be the model's own memory, which later blocks write to: copy what must be kept.
-    captured: "output" shows the module's output; "diff" shows output minus input, in float32.
-    on_start(run) and on_end(run, samples, denoised) frame every sampling run; `denoised` is the sampler's
-    last estimate where the sampler reports one.
-    weights: the SAE's own ModelPatcher, to be loaded together with the model.
-    Raises RevelioError when the hook point has no such difference.
+    tokens may share the model's memory, which later blocks overwrite: copy what must be kept.
+    captured: "output" passes the module's output; "diff" passes output minus input, in float32.
+    on_start(run) and on_end(run, samples, denoised) are called before and after every sampling run;
+    `denoised` is the sampler's last estimate, if the sampler reports one.
+    weights: the SAE's ModelPatcher, to be loaded together with the model.
+    Raises RevelioError for "diff" at a hook point that does not support it.
     """
     if captured not in hook_point.captured:
         raise no_difference(hook_point)
@@ -97,14 +96,14 @@ def tap(
 
 
 def _load_together(model: Model, weights: Model) -> None:
-    """Make `weights` load and offload together with `model`; each network only once."""
+    """Make `weights` load and offload together with `model`; add each network only once."""
     carried = list(model.get_additional_models_with_key(KEY))
     if all(other.model is not weights.model for other in carried):
         model.set_additional_models(KEY, [*carried, weights])
 
 
 def resolve(model: Model, name: str, width: int, title: str) -> HookPoint:
-    """The hook point called `name` in `model`, for an SAE of `width`; messages call the SAE `title`."""
+    """Return the hook point `name` of `model` for an SAE of width `width`; messages call the SAE `title`."""
     network = network_of(model.model)
     try:
         hook_point = hookpoints.resolve(network, name)
@@ -125,7 +124,7 @@ def resolve(model: Model, name: str, width: int, title: str) -> HookPoint:
 
 
 def _fitting(network: nn.Module, width: int) -> str:
-    """Names of some hook points of this width, for a message."""
+    """List the names of some hook points of this width, for a message."""
     try:
         names = [point.name for point in hookpoints.list(network) if point.width == width]
     except RevelioError:  # a model of no known family, without lists of blocks
@@ -140,7 +139,7 @@ def sample_as_run(
     on_start: OnStart | None,
     on_end: OnEnd | None,
 ) -> Any:
-    """Run the sampler with a `Run` in its options; every tap of the model shares the same one."""
+    """Run the sampler with a `Run` in its options, which all taps of the model share."""
     guider = executor.class_obj
     original = guider.model_options
     run = original.get("transformer_options", {}).get(RUN)
@@ -170,7 +169,7 @@ def sample_as_run(
 def _with_listener(
     args: tuple[Any, ...], kwargs: dict[str, Any], denoised: list[Tensor]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Put the last denoised estimate into `denoised`: only the step callback has it for custom samplers."""
+    """Make the step callback store the last estimate in `denoised`; custom samplers pass it nowhere else."""
     original = kwargs["callback"] if "callback" in kwargs else (args[5] if len(args) > 5 else None)
 
     def callback(step: int, x0: Tensor, x: Tensor, total: int) -> Any:
@@ -183,12 +182,12 @@ def _with_listener(
 
 
 def model_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    """The noisy latents of one call of `apply_model`, all conditionings of the batch together."""
+    """Return the noisy latents of one call of `apply_model`, with all conditionings in one batch."""
     return kwargs["x"] if "x" in kwargs else args[0]
 
 
 def transformer_options(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The options of one call of `apply_model`, or None for a call without any."""
+    """Return the options of one call of `apply_model`, or None for a call without options."""
     options = kwargs.get("transformer_options")
     if options is not None:
         return options

@@ -1,7 +1,7 @@
-"""Roles: which side of guidance each row of a batch belongs to. "cond", "uncond", "cond2" are named here.
+"""Roles ("cond", "uncond", "cond2"): which side of guidance each row of a batch belongs to.
 
-A role comes from the identity (uuid) of its conditioning, never from the order of rows: ComfyUI and guiders
-of other packs batch the sides in either order, in one call or in several.
+A row's role comes from the uuid of its conditioning, never from the order of rows: ComfyUI and guiders of
+other packs batch the sides in either order, in one call or in several.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 Conditionings = Mapping[str, Sequence[Mapping[str, Any]] | None]
-"""A guider's `conds`: "positive", "negative" and whatever else it guides by, each a list of conditionings."""
+"""A guider's `conds`: a list of conditionings for "positive", "negative" and any other side it uses."""
 
 
 class Roles:
-    """Names the roles of one sampling run, from the guider's conditionings at its first model call."""
+    """Names the roles in one sampling run, from the guider's conditionings at the first model call."""
 
     def __init__(self, conditionings: Callable[[], Conditionings] = dict) -> None:
         self._conditionings = conditionings
@@ -24,7 +24,7 @@ class Roles:
         self._lock = threading.Lock()
 
     def of_chunks(self, options: Mapping[str, Any]) -> list[str]:
-        """Roles of the chunks of one model call's batch, in the batch's order.
+        """Return the role of each chunk in one model call's batch, in order.
 
         options: the call's transformer options; `cond_or_uncond` and `uuids` have an entry per chunk.
         """
@@ -33,11 +33,11 @@ class Roles:
         return [self._role_of(int(kind), uuid) for kind, uuid in zip(kinds, uuids, strict=True)]
 
     def _role_of(self, kind: int, uuid: Hashable) -> str:
-        """Role of one chunk: its `cond_or_uncond` entry and the uuid of its conditioning.
+        """Return the role of one chunk. kind: its `cond_or_uncond` entry. uuid: that of its conditioning.
 
-        The uuid decides, except where the sampler copied a conditioning from the positive to the negative
-        side (areas, controls) so that both sides know it. Then the kind decides, by what it meant for other
-        chunks or else by ComfyUI's convention (0 is positive, 1 is negative).
+        The uuid decides, unless the sampler copied a conditioning from the positive to the negative side
+        (areas, controls) so that both sides have it. Then `kind` decides: it means the same side as in
+        earlier chunks, or else follows ComfyUI's convention (0 is positive, 1 is negative).
         """
         with self._lock:
             if self._named is None:
@@ -53,10 +53,10 @@ class Roles:
 
 
 def roles_of(conditionings: Conditionings) -> dict[str, dict[Hashable, str]]:
-    """Names of a guider's conditionings: {"cond": {uuid: role}, "uncond": {uuid: role}}.
+    """Return the roles of a guider's conditionings: {"cond": {uuid: role}, "uncond": {uuid: role}}.
 
-    Positive ones are "cond", "cond2" ... in their order, negative ones "uncond", "uncond2" ...; the guider's
-    own `positive` and `negative` come first.
+    Positive ones are "cond", "cond2" ... in order, negative ones "uncond", "uncond2" ...; the conditionings
+    in `positive` and `negative` come first.
 
     >>> roles_of({"negative": [{"uuid": 1}], "positive": [{"uuid": 2}, {"uuid": 3}]})
     {'cond': {2: 'cond', 3: 'cond2'}, 'uncond': {1: 'uncond'}}

@@ -1,7 +1,7 @@
-"""What one sampling run knows: its schedule, its roles, and how far it has come.
+"""The state of one sampling run: its schedule, its roles and its progress.
 
 A run begins when a guider starts to sample and ends when it returns or fails. The step, timestep and percent
-of a model call follow from its sigma and its role from `roles.py`; nothing follows from counting calls.
+of a model call follow from the call's sigma; its role comes from `roles.py`. None depends on call counts.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ PERCENT_BISECTIONS = 24
 
 @dataclass(frozen=True)
 class ModelCall:
-    """One conditioning's share of one model evaluation."""
+    """The part of one model evaluation that belongs to one conditioning."""
 
     role: str
     """Such as "cond", "uncond" or "cond2"; `roles.py` names them."""
     step: int
     """Index into the schedule."""
     evaluation: int
-    """How many evaluations this role had at that step before."""
+    """How many earlier evaluations this role had at this step."""
     sigma: float
-    """Noise level as the sampler counts it."""
+    """Noise level on the sampler's scale."""
     timestep: float
-    """Noise level as the network counts it."""
+    """Noise level on the network's scale."""
     percent: float
-    """Progress in 0..1, as ComfyUI's own start and end percents measure it."""
+    """Progress in 0..1, measured like ComfyUI's own start and end percents."""
     grid: tuple[int, ...]
-    """(height, width) of the token grid, or (frames, height, width) of a video; (1, tokens) of text."""
+    """(height, width) of the token grid, or (frames, height, width) for a video; (1, tokens) for text."""
     items: tuple[int, ...]
-    """Item of the latent batch of each row."""
+    """For each row, the number of its item in the latent batch."""
     prediction: int | None = None
     """Index of the sampler's prediction that this call is part of; None outside a sampler."""
 
 
 class Run:
-    """State of one sampling run. Made fresh for every run, so nothing carries over to the next."""
+    """The state of one sampling run. Every run gets a new one, so nothing carries over to the next."""
 
     def __init__(
         self, sigmas: Sequence[float] = (), conditionings: Callable[[], Conditionings] = dict
@@ -62,7 +62,7 @@ class Run:
 
     @classmethod
     def outside_sampler(cls, options: Mapping[str, Any]) -> Run:
-        """The run of a model that is called outside a guider; its schedule is what the options hold."""
+        """Return a run for a model called outside a guider; the options may contain a schedule."""
         sigmas = options.get("sample_sigmas")
         return cls(() if sigmas is None else sigmas.flatten().tolist())
 
@@ -75,7 +75,7 @@ class Run:
         return max(len(self.sigmas) - 1, 1)
 
     def step_of(self, sigma: float) -> int:
-        """The step of the schedule that `sigma` belongs to."""
+        """Return the step of the schedule that `sigma` belongs to."""
         return step_of(sigma, self.sigmas)
 
     @property
@@ -85,9 +85,9 @@ class Run:
 
     @contextmanager
     def predicting(self) -> Iterator[None]:
-        """The time in which the sampler waits for one prediction, which may take many model calls.
+        """Mark the time in which the sampler waits for one prediction, which may take many model calls.
 
-        Every tap of the model opens it; only the outermost counts.
+        Every tap of the model enters this context; only the outermost counts.
         """
         if self._predicting:
             yield
@@ -99,22 +99,22 @@ class Run:
             self._predicting = False
 
     def next_evaluation(self, tap: object, role: str, step: int) -> int:
-        """Number of earlier evaluations that `tap` saw of `role` at `step`."""
+        """Return how many evaluations of `role` at `step` were seen by `tap` before, and count this one."""
         with self._lock:
             seen = self._evaluations.get((tap, role, step), 0)
             self._evaluations[(tap, role, step)] = seen + 1
         return seen
 
     def percent_of(self, sigma: float, model_sampling: Any) -> float:
-        """Progress of the schedule in 0..1 at `sigma`."""
+        """Return the progress through the schedule at `sigma`, in 0..1."""
         if sigma not in self._percents:
             self._percents[sigma] = percent_of(sigma, model_sampling)
         return self._percents[sigma]
 
     def timestep_of(self, sigma: float, sigmas: Any, model_sampling: Any) -> float:
-        """The network's timestep at `sigma`.
+        """Return the network's timestep at `sigma`.
 
-        sigmas: the one-dimensional tensor that starts with `sigma`, on the model's device.
+        sigmas: a one-dimensional tensor that starts with `sigma`, on the model's device.
         """
         if sigma not in self._timesteps:
             self._timesteps[sigma] = float(model_sampling.timestep(sigmas[:1]).flatten()[0])
@@ -122,17 +122,17 @@ class Run:
 
 
 def step_of(sigma: float, schedule: Sequence[float]) -> int:
-    """The step whose interval of the schedule holds `sigma`.
+    """Return the step whose interval in the schedule contains `sigma`.
 
-    A schedule of n + 1 sigmas has n steps; step i runs from `schedule[i]` to `schedule[i + 1]`. Samplers
-    of second order also evaluate inside the interval, which belongs to the step they are taking.
+    A schedule of n + 1 sigmas has n steps; step i runs from `schedule[i]` to `schedule[i + 1]`. Second-order
+    samplers also evaluate at sigmas inside an interval; these belong to that interval's step.
 
     >>> step_of(14.6, [14.6, 7.0, 1.0, 0.0]), step_of(9.9, [14.6, 7.0, 1.0, 0.0])
     (0, 0)
     >>> step_of(7.0, [14.6, 7.0, 1.0, 0.0])
     1
     """
-    starts = schedule[:-1] or schedule  # of the steps
+    starts = schedule[:-1] or schedule  # the sigma at which each step starts
     for index, start in enumerate(starts):
         if abs(sigma - start) <= SAME_SIGMA * max(abs(start), abs(sigma)):
             return index
@@ -143,9 +143,9 @@ def step_of(sigma: float, schedule: Sequence[float]) -> int:
 
 
 def percent_of(sigma: float, model_sampling: Any) -> float:
-    """Inverse of `model_sampling.percent_to_sigma`, so that 0.3 here is 0.3 in every other node.
+    """Invert `model_sampling.percent_to_sigma`, so that 0.3 here means the same as 0.3 in every other node.
 
-    Bisection, because only the forward direction is part of every model's sampling class.
+    By bisection, because not every model's sampling class has an inverse.
     """
     if sigma <= 0.0:
         return 1.0

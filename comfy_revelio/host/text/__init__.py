@@ -1,1 +1,1 @@
-"""Text encoders: taps on their layers, the tokens and words of prompts, concepts in conditionings."""
+"""Text encoders: tap their layers, find a prompt's tokens and words, steer concepts in conditionings."""

@@ -1,4 +1,4 @@
-"""Steering concepts in a text encoder: by contrasting prompts, or by the formula of Concept Steerers."""
+"""Steer concepts in a text encoder, by contrasting prompts or by the formula of Concept Steerers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ConceptPrompts:
     with_it: str = ""
     """Prompts with the concept, one per line; empty to make them from the phrase."""
     without: str = ""
-    """The same prompts without it."""
+    """The same prompts without the concept."""
 
 
 def steer_concept(
@@ -55,16 +55,16 @@ def steer_concept(
     negative: Negative = "auto",
     tokens: TokenScope = "auto",
 ) -> tuple[Clip, Clip, str]:
-    """(CLIP for the positive prompt, CLIP for the negative prompt, a report of what was found).
+    """Return (CLIP for the positive prompt, CLIP for the negative prompt, a report of what was found).
 
-    method "contrast": each concept's features are found by contrasting prompts. A strength below 0 removes
-    them where they fire (-1 once, -2 twice as much), above 0 adds them at strength times their measured mean.
+    method "contrast": contrasting prompts find each concept's features. A strength below 0 removes them where
+    they fire (-1: once, -2: twice), a strength above 0 adds strength times their measured mean.
     method "paper": the formula of Concept Steerers (arXiv 2501.19066).
-    A concept's own weight multiplies the strength; strength 0 changes nothing.
+    Each concept's weight multiplies the strength; strength 0 changes nothing.
     negative: "none" leaves the negative prompt as it is, "mirrored" steers it with the opposite strength,
     "same" with the same; "auto" is "none" for contrast and "mirrored" for the paper.
-    tokens: "content" changes the prompt's own tokens only, "all" also start, end and padding; "auto" is all,
-    except that contrast adds features at content only.
+    tokens: "content" changes only the prompt's own tokens, "all" also start, end and padding; "auto" is all,
+    except that the contrast method adds features only at content.
     """
     check_choices(method, strength, tokens, negative)
     layer = resolve_layer(clip, sae.dictionary.hook_point, sae.dictionary.d_model, sae.title)
@@ -99,7 +99,7 @@ def find_change(
     method: Method,
     tokens: TokenScope,
 ) -> tuple[TextChange, TextChange, str]:
-    """(the change, the same with the opposite strength, a report of what was found)."""
+    """Return (the change, the change with the opposite strength, a report of what was found)."""
     if method == "paper":
         return _by_paper(clip, sae, layer, prompts.phrase, strength, tokens)
     if lines_of(prompts.with_it):
@@ -121,7 +121,7 @@ def find_change(
 
 
 def find_concept(clip: Clip, sae: SAEHandle, layer: TextLayer, prompts: ConceptPrompts) -> ConceptFeatures:
-    """The features that fire with the concept and not without it, strongest first.
+    """Find the features that fire with the concept and not without it, strongest first.
 
     Raises RevelioError when no concept is given or no feature is found.
     """
@@ -150,7 +150,7 @@ def find_concept(clip: Clip, sae: SAEHandle, layer: TextLayer, prompts: ConceptP
 
 
 def describe(found: ConceptFeatures, phrase: str, dictionary: Dictionary) -> str:
-    """The features found, as Markdown: a sentence and a table."""
+    """Describe the features found, in Markdown: a sentence and a table."""
     count = len(found.features)
     rows = [
         (f"#{feature}", dictionary.label_of(feature) or "-", f"{high:.3g}", f"{low:.3g}", f"{score:.2f}")
@@ -163,7 +163,7 @@ def describe(found: ConceptFeatures, phrase: str, dictionary: Dictionary) -> str
 
 
 def on_device(dictionary: Dictionary, change: TextChange) -> HiddenFunction:
-    """`change`, applied on the dictionary's device: a prompt's hidden states are small, weights are not."""
+    """Return a function that applies `change` on the dictionary's device, as moving states is cheaper."""
 
     def apply(hidden: Tensor, content: Tensor) -> Tensor:
         device = dictionary.W_enc.device
@@ -177,10 +177,10 @@ def on_device(dictionary: Dictionary, change: TextChange) -> HiddenFunction:
 def _by_paper(
     clip: Clip, sae: SAEHandle, layer: TextLayer, text: str, strength: float, tokens: TokenScope
 ) -> tuple[TextChange, TextChange, str]:
-    """h + strength * ENC(h_C) W_dec (Concept Steerers, arXiv 2501.19066), with h_C the concept's own states.
+    """Compute h + strength * ENC(h_C) W_dec (Concept Steerers, arXiv 2501.19066); h_C: the concept's states.
 
-    Without top-k and position by position, as in the authors' code. A long prompt gets it in each of its
-    sections. Several concepts add up; commas are part of a phrase.
+    As in the authors' code, ENC has no top-k and position i of h gets the term of position i of h_C, in every
+    section of a long prompt. The terms of several concepts add up; commas are part of a phrase.
     """
     concepts = weighted_phrases(text, commas=False)
     if not concepts:

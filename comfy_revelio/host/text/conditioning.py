@@ -1,4 +1,4 @@
-"""Steering a finished CONDITIONING, if it holds the hidden states that a text SAE reads."""
+"""Steer a finished CONDITIONING, if it holds the hidden states that a text SAE reads."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def steer_conditioning(
     tokens: TokenScope = "auto",
     text: str = "",
 ) -> tuple[Conditioning, str]:
-    """(a steered copy of the conditioning, a report of what was found).
+    """Return (a steered copy of the conditioning, a report of what was found).
 
-    Equal to Steer Concept before encoding, bit for bit for prompts without weights, because `clip` returns
-    the layer's hidden states unchanged. Pooled outputs are not steered.
-    text: what was encoded, which tells the content. Without it features are added at every position but the
-    first of each section, and tokens = "content" is refused.
-    Raises RevelioError when the conditioning does not hold that layer.
+    The result equals that of Steer Concept before encoding, bit for bit if the prompt has no weights: `clip`
+    returns the layer's hidden states unchanged. Pooled outputs are not steered.
+    text: the encoded text, which shows which tokens are content. Without it, features are added at every
+    position but the first of each section, and tokens = "content" is refused.
+    Raises RevelioError if the conditioning does not hold the layer that the SAE reads.
     """
     check_choices(method, strength, tokens)
     dictionary = sae.dictionary
@@ -59,10 +59,10 @@ def steer_conditioning(
 
 
 def consumed_channels(clip: Clip, layer: TextLayer, title: str) -> tuple[slice, int]:
-    """(the channels of a conditioning that hold the hidden states of `layer`, its total width).
+    """Return (the channels of a conditioning that hold the hidden states of `layer`, its total width).
 
-    Raises RevelioError unless the encoder returns this layer (CLIP skip included) without a norm after it,
-    as the two encoders of SDXL do.
+    Raises RevelioError unless the encoder, with its CLIP skip, returns this layer without a norm after it, as
+    the two encoders of SDXL do.
     """
     starts: dict[str, int] = {}
     total = 0
@@ -86,7 +86,7 @@ def consumed_channels(clip: Clip, layer: TextLayer, title: str) -> tuple[slice, 
 
 
 def _consumed_layer(clip: Clip, encoder: Any) -> int | None:
-    """The layer whose output the encoder returns unchanged, or None."""
+    """Return the layer whose output the encoder returns unchanged, or None."""
     layer, index, *_ = getattr(encoder, "options_default", ("last", None))
     if clip.layer_idx is not None and layer in ("last", "hidden"):
         skips = abs(clip.layer_idx) <= encoder.num_layers
@@ -97,7 +97,7 @@ def _consumed_layer(clip: Clip, encoder: Any) -> int | None:
 
 
 def _changed(states: Tensor, channels: slice, content: Tensor | None, change: HiddenFunction) -> Tensor:
-    """One entry's text states [rows, T, D], whose sections follow each other."""
+    """Apply `change` to one entry's text states [rows, T, D], in which the sections are end to end."""
     if content is None:
         length = 77 if states.shape[1] % 77 == 0 else states.shape[1]
         content = torch.ones(states.shape[1] // length, length, dtype=torch.bool)

@@ -1,7 +1,7 @@
-"""The tokens of a prompt as a text encoder gets them, and which of them are content.
+"""The tokens that a text encoder receives for a prompt, and which of them are content.
 
 Content is what the user wrote: no start, end or padding. Text encoders read a prompt in sections (77 tokens
-for CLIP); most functions here describe these sections, end to end where they return one list.
+for CLIP); a function that returns one list for all sections puts them end to end.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Sections = Sequence[Sequence[tuple[Any, ...]]]
 """One prompt's tokens for one encoder: sections of (token, weight) pairs."""
 
 EMBEDDING = "(embedding)"
-"""How a textual inversion is spelled."""
+"""The spelling shown for a textual inversion."""
 
 
 def content_mask(sections: Sections, special: Mapping[str, Any], length: int) -> Tensor:
-    """Which positions are content: bool [sections, length].
+    """Return which positions are content: bool [sections, length].
 
     special: the encoder's "start", "end" and "pad" tokens. The end token also pads CLIP-L, so a section's
-    content ends at its first end token. Language models have none; some of them are padded on the left.
+    content ends at the first end token. Language models have no end token; some are padded on the left.
     """
     content = torch.zeros(len(sections), length, dtype=torch.bool)
     start, end, pad = special.get("start"), special.get("end"), special.get("pad")
@@ -43,14 +43,14 @@ def content_mask(sections: Sections, special: Mapping[str, Any], length: int) ->
 
 
 def content_of_prompt(clip: Clip, prompt: str, encoder: str) -> Tensor:
-    """`content_mask` of a prompt for one of the encoders of `clip`: bool [sections, T]."""
+    """Return the `content_mask` of a prompt for one encoder of `clip`: bool [sections, T]."""
     sections = sections_of(clip.tokenize(prompt), encoder)
     special = getattr(clip.cond_stage_model, encoder).special_tokens
     return content_mask(sections, special, max((len(section) for section in sections), default=0))
 
 
 def spelled_tokens(clip: Clip, prompt: str, encoder: str) -> list[list[str]]:
-    """The tokens of each section as the encoder's vocabulary spells them, such as "glass" and "es</w>"."""
+    """Return each section's tokens as the encoder's vocabulary spells them, such as "glass" and "es</w>"."""
     names = getattr(getattr(clip.tokenizer, encoder, None), "inv_vocab", {})
     return [
         [
@@ -62,10 +62,10 @@ def spelled_tokens(clip: Clip, prompt: str, encoder: str) -> list[list[str]]:
 
 
 def readable_tokens(clip: Clip, prompt: str, layer: TextLayer, length: int) -> list[str]:
-    """What is at each position of a prompt as the layer's encoder gets it, without marks of word ends.
+    """Return the token at each position of a prompt for the layer's encoder, without marks between words.
 
-    length: positions of a section. Start, end and padding have the names of their tokenizer, such as
-    <|endoftext|>.
+    length: positions per section. Start, end and padding keep the names that the tokenizer gives them, such
+    as <|endoftext|>.
     """
     names = getattr(getattr(clip.tokenizer, layer.encoder, None), "inv_vocab", {})
     words: list[str] = []
@@ -83,7 +83,7 @@ def _readable(token: Any, names: Mapping[int, str]) -> str:
 
 
 def sections_of(tokens: Any, encoder: str) -> Sections:
-    """The sections of a tokenized prompt for an encoder.
+    """Return the sections of a tokenized prompt for an encoder.
 
     Tokenizers name an encoder in full ("clip_l"), without "clip_", or by the part before the first "_".
     """

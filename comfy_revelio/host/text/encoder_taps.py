@@ -1,8 +1,8 @@
-"""Taps on a text encoder: reading or changing the hidden states of one layer while it encodes.
+"""Taps on a text encoder: read or change the hidden states of one layer during encoding.
 
 ComfyUI runs no wrappers while it encodes text, so a tapped CLIP holds a stand-in for its text model. The
-stand-in hooks the layer for the length of one encoding and passes everything else through. The text model
-itself is shared with the source CLIP and is never left with a hook.
+stand-in hooks the layer during each encoding and passes everything else through. The text model itself is
+shared with the source CLIP; no hook is left on it after an encoding.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ HiddenFunction = Callable[[Tensor, Tensor], Tensor]
 """fn(hidden [rows, T, D], content [rows, T] bool) -> new hidden, or the same tensor to change nothing."""
 
 BATCH = 16
-"""Prompts that are encoded together."""
+"""The most prompts that are encoded together."""
 
 
 def steer_text(clip: Clip, layer: TextLayer, change: HiddenFunction) -> Clip:
-    """A clone of `clip` whose hidden states at `layer` go through `change` in every encoding.
+    """Return a clone of `clip` that passes its hidden states at `layer` through `change` in every encoding.
 
-    `change` sees one row per section (77 tokens of CLIP), never the empty prompt that ComfyUI encodes beside
-    weighted prompts. `content` marks the prompt's own tokens (no start, end or padding).
+    `change` receives one row per section (77 tokens for CLIP), never the empty prompt that ComfyUI encodes
+    with weighted prompts. Its argument `content` marks the prompt's own tokens (no start, end or padding).
     """
     clone = clip.clone()
     clone.cond_stage_model = TappedTextModel(clip.cond_stage_model, layer, change)
@@ -43,10 +43,10 @@ def steer_text(clip: Clip, layer: TextLayer, change: HiddenFunction) -> Clip:
 
 
 def text_hidden(clip: Clip, prompts: Sequence[str], layer: TextLayer) -> tuple[Tensor, Tensor]:
-    """Hidden states of the prompts at `layer` on the CPU, one row per section (77 tokens of CLIP).
+    """Return the prompts' hidden states at `layer` and their content mask, on the CPU.
 
-    Returns float32 [rows, T, D], and bool [rows, T] that marks the prompts' own tokens. Rows of encoders
-    whose sections have no fixed length are padded with zeros.
+    The states are float32 [rows, T, D], one row per section (77 tokens for CLIP); the mask, bool [rows, T],
+    marks the prompts' own tokens. If sections differ in length, rows are padded with zeros.
     """
     hidden: list[Tensor] = []
     content: list[Tensor] = []
@@ -67,7 +67,7 @@ def text_hidden(clip: Clip, prompts: Sequence[str], layer: TextLayer) -> tuple[T
 
 
 class TappedTextModel:
-    """Stands in for a text model and taps one layer while it encodes; all else is the model's own."""
+    """Stands in for a text model and taps one layer while it encodes; passes all else to the model."""
 
     def __init__(self, model: Any, layer: TextLayer, change: HiddenFunction) -> None:
         object.__setattr__(self, "_model", model)
@@ -75,7 +75,7 @@ class TappedTextModel:
         object.__setattr__(self, "_change", change)
 
     def encode_token_weights(self, token_weight_pairs: Any) -> Any:
-        """What ComfyUI calls to encode a tokenized prompt."""
+        """Encode a tokenized prompt; ComfyUI calls this method."""
         sections = [sections_of(token_weight_pairs, part.encoder) for part in self._layer.parts]
         if not all(sections):
             return self._model.encode_token_weights(token_weight_pairs)
@@ -86,7 +86,7 @@ class TappedTextModel:
     def _encode(
         self, token_weight_pairs: Any, sections: Sequence[Sections], changes: Sequence[HiddenFunction]
     ) -> Any:
-        """One encoding, with each part's change hooked to its layer."""
+        """Encode once, with each part's change hooked to its layer."""
         with ExitStack() as stack:
             for part, own, change in zip(self._layer.parts, sections, changes, strict=True):
                 encoder = getattr(self._model, part.encoder)
@@ -94,8 +94,8 @@ class TappedTextModel:
             return self._model.encode_token_weights(token_weight_pairs)
 
     def _encode_joined(self, token_weight_pairs: Any, sections: Sequence[Sections]) -> Any:
-        """Two encodings: the encoders run one after the other, so a change that depends on both needs a
-        first encoding to read their states, and a second one, equal up to these layers, to change them."""
+        """Encode twice: the encoders run one after the other, so a change that depends on both needs one
+        encoding to read their states and a second one, identical up to these layers, to change them."""
         seen: dict[int, tuple[Tensor, Tensor]] = {}
 
         def reader(number: int) -> HiddenFunction:
@@ -136,11 +136,11 @@ def _replacing(states: Tensor) -> HiddenFunction:
 def _layer_hook(
     encoder: Any, hook_point: HookPoint, sections: Sections, change: HiddenFunction
 ) -> Iterator[None]:
-    """The hook of one encoding on the encoder's layer, removed when the encoding ends."""
+    """Hook the encoder's layer for one encoding; the hook is removed when the encoding ends."""
 
     def after(_module: nn.Module, _args: Any, output: Any) -> Any:
         states = output[0] if isinstance(output, tuple) else output
-        rows = states[: len(sections)]  # a weighted prompt has an empty prompt as its last row
+        rows = states[: len(sections)]  # with weights, the last row is an empty prompt
         content = content_mask(sections, encoder.special_tokens, states.shape[1]).to(states.device)
         changed = change(rows, content)
         if changed is rows:
@@ -150,7 +150,7 @@ def _layer_hook(
         return (result, *output[1:]) if isinstance(output, tuple) else result
 
     module = hookpoints.module_of(encoder.transformer, hook_point)
-    # First in line, so that of two taps on one layer the one nearer to the loader acts first.
+    # prepended, so that of two taps on one layer the one nearer to the loader acts first
     hook = module.register_forward_hook(torch.compiler.disable(after), prepend=True)
     try:
         yield
@@ -159,7 +159,7 @@ def _layer_hook(
 
 
 def _batches(tokenized: Sequence[Tokens]) -> Iterator[list[Tokens]]:
-    """Neighbouring prompts for one encoding: sections of one length, at most BATCH prompts."""
+    """Yield groups of at most BATCH consecutive prompts whose sections all have the same length."""
     batch: list[Tokens] = []
     for tokens in tokenized:
         lengths = {
@@ -175,7 +175,7 @@ def _batches(tokenized: Sequence[Tokens]) -> Iterator[list[Tokens]]:
 
 
 def _join_prompts(tokenized: Sequence[Tokens]) -> Tokens:
-    """Several tokenized prompts as the sections of one, to encode them in one batch, without weights."""
+    """Join tokenized prompts into one, without weights, so that their sections are encoded in one batch."""
     joined: Tokens = {}
     for tokens in tokenized:
         for key, sections in tokens.items():

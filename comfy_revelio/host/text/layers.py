@@ -1,4 +1,4 @@
-"""Which layer of which text encoder a text dictionary reads."""
+"""Find the text encoder and the layer that a text dictionary reads."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ..comfy_types import Clip
 
 @dataclass(frozen=True)
 class TextLayer:
-    """Where a text dictionary reads."""
+    """The layer of a text encoder that a text dictionary reads."""
 
     encoder: str
     """The encoder's attribute name, such as "clip_l"."""
     hook_point: HookPoint
-    """The layer in it."""
+    """The layer of this encoder."""
     joined: TextLayer | None = None
-    """Another layer whose hidden states are appended to these, as in SAEs of SDXL's two encoders."""
+    """Another layer whose hidden states are appended to these, for SAEs that read both encoders of SDXL."""
 
     @property
     def parts(self) -> tuple[TextLayer, ...]:
@@ -30,10 +30,10 @@ class TextLayer:
 
 
 def resolve_layer(clip: Clip, name: str, width: int, title: str) -> TextLayer:
-    """The layer called `name` in the text encoder of `clip` that is `width` wide.
+    """Return the layer called `name` in the text encoder of `clip` whose width is `width`.
 
-    Layers of two encoders joined by "+" are read as one, their widths added. title: the SAE in messages.
-    Raises RevelioError when no encoder of this CLIP fits.
+    Two layers joined by "+" in `name` are read as one; their widths add up. title: the SAE in messages.
+    Raises RevelioError if no encoder of this CLIP fits.
     """
     if not is_layer(name.strip()):
         reads = f"reads {name}, which is not" if name.strip() else "does not name"
@@ -65,7 +65,7 @@ def resolve_layer(clip: Clip, name: str, width: int, title: str) -> TextLayer:
 
 
 def _resolve_one(encoders: dict[str, Any], name: str, width: int, title: str) -> TextLayer:
-    """The layer called `name` in the encoder that it names or that has this width; 0 fits every encoder."""
+    """Return the layer `name` of the encoder it mentions, or else of the first of this width (0: any)."""
     named = encoder_named(name)
     if named and named not in encoders:
         raise RevelioError(
@@ -94,7 +94,7 @@ def _resolve_one(encoders: dict[str, Any], name: str, width: int, title: str) ->
 
 
 def encoders_of(model: Any) -> dict[str, Any]:
-    """The text encoders inside a text model, by attribute name: clip_l, clip_g, t5xxl, qwen3_4b ..."""
+    """Return the text encoders inside a text model, by attribute name: clip_l, clip_g, t5xxl, qwen3_4b ..."""
     found: dict[str, Any] = {}
     for name, child in model.named_children():
         transformer = getattr(child, "transformer", None)

@@ -1,4 +1,4 @@
-"""The words of a prompt, and which positions of its conditioning each of them has."""
+"""Find the words of a prompt, and the positions of each word in the prompt's conditioning."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _CLIPS = ("l", "h", "g")
 _BEGINNINGS = ("\u2581", "\u0120")
 """How tokenizers other than CLIP's mark a space before a word."""
 _NO_SPACES = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
-"""Scripts in which every token counts as a word."""
+"""Characters of the scripts in which every token counts as a word."""
 _INCOMPLETE = "\ufffd"
-"""What a token becomes that holds only some bytes of a letter."""
+"""What tokenizers return for a token that holds only some bytes of a letter."""
 _SPECIAL = re.compile(r"<\|.*\|>|<[a-z_]+>")
 """Special tokens, such as <|im_end|>."""
 
@@ -35,11 +35,11 @@ class PromptWords:
 
 
 def prompt_words(clip: Clip, prompt: str, length: int) -> PromptWords:
-    """The words of `prompt`, whose conditioning has `length` positions.
+    """Return the words of `prompt`, whose conditioning has `length` positions.
 
     Weights such as (word:1.2), start, end, padding, punctuation and the template that some text encoders put
-    around a prompt are not words; long prompts continue in their next section. Where the states of two
-    encoders follow each other (Stable Diffusion 3), a word has positions in both.
+    around a prompt are not words; long prompts continue in the next section. If a conditioning holds the
+    states of two encoders end to end (Stable Diffusion 3), a word has positions in both.
     Raises RevelioError for a CLIP whose positions are unknown.
     """
     found: list[tuple[str, list[int]]] = []
@@ -52,7 +52,7 @@ def prompt_words(clip: Clip, prompt: str, length: int) -> PromptWords:
         if names_words:
             found = placed
             continue
-        # words that this encoder splits in another way keep the first one's positions alone
+        # words that this encoder splits differently keep only their positions in the first encoder
         both = SequenceMatcher(None, [w for w, _ in found], [w for w, _ in placed], autojunk=False)
         for first, second, count in both.get_matching_blocks():
             for n in range(count):
@@ -61,7 +61,7 @@ def prompt_words(clip: Clip, prompt: str, length: int) -> PromptWords:
 
 
 def _encoders_in(clip: Clip, prompt: str, length: int) -> list[tuple[str, int, bool]]:
-    """The encoders whose states make up the conditioning: (name, first position, it defines the words)."""
+    """Return (name, first position, whether it defines the words) for each encoder in the conditioning."""
     keys = list(clip.tokenize(prompt))
     model = clip.cond_stage_model
     clips = [f"clip_{key}" for key in _CLIPS if key in keys and getattr(model, f"clip_{key}", None)]
@@ -84,19 +84,19 @@ def _encoders_in(clip: Clip, prompt: str, length: int) -> list[tuple[str, int, b
 
 
 def _words_for(clip: Clip, prompt: str, encoder: str) -> list[tuple[str, list[int]]]:
-    """The words as an encoder gets them, with their positions, sections end to end."""
+    """Return the words that an encoder receives, with their positions in its sections end to end."""
     spelled = spelled_tokens(clip, prompt, encoder)
     content = content_of_prompt(clip, prompt, encoder)
     tokenizer = getattr(getattr(clip.tokenizer, encoder, None), "tokenizer", None)
     decode = getattr(tokenizer, "convert_tokens_to_string", "".join)
 
     def to_text(tokens: list[str]) -> str:
-        text = str(decode(tokens)).replace("</w>", " ")  # versions of transformers differ in what they leave
+        text = str(decode(tokens)).replace("</w>", " ")  # some versions of transformers leave it
         for mark in _BEGINNINGS:
             text = text.replace(mark, " ")
         return text
 
-    # the encoder's template is what the prompt shares with the empty one
+    # the encoder's template: the tokens that an empty prompt has too, at the beginning and at the end
     tokens = [token for section in spelled for token in section]
     empty = [token for section in spelled_tokens(clip, "", encoder) for token in section]
     before = _common_prefix(tokens, empty)
@@ -113,7 +113,7 @@ def _words_for(clip: Clip, prompt: str, encoder: str) -> list[tuple[str, list[in
 
 
 def _common_prefix(first: Sequence[str], second: Sequence[str]) -> int:
-    """How many tokens two rows have in common before they differ."""
+    """Return how many tokens two sequences share before they differ."""
     count = 0
     while count < min(len(first), len(second)) and first[count] == second[count]:
         count += 1
@@ -123,10 +123,10 @@ def _common_prefix(first: Sequence[str], second: Sequence[str]) -> int:
 def words_in(
     tokens: Sequence[str], keep: Sequence[bool], to_text: Callable[[list[str]], str]
 ) -> list[tuple[str, list[int]]]:
-    """Tokens as a vocabulary spells them, joined to words in lower case, with their positions.
+    """Join tokens, as a vocabulary spells them, into words; return (word in lower case, its positions).
 
-    keep: which tokens may be part of a word. CLIP marks the end of a word (</w>), others the space before
-    one. Punctuation between words belongs to none.
+    keep: which tokens may be part of a word. CLIP's vocabulary marks the end of a word (</w>), others mark
+    the space before a word. Punctuation between words is dropped.
     """
     found: list[tuple[str, list[int]]] = []
     open_: list[int] = []

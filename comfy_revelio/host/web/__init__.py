@@ -1,1 +1,1 @@
-"""What the browser is served."""
+"""The routes and files that the pack serves to the browser."""

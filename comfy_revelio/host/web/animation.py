@@ -1,4 +1,4 @@
-"""An animated image in ComfyUI's temp folder, for the node that shows it."""
+"""Save an animated image in ComfyUI's temp folder, for the node that shows it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from ...render.animation import save_webp
 
 _PROMPT, _FIRST_OTHER = 0x0110, 0x010F
-"""EXIF tags in which ComfyUI looks for the graph of a WebP: Model, and those from Make downwards."""
+"""EXIF tags in which ComfyUI looks for the graph of a WebP: Model, then Make and the tags below it."""
 
 
 def show_webp(
@@ -29,8 +29,8 @@ def show_webp(
 ) -> dict[str, str]:
     """Write frames [n, H, W, 3] as an animated WebP, and return its location as ComfyUI's page requests it.
 
-    prompt and more: the graph, kept in the file so that it opens when the file is dropped on the page,
-    unless ComfyUI runs with --disable-metadata.
+    prompt and more: the graph, saved in the file (unless ComfyUI runs with --disable-metadata), so that
+    ComfyUI opens the graph when the file is dropped on its page.
     """
     height, width = frames.shape[1:3]
     prefix = f"Revelio_animation_{secrets.token_hex(4)}"

@@ -1,13 +1,13 @@
-"""The routes of the Explorer: questions about one trace, by its key. They change nothing on the server.
+"""The Explorer's routes: each reads from one trace, by its key, and changes nothing on the server.
 
     GET /revelio/traces/{key}                                           names and sizes, as JSON
     GET /revelio/traces/{key}/codes?hook_point=&role=&item=             codes by feature, as safetensors
     GET /revelio/traces/{key}/concepts?hook_point=&role=&item=          maps of concepts, as safetensors
     GET /revelio/traces/{key}/neighbours?hook_point=&feature=           nearest features, as JSON
-    GET /revelio/traces/{key}/examples?hook_point=&feature=             what it fires on, as safetensors
+    GET /revelio/traces/{key}/examples?hook_point=&feature=             top examples, as safetensors
 
 A key is 32 hexadecimal digits that the server made; everything else is checked against the trace. No request
-carries a path. The only files that a request can make the server read are the trace's own in the temp folder
+carries a path. The only files that a request can make the server read are the trace's file in the temp folder
 and the feature index that Load SAE found next to the SAE of the run.
 """
 
@@ -28,14 +28,14 @@ from .trace_registry import GONE, Known
 _KEY = re.compile(r"[0-9a-f]{32}")
 _NUMBER = re.compile(r"\d{1,9}")
 _MAX_QUERY = 512
-_FOREVER = {"Cache-Control": "private, max-age=86400, immutable"}  # what a key leads to never changes
+_FOREVER = {"Cache-Control": "private, max-age=86400, immutable"}  # the data of a key never changes
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 def register() -> None:
-    """Add the routes to the running server, once; without a server there is nothing to do."""
-    module = sys.modules.get("server")  # ComfyUI's; loading it here would start half a server
+    """Add the routes to the running server, once; do nothing without a server."""
+    module = sys.modules.get("server")  # ComfyUI's module; importing it here would start half a server
     server = getattr(getattr(module, "PromptServer", None), "instance", None)
     if server is not None and not getattr(server, "_revelio_routes", False):
         server._revelio_routes = True
@@ -62,7 +62,7 @@ class _Refused(Exception):
 
 
 def _guarded(answer: Callable[[str, dict[str, str]], web.Response]) -> Handler:
-    """`answer(key, query)` in a thread of its own; bad requests get a 4xx and one sentence."""
+    """Return a handler that runs `answer(key, query)` in a thread; bad requests get a 4xx and a sentence."""
 
     async def handle(request: web.Request) -> web.Response:
         try:
@@ -147,7 +147,7 @@ def _find_trace(key: str) -> Any:
 
 
 def _dictionary(known: Known, hook_point: str) -> Any:
-    """The dictionary of a hook point, None where none was ever connected."""
+    """Return the dictionary of a hook point, or None if none was ever connected."""
     if hook_point in known and known[hook_point] is None:
         raise _Refused(410, GONE)
     return known.get(hook_point)

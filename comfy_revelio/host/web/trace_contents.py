@@ -21,9 +21,9 @@ _TINY = 1e-30
 
 
 def describe(key: str, trace: Trace, dictionaries: Known, indexes: Mapping[str, IndexHead]) -> dict[str, Any]:
-    """What a page needs before it asks for codes: names and sizes, no tensors.
+    """Return what a page needs before it asks for codes: names and sizes, no tensors.
 
-    missing: what to do about a dictionary that has been freed; "" otherwise.
+    "missing" says what to do about a dictionary that has been freed; otherwise it is "".
     """
     hook_points = []
     for name in trace.hook_points:
@@ -54,7 +54,7 @@ def describe(key: str, trace: Trace, dictionaries: Known, indexes: Mapping[str, 
 
 
 def codes(trace: Trace, hook_point: str, role: str, item: int) -> bytes:
-    """One hook point's codes as a safetensors file (`by_feature`), grid and features in its metadata."""
+    """Return a hook point's codes as a safetensors file (`by_feature`); grid and features are metadata."""
     frames = trace.steps(hook_point, role)
     _check_item(trace, item)
     height, width = frames[0].grid
@@ -63,9 +63,9 @@ def codes(trace: Trace, hook_point: str, role: str, item: int) -> bytes:
 
 
 def concepts(trace: Trace, dictionary: Dictionary | None, hook_point: str, role: str, item: int) -> bytes:
-    """Presence of every concept as a safetensors file: see `concept_presence`.
+    """Return the presence of every concept (`concept_presence`) as a safetensors file.
 
-    maps: int16 [concepts, steps, height, width], in the order of `describe`; times scale[concept] float32.
+    The presence is maps, int16 [concepts, steps, height, width], times scale, float32 [concepts].
     """
     frames = trace.steps(hook_point, role)
     _check_item(trace, item)
@@ -80,16 +80,16 @@ def concepts(trace: Trace, dictionary: Dictionary | None, hook_point: str, role:
 
 
 def neighbours(dictionary: Dictionary | None, feature: int) -> list[dict[str, float]]:
-    """The features most like one, with their cosines; empty without a dictionary."""
+    """Return the features nearest to `feature`, with their cosines; empty without a dictionary."""
     if dictionary is None:
         return []
     return [{"feature": n, "cosine": round(c, 4)} for n, c in nearest_features(dictionary, feature)]
 
 
 def examples(index: IndexHead, feature: int) -> bytes:
-    """What a feature fires on most, as a safetensors file: crops uint8 [m, side, side, 3], value float32 [m].
+    """Return a feature's top examples as safetensors: crops uint8 [m, side, side, 3], value float32 [m].
 
-    The label of the feature is in the metadata: label, by, and score where there is one.
+    The metadata holds the feature's label, if it has one: label, by, and the score if there is one.
     """
     found = read_examples(index, feature)
     metadata = {}
@@ -105,7 +105,7 @@ def _check_item(trace: Trace, item: int) -> None:
 
 
 def _dictionary_mark(trace: Trace, name: str) -> str:
-    """Names a dictionary by what the trace knows of it, so that labels written for it are found again."""
+    """Return a hash of what the trace knows about a dictionary, to find the labels written for it again."""
     note = trace.dictionaries[name]
     digest = hashlib.sha256(f"{name} {note.n_features} {note.k}".encode())
     if note.mean_active is not None:

@@ -28,21 +28,21 @@ GONE = (
 )
 
 Known = Mapping[str, Dictionary | None]
-"""Hook point -> its dictionary; None where that has been freed since."""
+"""Hook point -> its dictionary, or None if the dictionary has been freed since."""
 
 
 @dataclass(eq=False)
 class ServedTrace:
     """A trace under a key that cannot be guessed, and the dictionaries of its hook points.
 
-    They are held weakly: a dictionary is the model of a ModelPatcher, and would keep its GPU memory for as
-    long as the trace is served.
+    The references to dictionaries are weak: a dictionary is the model of a ModelPatcher, and would otherwise
+    keep its GPU memory for as long as the trace is served.
     """
 
     key: str
     dictionaries: Mapping[str, ReferenceType[Dictionary]]
     trace: Trace | None = field(repr=False)
-    """None while it is in the temp folder."""
+    """None while the trace is in the temp folder."""
     indexes: Mapping[str, IndexHead] = field(default_factory=dict)
     """Feature indexes by hook point."""
 
@@ -60,7 +60,7 @@ class TraceRegistry:
         dictionaries: Mapping[str, Dictionary],
         indexes: Mapping[str, IndexHead] | None = None,
     ) -> str:
-        """The key under which the trace is served; the same as before for the same objects."""
+        """Serve the trace and return its key; the same objects get the same key again."""
         references = {name: ref(dictionary) for name, dictionary in dictionaries.items()}
         with self._lock:
             asked = (references, dict(indexes or {}))
@@ -74,7 +74,7 @@ class TraceRegistry:
             return key
 
     def find(self, key: str) -> tuple[Trace, Known]:
-        """The trace of a key, and its dictionaries; KeyError when there is none, or no longer."""
+        """Return the trace of a key and its dictionaries; KeyError if there is none, or no longer."""
         with self._lock:
             known = self._known[key]
             self._known.move_to_end(key)
@@ -90,7 +90,7 @@ class TraceRegistry:
             return trace, {name: reference() for name, reference in known.dictionaries.items()}
 
     def indexes(self, key: str) -> Mapping[str, IndexHead]:
-        """The feature indexes of the trace of a key; KeyError when there is none."""
+        """Return the feature indexes of the trace of a key; KeyError if there is none."""
         with self._lock:
             return self._known[key].indexes
 
@@ -116,7 +116,7 @@ class TraceRegistry:
 
 
 SERVED_TRACES = TraceRegistry()
-"""Those of this server: bounded, and only of runs with an Explorer node."""
+"""The traces of this server: limited in number, and only from runs with an Explorer node."""
 
 
 def _file(key: str) -> Path:
