@@ -1,4 +1,4 @@
-"""Concept vectors by difference of means: the baseline that every dictionary must beat."""
+"""Concept vectors from differences of means: the baseline that every dictionary must beat."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .metadata import Extras, Provenance
 def concept_vectors(
     contrasts: Mapping[str, tuple[Tensor, Tensor]], *, hook_point: str = "", captured: Captured = "output"
 ) -> Dictionary:
-    """One feature for each concept, from activations with it and without it.
+    """Make a dictionary with one feature per concept, from activations with and without that concept.
 
         v = mean with - mean without,    z = (x - mean without) . v / |v|^2,    x <- x + dz v
 
-    The code z is 0 at the mean without the concept and 1 at the mean with it. So a change of 1 moves a row by
-    v, and -1 moves it back.
+    The code z is 0 at the mean without the concept and 1 at the mean with it. A change dz of 1 therefore
+    moves a row by v, and a change of -1 moves it back.
     contrasts: label -> (rows with the concept [a, d], rows without it [b, d]), of any float type.
 
     >>> with_it, without = torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 0.0]])

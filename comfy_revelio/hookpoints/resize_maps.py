@@ -25,7 +25,7 @@ def resize_maps(
     """
     if tuple(maps.shape[1:]) == tuple(size):
         return maps.float()
-    planes = maps[:, None].float()  # as channels of one image the maps may round differently
+    planes = maps[:, None].float()  # one channel each: maps in one image's channels may round differently
     return functional.interpolate(planes, size=tuple(size), mode=mode, antialias=antialias)[:, 0]
 
 

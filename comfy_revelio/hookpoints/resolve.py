@@ -40,8 +40,8 @@ def list_points(diffusion_model: Module) -> list[HookPoint]:
 
 
 def resolve_point(diffusion_model: Module, name: str) -> HookPoint:
-    """Find the hook point that `name` means: a name, a title, an alias, or the path of any module that the model
-    calls, also of one inside a block given by its alias. A prefix such as "unet." is ignored.
+    """Find the hook point that `name` means: a name, a title, an alias, or the path of any module that the
+    model calls, also of one inside a block given by its alias. A prefix such as "unet." is ignored.
 
     Raises: RevelioError with the nearest valid names for an unknown name, and with all names for "?".
     """
