@@ -52,7 +52,7 @@ class Activation:
         """Raise RevelioError unless this activation fits a dictionary with `n_features` features."""
         checked_choice("activation", self.kind, ACTIVATION_KINDS)
         if not 1 <= self.k <= n_features:
-            raise RevelioError(f"k must be from 1 to the {n_features} features, not {self.k}.")
+            raise RevelioError(f"k must be from 1 to {n_features}, the number of features, not {self.k}.")
         if self.kind == "groupmax" and n_features % self.k:
             raise RevelioError(f"{n_features} features cannot be split into k = {self.k} equal groups.")
         needed = {"threshold": "jumprelu", "gate_bias": "gated", "magnitude": "gated"}

@@ -171,7 +171,7 @@ class Dictionary(nn.Module):
         """Return the reconstruction z W_dec + b_out of the codes: float32 [..., d_model]."""
         if codes.n_features != self.n_features:
             raise RevelioError(
-                f"These codes are of a dictionary with {codes.n_features} features, but this one has "
+                f"These codes come from a dictionary with {codes.n_features} features, but this one has "
                 f"{self.n_features}."
             )
         device = codes.values.device

@@ -55,7 +55,7 @@ def group_max(h_BN: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _checked_top(h_BN: Tensor, k: int, *, signed: bool) -> tuple[Tensor, Tensor]:
-    """Do what `_exact_top` does, but faster; not used on GPUs, where looking for ties would force a wait."""
+    """Do what `_exact_top` does, but faster; not used on CUDA, where looking for ties would cause a wait."""
     values, indices = h_BN.topk(min(k + 1, h_BN.shape[1]), dim=1)
     tied = values[:, 1:] == values[:, :-1]
     if not signed:

@@ -61,7 +61,7 @@ def resolve_point(diffusion_model: Module, name: str) -> HookPoint:
             return _by_path(diffusion_model, points, path, module)
         inside = [point.name for point in points if point.name.startswith(f"{path}.")]
         raise RevelioError(
-            f"Hook point {name!r} is a list of modules and never called itself; "
+            f"Hook point {name!r} is a list of modules, which is never called itself; "
             f"name one inside it, such as {', '.join(inside[:4]) or f'{path}.0'}."
         )
     raise _unknown(name, points, wanted)

@@ -17,7 +17,7 @@ def _matches(content: Content, config: Content) -> bool:
 
 
 def _read(source: Source, content: Content) -> Dictionary:
-    """Read atoms xs for encoding (gradient pursuit) and ys for decoding; rows past dictionary_size are padding.
+    """Read atoms xs to encode (by gradient pursuit) and ys to decode; rows past dictionary_size are padding.
 
     Their script trains on x / std_x and saves std_x in the checkpoint, but their class does not use std_x.
     Here the dictionary divides x by std_x, and reconstructions are in the units of x.

@@ -71,7 +71,7 @@ def _read(file: io.BufferedIOBase, stubs: frozenset[str], max_bytes: int | None)
         file = _unpacked(file, size, usual if max_bytes is None else max_bytes)
         size = file.seek(0, io.SEEK_END)
     elif size > (_MAX_BYTES if max_bytes is None else max_bytes):
-        raise Refused(f"is {size} bytes long, more than is read of a pickle; use a .safetensors file.")
+        raise Refused(f"is {size} bytes long, too large for a pickle; use a .safetensors file.")
     saved = _SavedFile(file, stubs)
     content = saved.parse(0, size)
     as_tree(content, lambda _: None)  # everything is checked before the first tensor takes memory
@@ -81,7 +81,7 @@ def _read(file: io.BufferedIOBase, stubs: frozenset[str], max_bytes: int | None)
 def _unpacked(file: io.BufferedIOBase, size: int, max_bytes: int) -> io.BytesIO:
     """Unpack a gzip file of `size` bytes; refuse it as soon as its content exceeds the limit."""
     limit = min(_MAX_BYTES, 200 * size + 1024**2, max_bytes)
-    too_large = Refused(f"unpacks to more than {limit} bytes, which is not read; use a .safetensors file.")
+    too_large = Refused(f"unpacks to more than {limit} bytes, which is too large; use a .safetensors file.")
     if size > limit:
         raise too_large
     file.seek(0)

@@ -102,7 +102,7 @@ def dtype_called(name: str) -> Any:
 def storage_of(identity: Any, storages: dict[str, Storage] | None) -> Storage:
     """Return the storage that torch refers to as ("storage", type, key, device, count, and perhaps None)."""
     if storages is None or type(identity) is not tuple or not 5 <= len(identity) <= 6:
-        raise broken("it refers to something outside it")
+        raise broken("it refers to something outside the file")
     what, kind, key, _, count, *old = identity
     dtype = STORAGE_TYPES.get(kind.text) if type(kind) is Name else None
     if what != "storage" or type(key) is not str or not are_sizes((count,)) or any(old):
