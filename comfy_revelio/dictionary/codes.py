@@ -35,9 +35,9 @@ class Codes:
     n_features: int
     """Size of the dictionary that the indices refer to."""
     scale: Tensor | None = None
-    """float32 [...]: decoding multiplies by it; None unless the dictionary normalises its inputs."""
+    """float32 [...]: factor that decoding multiplies by; None unless the dictionary normalises its inputs."""
     shift: Tensor | None = None
-    """float32 [...]: decoding adds it; None unless the dictionary centres its inputs."""
+    """float32 [...]: offset that decoding adds; None unless the dictionary centres its inputs."""
 
     def __post_init__(self) -> None:
         if self.indices.shape != self.values.shape or self.indices.ndim < 1:

@@ -36,7 +36,7 @@ def concept_vectors(
     directions, without_means = [], []
     for label, (with_it, without) in contrasts.items():
         if with_it.ndim != 2 or without.ndim != 2 or not len(with_it) or not len(without):
-            raise RevelioError(f"{label!r} needs rows with the concept and rows without it, at least one of each.")
+            raise RevelioError(f"{label!r} needs rows with it and without it, at least one of each.")
         if with_it.shape[1] != without.shape[1]:
             raise RevelioError(f"The rows with and without {label!r} differ in width.")
         with_mean, without_mean = with_it.double().mean(dim=0), without.double().mean(dim=0)

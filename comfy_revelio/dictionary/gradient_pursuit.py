@@ -20,7 +20,7 @@ from torch import Tensor
 
 _SMALLEST = 1e-3  # lower bound on |g A|^2, to avoid division by 0
 _RIVALS = 4  # number of best atoms in float32 from which float64 chooses one
-_CHUNK = 1 << 24  # limit on the numbers in a table of chosen atoms
+_CHUNK = 1 << 24  # most elements in a table of chosen atoms
 
 
 def gradient_pursuit(signal: Tensor, atoms: Tensor, k: int) -> Tensor:

@@ -80,7 +80,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 
 
 def read_format(path: str | os.PathLike[str], name: str, version: str, otherwise: str) -> Header:
-    """Read the header of a file in the format `name`; `otherwise` ends the error about a file of another."""
+    """Read the header of a file in the format `name`; `otherwise` ends the error for other files."""
     header = read_header(path)
     if header.metadata.get("format") != name:
         raise RevelioError(f"{path} {otherwise}")
@@ -105,7 +105,7 @@ def read_tensors(path: str | os.PathLike[str], names: list[str], device: str = "
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file atomically: either the complete file appears at `path`, or nothing does."""
+    """Write a safetensors file atomically: `path` becomes the complete new file, or stays as it was."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,7 @@ class TokenLayout:
     patch: tuple[int, int, int] = (1, 1, 1)
     """Latent cells that a token covers along (frames, height, width); latents are padded to whole patches."""
     begin: tuple[Count, Count] = ("", "")
-    """Index of the first token: one count minus another. Text, registers or reference images can precede."""
+    """Index of the first token, one count minus another. Text, registers or reference images may precede."""
     end: tuple[Count, Count] = ("all", "")
     """Index after the last text token, likewise. Where image tokens end follows from their grid."""
     multiple: int = 1
@@ -84,7 +84,7 @@ class TokenGrid:
         return view.reshape(view.shape[0], -1, view.shape[-1])
 
     def add(self, activation: Tensor, change: Tensor) -> None:
-        """Add `change` [B or 1, T, C] to these tokens of the activation, in place; other tokens remain."""
+        """Add `change` [B or 1, T, C] to these tokens of the activation, in place; no others change."""
         view = self.view(activation)
         view += change.to(activation).expand(len(view), -1, -1).reshape(view.shape)
 

@@ -46,7 +46,7 @@ class Blocks:
     title: str
     """Name shown to people, such as "double block"."""
     alias: str
-    """The list's name in diffusers; "" if it is the same or has none."""
+    """The list's name in diffusers; "" if it is the same or does not exist."""
     streams: tuple[Stream, ...]
     inside: tuple[tuple[str, str], ...] = ()
     """Parts of a block that papers refer to: name in diffusers -> path inside our block."""
@@ -79,7 +79,7 @@ def _double(
     beside: Count = "",
     inside: tuple[tuple[str, str], ...] = (),
 ) -> Blocks:
-    """Describe blocks that take and return both streams. image: its position; inputs: keywords, its first."""
+    """Describe blocks that take and return both streams. image: its index; inputs: keywords, image first."""
     streams = (
         Stream("image", image, (inputs[0], image), begin, beside=beside),
         Stream("text", 1 - image, (inputs[1], 1 - image)),
