@@ -170,7 +170,7 @@ def _stacked(dictionary: Dictionary) -> dict[str, Tensor]:
     alike = (c.amount.shape == first.amount.shape and torch.equal(c.reader, first.reader) for c in concepts)
     if not all(alike):
         raise RevelioError(
-            "The concepts of one file must have equally many features, maps of one size, and the same kinds."
+            "The concepts of one file must have the same number of features, map size and kinds of image."
         )
     stacks = (torch.stack([c.amount for c in concepts]), torch.stack([c.share for c in concepts]))
     return {**dict(zip(_CONCEPT_MAPS, stacks, strict=True)), _CONCEPT_READER: first.reader}

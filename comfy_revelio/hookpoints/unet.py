@@ -1,6 +1,6 @@
 """Hook points of the UNet family (SD 1.x, SD 2.x, SDXL and its relatives, Revelio Mini).
 
-Modules are recognised by their parts, not by class: a UNet has input_blocks, middle_block and output_blocks; a leaf
+Modules are recognised by parts, not by class: a UNet has input_blocks, middle_block and output_blocks; a leaf
 with transformer_blocks is an attention block, one with in_layers and out_layers a residual block. The model
 loops over the containers and never calls them, so a forward hook on them would never fire: only leaves are
 hook points.
