@@ -1,7 +1,7 @@
-"""The engine: sparse features of diffusion models, found, drawn and steered.
+"""The engine: find, draw and steer sparse features of diffusion models.
 
-Plain Python and torch, usable without ComfyUI. Importing this package is light: torch is
-imported when the first name below is used.
+Plain Python and torch, usable without ComfyUI. Importing this package is cheap: torch is
+imported only when one of the names below is first used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m comfy_revelio``."""
+"""Run the command line: ``python -m comfy_revelio``."""
 
 import os
 import sys
@@ -7,8 +7,8 @@ from .cli.main import main
 
 code = main()
 if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-    # The usual exit now and then aborts one of the processes that trained together (4 of 142 runs), when
-    # all its work is done; accelerate then calls the whole run failed.
+    # After distributed training, the normal exit occasionally aborts one of the processes (4 of 142 runs)
+    # although its work is done; accelerate then reports the whole run as failed.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -1,4 +1,4 @@
-"""The one error class for everything that a user can cause and can put right."""
+"""RevelioError, the one class for errors that a user can cause and can fix."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ Choice = TypeVar("Choice", bound=str)
 
 
 class RevelioError(ValueError):
-    """Bad input, in one sentence: what it was, what was expected, what to do."""
+    """Bad input. The message says in one sentence what was given, what was expected and what to do."""
 
 
 def checked_choice(what: str, value: str, choices: Collection[Choice]) -> Choice:
-    """The value, as one of the choices; RevelioError that lists them for any other.
+    """Return `value` if it is one of `choices`; otherwise raise a RevelioError that lists them.
 
     >>> checked_choice("pooling", "token", ("token", "spatial_mean"))
     'token'

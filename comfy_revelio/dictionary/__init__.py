@@ -1,4 +1,4 @@
-"""Dictionaries: features as directions in one activation space, and sparse codes over them."""
+"""Dictionaries: features as directions in one activation space, and sparse codes that use them."""
 
 from .activations import Activation
 from .codes import Codes

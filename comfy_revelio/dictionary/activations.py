@@ -1,18 +1,18 @@
-"""How the codes z follow from an input x: one small function for each kind of activation.
+"""Compute the codes z of an input x, with one small function for each kind of activation.
 
-With h = W_enc x + b_enc and g = W_enc x, where x is centred already (x - b_in):
+With h = W_enc x + b_enc and g = W_enc x, where b_in was already subtracted from x:
 
     topk_relu     z = ReLU(TopK(h))                                 Gao et al., arXiv 2406.04093, section 2.3
     topk_signed   z = TopK(h), negative values kept                 the code of Revelio, arXiv 2411.16725
-    groupmax      z = ReLU(h) of the largest in each of k groups    the code of EleutherAI's sparsify
+    groupmax      z = ReLU(largest h) in each of k equal groups     the code of EleutherAI's sparsify
     relu          z = ReLU(h)
     jumprelu      z = h where h > max(threshold, 0), else 0         arXiv 2407.14435
     gated         z = ReLU(magnitude * g + b_enc) where g + gate_bias > 0, else 0     arXiv 2404.16014
     pursuit       z = gradient pursuit of x over the rows of W_enc  ITDA, arXiv 2505.17769
 
 A trained BatchTopK dictionary (arXiv 2412.06410) is a "jumprelu" with one threshold for all features. "relu",
-"jumprelu" and "gated" have no fixed number of active features. Codes keep at most the k strongest, so k = n
-keeps them all.
+"jumprelu" and "gated" have no fixed number of active features. Codes keep at most the k strongest features,
+so k = n keeps all.
 
 Shapes: B rows, D width of the activations, N features, K active features.
 """
@@ -40,19 +40,19 @@ class Activation:
 
     kind: ActivationKind
     k: int
-    """Most active features of a code."""
+    """The largest number of active features in a code."""
     threshold: Tensor | None = None
-    """[n], of "jumprelu"."""
+    """[n]; only for "jumprelu"."""
     gate_bias: Tensor | None = None
-    """[n], of "gated"."""
+    """[n]; only for "gated"."""
     magnitude: Tensor | None = None
-    """[n], of "gated"."""
+    """[n]; only for "gated"."""
 
     def check(self, n_features: int) -> None:
-        """Raise RevelioError unless this fits a dictionary of so many features."""
+        """Raise RevelioError unless this activation fits a dictionary with `n_features` features."""
         checked_choice("activation", self.kind, ACTIVATION_KINDS)
         if not 1 <= self.k <= n_features:
-            raise RevelioError(f"k must be from 1 to the {n_features} features, not {self.k}.")
+            raise RevelioError(f"k must be from 1 to {n_features}, the number of features, not {self.k}.")
         if self.kind == "groupmax" and n_features % self.k:
             raise RevelioError(f"{n_features} features cannot be split into k = {self.k} equal groups.")
         needed = {"threshold": "jumprelu", "gate_bias": "gated", "magnitude": "gated"}
@@ -68,18 +68,18 @@ class Activation:
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """All that turns inputs into codes, float32 on one device."""
+    """The weights and the activation that turn inputs into codes, float32 on one device."""
 
     W_enc_ND: Tensor
     b_enc_N: Tensor
     activation: Activation
 
     def pre_activations(self, x_BD: Tensor) -> Tensor:
-        """h [B, N]."""
+        """Return the pre-activations h [B, N]."""
         return torch.addmm(self.b_enc_N, x_BD, self.W_enc_ND.T)
 
     def select(self, x_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """Indices int64 and values float32 of the active features, both [B, K], strongest first."""
+        """Return the active features' indices (int64) and values (float32), both [B, K], strongest first."""
         return ACTIVATIONS[self.activation.kind](x_BD, self)
 
 
@@ -108,4 +108,4 @@ ACTIVATIONS: dict[ActivationKind, Callable[[Tensor, Encoder], tuple[Tensor, Tens
         gradient_pursuit(x_BD, enc.W_enc_ND, enc.activation.k), enc.activation.k
     ),
 }
-"""x [B, D] -> indices and values of the active features, both [B, K]."""
+"""Kind -> function that turns x [B, D] into the active features' indices and values, both [B, K]."""

@@ -1,9 +1,9 @@
-"""Sparse codes: the few active features of every token, never a dense table unless asked for.
+"""Sparse codes: only the few active features of each token are stored; a dense table is made on request.
 
-    z_f = values[k] where indices[k] = f, else 0         the dense code [..., N] that they stand for
+    z_f = values[k] where indices[k] = f, else 0         the dense code [..., N] that they represent
     x^  = sum over k of values[k] W_dec[indices[k]] + b_out       what decoding computes from them
 
-Shapes: "..." any leading shape, such as batch and tokens; K active features, N features, M chosen features.
+Shapes: "..." is any leading shape, such as batch, tokens; K active features, N features, M chosen features.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..errors import RevelioError
 
 @dataclass(frozen=True, eq=False)
 class Codes:
-    """Sparse codes of any leading shape.
+    """Sparse codes with any leading shape.
 
     >>> codes = Codes(torch.tensor([[3, 1], [0, 0]]), torch.tensor([[2.0, 0.5], [1.0, 0.0]]), n_features=4)
     >>> codes.dense().tolist()
@@ -35,9 +35,9 @@ class Codes:
     n_features: int
     """Size of the dictionary that the indices refer to."""
     scale: Tensor | None = None
-    """float32 [...]: decoding multiplies by it, where the dictionary normalises its inputs; else None."""
+    """float32 [...]: factor that decoding multiplies by; None unless the dictionary normalises its inputs."""
     shift: Tensor | None = None
-    """float32 [...]: decoding adds it, where the dictionary centres its inputs; else None."""
+    """float32 [...]: offset that decoding adds; None unless the dictionary centres its inputs."""
 
     def __post_init__(self) -> None:
         if self.indices.shape != self.values.shape or self.indices.ndim < 1:
@@ -53,7 +53,7 @@ class Codes:
 
     @property
     def k(self) -> int:
-        """Slots for active features at each position."""
+        """Number of slots for active features at each position."""
         return self.indices.shape[-1]
 
     @property
@@ -63,12 +63,12 @@ class Codes:
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
     def to(self, device: str | torch.device) -> Codes:
-        """The same codes on a device."""
+        """Return the same codes on a device."""
         scale, shift = (None if t is None else t.to(device) for t in (self.scale, self.shift))
         return Codes(self.indices.to(device), self.values.to(device), self.n_features, scale, shift)
 
     def reshape(self, shape: Sequence[int]) -> Codes:
-        """The same codes with another leading shape."""
+        """Return the same codes with another leading shape."""
         scale, shift = (None if t is None else t.reshape(shape) for t in (self.scale, self.shift))
         indices, values = (t.reshape(*shape, self.k) for t in (self.indices, self.values))
         return Codes(indices, values, self.n_features, scale, shift)
@@ -83,7 +83,7 @@ class Codes:
         return Codes(self.indices[picks], self.values[picks], self.n_features, scale, shift)
 
     def of(self, feature: int) -> Tensor:
-        """The value of one feature at every position, 0 where it is absent: float32 [...].
+        """Return the value of one feature at every position, 0 where it is not active: float32 [...].
 
         >>> Codes(torch.tensor([[3, 1], [1, 0]]), torch.tensor([[2.0, 0.5], [1.0, 0.0]]), 4).of(1).tolist()
         [0.5, 1.0]
@@ -92,7 +92,7 @@ class Codes:
         return torch.where(self.indices == feature, self.values, 0.0).sum(-1)
 
     def of_many(self, features: Tensor) -> Tensor:
-        """The values of the features [M] at every position: float32 [..., M].
+        """Return the values of the features [M] at every position: float32 [..., M].
 
         >>> codes = Codes(torch.tensor([[3, 1]]), torch.tensor([[2.0, 0.5]]), 4)
         >>> codes.of_many(torch.tensor([1, 2, 3])).tolist()
@@ -106,16 +106,16 @@ class Codes:
         return out
 
     def dense(self) -> Tensor:
-        """The full table, float32 [..., N]; for small inputs only."""
+        """Return the dense code, float32 [..., N]; for small inputs only."""
         out = self.values.new_zeros(*self.shape, self.n_features)
-        # added and not set: empty slots say "feature 0, value 0" and must not overwrite feature 0
+        # add, not assign: empty slots hold "feature 0, value 0" and must not overwrite feature 0
         return out.scatter_add_(-1, self.indices, self.values)
 
     def peaks(self, keep: Tensor | None = None) -> Tensor:
-        """Each feature's maximum over the positions of an item: [items, ..., K] -> float32 [items, N].
+        """Return each feature's maximum over each item's positions: [items, ..., K] -> float32 [items, N].
 
-        keep: bool [items, ...]; positions that are False do not count. Features that never fire, and features
-        that are only ever negative, get 0.
+        keep: bool [items, ...]; positions that are False do not count. Features that never fire, or have only
+        negative values, get 0.
 
         >>> Codes(torch.tensor([[[1], [1], [2]]]), torch.tensor([[[3.0], [5.0], [4.0]]]), 4).peaks().tolist()
         [[0.0, 5.0, 4.0, 0.0]]
@@ -126,9 +126,9 @@ class Codes:
 
 
 def concatenate(parts: Sequence[Codes]) -> Codes:
-    """Codes of one dictionary, one after the other along the first dimension.
+    """Concatenate codes of one dictionary along the first dimension.
 
-    Those with fewer slots are filled up with zeros.
+    Codes with fewer slots are padded with zeros.
 
     >>> one, two = (Codes(torch.ones(1, k, dtype=torch.int64), torch.ones(1, k), 4) for k in (1, 2))
     >>> concatenate([one, two]).values.tolist()
@@ -145,7 +145,7 @@ def concatenate(parts: Sequence[Codes]) -> Codes:
 
 
 def check_feature(feature: int, n_features: int) -> None:
-    """Raise RevelioError unless there is such a feature in a dictionary of this size."""
+    """Raise RevelioError unless a dictionary with `n_features` features has this feature."""
     if not 0 <= feature < n_features:
         raise RevelioError(
             f"Feature {feature} does not exist: this dictionary has the features 0 to {n_features - 1}; "

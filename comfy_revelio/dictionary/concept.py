@@ -1,4 +1,4 @@
-"""How a dictionary's features change, and where, when a concept is added to an image."""
+"""How a dictionary's features change, and where in the image, when a concept is added."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ..errors import RevelioError
 class Concept:
     """The features that carry a concept, measured on images with it and without it.
 
-    Images are of several kinds (a photo, a drawing; an early step, a late one), and in each kind the concept
-    looks different and is somewhere else.
+    Images are divided into kinds (photos and drawings; early and late steps), because the concept looks
+    different, and is in a different part of the image, in each kind.
     """
 
     features: tuple[int, ...]
-    """m feature numbers, the one that carries most first."""
+    """m feature numbers, sorted by how much of the concept they carry, most first."""
     amount: Tensor
-    """float32 [kinds, m, height, width]: mean code with the concept minus mean code without it, of either
-    sign; what the concept adds and removes in each part of an image of that kind."""
+    """float32 [kinds, m, height, width]: mean code with the concept minus mean code without it: what the
+    concept adds (> 0) and removes (< 0) in each part of an image of that kind."""
     share: Tensor
-    """float32 [kinds, m, height, width] in 0..1: how much of the mean code with the concept is gone without
-    it; 1 where a feature fires for the concept alone, 0 where it fires as strongly without it."""
+    """float32 [kinds, m, height, width] in 0..1: the share of the mean code that disappears without the
+    concept; 1 where a feature fires only for the concept, 0 where it fires as strongly without it."""
     reader: Tensor
     """float32 [kinds, d_model + 1]: weights and bias that score each kind from the mean activation of an
-    image; the kind with the highest score is the image's."""
+    image; the image belongs to the kind with the highest score."""
 
     def __post_init__(self) -> None:
         shape, reader = self.amount.shape, self.reader.shape
@@ -47,12 +47,12 @@ class Concept:
 
 
 def single_kind_reader(d_model: int) -> Tensor:
-    """The reader for images that are all of one kind."""
+    """Return a reader for images that all belong to one kind."""
     return torch.zeros(1, d_model + 1)
 
 
 def image_kinds(pooled: Tensor, reader: Tensor) -> Tensor:
-    """The kind with the highest score: int64 [...] for mean activations pooled [..., d_model].
+    """Return the kind with the highest score: int64 [...], from the mean activations `pooled` [..., d_model].
 
     >>> reader = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, -0.5]])
     >>> image_kinds(torch.tensor([[1.0, 1.0], [0.0, 2.0]]), reader).tolist()

@@ -1,4 +1,4 @@
-"""Concept vectors by difference of means: the baseline that every dictionary must beat."""
+"""Concept vectors from differences of means: the baseline that every dictionary must beat."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .metadata import Extras, Provenance
 def concept_vectors(
     contrasts: Mapping[str, tuple[Tensor, Tensor]], *, hook_point: str = "", captured: Captured = "output"
 ) -> Dictionary:
-    """One feature for each concept, from activations with it and without it.
+    """Make a dictionary with one feature per concept, from activations with and without that concept.
 
         v = mean with - mean without,    z = (x - mean without) . v / |v|^2,    x <- x + dz v
 
-    The code z is 0 at the mean without the concept and 1 at the mean with it. So a change of 1 moves a row by
-    v, and -1 moves it back.
+    The code z is 0 at the mean without the concept and 1 at the mean with it. A change dz of 1 therefore
+    moves a row by v, and a change of -1 moves it back.
     contrasts: label -> (rows with the concept [a, d], rows without it [b, d]), of any float type.
 
     >>> with_it, without = torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 0.0]])
@@ -36,7 +36,7 @@ def concept_vectors(
     directions, without_means = [], []
     for label, (with_it, without) in contrasts.items():
         if with_it.ndim != 2 or without.ndim != 2 or not len(with_it) or not len(without):
-            raise RevelioError(f"{label!r} needs rows with it and rows without it, at least one of each.")
+            raise RevelioError(f"{label!r} needs rows with it and without it, at least one of each.")
         if with_it.shape[1] != without.shape[1]:
             raise RevelioError(f"The rows with and without {label!r} differ in width.")
         with_mean, without_mean = with_it.double().mean(dim=0), without.double().mean(dim=0)

@@ -1,4 +1,4 @@
-"""A dictionary of features: the sparse codes z of an activation x, and x back from them.
+"""A dictionary of features: it encodes an activation x as sparse codes z, and decodes z back to x^.
 
     z = f(W_enc (x - b_in) + b_enc)       encode
     x^ = z W_dec + b_out                  decode
@@ -29,16 +29,16 @@ from .metadata import Extras, Provenance, label_of
 WEIGHTS = ("W_enc", "b_enc", "W_dec", "b_in", "b_out")
 OPTIONAL_WEIGHTS = ("threshold", "gate_bias", "magnitude", "whitening", "whitening_bias")
 
-# Largest table of pre-activations [B, N] at once; selecting from it needs a small multiple in passing.
+# Largest table of pre-activations [B, N] at once; selecting from it briefly takes a few times as much.
 _CHUNK_BYTES = 64 * 1024 * 1024
 
 
 class Dictionary(nn.Module):
     """Features as directions in one activation space.
 
-    All maths is float32, whatever type the weights are kept in. Inputs may have any type and be on any
-    device. The fields of the four groups become attributes (`activation` is the kind), and their tensors
-    buffers, so that they move with the weights.
+    All computations are in float32, whatever type the weights have. Inputs may have any type and be on any
+    device. The fields of `activation`, `inputs`, `provenance` and `extras` become attributes (`activation`
+    becomes the kind); their tensors, except those of concepts, are buffers and move with the weights.
 
     >>> eye, zero = torch.eye(3), torch.zeros(3)
     >>> sae = Dictionary(eye, zero, 2 * eye, zero, zero, Activation("topk_relu", k=2))
@@ -114,13 +114,13 @@ class Dictionary(nn.Module):
 
     @property
     def stats(self) -> FeatureStats | None:
-        """Statistics of the features; None where nobody measured them."""
+        """Statistics of the features; None if they were not measured."""
         if self.stats_mean_active is None:
             return None
         return FeatureStats(self.stats_mean_active, self.stats_rate, self.stats_mean_map)
 
     def set_stats(self, stats: FeatureStats | None) -> None:
-        """Attach statistics; as buffers, so that they move with the weights."""
+        """Attach statistics as buffers, so that they move with the weights; None removes them."""
         n = self.n_features
         if stats is not None:
             maps = stats.mean_map
@@ -133,7 +133,7 @@ class Dictionary(nn.Module):
 
     @torch.no_grad()
     def encode(self, x: Tensor, *, timestep: Tensor | float | None = None) -> Codes:
-        """The sparse codes of x [..., d_model], as codes of the leading shape.
+        """Encode x [..., d_model] as sparse codes with the leading shape of x.
 
         Values come strongest first; among equal values the lower feature number wins.
         timestep: one number, or a tensor that broadcasts to the leading shape; needed by dictionaries with
@@ -148,7 +148,7 @@ class Dictionary(nn.Module):
         times = repeat(None) if times_B is None else times_B.split(size)
         parts = []
         for rows_BD, part_B in zip(x_BD.split(size), times, strict=False):
-            # Mixed precision around the caller must not reach in here: top-k needs all the digits.
+            # Turn off any mixed precision of the caller, because top-k needs full precision.
             with torch.autocast(x.device.type, enabled=False):
                 inputs_BD, scale_B, shift_B = self._encoder_inputs(rows_BD, part_B)
                 indices_BK, values_BK = encoder.select(inputs_BD)
@@ -157,9 +157,9 @@ class Dictionary(nn.Module):
 
     @torch.no_grad()
     def encode_dense(self, x: Tensor) -> Tensor:
-        """ReLU(W_enc (x - b_in) + b_enc) without top-k: [..., d_model] -> float32 [..., n_features].
+        """Return ReLU(W_enc (x - b_in) + b_enc), without top-k: [..., d_model] -> float32 [..., n_features].
 
-        ENC of Concept Steerers (arXiv 2501.19066), used by its steering formula.
+        The steering formula of Concept Steerers (arXiv 2501.19066) calls this ENC.
         """
         with torch.autocast(x.device.type, enabled=False):
             inputs_BD, _, _ = self._encoder_inputs(self._rows(x), None)
@@ -168,10 +168,10 @@ class Dictionary(nn.Module):
 
     @torch.no_grad()
     def decode(self, codes: Codes, *, timestep: Tensor | float | None = None) -> Tensor:
-        """The reconstruction z W_dec + b_out of the codes: float32 [..., d_model]."""
+        """Return the reconstruction z W_dec + b_out of the codes: float32 [..., d_model]."""
         if codes.n_features != self.n_features:
             raise RevelioError(
-                f"These codes are of a dictionary with {codes.n_features} features, but this one has "
+                f"These codes come from a dictionary with {codes.n_features} features, but this one has "
                 f"{self.n_features}."
             )
         device = codes.values.device
@@ -180,8 +180,8 @@ class Dictionary(nn.Module):
         values_BK = codes.values.float().reshape(-1, codes.k)
         times_B = self._times(timestep, codes.shape, device)
         out_BD = b_out_D.new_empty(len(indices_BK), self.d_model)
-        # Only the rows of active features are read, so that no dense table [B, N] is made. As they are copied
-        # for every token, [B, K, D], they come in chunks.
+        # Only the rows of active features are read, so that no dense table [B, N] is made. The rows are
+        # copied for every token, [B, K, D], so they are read in chunks.
         size = max(1, _CHUNK_BYTES // (4 * codes.k * self.d_model))
         for start in range(0, len(indices_BK), size):
             part = slice(start, start + size)
@@ -206,12 +206,12 @@ class Dictionary(nn.Module):
         timestep: Tensor | float | None = None,
         codes: Codes | None = None,
     ) -> Tensor:
-        """What a change dz of some codes adds to the activations, dz W_dec[features]: float32 [..., d_model].
+        """Return what a change dz of codes adds to activations, dz W_dec[features]: float32 [..., d_model].
 
         change: [..., M], or anything that broadcasts to it, in the units of the codes of x.
-        features: M numbers, or what `feature_index` made of them.
-        x: the activations [..., d_model] that change; a dictionary that normalises scales by their size.
-        codes: those of x, where the caller has them.
+        features: M feature numbers, or the tensor that `feature_index` returned for them.
+        x: the activations [..., d_model] to change; a dictionary that normalises scales by their size.
+        codes: the codes of x, if the caller already has them.
 
         >>> sae = Dictionary(torch.eye(2), torch.zeros(2), torch.tensor([[1.0, 0.0], [3.0, 4.0]]),
         ...                  torch.zeros(2), torch.zeros(2), Activation("relu", k=2))
@@ -220,7 +220,7 @@ class Dictionary(nn.Module):
         """
         index = features if isinstance(features, Tensor) else self.feature_index(features)
         added = change @ self.W_dec[index].float().to(change.device)
-        # b_out and the shifts are the same with and without the change, and cancel; the scales remain.
+        # b_out and the shifts are the same with and without the change, so they cancel; the scales remain.
         if self.modulation is not None:
             times_B = self._times(timestep, x.shape[:-1], x.device)
             assert times_B is not None
@@ -235,26 +235,26 @@ class Dictionary(nn.Module):
         return added
 
     def forward(self, x: Tensor, *, timestep: Tensor | float | None = None) -> Tensor:
-        """The reconstruction of x [..., d_model], float32."""
+        """Return the reconstruction of x [..., d_model], float32."""
         return self.decode(self.encode(x, timestep=timestep), timestep=timestep)
 
     def directions(self, features: Sequence[int] | Tensor) -> Tensor:
-        """The decoder rows of the features: float32 [len, d_model]."""
+        """Return the decoder rows of the features: float32 [len, d_model]."""
         return self.W_dec[self.feature_index(features)].float()
 
     def feature_index(self, features: Sequence[int] | Tensor) -> Tensor:
-        """Feature numbers, checked, as int64 [len] on the dictionary's device."""
+        """Check feature numbers and return them as int64 [len] on the dictionary's device."""
         numbers = features.tolist() if isinstance(features, Tensor) else list(features)
         for feature in numbers:
             check_feature(feature, self.n_features)
         return torch.tensor(numbers, dtype=torch.int64, device=self.W_dec.device)
 
     def label_of(self, feature: int) -> str:
-        """The label in which the feature ranks highest, or ""."""
+        """Return the label in which the feature ranks highest, or "" if it is in none."""
         return label_of(self.labels, feature)
 
     def _rows(self, x: Tensor) -> Tensor:
-        """x as rows [B, D]."""
+        """Return x as rows [B, D]."""
         if x.ndim < 1 or x.shape[-1] != self.d_model:
             width = x.shape[-1] if x.ndim else 0
             raise RevelioError(
@@ -267,7 +267,7 @@ class Dictionary(nn.Module):
     def _times(
         self, timestep: Tensor | float | None, lead: torch.Size, device: torch.device
     ) -> Tensor | None:
-        """The timestep of every row of a leading shape, float32 [B]; None without a modulation."""
+        """Return the timestep of each row, float32 [B]; None if the dictionary has no modulation."""
         if self.modulation is None:
             return None
         if timestep is None:
@@ -277,7 +277,7 @@ class Dictionary(nn.Module):
         return torch.as_tensor(timestep, dtype=torch.float32, device=device).expand(lead).reshape(-1)
 
     def _encoder(self, device: torch.device) -> Encoder:
-        """The encoder's weights, float32 on the device."""
+        """Return the encoder, with its weights in float32 on the device."""
         W_enc_ND, b_enc_N, *own = (
             None if tensor is None else tensor.to(device).float()
             for tensor in (self.W_enc, self.b_enc, self.threshold, self.gate_bias, self.magnitude)
@@ -288,7 +288,7 @@ class Dictionary(nn.Module):
     def _encoder_inputs(
         self, x_BD: Tensor, times_B: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Rows as the encoder sees them, float32 [B, D], and the scale and shift [B] that decoding undoes."""
+        """Return the encoder's input, float32 [B, D], and the scale and shift [B] of the normalisation."""
         x_BD = x_BD.float()
         if self.whitening is not None and self.whitening_bias is not None:
             x_BD = whiten(x_BD, self.whitening, self.whitening_bias, self.clip)

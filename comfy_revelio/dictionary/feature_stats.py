@@ -1,4 +1,4 @@
-"""What is known about each feature from the activations that the dictionary was trained on."""
+"""Statistics of each feature over the activations that the dictionary was trained on."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class FeatureStats:
     """Statistics of all n features over the training activations; all float32."""
 
     mean_active: Tensor
-    """[n]: mean value over the tokens where the feature fires; 0 if it never does."""
+    """[n]: mean value over the tokens where the feature fires; 0 if it never fires."""
     rate: Tensor | None = None
-    """[n]: share of tokens (0..1) where it fires; None where only the means were published."""
+    """[n]: share of tokens (0..1) where the feature fires; None if only the means were published."""
     mean_map: Tensor | None = None
-    """[n, height, width]: mean spatial map, each scaled to a peak of 1 (all 0 if it never fires); None for
-    dictionaries of text layers."""
+    """[n, height, width]: mean spatial map of each feature, scaled to a peak of 1 (all 0 if it never fires);
+    None for dictionaries of text layers."""

@@ -1,14 +1,14 @@
-"""Gradient pursuit: the sparse code of a signal x over fixed atoms A, for ITDA (arXiv 2505.17769).
+"""Gradient pursuit: find the sparse code z of a signal x over fixed atoms A, for ITDA (arXiv 2505.17769).
 
-As in the code behind arXiv 2505.24360. The residual is r = x - z A; in each of k rounds
+This follows the code behind arXiv 2505.24360. The residual is r = x - z A; in each of k rounds
 
     the atom with the largest r . a joins the chosen ones
     g = r A^T over the chosen atoms, 0 elsewhere        the gradient
-    s = (g A . r) / |g A|^2                             the step that fits best along it
+    s = (g A . r) / |g A|^2                             the best step length along g
     z <- ReLU(z + s g)
 
-Atoms are activations and so resemble each other: rounding in float32 grows from round to round until other
-atoms are chosen. So everything but the search for the best atom is in float64, over the chosen atoms alone.
+Atoms are activations and resemble each other: float32 rounding errors grow from round to round until the
+wrong atoms are chosen. Therefore everything except the first search over all atoms is in float64.
 
 Shapes: B rows, D width, N atoms, K rounds, R rivals.
 """
@@ -18,13 +18,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_SMALLEST = 1e-3  # bound on |g A|^2, against division by 0
-_RIVALS = 4  # atoms that fit best in float32, between which float64 decides
-_CHUNK = 1 << 24  # numbers of chosen atoms in memory at once
+_SMALLEST = 1e-3  # lower bound on |g A|^2, to avoid division by 0
+_RIVALS = 4  # number of best atoms in float32 from which float64 chooses one
+_CHUNK = 1 << 24  # most elements in a table of chosen atoms
 
 
 def gradient_pursuit(signal: Tensor, atoms: Tensor, k: int) -> Tensor:
-    """signal [B, D], atoms [N, D], both float32 -> weights z [B, N], at most k of a row above 0.
+    """Return weights z [B, N], at most k per row above 0, of signal [B, D] over atoms [N, D], all float32.
 
     >>> gradient_pursuit(torch.tensor([[3.0, 0.5]]), torch.eye(2), k=1).tolist()
     [[3.0, 0.0]]
@@ -37,7 +37,7 @@ def gradient_pursuit(signal: Tensor, atoms: Tensor, k: int) -> Tensor:
 
 
 def _pursue(signal: Tensor, atoms_ND: Tensor, k: int, out_BN: Tensor) -> None:
-    """Fill out_BN. Slot j of a row holds the atom chosen in round j and its weight."""
+    """Fill out_BN with the weights. Slot j of a row holds the atom chosen in round j and its weight."""
     exact = torch.float32 if signal.device.type == "mps" else torch.float64
     n_rows, d = signal.shape
     index_BK = torch.full((n_rows, k), -1, device=signal.device)
@@ -49,7 +49,7 @@ def _pursue(signal: Tensor, atoms_ND: Tensor, k: int, out_BN: Tensor) -> None:
         rivals_BR = (residual_BD.float() @ atoms_ND.T).topk(min(_RIVALS, len(atoms_ND)), dim=1).indices
         winner_B1 = _along(atoms_ND[rivals_BR].to(exact), residual_BD).argmax(dim=1, keepdim=True)
         best_B1 = rivals_BR.gather(1, winner_B1)
-        again_BK = index_BK == best_B1  # it has a slot already, though it may have lost its weight
+        again_BK = index_BK == best_B1  # this atom already has a slot, though its weight may be 0 again
         index_BK[:, step] = torch.where(again_BK.any(dim=1), -1, best_B1[:, 0])
         chosen_BKD[:, step] = atoms_ND[best_B1[:, 0]].to(exact)
         selected_BK = (z_BK != 0) | again_BK
@@ -64,10 +64,10 @@ def _pursue(signal: Tensor, atoms_ND: Tensor, k: int, out_BN: Tensor) -> None:
 
 
 def _along(atoms_BKD: Tensor, residual_BD: Tensor) -> Tensor:
-    """The products of each row's atoms with its residual: [B, K]."""
+    """Return the dot products of each row's atoms with its residual: [B, K]."""
     return (atoms_BKD @ residual_BD[:, :, None]).squeeze(2)
 
 
 def _sum(weights_BK: Tensor, atoms_BKD: Tensor) -> Tensor:
-    """The weighted sum of each row's atoms: [B, D]."""
+    """Return the weighted sum of each row's atoms: [B, D]."""
     return (weights_BK[:, None, :] @ atoms_BKD).squeeze(1)

@@ -1,10 +1,10 @@
-"""What happens to an activation before it is encoded, and what decoding undoes of it.
+"""Transform activations before they are encoded, in ways that decoding partly undoes.
 
     whitening       x <- clamp(x W + w, -clip, clip)      fae, arXiv 2505.24360
     normalisation   x <- (x - shift) / scale              decoding multiplies by scale and adds shift
 
-Decoding does not undo whitening: W_dec and b_out lead back to raw activations already. Only the clamp keeps
-whitening from being folded into W_enc as well.
+Decoding does not undo whitening, because W_dec and b_out already produce raw activations. Without the clamp,
+whitening could be folded into W_enc as well.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from .timestep_modulation import Modulation
 Normalisation = Literal["none", "layernorm", "rms"]
 NORMALISATIONS: tuple[Normalisation, ...] = get_args(Normalisation)
 
-_EPS = 1e-5  # that of the authors' code, added to the deviation
+_EPS = 1e-5  # added to the deviation, as in the authors' code
 
 
 @dataclass(frozen=True, eq=False)
 class InputTransform:
-    """Whitening, normalisation, and modulation by the timestep; nothing by default."""
+    """Whitening, normalisation, and modulation by the timestep; all are off by default."""
 
     normalise: Normalisation = "none"
     """"layernorm": subtract the mean, divide by the deviation. "rms": divide by the root mean square."""
     whitening: Tensor | None = None
-    """W [d, d]; comes before everything else."""
+    """W [d, d]; applied before everything else."""
     whitening_bias: Tensor | None = None
     """w [d]."""
     clip: float = 0.0
-    """Largest size of a whitened value; 0 does not clip."""
+    """Largest absolute value after whitening; 0 means no clipping."""
     modulation: Modulation | None = None
-    """Scales and shifts input and output by the timestep, which encode and decode then need."""
+    """Scales and shifts input and output depending on the timestep, which encode and decode then need."""
 
     def check(self, d_model: int) -> None:
-        """Raise RevelioError unless this fits activations of this width."""
+        """Raise RevelioError unless the transform fits activations of width `d_model`."""
         checked_choice("normalisation", self.normalise, NORMALISATIONS)
         shapes = [None if t is None else tuple(t.shape) for t in (self.whitening, self.whitening_bias)]
         if shapes not in ([None, None], [(d_model, d_model), (d_model,)]):
@@ -55,7 +55,7 @@ class InputTransform:
 
 
 def whiten(x_BD: Tensor, W_DD: Tensor, w_D: Tensor, clip: float) -> Tensor:
-    """x W + w, clamped to -clip..clip unless clip is 0: float32 [B, D].
+    """Return x W + w, clamped to -clip..clip unless clip is 0: float32 [B, D].
 
     >>> whiten(torch.tensor([[1.0, 4.0]]), torch.eye(2) * 3, torch.zeros(2), 10.0).tolist()
     [[3.0, 10.0]]
@@ -65,7 +65,7 @@ def whiten(x_BD: Tensor, W_DD: Tensor, w_D: Tensor, clip: float) -> Tensor:
 
 
 def normalise(x: Tensor, kind: Normalisation) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """x [..., d] float32 normalised, and the scale and shift [..., 1] that undo it; None where there is none.
+    """Normalise x [..., d] float32; return it with the scale and shift [..., 1] (or None) that undo this.
 
     >>> x, scale, shift = normalise(torch.tensor([[3.0, 4.0, 0.0, 0.0]]), "rms")
     >>> x.tolist(), scale.tolist(), shift

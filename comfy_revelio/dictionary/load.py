@@ -28,8 +28,8 @@ def load_dictionary(
 ) -> Dictionary:
     """Load a dictionary from a file or a directory, of any layout in docs/formats.md.
 
-    hook_point, captured: override the file, its config and its name; None or "" does not.
-    dtype: the type that the weights are kept in; all maths is float32 whatever it is.
+    hook_point, captured: override what the file, its config or its name says, unless None or "".
+    dtype: the type in which the weights are stored; all computations are in float32 anyway.
 
     Raises: RevelioError when the file is missing, broken, of an unknown layout, would run code, or holds
     numbers that are not finite.
@@ -49,9 +49,9 @@ def load_dictionary(
 
 
 def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a dictionary holds, as plain values: kind, k, d_model, n_features, hook_point and so on.
+    """Describe a dictionary file by plain values: kind, k, d_model, n_features, hook_point and so on.
 
-    Only the header of the native layout is read; files of other layouts are loaded.
+    For the native layout only the header is read; files of other layouts are loaded.
     """
     source = sources.find(path)
     if source.weights.suffix == ".safetensors" and is_native(source.weights):
@@ -70,7 +70,7 @@ def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
 def check_file(path: str | os.PathLike[str]) -> None:
     """Raise RevelioError unless a file or directory looks like a dictionary; no tensor is read.
 
-    For lists of choices: a file that passes can still turn out to be broken when it is loaded.
+    Used to list the files that a user can choose; a file that passes may still turn out to be broken.
     """
     source = sources.find(path)
     if source.weights.suffix != ".safetensors":

@@ -1,4 +1,4 @@
-"""What is known about a dictionary besides its weights: where it belongs, and what its features mean."""
+"""Metadata of a dictionary: what it was trained on, and what its features mean."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ POOLING: tuple[Pooling, ...] = get_args(Pooling)
 
 @dataclass(frozen=True)
 class Provenance:
-    """The activations that a dictionary was trained on, and the file that it comes from."""
+    """Which activations a dictionary was trained on, and which layout its file had."""
 
     hook_point: str = ""
-    """Name of the hook point; "" where the file does not tell."""
+    """Name of the hook point; "" if the file does not name one."""
     captured: Captured = "output"
     """The module's "output", or "diff" = output - input."""
     pooling: Pooling = "token"
     """"token", or "spatial_mean" when trained on spatially averaged activations."""
     source_format: str = "revelio"
-    """Layout of the file that it was read from."""
+    """Layout of the file that the dictionary was read from."""
     model_family: str = ""
 
     def __post_init__(self) -> None:
@@ -37,19 +37,19 @@ class Provenance:
 
 @dataclass(frozen=True, eq=False)
 class Extras:
-    """What was measured on the features, and what they are called."""
+    """Measurements of the features, and their labels."""
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Training metrics by name, such as explained_variance."""
     labels: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Label -> features, strongest first."""
     concepts: Mapping[str, Concept] = field(default_factory=dict)
-    """Name -> the features that carry it, and how and where they change with it."""
+    """Concept name -> the features that carry the concept, and how and where they change with it."""
     stats: FeatureStats | None = None
 
 
 def label_of(labels: Mapping[str, Sequence[int]], feature: int) -> str:
-    """The label in which the feature ranks highest, or "".
+    """Return the label in which the feature ranks highest, or "" if it is in none.
 
     >>> label_of({"hat": [3, 4], "red hat": [4]}, 4)
     'red hat'

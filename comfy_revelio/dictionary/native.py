@@ -1,12 +1,12 @@
-"""The native layout: one .safetensors file. Written for files from anywhere: nothing is trusted.
+"""Read and write the native layout, one .safetensors file. Files may come from anywhere: nothing is trusted.
 
-Tensors, float16 or float32: W_enc [n, d], b_enc [n], W_dec [n, d], b_in [d], b_out [d]; those of
-OPTIONAL_WEIGHTS and of a modulation that its kind needs; optionally stats.mean_active [n], stats.rate [n] and
-stats.mean_map [n, h, w]; for c concepts of m features in q kinds of images concepts.features [c, m] int32,
+Tensors, float16 or float32: W_enc [n, d], b_enc [n], W_dec [n, d], b_in [d], b_out [d]; the OPTIONAL_WEIGHTS
+and the modulation's weights that the kind needs; optionally stats.mean_active [n], stats.rate [n] and
+stats.mean_map [n, h, w]; for c concepts with m features and q kinds of image: concepts.features [c, m] int32,
 concepts.amount and concepts.share [c, q, m, h, w], and concepts.reader [q, d + 1]. Metadata: format
 "revelio-sae", format_version "1", and config, a JSON object with kind, k, activation, hook_point, captured,
-pooling, model_family, figures (the metrics), labels, and where they are not the usual ones normalise, clip
-and concepts (their c names).
+pooling, model_family, figures (the metrics), labels, and, unless they have their defaults, normalise, clip
+and concepts (the c names).
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ KINDS: dict[ActivationKind, str] = {
     "gated": "gated_sae",
     "pursuit": "itda",
 }
-"""Kind by activation."""
+"""Activation -> kind of dictionary."""
 TEMPORAL = "temporal_sae"
-"""Kind of those that follow the timestep."""
+"""Kind of dictionaries that depend on the timestep."""
 
 _STATS = ("stats.mean_active", "stats.rate", "stats.mean_map")
 _CONFIG_KEYS = {
@@ -58,12 +58,12 @@ _CONCEPT_MAPS = ("concepts.amount", "concepts.share")
 
 
 def is_native(path: str | os.PathLike[str]) -> bool:
-    """Whether a .safetensors file is of this layout, by its header."""
+    """Whether a .safetensors file has the native layout, according to its header."""
     return tensor_file.read_header(path).metadata.get("format") == FORMAT
 
 
 def read_native(path: str | os.PathLike[str]) -> Dictionary:
-    """Load a file of the native layout, weights in float32.
+    """Load a file of the native layout, with the weights in float32.
 
     Raises RevelioError when the file is missing, broken, of another layout, or holds numbers that are not
     finite.
@@ -103,12 +103,12 @@ def read_native(path: str | os.PathLike[str]) -> Dictionary:
 
 
 def kind_of(dictionary: Dictionary) -> str:
-    """What sort of dictionary it is, in one word."""
+    """Return the kind of a dictionary, as its config names it."""
     return TEMPORAL if dictionary.modulation is not None else KINDS[dictionary.activation]
 
 
 def config_of(dictionary: Dictionary) -> dict[str, Any]:
-    """What a dictionary is besides its tensors, as plain values; what is as usual is left out."""
+    """Return a dictionary's config, as plain values; entries of _USUAL with their default are left out."""
     config = {
         "kind": kind_of(dictionary),
         "k": dictionary.k,
@@ -145,7 +145,7 @@ def save_dictionary(
         own |= {f"stats.{name}": getattr(stats, name) for name in ("mean_active", "rate", "mean_map")}
     own |= _stacked(dictionary)
     tensors = {
-        # the reader is small and decides between kinds: never rounded
+        # the reader is never rounded: it is small, and decides between kinds
         name: tensor.to(torch.float32 if name == _CONCEPT_READER else dtype)
         for name, tensor in own.items()
         if tensor is not None
@@ -162,7 +162,7 @@ def save_dictionary(
 
 
 def _stacked(dictionary: Dictionary) -> dict[str, Tensor]:
-    """The maps of all concepts by their names in the file; they must be of one size and the same kinds."""
+    """Return all concepts' maps and their reader, by tensor name; their sizes and kinds must agree."""
     concepts = list(dictionary.concepts.values())
     if not concepts:
         return {}
@@ -170,14 +170,14 @@ def _stacked(dictionary: Dictionary) -> dict[str, Tensor]:
     alike = (c.amount.shape == first.amount.shape and torch.equal(c.reader, first.reader) for c in concepts)
     if not all(alike):
         raise RevelioError(
-            "The concepts of one file must have as many features each, maps of one size, and the same kinds."
+            "The concepts of one file must have the same number of features, map size and kinds of image."
         )
     stacks = (torch.stack([c.amount for c in concepts]), torch.stack([c.share for c in concepts]))
     return {**dict(zip(_CONCEPT_MAPS, stacks, strict=True)), _CONCEPT_READER: first.reader}
 
 
 def peek_native(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The checked header of a dictionary file; no tensor is read.
+    """Read and check the header of a dictionary file; no tensor is read.
 
     Returns the config plus d_model, n_features, has_stats, has_maps and tensors (the names).
     """
@@ -205,7 +205,7 @@ def peek_native(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _checked_config(path: str | os.PathLike[str], config: Any) -> dict[str, Any]:
-    """The config with what is usual filled in."""
+    """Check a config and return it with missing entries set to their defaults."""
     config = {**_USUAL, **config} if isinstance(config, dict) else config
     fields = Fields(path, config, _ADVICE, "config", (*_CONFIG_KEYS, *_USUAL))
     activation = fields.choice("activation", ACTIVATION_KINDS)
@@ -228,9 +228,9 @@ def _checked_config(path: str | os.PathLike[str], config: Any) -> dict[str, Any]
 def _check_shapes(
     path: str | os.PathLike[str], header: tensor_file.Header, temporal: bool
 ) -> tuple[int, int]:
-    """(n_features, d_model), after checking that all tensors are there and agree with each other.
+    """Check that all tensors are there and agree with each other; return (n_features, d_model).
 
-    Which of the extras a kind needs, and their shapes, the dictionary checks itself.
+    The class Dictionary checks which optional weights a kind needs, and their shapes.
     """
     tensors = header.tensors
     own = (*WEIGHTS, *(TIME_WEIGHTS if temporal else ()))
@@ -263,7 +263,7 @@ def _check_shapes(
 
 
 def _check_concepts(path: str | os.PathLike[str], header: tensor_file.Header, count: int, d: int) -> None:
-    """The tensors of the concepts must be there, and agree, exactly when the config names some."""
+    """Check that the concepts' tensors agree, and that they exist exactly if the config names concepts."""
     found = [header.tensors.get(name) for name in (_CONCEPT_FEATURES, *_CONCEPT_MAPS, _CONCEPT_READER)]
     if not count and not any(found):
         return

@@ -1,7 +1,7 @@
-"""The Flux SAEs of fae (arXiv 2505.24360), which are published as Orbax checkpoints of JAX.
+"""Read the Flux SAEs of fae (arXiv 2505.24360), which are published as Orbax checkpoints of JAX.
 
-They are converted once to the native layout: `python -m comfy_revelio convert`. Only that needs the package
-orbax-checkpoint.
+`python -m comfy_revelio convert` converts them once to the native layout. Only this conversion needs the
+package orbax-checkpoint.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def is_orbax(path: Path) -> bool:
 
 
 def read_orbax(path: Path, k: int | None = None) -> Dictionary:
-    """The dictionary in an Orbax checkpoint folder; k: needed where its name does not give it."""
+    """Read the dictionary in an Orbax checkpoint folder; k: by default the one in the path, else 64."""
     try:
         import orbax.checkpoint as orbax
     except ImportError:
@@ -47,8 +47,8 @@ def read_orbax(path: Path, k: int | None = None) -> Dictionary:
             "convert it, once."
         ) from None
     folder = path / "default" if (path / "default").is_dir() else path
-    # Only the weights: optimizer state and averages are three times as large. As NumPy arrays, or Orbax asks
-    # for the devices that they were trained on.
+    # Restore only the weights: optimizer state and averages are three times as large. Without the NumPy type,
+    # Orbax would ask for the devices that the weights were trained on.
     wanted = {group: dict.fromkeys(names, 0) for group, names in _TENSORS.items()}
     as_numpy = {
         group: {name: orbax.RestoreArgs(restore_type=np.ndarray) for name in names}
@@ -71,7 +71,7 @@ def read_orbax(path: Path, k: int | None = None) -> Dictionary:
 
 
 def from_parameters(params: Mapping[str, Any], info: Mapping[str, Any], k: int) -> Dictionary:
-    """The dictionary of fae's parameters, with its standardisation folded in as far as that is exact.
+    """Make a dictionary from fae's parameters; fae's standardisation is folded in as far as that is exact.
 
     x_n = clip((x WM - mean) / std, -10, 10); e = (x_n - b_post + b_pre) W_enc; the k largest, signed;
     y = ((z W_dec + b_post) std + mean) WM^T. params: b_pre [d], W_enc [d, n], W_dec [n, d], b_post [d];

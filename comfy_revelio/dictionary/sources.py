@@ -30,11 +30,11 @@ WEIGHT_NAMES = (
     "sae_final.pt",
 )
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".pkl.gz")
-_BESIDE = ("mean.pt", "std.pt", "sparsity.safetensors")  # statistics beside the weights in some layouts
+_BESIDE = ("mean.pt", "std.pt", "sparsity.safetensors")  # statistics that some layouts save with the weights
 _MAX_CONFIG_BYTES = 1024 * 1024
 REVELIO_CONFIG = "training.config.SDSAERunnerConfig"
 
-# A path part names the hook point in some layouts: "unet.mid_block.attentions.0_k10_hidden5120_..."
+# In some layouts a file or folder name has the hook point: "unet.mid_block.attentions.0_k10_hidden5120_..."
 _HOOK_POINT = re.compile(
     r"(?:unet\.|transformer\.)?("
     r"(?:down_blocks|up_blocks)\.\d+(?:\.attentions\.\d+)?"
@@ -48,21 +48,21 @@ _HOOK_POINT = re.compile(
 
 @dataclass(frozen=True)
 class Source:
-    """What was found under a path."""
+    """The weights and config found at a path."""
 
     path: Path
     weights: Path
     """The file with the tensors."""
     config: dict[str, Any]
-    """{} where there is none."""
+    """The JSON config beside the weights; {} if there is none."""
 
     def refuse(self, reason: str) -> RevelioError:
-        """The error that says why this cannot be used."""
+        """Return the error that says why this source cannot be used."""
         return RevelioError(f"{self.path} cannot be used: {reason}")
 
     @property
     def hook_point(self) -> str:
-        """The hook point in the name of the file or of a folder above it, or ""."""
+        """The hook point in the name of the file or of a folder above it; "" if none contains one."""
         absolute = Path(os.path.abspath(self.weights))
         for part in (absolute.name, *(parent.name for parent in list(absolute.parents)[:4])):
             if match := _HOOK_POINT.search(part.removesuffix(".safetensors").removesuffix(".pt")):
@@ -71,7 +71,7 @@ class Source:
 
 
 def find(path: str | os.PathLike[str]) -> Source:
-    """The weights and config under a path; RevelioError when there are none or several."""
+    """Find the weights and config at a path; raise RevelioError if there are no weights or several."""
     path = Path(path)
     try:
         folder = path if path.is_dir() else None
@@ -82,7 +82,7 @@ def find(path: str | os.PathLike[str]) -> Source:
 
 
 def read(source: Source) -> Mapping[str, Any]:
-    """The content of the weights file: tensors by name, perhaps nested, perhaps with plain values."""
+    """Read the weights file: tensors by name, possibly nested, and possibly with plain values."""
     if _is_safetensors(source.weights):
         header = tensor_file.read_header(source.weights)
         return tensor_file.read_tensors(source.weights, list(header.tensors))
@@ -93,7 +93,7 @@ def read(source: Source) -> Mapping[str, Any]:
 
 
 def read_beside(source: Source, name: str) -> Tensor | None:
-    """A bare tensor saved beside the weights, such as mean.pt; None where there is none."""
+    """Read a single tensor saved beside the weights, such as mean.pt; None if there is no such file."""
     file = source.weights.with_name(name)
     if not file.is_file():
         return None
@@ -104,7 +104,7 @@ def read_beside(source: Source, name: str) -> Tensor | None:
 
 
 def looks_like_one(weights: Path) -> bool:
-    """Whether a file has the name that some layout gives to its weights; nothing is read."""
+    """Whether the file name is one that a known layout uses for its weights; nothing is read."""
     return weights.name in WEIGHT_NAMES or weights.name.startswith("final_k_sparse_autoencoder")
 
 
@@ -113,7 +113,7 @@ def _is_safetensors(file: Path) -> bool:
 
 
 def _weights_in(folder: Path) -> Path:
-    """The one weights file of a folder, or of the folder `final` in it (sdxl-unbox, Concept Steerers)."""
+    """Find the weights file in a folder, or in its subfolder `final` (sdxl-unbox, Concept Steerers)."""
     for parent in (folder, folder / "final"):
         for name in WEIGHT_NAMES:
             if (parent / name).is_file():

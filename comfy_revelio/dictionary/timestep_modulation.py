@@ -1,11 +1,11 @@
-"""Scale and shift of activations by timestep, for dictionaries that follow the denoising process.
+"""Scale and shift activations depending on the timestep, for dictionaries that follow the denoising.
 
-    in    x <- x (1 + scale_in(t)) + shift_in(t)             after b_in was subtracted
+    in    x <- x (1 + scale_in(t)) + shift_in(t)             after b_in is subtracted
     out   x^ <- (z W_dec) (1 + scale_out(t)) + shift_out(t)    before b_out is added
 
-The idea of TIDE (arXiv 2503.07050): what a feature looks like drifts with the noise level, so the timestep
-modulates input and output of the dictionary, as it modulates the blocks of a diffusion model. No code was
-published; the small network is our own: sinusoidal embedding of t, one hidden layer with SiLU, four outputs.
+The idea is from TIDE (arXiv 2503.07050): what a feature looks like drifts with the noise level, so the
+timestep modulates the dictionary's input and output, as it modulates the blocks of a diffusion model. No code
+was published; the small network is our own: sinusoidal embedding of t, one hidden SiLU layer, four outputs.
 
 Shapes: B rows, D width of the activations, H hidden width, E width of the embedding.
 """
@@ -24,7 +24,7 @@ _LONGEST = 10_000.0
 
 
 class Modulation(nn.Module):
-    """timestep -> (scale_in, shift_in, scale_out, shift_out), each [..., D]; all 0 when new.
+    """Map a timestep to (scale_in, shift_in, scale_out, shift_out), each [B, D]; all are 0 for new weights.
 
     Buffers: time_W1 [H, E], time_b1 [H], time_W2 [4 D, H], time_b2 [4 D].
     """
@@ -40,13 +40,13 @@ class Modulation(nn.Module):
             self.register_buffer(name, tensor.detach())
 
     def forward(self, timestep: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """timestep: float [B] -> four float32 tensors [B, D]."""
+        """Map timesteps, float [B], to the four float32 tensors [B, D]."""
         device = timestep.device
         W1, b1, W2, b2 = (getattr(self, name).to(device).float() for name in NAMES)
         return modulate(timestep, W1, b1, W2, b2)
 
     def fits(self, d_model: int) -> bool:
-        """Whether the four tensors belong together and to activations of this width."""
+        """Whether the four tensors fit each other and activations of width `d_model`."""
         hidden = self.time_b1.shape[0] if self.time_b1.ndim == 1 else -1
         return (
             self.time_W1.ndim == 2
@@ -60,7 +60,7 @@ class Modulation(nn.Module):
 def new_weights(
     d_model: int, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Initial weights, with which the modulation changes nothing."""
+    """Return initial weights, with which the modulation changes nothing."""
     W1 = torch.randn(HIDDEN, EMBEDDING, generator=generator) / EMBEDDING**0.5
     return W1, torch.zeros(HIDDEN), torch.zeros(4 * d_model, HIDDEN), torch.zeros(4 * d_model)
 
@@ -68,7 +68,7 @@ def new_weights(
 def modulate(
     timestep_B: Tensor, W1_HE: Tensor, b1_H: Tensor, W2: Tensor, b2: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`Modulation.forward` as a function of its weights, for training: timestep [B] -> four times [B, D].
+    """Compute `Modulation.forward` with given weights, for training: timestep [B] -> four tensors [B, D].
 
     >>> [part.tolist() for part in modulate(torch.tensor([300.0]), *new_weights(2))]
     [[[0.0, 0.0]], [[0.0, 0.0]], [[0.0, 0.0]], [[0.0, 0.0]]]

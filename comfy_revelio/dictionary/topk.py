@@ -1,4 +1,4 @@
-"""From pre-activations to the few values that count, the same way on every device.
+"""Select the few pre-activations that count, with the same result on every device.
 
 Shapes: B rows, N features, K active features.
 """
@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 _NARROW = 128
-"""Codes up to this width are made at once, however few features are active."""
+"""For k up to this width, `positive` makes k slots, however few features are active."""
 
 
 def top_k(h_BN: Tensor, k: int, *, signed: bool) -> tuple[Tensor, Tensor]:
-    """The k largest pre-activations of each row: indices int64 and values float32, both [B, K], descending.
+    """Return indices int64 and values float32 of each row's k largest values, both [B, K], descending.
 
-    Among equal values the lower index wins, at the cut and in the order, so that results do not depend on the
-    device. Unless signed, negative values become 0; wherever the value is 0 the index is 0.
+    Of equal values the one with the lower index is selected first and comes first, so that results do not
+    depend on the device. Unless signed, negative values become 0; wherever the value is 0 the index is 0.
 
     >>> top_k(torch.tensor([[1.0, 3.0, 3.0, -5.0]]), 2, signed=False)
     (tensor([[1, 2]]), tensor([[3., 3.]]))
@@ -28,10 +28,10 @@ def top_k(h_BN: Tensor, k: int, *, signed: bool) -> tuple[Tensor, Tensor]:
 
 
 def positive(z_BN: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """All values above 0 of each row, but at most the k largest: indices and values as of `top_k`, [B, K].
+    """Return the values above 0 of each row, at most the k largest, as indices and values like `top_k`.
 
-    Where a row has fewer, value and index are 0. For a k above 128, K is the most that any row has, at least
-    1; that number is read back from the device, and the caller waits for it.
+    If a row has fewer, value and index are 0 in the other slots. For k above 128, K is the largest number
+    that any row has, at least 1; it is read back from the device, so the caller waits for the device.
 
     >>> positive(torch.tensor([[0.0, 2.0, -1.0]]), 2)
     (tensor([[1, 0]]), tensor([[2., 0.]]))
@@ -42,7 +42,7 @@ def positive(z_BN: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def group_max(h_BN: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The largest of each of k equal groups of neighbours, negative values 0: as of `top_k`, [B, K].
+    """Return the largest value, at least 0, in each of k equal groups of neighbours, in the form of `top_k`.
 
     >>> group_max(torch.tensor([[1.0, 2.0, 5.0, 4.0]]), 2)
     (tensor([[2, 1]]), tensor([[5., 2.]]))
@@ -55,7 +55,7 @@ def group_max(h_BN: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _checked_top(h_BN: Tensor, k: int, *, signed: bool) -> tuple[Tensor, Tensor]:
-    """The same as `_exact_top` where it matters, and faster; but looking for ties would wait for a GPU."""
+    """Do what `_exact_top` does, but faster; not used on CUDA, where looking for ties would cause a wait."""
     values, indices = h_BN.topk(min(k + 1, h_BN.shape[1]), dim=1)
     tied = values[:, 1:] == values[:, :-1]
     if not signed:
@@ -69,7 +69,7 @@ def _checked_top(h_BN: Tensor, k: int, *, signed: bool) -> tuple[Tensor, Tensor]
 
 
 def _exact_top(h_BN: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Top-k on unique integer keys: the value's bits in sortable order, then the index."""
+    """Select the k largest by unique integer keys: the value's bits in sortable order, then the index."""
     bits = (h_BN + 0.0).view(torch.int32)  # + 0.0 turns -0.0 into 0.0
     rank = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(torch.int64)
     last_first = torch.arange(h_BN.shape[1] - 1, -1, -1, device=h_BN.device)

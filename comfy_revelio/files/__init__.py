@@ -1,1 +1,1 @@
-"""Files, read with suspicion and written atomically."""
+"""Read files that may be malicious, and write files atomically."""

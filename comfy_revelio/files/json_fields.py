@@ -1,4 +1,4 @@
-"""JSON from strangers: each value is of the expected type, or the file is refused in one sentence."""
+"""Check JSON from untrusted files: a value of an unexpected type is refused with a one-sentence error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _JSON_NAMES: dict[type, str] = {type(None): "nothing", list: "a list", dict: "a 
 
 @dataclass(frozen=True)
 class Fields:
-    """A table of a JSON text, whose entries are checked as they are taken.
+    """A JSON object whose entries are checked when they are read.
 
     >>> Fields("a.json", {"name": "hat", "features": [3, 5]}, "get the file again").counts("features")
     [3, 5]
@@ -28,11 +28,11 @@ class Fields:
     path: str | os.PathLike[str]
     table: Any
     advice: str
-    """What to do about a broken file: the end of each message."""
+    """What the user should do about a broken file; ends each error message."""
     what: str = "description"
-    """What the table is to the file, as in "its config"."""
+    """What error messages call this table, as in "its config"."""
     keys: Collection[str] = ()
-    """When given, exactly these entries must be there."""
+    """If given, the table must have exactly these entries."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.table, dict):
@@ -44,12 +44,12 @@ class Fields:
         return RevelioError(f"{self.path} is broken: {reason}; {self.advice}.")
 
     def take(self, name: str, is_sound: Callable[[Any], bool], expected: str, default: T = _REQUIRED) -> T:
-        """The entry `name`; where it is missing, the default if there is one."""
+        """Return the entry `name` if `is_sound` accepts it; if it is missing, the default (if given)."""
         if name not in self.table and default is not _REQUIRED:
             return default
         value: T = self.table.get(name)
         if not is_sound(value):
-            # The text of a list or a table could be as long as the file.
+            # A list or a table is not shown: its text could be as long as the file.
             shown = repr(value)[:40] if isinstance(value, (str, int, float)) else _JSON_NAMES[type(value)]
             raise self.broken(f"{name} in its {self.what} must be {expected}, not {shown}")
         return value
@@ -100,7 +100,7 @@ def is_count(value: Any, least: int = 0, most: int = 2**31 - 1) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number that a float can hold."""
+    """Whether the value is a finite number that a float can hold."""
     return type(value) in (int, float) and abs(value) <= _LARGEST
 
 

@@ -1,8 +1,8 @@
-"""Safetensors files read with suspicion and written atomically.
+"""Read and check untrusted safetensors files, and write safetensors files atomically.
 
 The safetensors library checks that a header is sound and that its tensors fill the file without overlap or
-gaps. On top of that, names must be unique, and types, ranks and sizes such that torch can hold them.
-Writing goes to a temporary file first, so a full disk or an interruption leaves the old file intact.
+gaps. This module also requires unique names, and types, ranks and sizes that torch can hold. Files are first
+written under a temporary name, so a full disk or an interruption leaves the old file intact.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _READ_TYPES = (*_TYPE_NAMES.values(), "F8_E4M3", "F8_E5M2", "U16", "U32", "U64")
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One tensor of a file, by its header."""
+    """What the header of a file says about one tensor."""
 
     dtype: str
-    """safetensors' name of the type, such as "F16"."""
+    """The type's name in safetensors, such as "F16"."""
     shape: tuple[int, ...]
     start: int = field(default=0, compare=False)
-    """The byte of the file at which the tensor begins."""
+    """The position in the file, in bytes, at which the tensor begins."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 
 
 def read_format(path: str | os.PathLike[str], name: str, version: str, otherwise: str) -> Header:
-    """The header of a file in one of Revelio's formats; `otherwise` ends the message about any other file."""
+    """Read the header of a file in the format `name`; `otherwise` ends the error for other files."""
     header = read_header(path)
     if header.metadata.get("format") != name:
         raise RevelioError(f"{path} {otherwise}")
@@ -105,21 +105,21 @@ def read_tensors(path: str | os.PathLike[str], names: list[str], device: str = "
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write one safetensors file atomically: complete under its name, or not at all."""
+    """Write a safetensors file atomically: `path` becomes the complete new file, or stays as it was."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
         raise RevelioError(f"{path} cannot be written ({error.strerror}); choose another folder.") from None
-    except ValueError:  # a null byte, or half of a character
+    except ValueError:  # a null byte, or half of a surrogate pair
         raise RevelioError(
             f"{str(path)!r} cannot be written: a file name cannot have such characters; use another."
         ) from None
     try:
         with os.fdopen(handle, "wb") as file:
             _write_all(file, tensors, metadata)
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes private files; a model file is not one
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private; model files are not
         os.replace(temporary, path)
     except OSError as error:
         raise RevelioError(
@@ -130,9 +130,9 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata:
 
 
 def discard_unfinished(path: str | os.PathLike[str]) -> None:
-    """Remove what killed writers of this file, or of files named after it, left behind.
+    """Remove temporary files left behind by killed writers of `path`, or of files named after it.
 
-    Only for files that no other process is writing.
+    Call this only while no other process is writing these files.
     """
     path = Path(path)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
@@ -140,14 +140,14 @@ def discard_unfinished(path: str | os.PathLike[str]) -> None:
 
 
 def to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """The bytes that `write` would write, for sending them instead."""
+    """Return the bytes that `write` would write, for sending them instead of saving them."""
     out = io.BytesIO()
     _write_all(out, tensors, metadata)
     return out.getvalue()
 
 
 def parse_json(path: str | os.PathLike[str], text: str | bytes, what: str) -> Any:
-    """Strict JSON of a file's header or metadata: no repeated names, NaN, or bottomless nesting."""
+    """Parse a file's header or metadata as strict JSON: no repeated names, NaN, or excessive nesting."""
     try:
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -158,12 +158,12 @@ def parse_json(path: str | os.PathLike[str], text: str | bytes, what: str) -> An
 
 
 def _write_all(file: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Header and tensors in a fixed order, so that the same content is always the same file."""
+    """Write header and tensors in a fixed order, so that equal content always gives identical files."""
     import torch
 
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
-    # Wide types first, as the safetensors library does it, to keep every tensor aligned.
+    # Wide types come first, as in the safetensors library, to keep every tensor aligned.
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     for name in names:
         tensor = tensors[name]
@@ -179,7 +179,7 @@ def _write_all(file: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[
 
 
 def _tensor_info(path: Path, name: str, entry: Any, first: int) -> TensorInfo:
-    # The library also takes an entry written as a list, and a type written as a table.
+    # The library also accepts an entry written as a list, and a type written as a table.
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise _not_safetensors(path, f"its entry for tensor {name!r:.80} is malformed")
     dtype, shape = entry["dtype"], entry["shape"]
@@ -191,7 +191,7 @@ def _tensor_info(path: Path, name: str, entry: Any, first: int) -> TensorInfo:
 
 
 def _short(error: Exception) -> str:
-    """The message of the library in one line, without its preamble; it may quote what is in the file."""
+    """Shorten the library's message, which may quote the file, to one line without its preamble."""
     text = str(error)[:300].removeprefix("Error while deserializing header: ")
     return " ".join(text.split())[:200]
 

@@ -1,4 +1,4 @@
-"""Names for the layers of a model where activations are read, and how tokens are arranged there."""
+"""Hook points: names for the layers where activations are read, and how tokens are arranged there."""
 
 from .point import HookPoint
 from .resolve import list_points as list

@@ -1,4 +1,4 @@
-"""A mask of an image on a model's grid of tokens: how much of each token it covers."""
+"""Convert an image mask to a model's token grid: the share of each token that the mask covers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .resize_maps import resize_maps
 
 
 def mask_on_grid(mask: Tensor, grid: Sequence[int], items: Sequence[int]) -> Tensor:
-    """The share of each token's area that a mask covers, 0..1: float32 [len(items), T].
+    """Return the share (0..1) of each token's area that a mask covers: float32 [len(items), T].
 
     mask: [b, h, w] of any size. grid: (height, width), or (frames, height, width) with the same mask in every
-    frame. items: the batch item of each row; a mask of fewer items repeats.
+    frame. items: the batch item of each row; a mask with fewer items is repeated.
 
     >>> import torch
     >>> mask_on_grid(torch.tensor([[[1.0, 1.0, 1.0, 0.0]]]), (1, 2), [0, 1]).tolist()

@@ -13,31 +13,31 @@ Captured = Literal["output", "diff"]
 
 @dataclass(frozen=True)
 class HookPoint:
-    """Where an activation is read, and where steering changes it."""
+    """A layer where an activation is read and where steering can change the activation."""
 
     name: str
-    """Module path under the diffusion model ("middle_block.1") or among the text model's layers ("layers.2");
-    with ".txt" for the prompt's tokens in a block that has the image's too ("double_blocks.18.txt")."""
+    """Module path inside the diffusion model ("middle_block.1"), or a layer of the text model ("layers.2");
+    ends in ".txt" for the prompt's tokens in a block that also has image tokens ("double_blocks.18.txt")."""
     title: str
-    """For people, such as "up 1 - attention 0" or "double block 18, image"."""
+    """Name shown to people, such as "up 1 - attention 0" or "double block 18, image"."""
     aliases: tuple[str, ...]
-    """The names that papers and diffusers use for it."""
+    """The names that papers and diffusers use for this hook point."""
     width: int
-    """Channels of the activation; 0 where the module does not say."""
+    """Number of channels of the activation; 0 if the module does not state it."""
     stage: Stage
-    """"" for a module of an unknown model."""
+    """The kind of network that the module belongs to; "" for an unknown one."""
     stream: Stream = "image"
-    """Whose tokens they are."""
+    """Whether the tokens are the image's or the prompt's."""
     captured: tuple[Captured, ...] = ("output", "diff")
-    """What can be read there: "output", and "diff" (output - input) where both have one shape."""
+    """What can be read there: "output", and "diff" (output - input) if both have the same shape."""
     layout: TokenLayout = field(default_factory=TokenLayout)
     """How the tokens are arranged in the activation."""
     path: str = ""
-    """The module, where it is not the name. Always one that the model calls, so that a forward hook fires."""
+    """Path of the module, if it is not `name`. The model calls this module, so a forward hook on it fires."""
     element: int = 0
-    """Which element of a tuple, where the module returns one."""
+    """Index of the activation in the tuple, if the module returns a tuple."""
     input: tuple[str, int] = ("", 0)
-    """Keyword and position of the input that this output continues, for "diff"."""
+    """Keyword and position of the module's input that "diff" subtracts from the output."""
 
     @property
     def module_path(self) -> str:

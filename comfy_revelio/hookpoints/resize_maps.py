@@ -1,4 +1,4 @@
-"""Maps at the size of a model's grid of tokens, and back at the size of an image."""
+"""Resize maps to a model's token grid, and back to the size of an image."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ ResizeMode = Literal["bilinear", "bicubic", "area"]
 def resize_maps(
     maps: Tensor, size: Sequence[int], *, mode: ResizeMode = "bilinear", antialias: bool = False
 ) -> Tensor:
-    """Maps [n, h, w] resized to (height, width): float32 [n, height, width].
+    """Resize maps [n, h, w] to `size` = (height, width): float32 [n, height, width].
 
-    Maps of this size already are returned as they are. antialias: "bilinear" and "bicubic" average over what
-    falls together when a map shrinks, as "area" always does.
+    Maps that already have this size keep their values. antialias: when a map shrinks, "bilinear" and
+    "bicubic" average over all cells that merge into one, as "area" always does.
 
     >>> import torch
     >>> resize_maps(torch.tensor([[[0.0, 4.0]]]), (1, 4)).tolist()
@@ -25,12 +25,12 @@ def resize_maps(
     """
     if tuple(maps.shape[1:]) == tuple(size):
         return maps.float()
-    planes = maps[:, None].float()  # one channel each: as channels of one image they may round differently
+    planes = maps[:, None].float()  # one channel each: maps in one image's channels may round differently
     return functional.interpolate(planes, size=tuple(size), mode=mode, antialias=antialias)[:, 0]
 
 
 def maps_on_grid(maps: Tensor, grid: Sequence[int]) -> Tensor:
-    """Maps [m, h, w] resized to a grid (height, width), by token: float32 [T, m].
+    """Resize maps [m, h, w] to a grid (height, width) and return one row per token: float32 [T, m].
 
     >>> import torch
     >>> maps_on_grid(torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), (1, 2)).tolist()

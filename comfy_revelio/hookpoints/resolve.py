@@ -1,4 +1,4 @@
-"""From a name that a user typed to a hook point, and from a hook point to its module."""
+"""Find the hook point that a user's text names, and the module that belongs to a hook point."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _CONTAINERS = ("input_blocks", "middle_block", "output_blocks")
 _PREFIX = re.compile(r"^(?:model\.)?(?:diffusion_model\.)?(?:unet\.|transformer\.(?!$))?")
-# How others name a stream behind a block, and how it is named here: the image's has the block's own name.
+# Suffixes that other projects add to a block's name for its streams, and ours: none for the image.
 _STREAM_ENDINGS = (
     (re.compile(r"\.(?:img|image|image_output)$"), ""),
     (re.compile(r"\.(?:text|text_output)$"), ".txt"),
@@ -26,9 +26,9 @@ _STREAM_ENDINGS = (
 
 
 def list_points(diffusion_model: Module) -> list[HookPoint]:
-    """All hook points of a diffusion model, in the order in which they are computed.
+    """List all hook points of a diffusion model, in the order in which they are computed.
 
-    Those of an unknown family are the blocks in its lists of blocks.
+    For a model of an unknown family, they are the items of its lists of blocks.
     """
     points = _points(diffusion_model)
     if not points:
@@ -40,10 +40,10 @@ def list_points(diffusion_model: Module) -> list[HookPoint]:
 
 
 def resolve_point(diffusion_model: Module, name: str) -> HookPoint:
-    """The hook point called `name`: its name, its title, an alias ("unet." or "transformer." may come before
-    it), or the path of any module that the model calls, also one inside a block that an alias names.
+    """Find the hook point that `name` means: a name, a title, an alias, or the path of any module that the
+    model calls, also of one inside a block given by its alias. A prefix such as "unet." is ignored.
 
-    Raises: RevelioError with the nearest valid names for an unknown one, and with all names for "?".
+    Raises: RevelioError with the nearest valid names for an unknown name, and with all names for "?".
     """
     wanted = _PREFIX.sub("", name.strip())
     points = _points(diffusion_model)
@@ -61,14 +61,14 @@ def resolve_point(diffusion_model: Module, name: str) -> HookPoint:
             return _by_path(diffusion_model, points, path, module)
         inside = [point.name for point in points if point.name.startswith(f"{path}.")]
         raise RevelioError(
-            f"Hook point {name!r} is a list of modules and never called itself; "
+            f"Hook point {name!r} is a list of modules, which is never called itself; "
             f"name one inside it, such as {', '.join(inside[:4]) or f'{path}.0'}."
         )
     raise _unknown(name, points, wanted)
 
 
 def resolve_text_point(text_model: Module, name: str) -> HookPoint:
-    """The layer called `name`, as "layers.2" or a longer path that ends so ("text_encoder...")."""
+    """Find the text layer that `name` means: "layers.2", or a longer path such as "encoder.layers.2"."""
     points = text.list_points(text_model)
     number = text.layer_number(name.strip())
     if number is not None and number < len(points):
@@ -81,7 +81,7 @@ def resolve_text_point(text_model: Module, name: str) -> HookPoint:
 
 
 def module_of(model: Module, hook_point: HookPoint) -> Module:
-    """The module of a hook point that was resolved on this model, or on one of the same architecture."""
+    """Return the module of a hook point that was resolved on this model or one of the same architecture."""
     if hook_point.stage == "text":
         layers = text.layers_of(model)
         number = text.layer_number(hook_point.name)
@@ -111,7 +111,7 @@ def _named(points: list[HookPoint], wanted: str) -> HookPoint | None:
 
 
 def _inside_alias(model: Module, points: list[HookPoint], wanted: str) -> list[str]:
-    """Paths that `wanted` may mean where a block's alias is followed by the name of a part of the block."""
+    """List the module paths that `wanted` may mean: a block's alias followed by a part of that block."""
     paths = []
     for point in points:
         for alias in (point.name, *point.aliases):
@@ -124,7 +124,7 @@ def _inside_alias(model: Module, points: list[HookPoint], wanted: str) -> list[s
 
 
 def _by_path(model: Module, points: list[HookPoint], path: str, module: Module) -> HookPoint:
-    """Any module. Inside a block with one sequence, its tokens count as arranged like the block's."""
+    """Make a hook point of any module; inside a block with one sequence it gets the block's token layout."""
     stage: Stage = "unet" if unet.is_unet(model) else ""
     found = HookPoint(path, path, (), unet.width_of(module), stage, layout=TokenLayout(exact=True))
     if stage == "unet":
@@ -153,14 +153,14 @@ def _module_at(model: Module, path: str) -> Module | None:
 
 
 def _is_container(path: str, module: Module) -> bool:
-    """Lists are never called, nor are the blocks of a UNet: the model calls what is inside them."""
+    """Whether the model never calls this module: true of lists and UNet blocks, whose contents it calls."""
     parts = path.split(".")
     depth = 1 if parts[0] == "middle_block" else 2
     return type(module).__name__ == "ModuleList" or (parts[0] in _CONTAINERS and len(parts) <= depth)
 
 
 def _all_of(points: list[HookPoint]) -> str:
-    """The hook points of a model, one per line, for people: titles first, in the order of computation."""
+    """Return a readable list of a model's hook points, "title = name" on each line."""
     lines = (f"{point.title} = {point.name}" for point in points)
     return "\n".join(["The hook points of this model; write a title or a name:", *lines])
 

@@ -1,8 +1,8 @@
 """Hook points of text encoders: the output of each layer.
 
-CLIP, T5, BERT and the language models name their layers differently. The text model may come at any depth:
-the transformer, a wrapper that holds it as `transformer` or `text_model`, or ComfyUI's outer model that names
-its inner one in `clip`.
+CLIP, T5, BERT and the language models name their layers differently. A text model may be given as the
+transformer itself, as a wrapper that holds it in `transformer` or `text_model`, or as ComfyUI's outer model,
+whose `clip` is the name of the attribute with the inner model.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DIFFUSERS = {
 
 
 def list_points(text_model: Module) -> list[HookPoint]:
-    """The layers of a text model, first to last."""
+    """List the hook points of a text model's layers, first to last."""
     kind, layers = _layers(text_model)
     points = []
     for number, layer in enumerate(layers):
@@ -43,12 +43,12 @@ def list_points(text_model: Module) -> list[HookPoint]:
 
 
 def layers_of(text_model: Module) -> list[Module]:
-    """The layer modules themselves, found through the usual wrappers."""
+    """Return the layer modules of a text model, looking inside the usual wrappers."""
     return _layers(text_model)[1]
 
 
 def layer_number(name: str) -> int | None:
-    """The number of the layer that a path in any of the usual spellings means, or None.
+    """Return the layer number in a path with any of the usual spellings, or None.
 
     >>> layer_number("text_encoder.text_model.encoder.layers.9")
     9
@@ -58,7 +58,7 @@ def layer_number(name: str) -> int | None:
 
 
 def encoder_named(name: str) -> str:
-    """The encoder that a path names ("clip_g", "t5xxl", "qwen3_4b"), or "".
+    """Return the encoder that a path names ("clip_g", "t5xxl", "qwen3_4b"), or "" if it names none.
 
     >>> encoder_named("t5xxl.block.12")
     't5xxl'
@@ -68,9 +68,9 @@ def encoder_named(name: str) -> str:
 
 
 def parts_of(name: str) -> list[str]:
-    """The layers in one name: one, or several whose hidden states are joined.
+    """Split a name into its layers: one, or several whose hidden states are joined.
 
-    Concept Steerers write the two of SDXL with two numbers:
+    Concept Steerers name a layer in each of SDXL's two encoders by one path with two numbers:
 
     >>> parts_of("text_encoder.text_model.encoder.layers.10.28")
     ['clip_l.layers.10', 'clip_g.layers.28']
@@ -81,13 +81,13 @@ def parts_of(name: str) -> list[str]:
 
 
 def is_layer(name: str) -> bool:
-    """Whether the name is that of a text layer, or of several joined."""
+    """Whether the name means a text layer, or several joined layers."""
     return all(layer_number(part) is not None for part in parts_of(name))
 
 
 def _layers(text_model: Module) -> tuple[str, list[Module]]:
     module: Module | None = text_model
-    for _ in range(8):  # deeper than any wrapper nests; ends at a model that contains itself
+    for _ in range(8):  # more levels than wrappers have; ends the loop if a model contains itself
         if module is None:
             break
         for kind in _LISTS:
@@ -103,7 +103,7 @@ def _layers(text_model: Module) -> tuple[str, list[Module]]:
 
 
 def _width(layer: Module) -> int:
-    """Width of the hidden states: that of the layer's widest norm, apart from those of queries and keys."""
+    """Return the width of the hidden states: the layer's widest norm, ignoring norms of queries and keys."""
     widths = [
         len(value)
         for name, value in layer.named_parameters()

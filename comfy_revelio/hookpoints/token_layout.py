@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 Stream = Literal["image", "text"]
 
 Count = str
-"""A number of tokens, by name: a module's path for as many as that module returned, "all" of the sequence,
-"image" for as many as the latents make, "padded" for these with their padding, "" for none."""
+"""The name of a token count: a module's path (the tokens that the module returned), "all" (the sequence),
+"image" (the tokens that the latents make), "padded" ("image" with its padding), or "" (zero)."""
 
 
 @dataclass(frozen=True)
@@ -28,27 +28,27 @@ class TokenLayout:
     """Which tokens of a sequence are the image's or the prompt's, and how they are arranged."""
 
     stream: Stream = "image"
-    """"image" tokens are on the grid of the latents, row by row, frame by frame; "text" tokens in one row."""
+    """"image" tokens follow the latents' grid, frame by frame and row by row; "text" tokens form one row."""
     patch: tuple[int, int, int] = (1, 1, 1)
     """Latent cells that a token covers along (frames, height, width); latents are padded to whole patches."""
     begin: tuple[Count, Count] = ("", "")
-    """The first token, as one count minus another. Text, registers or reference images may come before."""
+    """Index of the first token, one count minus another. Text, registers or reference images may precede."""
     end: tuple[Count, Count] = ("all", "")
-    """Behind the last token of text, likewise. The image's end follows from its grid."""
+    """Index after the last text token, likewise. Where image tokens end follows from their grid."""
     multiple: int = 1
-    """"padded" is rounded up to a multiple of this."""
+    """The count "padded" is rounded up to a multiple of this number."""
     beside: Count = ""
-    """Module whose tokens include a reference image to the right of the image, so that each row of the
-    sequence is longer than the image's own."""
+    """Path of a module whose tokens include a reference image to the right of the image, so that each row of
+    the sequence is longer than a row of the image."""
     exact: bool = False
-    """The tokens are the image's only if nothing follows them."""
+    """Whether the tokens count as the image's only if nothing follows them in the sequence."""
     either_end: bool = False
-    """begin and end are those of a model with text at the end. If the model reports in a call that text comes
-    first (as "ahead" in `seen`), everything moves by that many tokens."""
+    """Whether text can also come first, although begin and end assume that it comes last. In a call where
+    `seen` gives a number of text tokens "ahead", they come first and the image begins that much later."""
 
     @property
     def counted_modules(self) -> tuple[str, ...]:
-        """Paths of the modules whose number of tokens must be known to locate the tokens."""
+        """Paths of the modules whose token counts are needed to locate the tokens."""
         return tuple(
             dict.fromkeys(
                 count
@@ -60,17 +60,17 @@ class TokenLayout:
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """Where the tokens are in one activation. Made by `locate_tokens`."""
+    """Where the tokens are in one activation, as found by `locate_tokens`."""
 
     grid: tuple[int, ...]
     """(height, width), or (frames, height, width) for more than one frame."""
     start: int = 0
-    """First token in the sequence."""
+    """Index of the first token in the sequence."""
     pitch: int = 0
-    """Tokens from the beginning of a row to the next; 0 for the grid's width."""
+    """Number of tokens from the start of one row to the start of the next; 0 means the grid's width."""
 
     def view(self, activation: Tensor) -> Tensor:
-        """The tokens as a view [B, ..., width, C] of the activation, for reading and writing."""
+        """Return the tokens as a view [B, ..., width, C] of the activation, for reading and writing."""
         if activation.ndim > 3:
             return activation.movedim(1, -1)
         rows, width = math.prod(self.grid[:-1]), self.grid[-1]
@@ -79,12 +79,12 @@ class TokenGrid:
         return section.unflatten(1, (rows, pitch))[:, :, :width]
 
     def tokens(self, activation: Tensor) -> Tensor:
-        """The tokens [B, T, C], T the product of the grid. A view wherever possible."""
+        """Return the tokens [B, T, C], where T is the product of the grid; a view wherever possible."""
         view = self.view(activation)
         return view.reshape(view.shape[0], -1, view.shape[-1])
 
     def add(self, activation: Tensor, change: Tensor) -> None:
-        """Add a change of the tokens [B or 1, T, C] to the activation, in place; other tokens stay."""
+        """Add `change` [B or 1, T, C] to these tokens of the activation, in place; no others change."""
         view = self.view(activation)
         view += change.to(activation).expand(len(view), -1, -1).reshape(view.shape)
 
@@ -96,14 +96,14 @@ def locate_tokens(
     seen: Mapping[str, int] | None = None,
     map_size: Sequence[int] = (),
 ) -> TokenGrid:
-    """Where the tokens of `layout` are in this activation.
+    """Find the tokens that `layout` describes in an activation.
 
     latent: shape of the model's input, [B, C, H, W] or [B, C, F, H, W], if known.
-    seen: tokens that each of the layout's counted modules returned in this call (0 for one that did not run),
-    and "ahead", the tokens of text before the image where the model reports them.
+    seen: number of tokens that each of the layout's counted modules returned in this call (0 if it did not
+    run), and, if the model reports it, "ahead": the number of text tokens before the image.
     map_size: (height, width) of the map that a sequence was made from, if known.
 
-    A sequence of image tokens that does not fit the latents' grid counts as one row.
+    A sequence of image tokens that does not fit the latents' grid is treated as one row.
 
     >>> import torch
     >>> locate_tokens(torch.zeros(1, 6, 8), TokenLayout(), latent=(1, 4, 2, 3)).grid
@@ -124,7 +124,7 @@ def locate_tokens(
 
 
 def token_count(output: object) -> int:
-    """Tokens in what a module returned: a sequence, a map, a video, or a tuple that begins with one."""
+    """Count the tokens in a module's output: a sequence, a map, a video, or a tuple that begins with one."""
     first = output[0] if isinstance(output, tuple | list) else output
     shape: tuple[int, ...] = getattr(first, "shape", ())
     if len(shape) == 3:
@@ -160,7 +160,7 @@ def _on_latents(
 
 
 def _latent_grid(latent: Sequence[int], patch: tuple[int, int, int]) -> tuple[int, ...] | None:
-    """Whole patches along (frames,) height and width."""
+    """Return the number of patches, rounded up, along (frames,) height and width; None for other shapes."""
     if len(latent) not in (4, 5):
         return None
     sides = latent[2:]
@@ -168,5 +168,5 @@ def _latent_grid(latent: Sequence[int], patch: tuple[int, int, int]) -> tuple[in
 
 
 def _without_single_frame(grid: tuple[int, ...]) -> tuple[int, ...]:
-    """A video of one frame is an image."""
+    """Drop the frame dimension from the grid of a video with one frame."""
     return grid[1:] if len(grid) == 3 and grid[0] == 1 else grid

@@ -1,6 +1,6 @@
 """Hook points of the transformer families: the outputs of their blocks.
 
-A family is recognised by the names of its parts, not by its class, and described by its lists of blocks: what
+A family is recognised by the names of its parts, not by its class. Its lists of blocks are described by what
 a block returns, which of its inputs each stream of tokens continues, and where the image's and the prompt's
 tokens are. Modules inside a block are found by their path.
 """
@@ -25,13 +25,13 @@ _END: _Counts = ("all", "")
 
 @dataclass(frozen=True)
 class Stream:
-    """One stream of tokens through a list of blocks; begin, end, beside and either_end as in TokenLayout."""
+    """One stream of tokens through a list of blocks; TokenLayout explains begin, end, beside, either_end."""
 
     kind: StreamKind
     element: int = 0
-    """Its position in the tuple that a block returns; 0 where a block returns one tensor."""
+    """The stream's position in the tuple that a block returns; 0 if a block returns one tensor."""
     input: tuple[str, int] = ("", 0)
-    """Keyword and position of the block's input that it continues."""
+    """Keyword and position of the block's input that the stream continues."""
     begin: _Counts = _START
     end: _Counts = _END
     beside: Count = ""
@@ -44,17 +44,17 @@ class Blocks:
 
     path: str
     title: str
-    """For people, such as "double block"."""
+    """Name shown to people, such as "double block"."""
     alias: str
-    """diffusers' name of the list, where that differs."""
+    """The list's name in diffusers; "" if it is the same or does not exist."""
     streams: tuple[Stream, ...]
     inside: tuple[tuple[str, str], ...] = ()
-    """Parts of a block that papers name: diffusers' name -> the path inside the block here."""
+    """Parts of a block that papers refer to: name in diffusers -> path inside our block."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of model that has all these parts."""
+    """A kind of diffusion model, recognised by having all of `parts`."""
 
     name: str
     parts: tuple[str, ...]
@@ -62,7 +62,7 @@ class Family:
 
 
 def _flux(embedder: str) -> tuple[Blocks, ...]:
-    """Two streams, then one sequence: text, the image, reference images (all through `embedder`)."""
+    """Describe Flux: blocks with two streams, then one sequence of text and what `embedder` returned."""
     image = ("all", embedder)
     return (
         _double("double_blocks", "transformer_blocks", 0, ("img", "txt"), inside=_FLUX_INSIDE),
@@ -79,7 +79,7 @@ def _double(
     beside: Count = "",
     inside: tuple[tuple[str, str], ...] = (),
 ) -> Blocks:
-    """Blocks that take and return both streams. image: its position; inputs: keywords, image first."""
+    """Describe blocks that take and return both streams. image: its index; inputs: keywords, image first."""
     streams = (
         Stream("image", image, (inputs[0], image), begin, beside=beside),
         Stream("text", 1 - image, (inputs[1], 1 - image)),
@@ -96,7 +96,7 @@ def _joint(
     title: str = "single block",
     either_end: bool = False,
 ) -> Blocks:
-    """Blocks with one sequence of both streams. begin: of the image; text: where it begins and ends."""
+    """Describe blocks with one sequence of both streams. begin: the image's; text: its begin and end."""
     streams = (
         Stream("image", begin=begin, beside=beside, either_end=either_end),
         Stream("text", begin=text[0], end=text[1], either_end=either_end),
@@ -107,7 +107,7 @@ def _joint(
 def _alone(
     path: str, alias: str = "", begin: _Counts = _START, title: str = "block", kind: StreamKind = "image"
 ) -> Blocks:
-    """Blocks with one stream; the prompt comes in by cross-attention."""
+    """Describe blocks with one stream of tokens; most receive the prompt through cross-attention."""
     return Blocks(path, title, alias, (Stream(kind, begin=begin),))
 
 
@@ -115,7 +115,7 @@ _FLUX_INSIDE = (("ff", "img_mlp"), ("ff_context", "txt_mlp"))
 _SD3_INSIDE = (("ff", "x_block.mlp"), ("ff_context", "context_block.mlp"))
 _FLUX_PARTS = ("double_blocks", "single_blocks", "txt_in")
 
-# The first family whose parts the model has is the model's.
+# A model belongs to the first of these families whose parts it all has.
 FAMILIES = (
     Family(
         "Stable Diffusion 3",
@@ -126,7 +126,7 @@ FAMILIES = (
         "HunyuanVideo",
         (*_FLUX_PARTS, "img_in", "txt_in.individual_token_refiner"),
         (
-            # a reference image, the image or video, then text; newer versions of ComfyUI put text first
+            # order: a reference image, the image or video, text; newer versions of ComfyUI put text first
             _double("double_blocks", "transformer_blocks", 0, ("img", "txt"), ("all", "image")),
             _joint(
                 "single_blocks",
@@ -159,7 +159,7 @@ FAMILIES = (
         ("double_layers", "single_layers", "cond_seq_linear", "register_tokens"),
         (
             _double("double_layers", "joint_transformer_blocks", 1, ("", "")),
-            # registers and text, then the image
+            # order: registers, text, the image
             _joint(
                 "single_layers", "single_transformer_blocks", ("all", "image"), (_START, ("all", "image"))
             ),
@@ -171,7 +171,7 @@ FAMILIES = (
         "HiDream",
         ("double_stream_blocks", "single_stream_blocks", "caption_projection"),
         (
-            # an image to edit is to the right of the image
+            # when editing, the original image is to the right of the new one
             _double("double_stream_blocks", "", 0, ("image_tokens", "text_tokens"), beside="x_embedder"),
             _joint("single_stream_blocks", "", _START, (("x_embedder", ""), _END), beside="x_embedder"),
         ),
@@ -179,7 +179,7 @@ FAMILIES = (
     Family(
         "Wan, SCAIL",
         ("blocks", "patch_embedding", "patch_embedding_pose", "head"),
-        # reference frames come first, tokens of the pose last
+        # reference frames come first, pose tokens last
         (_alone("blocks", begin=("patch_embedding", "image")),),
     ),
     Family(
@@ -192,14 +192,14 @@ FAMILIES = (
 
 
 def family_of(model: Module) -> Family | None:
-    """The family of a diffusion model, or None for any other model."""
+    """Return the family of a diffusion model, or None if it belongs to none."""
     return next(
         (family for family in FAMILIES if all(_part(model, part) is not None for part in family.parts)), None
     )
 
 
 def list_points(model: Module, family: Family) -> list[HookPoint]:
-    """All blocks of the model, in the order in which they are computed, the image's stream first."""
+    """List the hook points of all blocks in the order of computation, a block's image stream first."""
     return [
         point
         for blocks in family.blocks
@@ -211,7 +211,7 @@ def list_points(model: Module, family: Family) -> list[HookPoint]:
 
 
 def list_unknown(model: Module) -> list[HookPoint]:
-    """The blocks of a model of unknown family: the items of its outermost lists of modules of one class."""
+    """List the blocks of a model of unknown family: the items, of one class, of its outermost ModuleLists."""
     from torch.nn import ModuleList
 
     points: list[HookPoint] = []
@@ -231,12 +231,12 @@ def list_unknown(model: Module) -> list[HookPoint]:
 
 
 def guessed(model: Module) -> TokenLayout:
-    """The layout of a module that no family describes: the image's tokens if there are as many."""
+    """Return the layout for a module that no family describes: image tokens, if the token count matches."""
     return TokenLayout(patch=_patch(model), exact=True)
 
 
 def model_width(model: Module) -> int:
-    """Width of a transformer's tokens; 0 where it does not say."""
+    """Return the width of a transformer's tokens, or 0 if the model does not state it."""
     for name in ("hidden_size", "inner_dim", "dim", "model_channels"):
         if isinstance(width := getattr(model, name, None), int):
             return width
@@ -271,7 +271,7 @@ def _point(model: Module, blocks: Blocks, number: int, stream: Stream) -> HookPo
 
 
 def _drops_text(block: Module) -> bool:
-    """The last block of SD 3 does not need text any more and returns None for it."""
+    """Whether the block returns None for text, as the last block of SD 3 does, which no longer needs it."""
     return bool(getattr(getattr(block, "context_block", None), "pre_only", False))
 
 
@@ -283,13 +283,13 @@ def _part(model: Module, path: str) -> object | None:
 
 
 def _patch(model: Module) -> tuple[int, int, int]:
-    """Latent cells of a token along frames, height and width."""
+    """Return how many latent cells a token covers along frames, height and width."""
     size = getattr(model, "patch_size", 1)
     sides = (size, size) if isinstance(size, int) else tuple(int(side) for side in size)
     return (1, *sides) if len(sides) == 2 else (sides[0], sides[1], sides[2])
 
 
 def _multiple(model: Module) -> int:
-    """Z-Image pads its sequences up to a multiple."""
+    """Return the multiple to which the model pads its sequences (Z-Image), or 1."""
     multiple = getattr(model, "pad_tokens_multiple", None)
     return multiple if isinstance(multiple, int) and multiple > 0 else 1

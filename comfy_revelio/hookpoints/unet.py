@@ -1,8 +1,8 @@
-"""Hook points of the UNet family (SD 1.x, SD 2.x, SDXL and its kin, Revelio Mini).
+"""Hook points of the UNet family (SD 1.x, SD 2.x, SDXL and its relatives, Revelio Mini).
 
-Recognised by their parts, not by class: a UNet has input_blocks, middle_block and output_blocks; a leaf with
-transformer_blocks is an attention block, one with in_layers and out_layers a residual block. The model loops
-over the containers and never calls them, so that a forward hook on them would never fire: only leaves are
+Modules are recognised by parts, not by class: a UNet has input_blocks, middle_block and output_blocks; a leaf
+with transformer_blocks is an attention block, one with in_layers and out_layers a residual block. The model
+loops over the containers and never calls them, so a forward hook on them would never fire: only leaves are
 hook points.
 """
 
@@ -22,7 +22,7 @@ _DIFFUSERS = {"attention": "attentions", "residual": "resnets", "downsampler": "
 
 
 def list_points(diffusion_model: Module) -> list[HookPoint]:
-    """All hook points of a UNet, in the order in which they are computed.
+    """List all hook points of a UNet, in the order in which they are computed.
 
     Some distilled UNets (SSD-1B, KOALA) have a middle block without attention, or no middle block.
     """
@@ -38,7 +38,7 @@ def is_unet(diffusion_model: Module) -> bool:
 
 
 def width_of(module: Module) -> int:
-    """Channels of the module's output; 0 where it does not say."""
+    """Return the number of channels of the module's output, or 0 if the module does not state it."""
     names = ("in_channels",) if hasattr(module, "transformer_blocks") else ("out_channels", "channels")
     for name in (*names, "out_features", "embed_dim"):
         if isinstance(width := getattr(module, name, None), int):
@@ -47,17 +47,17 @@ def width_of(module: Module) -> int:
 
 
 def _stages(model: Module) -> Iterator[tuple[str, int, list[_Leaf]]]:
-    """(side, level, leaves) for every level on the way down, the middle, and the way up."""
+    """Yield (side, level, leaves) for every level of the down path, the middle, and the up path."""
     down, middle, up = (
         list(getattr(model, part) or ()) for part in ("input_blocks", "middle_block", "output_blocks")
     )
-    yield from _levels("down", "input_blocks", down[1:], first=1)  # the first only lifts the latents
+    yield from _levels("down", "input_blocks", down[1:], first=1)  # the first block only projects the latents
     yield "mid", 0, [(f"middle_block.{i}", leaf) for i, leaf in enumerate(middle)]
     yield from _levels("up", "output_blocks", up, first=0)
 
 
 def _levels(side: str, part: str, blocks: list[Module], first: int) -> Iterator[tuple[str, int, list[_Leaf]]]:
-    """Blocks grouped into levels: one ends where the resolution changes."""
+    """Group blocks into levels: a level ends where the resolution changes."""
     level, leaves = 0, list[_Leaf]()
     for number, block in enumerate(blocks, start=first):
         children = [(f"{part}.{number}.{name}", leaf) for name, leaf in block.named_children()]
@@ -82,7 +82,7 @@ def _stage_points(side: str, level: int, leaves: list[_Leaf]) -> list[HookPoint]
         counts[kind] = number + 1
         aliases = [f"{block}.{_DIFFUSERS[kind]}.{number}"]
         if position == len(leaves) - 1:
-            aliases.append(block)  # the output of a block is that of its last leaf
+            aliases.append(block)  # a block's output is the output of its last leaf
         sampler = kind in ("downsampler", "upsampler")
         title = f"{part} - {kind}" if sampler else f"{part} - {kind} {number}"
         alike = kind == "attention" or getattr(leaf, "channels", 0) == getattr(leaf, "out_channels", None)

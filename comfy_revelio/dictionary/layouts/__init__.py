@@ -1,6 +1,6 @@
-"""The checkpoint layouts of other projects: each is recognised by its content and read strictly.
+"""Read the checkpoint layouts of other projects: each is recognised by its content and checked strictly.
 
-Shapes do not show how they differ, so each layout states the formula of its authors' code: how the encoder's
+Shapes do not show how layouts differ, so each states the formula in its authors' code: how the encoder's
 input is centred, which values are kept, which bias decoding adds, and how activations are normalised. The
 table in docs/formats.md names the sources.
 """
@@ -16,11 +16,11 @@ LAYOUTS = tuple(
     module.LAYOUT
     for module in (revelio, flux_ff, unbox, openai, itda, sparsify, dictionary_learning, saelens)
 )
-"""In the order in which they are tried."""
+"""All layouts, in the order in which they are tried."""
 
 
 def read_layout(source: Source, content: Content) -> Dictionary:
-    """The dictionary in the content of a file."""
+    """Read the dictionary from the content of a file."""
     layout = recognise(content, source.config)
     if layout is None:
         names = ", ".join(sorted(map(str, content))[:8]) or "none"
@@ -31,5 +31,5 @@ def read_layout(source: Source, content: Content) -> Dictionary:
 
 
 def recognise(content: Content, config: Content) -> FileLayout | None:
-    """The layout that the names of the tensors point to."""
+    """Return the layout that matches the tensors' names and the config, or None."""
     return next((layout for layout in LAYOUTS if layout.matches(content, config)), None)

@@ -1,4 +1,4 @@
-"""Strict checks: exactly the tensors that a layout has, with shapes and types that fit together."""
+"""Check strictly that a file has exactly a layout's tensors, with shapes and types that fit together."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FileLayout:
     """One layout of a checkpoint file."""
 
     of: Callable[[Content], str]
-    """config -> its name, as source_format."""
+    """config -> the layout's name, which becomes source_format."""
     matches: Callable[[Content, Content], bool]
     """(content, config) -> whether a file has this layout."""
     read: Callable[[Source, Content], Dictionary]
@@ -37,10 +37,10 @@ def require_tensors(
     *,
     finite: tuple[str, ...] | None = None,
 ) -> dict[str, Tensor]:
-    """Exactly the named tensors, as float32, with shapes that agree; RevelioError otherwise.
+    """Return the named tensors as float32; RevelioError if others are there or shapes do not agree.
 
     required, optional: name -> shape, one letter for each dimension: "nd" and "dn" must agree on n and d, ""
-    is a single number. After "int " the numbers must be whole, and keep their type.
+    is a single number. The prefix "int " asks for whole numbers, which keep their type.
     finite: names of the tensors that must not hold NaN or infinity; by default all.
     """
     if not isinstance(found, Mapping):
@@ -84,7 +84,7 @@ def require_tensors(
 
 
 def require_int(source: Source, settings: Content, name: str) -> int:
-    """A whole number above 0 from a config; RevelioError otherwise."""
+    """Return the entry `name` of a config; RevelioError unless it is a whole number above 0."""
     value = settings.get(name)
     if type(value) is not int or value < 1:
         raise source.refuse(f"its config must give {name} as a whole number from 1, not {value!r}.")
@@ -92,7 +92,7 @@ def require_int(source: Source, settings: Content, name: str) -> int:
 
 
 def unit_decoder(W_enc: Tensor, b_enc: Tensor, W_dec: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The same reconstruction with decoder rows of length 1, so that codes are in units of the output.
+    """Scale decoder rows to length 1 without changing reconstructions, so that codes have the output's units.
 
     W_enc [n, d], b_enc [n], W_dec [n, d] -> the same three. ReLU(c h) = c ReLU(h) for c > 0, so the length of
     a row can move from the decoder to the encoder.
@@ -111,14 +111,14 @@ def unit_decoder(W_enc: Tensor, b_enc: Tensor, W_dec: Tensor) -> tuple[Tensor, T
 
 
 def reject_extra_keys(source: Source, content: Content, *names: str) -> None:
-    """Refuse a table with other entries than these."""
+    """Refuse a table with entries other than `names`."""
     extra = sorted(set(map(str, content)) - set(names))
     if extra:
         raise source.refuse(f"it has the unknown entries {', '.join(extra[:6])}.")
 
 
 def require_same_size(source: Source, W_enc: Tensor, *, d_in: Any, n: Any) -> None:
-    """Refuse a config whose sizes are not those of the weights; None where it gives none."""
+    """Refuse a config whose sizes differ from those of the weights; pass None for a size that it lacks."""
     for what, given, found in (("width", d_in, W_enc.shape[1]), ("number of features", n, W_enc.shape[0])):
         if given is not None and given != found:
             raise source.refuse(f"its config gives a {what} of {given!r}, but its weights have {found}.")

@@ -1,4 +1,4 @@
-"""Checkpoints of dictionary_learning, all its classes."""
+"""Read checkpoints of dictionary_learning, of all its classes."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def _read(source: Source, content: Content) -> Dictionary:
 
 
 def _class_by_keys(content: Content) -> str:
-    """The class of a file without a config. AutoEncoderTopK and BatchTopKSAE have the same keys; a threshold
-    that was never set (-1) belongs to the former."""
+    """Return the class of a file without a config. AutoEncoderTopK and BatchTopKSAE have the same keys; a
+    threshold that was never set (-1) belongs to the former."""
     if "group_sizes" in content:
         return "MatryoshkaBatchTopKSAE"
     if "r_mag" in content:
@@ -59,7 +59,7 @@ _LINEAR = {"encoder.weight": "nd", "encoder.bias": "n", "decoder.weight": "dn"}
 
 
 def _read_autoencoder(source: Source, content: Content) -> Dictionary:
-    """relu((x - bias) W_e^T + b) W_d^T + bias; its loader scales the decoder's columns to length 1."""
+    """Read x^ = relu((x - bias) W_e^T + b) W_d^T + bias; its loader scales W_d's columns to length 1."""
     t = require_tensors(source, content, {**_LINEAR, "bias": "d"})
     W_enc, b_enc, W_dec = unit_decoder(t["encoder.weight"], t["encoder.bias"], t["decoder.weight"].T)
     weights = (W_enc, b_enc, W_dec, t["bias"], t["bias"])
@@ -67,7 +67,7 @@ def _read_autoencoder(source: Source, content: Content) -> Dictionary:
 
 
 def _read_autoencoder_new(source: Source, content: Content) -> Dictionary:
-    """relu(x W_e^T + b) W_d^T + b_d."""
+    """Read x^ = relu(x W_e^T + b) W_d^T + b_d."""
     t = require_tensors(source, content, {**_LINEAR, "decoder.bias": "d"})
     W_dec, b_enc, b_out = t["decoder.weight"].T.contiguous(), t["encoder.bias"], t["decoder.bias"]
     weights = (t["encoder.weight"], b_enc, W_dec, torch.zeros_like(b_out), b_out)
@@ -75,7 +75,7 @@ def _read_autoencoder_new(source: Source, content: Content) -> Dictionary:
 
 
 def _read_topk(source: Source, content: Content) -> Dictionary:
-    """topk(relu((x - b_dec) W_e^T + b)) W_d^T + b_dec; for BatchTopK, all above one threshold."""
+    """Read x^ = topk(relu((x - b_dec) W_e^T + b)) W_d^T + b_dec; BatchTopK keeps all above one threshold."""
     t = require_tensors(source, content, {**_LINEAR, "b_dec": "d"}, {"k": "int ", "threshold": ""})
     trainer = source.config.get("trainer", {})
     settings = trainer if isinstance(trainer, Mapping) else {}
@@ -93,12 +93,12 @@ def _read_topk(source: Source, content: Content) -> Dictionary:
 
 
 def _one_threshold(threshold: Tensor, n: int) -> Activation:
-    """A BatchTopK dictionary of n features, once it is trained."""
+    """Return the activation of a trained BatchTopK dictionary with n features."""
     return Activation("jumprelu", n, threshold.expand(n).contiguous())
 
 
 def _read_matryoshka(source: Source, content: Content) -> Dictionary:
-    """relu((x - b_dec) W_enc + b_enc) above one threshold, W_dec and b_dec; all groups, like its loader."""
+    """Read x^ = z W_dec + b_dec, z = relu((x - b_dec) W_enc + b_enc) above one threshold; uses all groups."""
     own = {"W_enc": "dn", "b_enc": "n", "W_dec": "nd", "b_dec": "d", "threshold": ""}
     t = require_tensors(source, content, own, {"k": "int ", "group_sizes": "int g"})
     activation = _one_threshold(t["threshold"], len(t["b_enc"]))
@@ -107,7 +107,7 @@ def _read_matryoshka(source: Source, content: Content) -> Dictionary:
 
 
 def _read_jumprelu(source: Source, content: Content) -> Dictionary:
-    """relu(h) where h > threshold, h = x W_enc + b_enc; b_dec is only added when decoding."""
+    """Read z = relu(h) where h > threshold, h = x W_enc + b_enc; b_dec is used only in decoding."""
     own = {"W_enc": "dn", "b_enc": "n", "W_dec": "nd", "b_dec": "d", "threshold": "n"}
     t = require_tensors(source, content, own)
     activation = Activation("jumprelu", len(t["b_enc"]), t["threshold"])
@@ -116,7 +116,7 @@ def _read_jumprelu(source: Source, content: Content) -> Dictionary:
 
 
 def _read_gated(source: Source, content: Content) -> Dictionary:
-    """relu(g exp(r_mag) + mag_bias) where g + gate_bias > 0, g = (x - decoder_bias) W_e^T."""
+    """Read z = relu(g exp(r_mag) + mag_bias) where g + gate_bias > 0, g = (x - decoder_bias) W_e^T."""
     own = {"r_mag": "n", "gate_bias": "n", "mag_bias": "n", "decoder.weight": "dn"}
     t = require_tensors(source, content, {"decoder_bias": "d", "encoder.weight": "nd", **own})
     n, bias, W_dec = len(t["mag_bias"]), t["decoder_bias"], t["decoder.weight"].T.contiguous()

@@ -1,4 +1,4 @@
-"""SAEs of a feed-forward block of FLUX.1-dev, as `sae_best.pt`, `sae_final.pt` or `sae_epoch_N.pt`."""
+"""Read SAEs of a feed-forward block of FLUX.1-dev from `sae_best.pt`, `sae_final.pt` or `sae_epoch_N.pt`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _matches(content: Content, config: Content) -> bool:
 
 
 def _read(source: Source, content: Content) -> Dictionary:
-    """x^ = topk(relu((x - pre_bias) W_e^T + b)) W_d^T + pre_bias, or all of relu without `use_topk`."""
+    """Read x^ = topk(relu((x - pre_bias) W_e^T + b)) W_d^T + pre_bias; without `use_topk`, relu only."""
     settings = content.get("config")
     if not isinstance(settings, Mapping):
         raise source.refuse("it has no config beside model_state_dict.")
@@ -44,7 +44,7 @@ def _read(source: Source, content: Content) -> Dictionary:
 
 
 def _hook_point(layer: object) -> str:
-    """The config's "layer5" is the feed-forward part of the image stream in that double block."""
+    """Turn the config's "layer5" into a hook point: the image stream's feed-forward in double block 5."""
     match = re.fullmatch(r"layer(\d{1,3})", layer) if isinstance(layer, str) else None
     return f"transformer_blocks.{match[1]}.ff" if match else ""
 

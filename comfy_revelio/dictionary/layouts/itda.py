@@ -1,4 +1,4 @@
-"""ITDA checkpoints of fae (arXiv 2505.24360): features are activations themselves."""
+"""Read ITDA checkpoints of fae (arXiv 2505.24360), in which each feature is an activation."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def _matches(content: Content, config: Content) -> bool:
 
 
 def _read(source: Source, content: Content) -> Dictionary:
-    """Atoms xs, weights by gradient pursuit, x^ from ys; the tables are padded beyond dictionary_size.
+    """Read atoms xs to encode (by gradient pursuit) and ys to decode; rows past dictionary_size are padding.
 
-    Their script trains on x / std_x and saves std_x in the checkpoint, but their class does not use it. Here
-    the dictionary divides, and reconstructions are in the units of x.
+    Their script trains on x / std_x and saves std_x in the checkpoint, but their class does not use std_x.
+    Here the dictionary divides x by std_x, and reconstructions are in the units of x.
     """
     config = source.config
     t = require_tensors(
@@ -28,7 +28,7 @@ def _read(source: Source, content: Content) -> Dictionary:
         content,
         {"xs": "nd", "ys": "nd"},
         {"mean_x": "d", "mean_y": "d", "std_x": "d", "std_y": "d", "weight": "dd"},
-        # not the padding and the unused tensors, which are uninitialised
+        # the padding and the unused tensors are uninitialised, so they are not checked
         finite=("mean_x", "mean_y", "std_x", "std_y"),
     )
     if config.get("skip_connection"):
@@ -49,7 +49,7 @@ def _read(source: Source, content: Content) -> Dictionary:
         raise source.refuse("its std_x or std_y is not above 0 everywhere.")
     scaled = not torch.equal(std_x, ones)
     if torch.equal(std_y, ones) and torch.equal(xs, ys):
-        std_y = std_x  # the script sets only std_x, as the target is the input
+        std_y = std_x  # the script sets only std_x, because the target is the input
     b_in = t.get("mean_x", nothing) if centred else nothing
     b_out = t.get("mean_y", nothing) * std_y if centred else nothing
     weights = (xs, torch.zeros(n), ys * std_y, b_in, b_out)

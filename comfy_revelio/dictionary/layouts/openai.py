@@ -1,4 +1,4 @@
-"""Checkpoints of openai/sparse_autoencoder (arXiv 2406.04093)."""
+"""Read checkpoints of openai/sparse_autoencoder (arXiv 2406.04093)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def _matches(content: Content, config: Content) -> bool:
 
 
 def _read(source: Source, content: Content) -> Dictionary:
-    """act((x - pre_bias) W_e^T + latent_bias) W_d^T + pre_bias; with TopK, x is layer-normalised first."""
+    """Read x^ = act((x - pre_bias) W_e^T + latent_bias) W_d^T + pre_bias; TopK layer-normalises x first."""
     content = dict(content)
     activation = content.pop("activation", "ReLU")
     settings = content.pop("activation_state_dict", {})
-    for name in ("k", "postact_fn"):  # state_dict() of its TopK saves them a second time
+    for name in ("k", "postact_fn"):  # the state_dict() of the TopK class there saves these a second time
         if f"activation.{name}" in content:
             again = content.pop(f"activation.{name}")
             if not isinstance(settings, Mapping) or settings.get(name) != again:

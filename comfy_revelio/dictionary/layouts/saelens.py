@@ -1,4 +1,4 @@
-"""Checkpoints of SAELens, before and after its version 6."""
+"""Read checkpoints of SAELens, from before and after its version 6."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _matches(content: Content, config: Content) -> bool:
 
 _NORMALISATIONS: dict[str, Normalisation] = {
     "none": "none",
-    "expected_average_only_in": "none",  # done by the training data, not by the dictionary
+    "expected_average_only_in": "none",  # applied to the training data, not by the dictionary
     "constant_norm_rescale": "rms",
     "layer_norm": "layernorm",
 }
@@ -33,11 +33,11 @@ _KINDS: dict[str, ActivationKind] = {
     "jumprelu": "jumprelu",
     "gated": "gated",
 }
-"""Kind of activation by architecture."""
+"""Architecture -> kind of activation."""
 
 
 def _read(source: Source, content: Content) -> Dictionary:
-    """standard, topk, batchtopk, jumprelu and gated, of SAELens before and after its version 6."""
+    """Read a standard, topk, batchtopk, jumprelu or gated SAE, from before or after SAELens version 6."""
     config = source.config
     if not config:
         raise source.refuse("it needs its cfg.json, which SAELens saves in the same folder.")

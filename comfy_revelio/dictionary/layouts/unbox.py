@@ -1,4 +1,4 @@
-"""Checkpoints of sdxl-unbox (arXiv 2410.22366) and Concept Steerers (arXiv 2501.19066)."""
+"""Read checkpoints of sdxl-unbox (arXiv 2410.22366) and Concept Steerers (arXiv 2501.19066)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def _matches(content: Content, config: Content) -> bool:
 
 
 def _read(source: Source, content: Content) -> Dictionary:
-    """x^ = relu(topk((x - pre_bias) W_e^T + latent_bias)) W_d^T + pre_bias, with x = block output - input.
+    """Read x^ = relu(topk((x - pre_bias) W_e^T + latent_bias)) W_d^T + pre_bias, x = block output - input.
 
-    Concept Steerers subtracted pre_bias from the target too when training, so its weights reconstruct x only
-    with 2 pre_bias. Both save the same keys; only its config has `auxk_coef`.
+    Concept Steerers also subtracted pre_bias from the training target, so its weights reconstruct x only if
+    2 pre_bias is added. Both projects save the same keys; only Concept Steerers' config has `auxk_coef`.
     """
     reject_extra_keys(source, content, "state_dict")
     t = require_tensors(

@@ -1,7 +1,7 @@
-"""The functions that saved tensors name, carried out on inert values.
+"""Safe replacements for the functions that pickles of tensors name.
 
-Each one takes the place of the function that a pickle names and checks the arguments, which the real one
-would not. Those that depend on the file are in `machine`.
+Each replacement works on inert values and checks its arguments, which the original would not do. Those that
+depend on the file are in `machine`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FORMS = {
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, _: Any, *rest: Any) -> View:
-    if not 1 <= len(rest) <= 2 or any(rest):  # hooks, and bits for conjugates
+    if not 1 <= len(rest) <= 2 or any(rest):  # hooks, and metadata such as the conjugate bit
         raise broken("it holds an unsupported kind of tensor")
     return view_of(storage, offset, size, stride)
 
@@ -37,7 +37,7 @@ def _ordered_dict() -> OrderedDict[Any, Any]:
 
 
 def _no_bytes() -> bytes:
-    """Protocol 2 writes b"" as a call without arguments."""
+    """Return b"", which protocol 2 writes as a call without arguments."""
     return b""
 
 
@@ -62,23 +62,23 @@ class NumberType:
     """A number type of NumPy."""
 
     form: str
-    """How a number is stored in bytes, as struct writes it."""
+    """The format of one number's bytes for the module struct, such as "<f"."""
 
 
 def _number_type(name: Any, *rest: Any) -> NumberType:
-    """The type of this short name ("f8"), as numpy.dtype is called in pickles."""
+    """Return the type with this short name ("f8"), as pickles call numpy.dtype."""
     if type(name) is not str or name not in _FORMS or not all(type(flag) in (bool, int) for flag in rest):
         raise _not_a_number()
     return NumberType(_FORMS[name])
 
 
 def is_usual(state: Any) -> bool:
-    """Whether this state of a type means little-endian, without fields or subarrays."""
+    """Whether the pickled state of a NumPy type means little-endian, without fields or subarrays."""
     return type(state) is tuple and len(state) >= 5 and state[1] in ("<", "|") and not any(state[2:5])
 
 
 def _number(kind: Any, data: Any = None) -> bool | int | float:
-    """The number in these bytes as a plain one; they must be exactly one number of the type."""
+    """Return the plain number in these bytes, which must be exactly one number of the type `kind`."""
     if type(kind) is not NumberType or type(data) is not bytes or len(data) != struct.calcsize(kind.form):
         raise _not_a_number()
     value: bool | int | float = struct.unpack(kind.form, data)[0]
@@ -102,4 +102,4 @@ CALLS: dict[str, Callable[..., Any]] = {
     "numpy.core.multiarray.scalar": _number,
     "numpy._core.multiarray.scalar": _number,
 }
-"""By the name in a pickle. They may raise anything for arguments that torch and pickle never write."""
+"""Name in a pickle -> replacement. It may raise any exception for arguments that torch never writes."""

@@ -1,6 +1,6 @@
-"""Pickles read by a machine that cannot call anything: opcodes in, inert values out.
+"""Read pickles with a machine that cannot call what they name: it turns opcodes into inert values.
 
-The machine knows only the opcodes that saved tensors and plain values need. A name stays a word, a tensor
+The machine knows only the opcodes that saved tensors and plain values need. A name remains text, a tensor
 is a description of where its numbers are in the file, and the few calls that torch writes are carried out
 by our own functions, with checked arguments.
 """
@@ -32,12 +32,12 @@ from .values import (
 
 
 class Machine:
-    """Reads the pickles of one file, whose work is counted together."""
+    """Reads all pickles of one file, within one limit on their total work."""
 
     def __init__(
         self, file: BufferedIOBase, stubs: frozenset[str], unpack: Callable[[Span], Storage]
     ) -> None:
-        """`unpack` turns the bytes of a storage that was saved on its own into the Storage."""
+        """`unpack` returns the Storage that was saved on its own in the bytes of a Span."""
         self._file = file
         self._stubs = stubs
         self._unpack = unpack
@@ -50,9 +50,9 @@ class Machine:
         }
 
     def load(self, start: int, end: int, storages: dict[str, Storage] | None = None) -> tuple[Any, int]:
-        """The value of the pickle at `start`, and where the pickle ends, at most at `end`.
+        """Return the value of the pickle at `start`, and the position where it ends, at most `end`.
 
-        Storages that the pickle names by key are noted in `storages`; without it there may be none.
+        Storages that the pickle names by key are added to `storages`; if that is None, they are refused.
         """
         window = _Window(self._file, start, end)
         program = _Program(self, window, storages)
@@ -67,7 +67,7 @@ class Machine:
         return program.result(), window.position
 
     def spend(self, items: int) -> None:
-        """Count work against the limit of this file."""
+        """Count work; refuse the file if it needs more than the limit."""
         self._items += items
         if self._items > MAX_ITEMS:
             raise broken("it holds far more parts than a dictionary has")
@@ -78,7 +78,7 @@ class Machine:
             raise broken("it holds far more text than a dictionary has")
 
     def name(self, module: Any, name: Any) -> Name:
-        """A class or function that a pickle names, if saved tensors may name it."""
+        """Return the Name of a class or function; refuse one that saved tensors may not name."""
         if type(module) is not str or type(name) is not str:
             raise broken("its pickle is malformed")
         text = f"{module}.{name}"
@@ -92,20 +92,20 @@ class Machine:
         return Name(text)
 
     def call(self, called: Any, arguments: Any) -> Any:
-        """What the named function makes of these arguments."""
+        """Call our replacement for the named function with these arguments."""
         name = called.text if type(called) is Name else ""
         if name not in self._calls or type(arguments) is not tuple or len(arguments) > 8:
             raise broken("it makes a call that saved tensors do not need")
         return self._calls[name](*arguments)
 
     def stub(self, cls: Any, arguments: Any) -> Stub:
-        """An object of a class that is not loaded."""
+        """Return a Stub for an object whose class is not imported."""
         if type(cls) is not Name or cls.text not in self._stubs or arguments != ():
             raise broken("it makes an object that saved tensors do not need")
         return Stub(cls.text)
 
     def set_attributes(self, target: Any, state: Any) -> None:
-        """Attributes of a Stub, of a state dict (torch's `_metadata`), or of one of NumPy's types."""
+        """Set attributes of a Stub or a state dict (torch's `_metadata`), or check those of a NumPy type."""
         if type(target) is OrderedDict and type(state) is dict and len(state) == 1 and "_metadata" in state:
             vars(target).update(state)
             return
@@ -124,7 +124,7 @@ class Machine:
         return self._unpack(data)
 
     def _encoded(self, text: Any, encoding: Any) -> bytes:
-        """Bytes as protocol 2 writes them."""
+        """Return the bytes that protocol 2 writes as latin1 text."""
         if type(text) is not str or encoding != "latin1":
             raise broken("it holds text in an unknown encoding")
         self.spend_text(len(text))
@@ -132,7 +132,7 @@ class Machine:
 
 
 class _Program:
-    """One pickle while it is read: its stack, the marks in it, and its memo."""
+    """The state while one pickle is read: its stack, the marks in the stack, and its memo."""
 
     def __init__(self, machine: Machine, window: _Window, storages: dict[str, Storage] | None) -> None:
         self.machine = machine
@@ -152,25 +152,25 @@ class _Program:
         self._stack.append(value)
 
     def pop(self, count: int) -> list[Any]:
-        """The last `count` values, in the order in which they were pushed."""
+        """Remove and return the last `count` values, in the order in which they were pushed."""
         return self._pop_from(len(self._stack) - count)
 
     def pop_mark(self) -> list[Any]:
-        """All values since the last mark."""
+        """Remove the last mark, and remove and return all values pushed since."""
         return self._pop_from(self._marks.pop())
 
     def mark(self) -> None:
         self._marks.append(len(self._stack))
 
     def memoize(self, index: int | None = None) -> None:
-        """Keep the last value, by default under the next index: a table, so that no index takes memory."""
+        """Memoize the last value, by default under the next index; the dict makes large indices cheap."""
         self._memo[len(self._memo) if index is None else index] = self._stack[-1]
 
     def recall(self, index: int) -> None:
         self.push(self._memo[index])
 
     def text(self, width: int) -> None:
-        """A text whose length is a number of `width` bytes."""
+        """Push a text that follows its length, a number of `width` bytes."""
         length = self.window.number(width)
         self.machine.spend_text(length)
         self.push(self.window.take(length).decode())
@@ -191,7 +191,7 @@ class _Program:
         if type(table) not in (dict, OrderedDict) or len(items) % 2:
             raise broken("it adds entries to something that is not a table")
         for key, item in zip(items[::2], items[1::2], strict=True):
-            # Longer numbers can be made to share one hash, and tuples to take forever to hash.
+            # Longer numbers can be crafted to share one hash, and tuples to take forever to hash.
             plain = type(key) in (str, bool) or key is None or (type(key) is int and key.bit_length() <= 60)
             if not plain:
                 raise broken("a table in it has keys that are neither text nor small numbers")
@@ -306,4 +306,4 @@ _ACTIONS: dict[bytes, Callable[[_Program], None]] = {
     pickle.BUILD: lambda p: p.build(),
     pickle.BINPERSID: lambda p: p.refer(),
 }
-"""What the machine does for each opcode that it knows."""
+"""Opcode -> what the machine does for it; other opcodes are refused."""

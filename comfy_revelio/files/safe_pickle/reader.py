@@ -1,4 +1,4 @@
-"""The formats around a pickle: the zip and the older form of torch.save, plain pickles, and gzip."""
+"""Read the formats around a pickle: torch.save's zip and legacy forms, plain pickles, and gzip."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .zip_entries import zip_entries
 if TYPE_CHECKING:
     from torch import Tensor
 
-_MAX_BYTES = 4 * 1024**3  # 65,536 features 4,096 wide are a little more than 2 GB
-_MAX_UNPACKED_BYTES = 512 * 1024**2  # or four times the packed size: weights hardly shrink
+_MAX_BYTES = 4 * 1024**3  # 65,536 features of width 4,096 take a little more than 2 GB
+_MAX_UNPACKED_BYTES = 512 * 1024**2  # or four times the packed size, as weights hardly shrink
 _CHUNK = 1024**2
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -30,13 +30,13 @@ _LEGACY_VERSION = 1001
 def read_pickle(
     path: str | os.PathLike[str], *, stubs: Collection[str] = (), max_bytes: int | None = None
 ) -> Any:
-    """The content of a torch.save file (zip or legacy) or of a pickle of tensors (plain or gzip).
+    """Read the content of a torch.save file (zip or legacy) or of a pickle of tensors (plain or gzip).
 
-    Nothing in the file is run. Tensors come back on the CPU, parameters as plain tensors, and
-    objects of the classes named in `stubs` ("training.config.SDSAERunnerConfig") as Stub. Any
-    other class or function is refused. `max_bytes` limits the size of the file, unpacked; by default 4 GB,
-    and for gzip 512 MB or four times the packed size.
-    Raises: RevelioError, and nothing else, for a file that is not read.
+    No code in the file is run. Tensors are returned on the CPU, parameters as plain tensors, and objects of
+    the classes named in `stubs` ("training.config.SDSAERunnerConfig") as Stub. Any other class or function is
+    refused. `max_bytes` limits the unpacked size of the file; by default it is 4 GB, or for gzip the larger
+    of 512 MB and four times the packed size.
+    Raises: RevelioError, and nothing else, for a file that cannot be read.
     """
     path = Path(path)
     try:
@@ -55,9 +55,9 @@ def read_pickle(
         problem = f"{path} cannot be read ({error.strerror}); check the file."
     except MemoryError:
         problem = f"{path} needs more memory than is free; close other programs or use a smaller file."
-    except Exception:  # whatever a malformed file trips over
+    except Exception:  # a malformed file can cause any exception
         problem = f"{path} {broken('it does not follow the format')}"
-    # Raised out here, the error does not keep what was read of the file alive.
+    # Raised outside the handlers, so that the error does not keep what was read in memory.
     raise RevelioError(problem)
 
 
@@ -71,7 +71,7 @@ def _read(file: io.BufferedIOBase, stubs: frozenset[str], max_bytes: int | None)
         file = _unpacked(file, size, usual if max_bytes is None else max_bytes)
         size = file.seek(0, io.SEEK_END)
     elif size > (_MAX_BYTES if max_bytes is None else max_bytes):
-        raise Refused(f"is {size} bytes long, more than is read of a pickle; use a .safetensors file.")
+        raise Refused(f"is {size} bytes long, too large for a pickle; use a .safetensors file.")
     saved = _SavedFile(file, stubs)
     content = saved.parse(0, size)
     as_tree(content, lambda _: None)  # everything is checked before the first tensor takes memory
@@ -79,9 +79,9 @@ def _read(file: io.BufferedIOBase, stubs: frozenset[str], max_bytes: int | None)
 
 
 def _unpacked(file: io.BufferedIOBase, size: int, max_bytes: int) -> io.BytesIO:
-    """The content of a gzip file of `size` bytes; stops as soon as it is larger than tensors can be."""
+    """Unpack a gzip file of `size` bytes; refuse it as soon as its content exceeds the limit."""
     limit = min(_MAX_BYTES, 200 * size + 1024**2, max_bytes)
-    too_large = Refused(f"unpacks to more than {limit} bytes, which is not read; use a .safetensors file.")
+    too_large = Refused(f"unpacks to more than {limit} bytes, which is too large; use a .safetensors file.")
     if size > limit:
         raise too_large
     file.seek(0)
@@ -101,17 +101,17 @@ def _unpacked(file: io.BufferedIOBase, size: int, max_bytes: int) -> io.BytesIO:
 
 
 class _SavedFile:
-    """A file whose pickle is parsed first, and whose tensors are read when it was found to be sound."""
+    """A file whose pickle is parsed first; its tensors are read only after the pickle was found sound."""
 
     def __init__(self, file: io.BufferedIOBase, stubs: frozenset[str]) -> None:
         self._file = file
         self._machine = Machine(file, stubs, self._inner_storage)
         self._inner: dict[int, Storage] = {}
         self._is_inside = False
-        self._done: dict[int, Any] = {}  # by the identity of a View, Span or Storage of the content
+        self._done: dict[int, Any] = {}  # id of a View, Span or Storage -> what was read for it
 
     def parse(self, start: int, end: int) -> Any:
-        """The content between two positions in the file, its tensors still unread."""
+        """Return the content between two positions in the file, with its tensors still unread."""
         self._file.seek(start)
         head = self._file.read(min(4, end - start))
         if head == b"PK\x03\x04":
@@ -126,13 +126,13 @@ class _SavedFile:
         return content
 
     def read(self, leaf: View | Span) -> Any:
-        """The tensor or the bytes that this describes; the same object for the same description."""
+        """Return the tensor or bytes that `leaf` describes; the same leaf always gives the same object."""
         if id(leaf) not in self._done:
             self._done[id(leaf)] = self._bytes(leaf) if isinstance(leaf, Span) else self._tensor(leaf)
         return self._done[id(leaf)]
 
     def _inner_storage(self, span: Span) -> Storage:
-        """A storage that was saved on its own, as plain pickles hold the numbers of a tensor."""
+        """Return a storage that was saved on its own, which is how plain pickles hold a tensor's numbers."""
         if self._is_inside:
             raise broken("it holds saved tensors inside saved tensors")
         if span.start not in self._inner:
@@ -151,7 +151,7 @@ class _SavedFile:
             raise broken("it is a zip file without the parts of a torch.save file")
         if main.length > MAX_TEXT_BYTES:
             raise broken("its pickle is far too long")
-        self._bytes(main)  # only for its checksum
+        self._bytes(main)  # read only to verify its checksum
         if order is not None and (order.length > 16 or self._bytes(order) != b"little"):
             raise _big_endian()
         storages: dict[str, Storage] = {}
@@ -201,7 +201,7 @@ class _SavedFile:
             assert storage.span is not None
             raw = torch.empty(storage.nbytes, dtype=torch.uint8)
             self._fill(raw.numpy().data, storage.span)
-            # A byte other than 0 and 1 is not a valid bool.
+            # The file may have bytes other than 0 and 1, which are not valid bools.
             self._done[id(storage)] = raw != 0 if dtype == torch.bool else raw.view(dtype)
         flat: Tensor = self._done[id(storage)]
         return flat.as_strided(view.size, view.stride, view.offset)

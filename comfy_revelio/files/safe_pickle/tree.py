@@ -1,4 +1,4 @@
-"""A copy of what the machine read: a plain tree, with tensors in place of their descriptions."""
+"""Copy what the machine read into a plain tree, with tensors in place of their descriptions."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _MAX_DEPTH = 64
 
 
 def as_tree(value: Any, leaf: Callable[[View | Span], Any]) -> Any:
-    """A copy of what the machine read, with `leaf` in place of every tensor and every bytes object.
+    """Copy what the machine read, with each View and Span replaced by what `leaf` returns for it.
 
-    Containers are no longer shared, and the copy is small and shallow, so a walk through it ends.
+    The copy shares no containers, and its size and depth are limited, so that a walk through it ends.
     """
     import torch
 

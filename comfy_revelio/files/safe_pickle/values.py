@@ -1,4 +1,4 @@
-"""What the machine makes of a pickle: inert values that only describe tensors, bytes and objects."""
+"""The values that the machine makes from a pickle: inert, they only describe tensors, bytes and objects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 MAX_TEXT_BYTES = 16 * 1024 * 1024
 MAX_ITEMS = 1_000_000
-"""Opcodes in a file, and values in what they describe."""
+"""Limit on the opcodes in a file, and on the values in the content that they build."""
 _MAX_RANK = 8
 _MAX_NUMBER = 2**48
 
@@ -30,11 +30,11 @@ STORAGE_TYPES = {
     "torch.storage.UntypedStorage": "uint8",
     "torch.UntypedStorage": "uint8",
 }
-"""What pickles call a storage, and the dtype of its numbers."""
+"""Name of a storage class in a pickle -> dtype of its numbers."""
 
 
 class Refused(Exception):
-    """Why a file is not read, in words that follow the file's name."""
+    """A file is refused; the message gives the reason, worded to follow the file's name."""
 
 
 def broken(reason: str) -> Refused:
@@ -57,7 +57,7 @@ class Storage:
     dtype: str
     count: int
     span: Span | None = None
-    """Where in the file they are."""
+    """Where the numbers are in the file."""
 
     @property
     def nbytes(self) -> int:
@@ -66,7 +66,7 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A tensor that is inside its storage."""
+    """A tensor as a part of its storage; all its numbers are inside the storage."""
 
     storage: Storage
     offset: int
@@ -92,7 +92,7 @@ class Stub:
 
 
 def dtype_called(name: str) -> Any:
-    """torch's type of this full name, looked up without importing anything; None if there is none."""
+    """Return torch's dtype with this full name, or None; nothing that the name mentions is imported."""
     import torch
 
     found = vars(torch).get(name.removeprefix("torch.")) if name.startswith("torch.") else None
@@ -100,9 +100,9 @@ def dtype_called(name: str) -> Any:
 
 
 def storage_of(identity: Any, storages: dict[str, Storage] | None) -> Storage:
-    """The storage of this key; torch writes ("storage", type, key, device, count, and perhaps None)."""
+    """Return the storage that torch refers to as ("storage", type, key, device, count, and perhaps None)."""
     if storages is None or type(identity) is not tuple or not 5 <= len(identity) <= 6:
-        raise broken("it refers to something outside it")
+        raise broken("it refers to something outside the file")
     what, kind, key, _, count, *old = identity
     dtype = STORAGE_TYPES.get(kind.text) if type(kind) is Name else None
     if what != "storage" or type(key) is not str or not are_sizes((count,)) or any(old):
@@ -116,7 +116,7 @@ def storage_of(identity: Any, storages: dict[str, Storage] | None) -> Storage:
 
 
 def view_of(storage: Any, offset: Any, size: Any, stride: Any) -> View:
-    """The tensor of this size and stride, in numbers, that begins `offset` numbers into a storage."""
+    """Return the View of this size and stride, in numbers, that begins `offset` numbers into a storage."""
     if type(storage) is not Storage or type(size) is not tuple or type(stride) is not tuple:
         raise broken("one of its tensors is malformed")
     if len(stride) != len(size) or not is_shape(size) or not are_sizes((offset, *stride)):

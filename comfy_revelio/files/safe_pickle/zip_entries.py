@@ -1,4 +1,4 @@
-"""The directory of a zip as torch writes it: where each entry is, checked before any is read.
+"""Read the directory of a zip file as torch writes it, and check it before any entry is read.
 
 Python's zipfile would read a directory of any size, and accepts entries that overlap.
 """
@@ -22,7 +22,7 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 
 
 def zip_entries(file: io.BufferedIOBase, start: int, end: int, machine: Machine) -> dict[str, Span]:
-    """The entries of a zip as torch writes it, by their names without the one folder around them."""
+    """Return where a zip file's entries are, by their names without the one folder that contains them."""
     first, last, count = _directory(file, start, end)
     if count > _MAX_ENTRIES or last - first > _MAX_DIRECTORY_BYTES:
         raise broken("it has far more entries than a dictionary needs")
@@ -67,7 +67,7 @@ def _check_apart(spans: list[tuple[int, int]], end: int) -> None:
 
 
 def _directory(file: io.BufferedIOBase, start: int, end: int) -> tuple[int, int, int]:
-    """Where the list of entries begins and ends, and how many there are."""
+    """Return where the list of entries begins and ends, and the number of entries."""
     last = end - _END.size
     mark, _, _, _, count, size, offset, note_size = _unpack(file, last, _END)
     if mark != b"PK\x05\x06" or note_size:
@@ -85,7 +85,7 @@ def _directory(file: io.BufferedIOBase, start: int, end: int) -> tuple[int, int,
 
 
 def _wide_numbers(extra: bytes, *numbers: int) -> list[int]:
-    """Sizes and offset of an entry; those that need more than 32 bits are in its extra field."""
+    """Return the sizes and the offset of an entry; those above 32 bits are taken from its extra field."""
     at = 0
     while at + 4 <= len(extra):
         kind, size = struct.unpack_from("<2H", extra, at)
@@ -100,7 +100,7 @@ def _wide_numbers(extra: bytes, *numbers: int) -> list[int]:
 
 
 def _name_bytes(file: io.BufferedIOBase, header: int, end: int, name: bytes) -> int:
-    """How many bytes of name and extra field are between an entry's own header and its data."""
+    """Return how many bytes, name and extra field, are between an entry's local header and its data."""
     if header + _LOCAL.size > end:
         raise broken("an entry is outside it")
     mark, *_, name_size, extra_size = _unpack(file, header, _LOCAL)
