@@ -17,8 +17,8 @@ LEVELS = 32767
 def by_feature(frames: Sequence[Frame], item: int) -> dict[str, Tensor]:
     """Sort the codes of one batch item by feature: return compact tensors for S steps and n features.
 
-    frames: those of one hook point and role, from `Trace.steps`. The entries from starts[f * S + s] up to (not
-    including) starts[f * S + s + 1] are the tokens on which feature f fires in frame s:
+    frames: those of one hook point and role, from `Trace.steps`. The entries from starts[f * S + s] to
+    starts[f * S + s + 1] - 1 are the tokens on which feature f fires in frame s:
 
     starts: int32 [n * S + 1].
     tokens: int16 [entries], the bits of an unsigned token number (row * width + column); int32 on grids of
