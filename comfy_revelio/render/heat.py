@@ -54,7 +54,7 @@ def resize_image(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def backdrop(image: Tensor | None, size: tuple[int, int]) -> Tensor:
-    """Return the backdrop for heat, [height, width, 3]: the image, dimmed and nearly grey, or nearly black."""
+    """Return the backdrop for heat, [height, width, 3]: nearly black, or the image dimmed and nearly grey."""
     if image is None:
         return torch.full((*size, 3), _EMPTY)
     image = resize_image(image, *size)
