@@ -1,4 +1,4 @@
-"""`convert`: read a dictionary of any layout and save it in Revelio's own."""
+"""`convert`: read a dictionary in any known layout and save it in Revelio's layout."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .options import add_json, count, print_table
 
 
 def add(commands: Any) -> None:
-    """Add the command to the others."""
+    """Add the `convert` command to the parser."""
     parser = commands.add_parser(
-        "convert", help="read a dictionary of any layout, Flux's Orbax checkpoints too, and save it as ours"
+        "convert", help="read a dictionary in any layout (also Flux's Orbax) and save it in Revelio's layout"
     )
     parser.add_argument("source", type=Path, help="file or folder")
     parser.add_argument("out", type=Path, help="the .safetensors file to write")
-    parser.add_argument("--hook-point", default="", help="replaces the one in its name or config")
-    parser.add_argument("--captured", choices=("output", "diff"), help="what of the module it was trained on")
-    parser.add_argument("--k", type=count, help="active features, for Orbax checkpoints, which lack it")
-    parser.add_argument("--float32", action="store_true", help="keep all digits; by default float16")
+    parser.add_argument("--hook-point", default="", help="overrides the one in the source's name or config")
+    parser.add_argument("--captured", choices=("output", "diff"), help="trained on output, or output - input")
+    parser.add_argument("--k", type=count, help="number of active features, only for Orbax checkpoints")
+    parser.add_argument("--float32", action="store_true", help="save in float32; by default float16")
     add_json(parser)
     parser.set_defaults(run=_run)
 
@@ -36,7 +36,7 @@ def _run(arguments: argparse.Namespace) -> None:
         dictionary.captured = arguments.captured or dictionary.captured
     else:
         if arguments.k is not None:
-            raise RevelioError("--k is for Orbax checkpoints; every other layout holds its own k.")
+            raise RevelioError("--k is for Orbax checkpoints; files in every other layout include their k.")
         dictionary = load_dictionary(
             arguments.source, hook_point=arguments.hook_point, captured=arguments.captured
         )

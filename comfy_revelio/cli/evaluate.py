@@ -1,4 +1,4 @@
-"""`evaluate`: measure a dictionary, the bundled model, or steering with it."""
+"""`evaluate`: measure a dictionary, or the bundled model and steering with its dictionaries."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from .options import add_json, count, print_table, rounded
 
 
 def add(commands: Any) -> None:
-    """Add the command to the others."""
+    """Add the `evaluate` command to the parser."""
     parser = commands.add_parser("evaluate", help="measure a model and its dictionaries")
     subjects = parser.add_subparsers(required=True, metavar="SUBJECT")
     mini = subjects.add_parser("mini", help="the bundled model, its judge, its SAEs and steering with them")
     mini.add_argument("--prompts", type=count, default=512, help="held-out prompts")
     mini.add_argument(
-        "--steering", type=_count_or_zero, default=128, help="prompts per concept and direction; 0: none"
+        "--steering", type=_count_or_zero, default=128, help="prompts per concept and direction; 0: skip"
     )
-    mini.add_argument("--minutes", type=_minutes, help="the part of the sample that fits this time")
+    mini.add_argument("--minutes", type=_minutes, help="measure only as many samples as this time allows")
     mini.add_argument("--json", type=Path, help="file for the metrics")
     mini.set_defaults(run=_mini)
     steering = subjects.add_parser(
-        "steering", help="every mode, role, schedule and mask on the bundled model"
+        "steering", help="steering of the bundled model with every mode, role, schedule and mask"
     )
     steering.add_argument("--prompts", type=count, default=16, help="prompts for each direction")
     steering.add_argument("--json", type=Path, required=True, help="file for the metrics")
     steering.add_argument("--pictures", type=Path, required=True, help="folder for the images")
     steering.set_defaults(run=_steering)
     reconstruction = subjects.add_parser("reconstruction", help="how well a dictionary explains activations")
-    reconstruction.add_argument("dictionary", type=Path, help="file or folder of any layout")
+    reconstruction.add_argument("dictionary", type=Path, help="file or folder in any layout")
     reconstruction.add_argument("data", type=Path, help="folder of activations")
     reconstruction.add_argument("--rows", type=count, default=65_536, help="activations to measure on")
-    reconstruction.add_argument("--all", action="store_true", help="also those that it was trained on")
+    reconstruction.add_argument("--all", action="store_true", help="include the activations of training")
     add_json(reconstruction)
     reconstruction.set_defaults(run=_reconstruction)
 
@@ -69,7 +69,7 @@ def _reconstruction(arguments: argparse.Namespace) -> None:
 
 
 def _lab(name: str) -> Any:
-    """A module of `lab.evaluate`, which only a clone of the repository has: the engine never imports it."""
+    """Import a module of `lab.evaluate`, which exists only in a clone of the repository."""
     from ..host.standalone import use_comfyui
 
     use_comfyui()
@@ -100,14 +100,14 @@ def _steering(arguments: argparse.Namespace) -> None:
 
 
 def _mini(arguments: argparse.Namespace) -> None:
-    started = time.monotonic()  # loading everything is part of the requested time
+    started = time.monotonic()  # the requested time includes loading
     notes: Path | None = None
     if arguments.minutes is not None:
         report = _lab("in_time").evaluate_in(
             arguments.minutes, arguments.prompts, arguments.steering, started=started, say=_say
         )
     else:
-        # an interrupt in an hour of work costs little: the same command resumes from these
+        # after an interruption of this long measurement, the same command resumes from these notes
         notes = arguments.json and arguments.json.with_name(f"{arguments.json.name}.partial")
         report = _lab("measure").evaluate(arguments.prompts, arguments.steering, notes=notes, say=_say)
     if not arguments.json:
@@ -116,7 +116,7 @@ def _mini(arguments: argparse.Namespace) -> None:
     try:
         _write_json(report, arguments.json)
     except OSError as problem:
-        print(json.dumps(rounded(report), indent=2))  # minutes of work must not be lost
+        print(json.dumps(rounded(report), indent=2))  # so that long work is not lost
         raise RevelioError(f"{arguments.json} could not be written: {problem.strerror}.") from None
     if notes:
         notes.unlink(missing_ok=True)

@@ -18,24 +18,24 @@ from .options import ProgressBar, add_fields, add_json, add_model, count, load_h
 
 
 def add(commands: Any) -> None:
-    """Add the command to the others."""
+    """Add the `harvest` command to the parser."""
     parser = commands.add_parser(
         "harvest",
         help="run a model and save its activations; if interrupted, the same command resumes",
         description="For several processes: accelerate launch --multi_gpu -m comfy_revelio harvest ...",
     )
-    parser.add_argument("out", type=Path, help="folder; each hook point gets one in it")
-    parser.add_argument("--hook-point", action="append", required=True, help="once for each")
+    parser.add_argument("out", type=Path, help="folder to write; each hook point gets a subfolder")
+    parser.add_argument("--hook-point", action="append", required=True, help="repeat to save several")
     add_fields(parser, CaptureSpec, "captured")
     inputs = parser.add_mutually_exclusive_group(required=True)
     inputs.add_argument("--prompts", type=Path, help="a text file, one prompt per line")
-    inputs.add_argument("--images", type=Path, help="a folder of images; NAME.txt next to one is its prompt")
+    inputs.add_argument("--images", type=Path, help="a folder of images, each with its prompt in NAME.txt")
     add_model(parser, diffusers=True)
     parser.add_argument("--every", type=count, default=1, help="for prompts: keep every n-th step")
     parser.add_argument(
-        "--timesteps", default="25,200", help="for images: noise levels, 0 to 999, with commas"
+        "--timesteps", default="25,200", help="for images: timesteps from 0 to 999, separated by commas"
     )
-    parser.add_argument("--checkpoint-every", type=count, default=64, help="items that a kill may cost")
+    parser.add_argument("--checkpoint-every", type=count, default=64, help="items that a kill can lose")
     parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="float16")
     parser.add_argument("--budget-gb", type=float, help="stop before the folders together exceed this")
     add_json(parser)
@@ -43,7 +43,7 @@ def add(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    processes, _ = join_processes("" if torch.cuda.is_available() else "cpu")  # first: it chooses the GPU
+    processes, _ = join_processes("" if torch.cuda.is_available() else "cpu")  # first, as it chooses the GPU
     items = (
         items_of_images(arguments.images)
         if arguments.images

@@ -1,4 +1,4 @@
-"""`inspect`: what a dictionary file or folder of any layout holds."""
+"""`inspect`: describe a dictionary file or folder in any layout."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .options import add_json, print_table
 
 
 def add(commands: Any) -> None:
-    """Add the command to the others."""
-    parser = commands.add_parser("inspect", help="say what a dictionary file or folder of any layout holds")
+    """Add the `inspect` command to the parser."""
+    parser = commands.add_parser("inspect", help="describe a dictionary file or folder in any layout")
     parser.add_argument("file", type=Path)
     add_json(parser)
     parser.set_defaults(run=_run)

@@ -1,4 +1,4 @@
-"""`label`: the feature index of a dictionary, and names for its features."""
+"""`label`: build the feature index of a dictionary, and name its features."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ from .options import (
 )
 
 _DESCRIPTION = """\
-Where the activations come from: --data reads harvested ones, and with it --images the images
-they were harvested from; --prompts or --images alone run the model. Without these the existing index gets new
-labels. The index is written next to the dictionary, as NAME.index.safetensors, and holds the labels:
-a dictionary file of any layout stays as it is."""
+--data reads harvested activations (add --images if they were harvested from images); --prompts or
+--images without --data run the model. Without any of these, the existing index gets new labels. The index,
+which includes the labels, is written next to the dictionary as NAME.index.safetensors; the dictionary file
+itself is not changed."""
 
 
 def add(commands: Any) -> None:
-    """Add the command to the others."""
+    """Add the `label` command to the parser."""
     parser = commands.add_parser(
         "label",
         help="save what each feature fires on most, and name the features",
         description=_DESCRIPTION,
     )
-    parser.add_argument("dictionary", type=Path, help="file of any layout")
+    parser.add_argument("dictionary", type=Path, help="file in any layout")
     parser.add_argument("--out", type=Path, help="the index file; by default next to the dictionary")
     parser.add_argument("--data", type=Path, help="folder of harvested activations")
-    parser.add_argument("--prompts", type=Path, help="a text file, one prompt per line, to generate")
-    parser.add_argument("--images", type=Path, help="a folder of images; NAME.txt next to one is its caption")
+    parser.add_argument("--prompts", type=Path, help="a text file, one prompt to generate per line")
+    parser.add_argument("--images", type=Path, help="a folder of images, each with its caption in NAME.txt")
     parser.add_argument(
-        "--pictures", type=count, help="images to generate, each prompt in turn; by default each once"
+        "--pictures", type=count, help="images to generate, cycling through the prompts; by default one each"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the first image")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first image")
     add_model(parser)
-    parser.add_argument("--top", type=count, default=8, help="examples of each feature")
-    parser.add_argument("--crop", type=int, default=48, help="side of the crops in pixels; 0 keeps none")
+    parser.add_argument("--top", type=count, default=8, help="examples to save for each feature")
+    parser.add_argument("--crop", type=int, default=48, help="side of the saved crops in pixels; 0: no crops")
     parser.add_argument("--by", choices=("captions", "clip", "endpoint"), default="captions")
     parser.add_argument("--clip", type=Path, help="folder of a CLIP model as transformers saves it")
     parser.add_argument("--words", type=Path, help="for clip: words to choose from, one per line")
@@ -73,7 +73,7 @@ def _run(arguments: argparse.Namespace) -> None:
     dictionary = load_dictionary(arguments.dictionary)
     out = arguments.out or index_path(arguments.dictionary)
     require_safetensors(out, "an index file")
-    add_labels = _labeller(arguments)  # whatever is wrong with its options shows before the long work
+    add_labels = _labeller(arguments)  # so that wrong options are reported before the long work
     if arguments.data or arguments.prompts or arguments.images:
         with ProgressBar("items") as progress:
             index = _build_index(arguments, dictionary, progress)
@@ -109,7 +109,7 @@ def _summary(index: FeatureIndex, file: Path) -> dict[str, Any]:
 
 
 def _labeller(arguments: argparse.Namespace) -> Callable[[FeatureIndex, Progress], FeatureIndex]:
-    """The function that gives an index its labels."""
+    """Return the function that adds labels to an index."""
     if arguments.by == "clip":
         if arguments.clip is None:
             raise RevelioError("Labels by CLIP need --clip, the folder of a CLIP model.")
@@ -129,7 +129,7 @@ def _labeller(arguments: argparse.Namespace) -> Callable[[FeatureIndex, Progress
 
 
 def _build_index(arguments: argparse.Namespace, dictionary: Dictionary, progress: Progress) -> FeatureIndex:
-    """The index from harvested activations, or from a model that runs."""
+    """Build the index from harvested activations, or by running a model."""
     settings: dict[str, Any] = {"top": arguments.top, "crop": arguments.crop, "progress": progress}
     if arguments.data:
         if arguments.prompts:

@@ -1,4 +1,4 @@
-"""The command line: `python -m comfy_revelio COMMAND`. Each command has a file of its own."""
+"""The command line, `python -m comfy_revelio COMMAND`; each command is in a file with its name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COMMANDS = (inspect, convert, harvest, train, label, evaluate)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; exit code 0, or 2 with one sentence on bad input."""
+    """Run one command. Return exit code 0, or 2 after printing an error message on bad input."""
     arguments = parser().parse_args(argv)
     try:
         arguments.run(arguments)
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of all commands; parsing sets `run` to the function of the command."""
+    """Return the parser for all commands; parsing sets `run` to the function of the command."""
     top = argparse.ArgumentParser(prog="python -m comfy_revelio", description=DESCRIPTION)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:

@@ -1,4 +1,4 @@
-"""What the commands share: options from config dataclasses, the model to run, and printing."""
+"""What the commands share: options from config dataclasses, loading the model to run, and printing."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ..training.harvest import SamplingSettings
 
 
 def add_fields(parser: Any, config: type, *names: str, use_defaults: bool = True) -> None:
-    """Add an option for some fields of a config dataclass, with the field's type, default and docstring.
+    """Add an option for each named field of a config dataclass, with the field's type, default and docstring.
 
-    use_defaults: False leaves an option that is not given at None, so that a preset can decide.
+    use_defaults: if False, an option that is not given is None, so that a preset can set the field.
     """
     texts, types = field_docstrings(config), get_type_hints(config)
     for field in (field for field in fields(config) if field.name in names):
@@ -36,12 +36,12 @@ def add_fields(parser: Any, config: type, *names: str, use_defaults: bool = True
             parser.add_argument(flag, action="store_true", **settings)
         elif get_origin(kind) is Literal:
             parser.add_argument(flag, choices=get_args(kind), **settings)
-        else:  # a whole number that is at least 1 by default must be at least 1
+        else:  # a whole number must be at least 1, unless its default is 0
             parser.add_argument(flag, type=count if kind is int and default else kind, **settings)
 
 
 def field_docstrings(config: type) -> dict[str, str]:
-    """The string under each field of a dataclass, which Python itself does not keep.
+    """Return the string under each field of a dataclass, read from the source as Python does not keep it.
 
     >>> field_docstrings(SamplingSettings)["steps"]
     'Steps of the sampler.'
@@ -58,19 +58,19 @@ def field_docstrings(config: type) -> dict[str, str]:
 
 
 def add_json(parser: Any) -> None:
-    """Add the option that `print_table` needs."""
+    """Add the option --json, for `print_table`."""
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def count(text: str) -> int:
-    """An option's value as a whole number from 1."""
+    """Parse the value of an option as a whole number from 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
     return int(text)
 
 
 def add_model(parser: Any, *, diffusers: bool = False) -> None:
-    """Add the options that `load_host` needs, and the size of a batch."""
+    """Add the options that `load_host` needs, and --batch."""
     model = parser.add_mutually_exclusive_group()
     model.add_argument(
         "--checkpoint", type=Path, help="a checkpoint for ComfyUI; by default the bundled model"
@@ -86,7 +86,7 @@ def add_model(parser: Any, *, diffusers: bool = False) -> None:
 
 
 def load_host(arguments: argparse.Namespace) -> Any:
-    """The model to run: the bundled one, a checkpoint in ComfyUI, or a diffusers folder without it."""
+    """Load the model to run: the bundled one, a checkpoint for ComfyUI, or a diffusers pipeline folder."""
     bundled = not arguments.diffusers and not arguments.checkpoint
     width, height = _size(arguments.size or ("128x128" if bundled else "512x512"))
     sampling = SamplingSettings(height, width, arguments.steps, arguments.cfg)
@@ -106,7 +106,7 @@ def load_host(arguments: argparse.Namespace) -> Any:
 
 
 def _size(text: str) -> tuple[int, int]:
-    """(width, height) of WIDTHxHEIGHT."""
+    """Parse WIDTHxHEIGHT and return (width, height)."""
     width, x, height = text.lower().partition("x")
     if not x or not width.isdigit() or not height.isdigit() or not int(width) or not int(height):
         raise RevelioError(f"A size is written WIDTHxHEIGHT, as in 512x768, not {text!r}.")
@@ -114,7 +114,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def read_lines(file: Path) -> list[str]:
-    """The lines of a text file that are not empty."""
+    """Return the lines of a text file that are not empty."""
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as problem:
@@ -125,13 +125,13 @@ def read_lines(file: Path) -> list[str]:
 
 
 def require_safetensors(file: Path, what: str) -> None:
-    """Raise RevelioError unless a file to write is named as a safetensors file."""
+    """Raise RevelioError unless the name of a file to write ends in .safetensors."""
     if file.suffix != ".safetensors":
         raise RevelioError(f"The name of {what} must end in .safetensors; {file} does not.")
 
 
 def print_table(table: dict[str, Any], *, as_json: bool) -> None:
-    """Print what a command found, as lines or as JSON."""
+    """Print the result of a command, as lines or as JSON."""
     if as_json:
         print(json.dumps(table, indent=2))
         return
@@ -142,7 +142,7 @@ def print_table(table: dict[str, Any], *, as_json: bool) -> None:
 
 
 def rounded(value: Any) -> Any:
-    """The same structure with floats at four decimal places.
+    """Return the same structure with all floats rounded to four decimal places.
 
     >>> rounded({"fvu": 0.123456, "rows": 3})
     {'fvu': 0.1235, 'rows': 3}
@@ -157,9 +157,9 @@ def rounded(value: Any) -> Any:
 
 
 class ProgressBar:
-    """A bar on stderr with the time that is left: a context manager to be called with (done, total).
+    """A progress bar on stderr with the remaining time. Use it in a `with` block; call it with (done, total).
 
-    It begins with the first report, so that a resumed run counts only its own work.
+    The bar begins with the first call, so that a resumed run estimates the time from its own work only.
     """
 
     def __init__(self, unit: str, *, shown: bool = True) -> None:
@@ -168,7 +168,7 @@ class ProgressBar:
 
     def __call__(self, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
         if self._bar is None:
-            # every report is shown: they are rare, and a log should end with the last one
+            # every call is shown: calls are rare, and a log should end with the last one
             self._bar = tqdm(
                 initial=done,
                 total=total,

@@ -18,7 +18,7 @@ _FIELDS = ("n_features", "k", "steps", "batch", "learning_rate", "seed", "device
 
 
 def add(commands: Any) -> None:
-    """Add the command to the others."""
+    """Add the `train` command to the parser."""
     parser = commands.add_parser(
         "train",
         help="train a dictionary on harvested activations; if interrupted, the same command resumes",
@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
     parser.add_argument("data", type=Path, help="folder of activations")
     parser.add_argument("out", type=Path, help="the .safetensors file to write")
     parser.add_argument("--preset", default="topk", help="a recipe, listed below; see docs/training.md")
-    parser.add_argument("--expansion", type=float, help="features for each dimension of the activations")
+    parser.add_argument("--expansion", type=float, help="number of features / width of the activations")
     add_fields(parser, TrainConfig, *_FIELDS, use_defaults=False)
     parser.add_argument(
         "--option",
@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
         metavar="NAME=VALUE",
         help="any other setting, as in --option aux_k=256",
     )
-    parser.add_argument("--checkpoint-every", type=count, default=500, help="steps that a kill may cost")
+    parser.add_argument("--checkpoint-every", type=count, default=500, help="steps that a kill can lose")
     add_json(parser)
     parser.set_defaults(run=_run)
 
@@ -66,7 +66,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _named_values(pairs: Sequence[str]) -> dict[str, Any]:
-    """NAME=VALUE pairs as a dict; values that are JSON are read as such, others are text."""
+    """Parse NAME=VALUE pairs into a dict; values are parsed as JSON if possible, else kept as text."""
     result = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")

@@ -1,4 +1,4 @@
-"""Figures, masks and tables of traces: `[H, W, 3]` float images in 0..1, or plain text."""
+"""Draw traces as figures (`[H, W, 3]` float images in 0..1), masks and text tables."""
 
 from .animation import feature_animation
 from .colours import heat_colour

@@ -1,4 +1,4 @@
-"""Feature maps over the denoising steps as an animation."""
+"""Animate feature maps over the denoising steps."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from .names import facts, feature_name, hook_point_name
 
 MOST_PANELS = 6
 _ACROSS = 3
-_LARGEST = (512, 288)  # longest side of a panel: alone, and beside others
-_LOWEST = 72  # the words of a prompt are a single row, next to which the scale still needs room
+_LARGEST = (512, 288)  # longest side of a panel if it is the only one, and if there are several
+_LOWEST = 72  # least height of a panel: the map of a prompt is a single row, too low for the colour scale
 _HEAD = font(19, bold=True)
 _NAME = font(14, bold=True)
 
@@ -31,10 +31,10 @@ _NAME = font(14, bold=True)
 def feature_animation(
     reading: Reading, features: Sequence[int], *, image: Tensor | None = None, opacity: float = 0.9
 ) -> Tensor:
-    """One image for each recorded step, [steps, height, width, 3] float32 in 0..1.
+    """Draw one image for each recorded step: [steps, height, width, 3] float32 in 0..1.
 
-    features: a panel for each of the first 6. image: [H, W, 3], the finished image under the heat. All panels
-    and steps share one colour scale. Heights and widths are even, as video formats require.
+    features: each of the first 6 gets a panel. image: [H, W, 3], the finished image, drawn under the heat.
+    All panels and steps share one colour scale. Height and width are even, as video formats require.
     """
     check_settings(features, "feature", opacity)
     rows = read_rows(reading, features[:MOST_PANELS])
@@ -55,7 +55,7 @@ def feature_animation(
 
 
 def held(frames: Tensor, fps: float, hold: float) -> Tensor:
-    """The frames [n, H, W, 3] with the last one repeated, so that it stays for `hold` seconds more.
+    """Return the frames [n, H, W, 3] with the last one repeated so that it is shown `hold` seconds longer.
 
     fps: frames per second.
 
@@ -77,8 +77,8 @@ def save_webp(
 ) -> None:
     """Write frames [n, H, W, 3] in 0..1 as an animated WebP.
 
-    fps: frames per second. hold: seconds that the last one stays longer. loop: endless, else once.
-    notes: EXIF tag -> text.
+    fps: frames per second. hold: extra seconds for which the last frame is shown. loop: play endlessly, else
+    once. notes: EXIF tag -> text.
     """
     _check_times(fps, hold)
     images = [to_pillow(frame) for frame in frames]
@@ -109,7 +109,7 @@ def _check_times(fps: float, hold: float) -> None:
 def _sheet(
     reading: Reading, rows: Sequence[FeatureRow], cell: tuple[int, int], scale: Scale
 ) -> tuple[Canvas, list[tuple[int, int]]]:
-    """What all steps share: names, scale, what was read; and the panels' top left corners."""
+    """Draw what all steps share (names, colour scale, footer); also return the panels' top left corners."""
     across = len(rows) if len(rows) <= _ACROSS else math.ceil(len(rows) / math.ceil(len(rows) / _ACROSS))
     down = math.ceil(len(rows) / across)
     tall = max(cell[0], _LOWEST)
@@ -133,7 +133,7 @@ def _sheet(
 
 
 def _draw_step(canvas: Canvas, frame: Frame, total_steps: int) -> None:
-    """The step, its noise level, and a bar that fills from the first step to the last."""
+    """Draw the step number, its noise level, and a progress bar."""
     breadth = canvas.width - 2 * MARGIN
     words = f"step {frame.step + 1}/{total_steps}"
     canvas.text(words, (MARGIN, MARGIN - 6), _HEAD, TEXT)

@@ -1,4 +1,4 @@
-"""Between tensors and Pillow, and the few drawing steps that all figures share."""
+"""Convert between tensors and Pillow images, and draw what all figures share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Point = tuple[float, float]
 
 
 class Canvas:
-    """A dark sheet of a fixed size that takes images and lines of text."""
+    """A dark sheet of fixed size on which images, text and lines are drawn."""
 
     def __init__(self, size: tuple[int, int]):
         self._sheet = Image.new("RGB", size, BACKGROUND)
@@ -39,7 +39,7 @@ class Canvas:
         return self._sheet.width
 
     def image(self, pixels: Tensor, at: tuple[int, int], *, framed: bool = False) -> None:
-        """Paste [H, W, 3] in 0..1 with its top left corner at a point."""
+        """Paste an image [H, W, 3] in 0..1 with its top left corner at a point."""
         self._sheet.paste(to_pillow(pixels), at)
         if framed:
             height, width = pixels.shape[:2]
@@ -47,23 +47,23 @@ class Canvas:
             self._draw.rectangle(box, outline=FRAME)
 
     def text(self, text: str, at: Point, face: Font, colour: RGB, anchor: str = "la") -> None:
-        """One line; `anchor` in Pillow's two letters (la: left ascender, ma: middle, lm: left middle)."""
+        """Draw one line of text. anchor: Pillow's code (la: top left, ma: top centre, lm: middle left...)."""
         self._draw.text(at, text, font=face, fill=colour, anchor=anchor)
 
     def lines(self, lines: list[str], at: tuple[int, int], face: Font, colour: RGB) -> int:
-        """Several lines from a point downwards; returns the y below the last one."""
+        """Draw lines of text below each other, the first at a point; return the y below the last one."""
         for index, line in enumerate(lines):
             self.text(line, (at[0], at[1] + index * line_height(face)), face, colour)
         return at[1] + len(lines) * line_height(face)
 
     def path(self, points: list[Point], colour: RGB, width: int = 2) -> None:
-        """A line through points; nothing for fewer than two."""
+        """Draw a line through points; do nothing if there are fewer than two."""
         if len(points) > 1:
             self._draw.line(points, fill=colour, width=width, joint="curve")
 
     @contextmanager
     def smooth(self, at: tuple[int, int], size: tuple[int, int]) -> Iterator[Pen]:
-        """A pen for a part of the sheet, which draws without jagged edges over what is there."""
+        """Yield a pen that draws antialiased lines and marks over one part of the sheet."""
         left, top = at
         box = (left, top, left + size[0], top + size[1])
         large = self._sheet.crop(box).resize(
@@ -73,20 +73,20 @@ class Canvas:
         self._sheet.paste(large.resize(size, Image.Resampling.BOX), at)
 
     def copy(self) -> Canvas:
-        """A second sheet with the same content."""
+        """Return a new sheet with the same content."""
         other = Canvas(self._sheet.size)
         other._sheet.paste(self._sheet)
         return other
 
     def pixels(self) -> Tensor:
-        """The finished sheet: [H, W, 3] float32 in 0..1."""
+        """Return the finished sheet: [H, W, 3] float32 in 0..1."""
         return torch.from_numpy(np.array(self._sheet, dtype=np.float32)) / 255
 
 
 class Pen:
-    """Lines and marks at fractions of pixels. Points count from the corner of the part it draws in."""
+    """Draws lines and marks with subpixel precision on a part of a sheet, from whose corner points count."""
 
-    FINE = 4  # times as fine as the sheet
+    FINE = 4  # resolution of the drawing, relative to the sheet
 
     def __init__(self, draw: ImageDraw.ImageDraw):
         self._draw = draw
@@ -99,7 +99,7 @@ class Pen:
         *,
         dash: tuple[float, float] | None = None,
     ) -> None:
-        """A line through points; dash: lengths of stroke and gap in pixels, running on over the corners."""
+        """Draw a line through points. dash: lengths of dashes and gaps in pixels, kept across corners."""
         thick = round(width * self.FINE)
         for part in [points] if dash is None else _dashes(points, *dash):
             if len(part) > 1:
@@ -115,7 +115,7 @@ class Pen:
         square: bool = False,
         hollow: bool = False,
     ) -> None:
-        """A disc or a square around a point; a hollow one shows the sheet's background inside."""
+        """Draw a disc or square around a point; a hollow mark is filled with the background colour."""
         x, y, r = at[0] * self.FINE, at[1] * self.FINE, radius * self.FINE
         draw = self._draw.rectangle if square else self._draw.ellipse
         draw(
@@ -127,9 +127,9 @@ class Pen:
 
 
 def titled_canvas(title: str, notes: Sequence[str], width: int, below: int) -> tuple[Canvas, int]:
-    """A canvas with a title and notes, broken into lines, and `below` pixels of height under them.
+    """Return a canvas with a title and notes, wrapped into lines, and the y at which the free part begins.
 
-    Returns it with the y at which that part begins.
+    below: height of the free part, which is below the notes, in pixels.
     """
     room = width - 2 * MARGIN
     titles = wrapped(title, TITLE, room)
@@ -142,7 +142,7 @@ def titled_canvas(title: str, notes: Sequence[str], width: int, below: int) -> t
 
 
 def _dashes(points: list[Point], stroke: float, gap: float) -> list[list[Point]]:
-    """The pieces of a line that are drawn when it is dashed."""
+    """Return the dashes of a dashed line through points, each as a list of points."""
     parts: list[list[Point]] = [points[:1]]
     left, drawn = stroke, True
     for (x0, y0), (x1, y1) in pairwise(points):
@@ -163,10 +163,10 @@ def _dashes(points: list[Point], stroke: float, gap: float) -> list[list[Point]]
 
 
 def save_jpeg(pixels: Tensor, path: str | os.PathLike[str]) -> None:
-    """Write [H, W, 3] in 0..1 as a JPEG."""
+    """Write an image [H, W, 3] in 0..1 as a JPEG."""
     to_pillow(pixels).save(path, quality=88)
 
 
 def to_pillow(pixels: Tensor) -> Image.Image:
-    """[H, W, 3] in 0..1 as an image of 8 bits."""
+    """Convert an image [H, W, 3] in 0..1 to an 8-bit Pillow image."""
     return Image.fromarray((pixels.clamp(0.0, 1.0) * 255).round().to(torch.uint8).contiguous().numpy())

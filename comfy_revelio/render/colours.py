@@ -1,4 +1,4 @@
-"""The figures' colours: one heat scale whose lightness rises evenly, and the neutral dark theme around it."""
+"""The figures' colours: heat scales whose lightness rises evenly, and the neutral dark theme around them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ TEXT: RGB = (0xF2, 0xF3, 0xF5)
 QUIET_TEXT: RGB = (0x9D, 0xA3, 0xAE)
 ACCENT: RGB = (0xFF, 0xC4, 0x5E)
 
-# (position, sRGB). Positions are the anchors' own CIE lightness, rescaled to 0..1, so that equal steps of
-# value look like equal steps of brightness. The low end is a visible violet and not black: over a dimmed
-# image a black low end would look like shadow.
+# (position, sRGB). The position of an anchor is its CIE lightness, rescaled to 0..1, so that equal steps of
+# value look like equal steps of brightness. The low end is a visible violet, because black over a dimmed
+# image would look like a shadow.
 _HEAT = (
     (0.000, (44, 26, 120)),
     (0.120, (98, 22, 152)),
@@ -26,7 +26,7 @@ _HEAT = (
     (0.858, (250, 212, 76)),
     (1.000, (252, 250, 190)),
 )
-# The same idea in blue, for dictionaries whose features can also be negative.
+# The same in blue, for negative values: codes of signed dictionaries, and decreases in differences.
 _COLD = (
     (0.000, (20, 34, 92)),
     (0.211, (28, 72, 150)),
@@ -35,8 +35,8 @@ _COLD = (
     (0.827, (130, 208, 228)),
     (1.000, (206, 240, 244)),
 )
-# More of something than elsewhere. With _COLD for less it stays readable for colour-blind people, which the
-# violet end of _HEAT beside blue would not.
+# For increases in differences. Colour-blind people can distinguish these colours from _COLD, but not the
+# violet end of _HEAT.
 _MORE = (
     (0.000, (104, 46, 10)),
     (0.211, (158, 74, 16)),
@@ -46,7 +46,7 @@ _MORE = (
     (1.000, (255, 230, 188)),
 )
 
-# For curves, after Okabe and Ito (2008), "Color Universal Design", made lighter for the dark sheet.
+# For curves: the colours of Okabe and Ito (2008), "Color Universal Design", made lighter for the dark sheet.
 CURVES: tuple[RGB, ...] = (
     (0xE6, 0x9F, 0x00),
     (0x56, 0xB4, 0xE9),
@@ -60,9 +60,9 @@ CURVES: tuple[RGB, ...] = (
 
 
 def heat_colour(values: Tensor) -> Tensor:
-    """Colours of values in 0..1 (violet to pale yellow); -1..0 runs through blue, for signed features.
+    """Map values to colours: 0..1 from violet to pale yellow; -1..0 in blue, for signed features.
 
-    values: [...] any float tensor; values beyond -1..1 take the end colour, NaN that of 0.
+    values: [...] any float tensor; values outside -1..1 take the nearest end colour, NaN takes that of 0.
     Returns [..., 3] float32 in 0..1 on the same device.
     """
     values = torch.nan_to_num(values.float(), nan=0.0).clamp(-1.0, 1.0)
@@ -70,13 +70,13 @@ def heat_colour(values: Tensor) -> Tensor:
 
 
 def difference_colour(values: Tensor) -> Tensor:
-    """Colours of differences in -1..1: blue for less, orange for more, darker towards 0; as `heat_colour`."""
+    """Map differences in -1..1 to colours, as `heat_colour`: blue for less, orange for more, dark near 0."""
     values = torch.nan_to_num(values.float(), nan=0.0).clamp(-1.0, 1.0)
     return torch.where((values < 0)[..., None], _ramp(-values, _COLD), _ramp(values, _MORE))
 
 
 def _ramp(values: Tensor, anchors: tuple[tuple[float, RGB], ...]) -> Tensor:
-    """Piecewise linear colours. values: [...] in 0..1 (negative counts as 0). Returns [..., 3]."""
+    """Interpolate between anchor colours. values: [...] in 0..1 (negative counts as 0). Returns [..., 3]."""
     positions = torch.tensor([position for position, _ in anchors], device=values.device)
     colours = torch.tensor([colour for _, colour in anchors], device=values.device) / 255
     values = values.clamp(0.0, 1.0).contiguous()

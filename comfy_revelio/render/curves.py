@@ -1,4 +1,4 @@
-"""Curves: of features over the denoising steps of one or two runs, and of metrics during training."""
+"""Draw curves: features over the denoising steps of one or two runs, and metrics over a training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .names import facts, feature_name, hook_point_name
 MOST_CURVES = 12
 _PLOT_W, _PLOT_H = 680, 380  # pixels
 _LEFT = 78  # room for the numbers of the value axis
-_LABELS = (90, 230)  # narrowest and widest room for the names at the right
+_LABELS = (90, 230)  # least and greatest width of the names on the right
 _NAME = font(14, bold=True)
 _MOST_MARKS = 9
 _MEANING = {
@@ -37,17 +37,17 @@ _MOST_POINTS = 400
 
 
 class _Curve(NamedTuple):
-    feature: int  # its index among the drawn ones
-    second: bool  # of the second run
-    points: list[Point]  # in the panel's own pixels
+    feature: int  # index among the drawn features
+    second: bool  # whether the curve is of the second run
+    points: list[Point]  # in pixels, from the panel's top left corner
 
 
 def feature_timeline(reading: Reading, runs: Sequence[Timeline], measure: Measure = "mean") -> Tensor:
-    """One panel with a curve for each feature, steps and noise levels below it: [H, W, 3] float32 in 0..1.
+    """Draw a panel with a curve per feature, above steps and noise levels: [H, W, 3] float32 in 0..1.
 
     runs: the timeline of `reading`, and optionally that of a second run, which is drawn dashed in the same
-    colours. At most 12 features are drawn, the first ones. Every curve has its own colour, its own kind of
-    mark from the ninth on, and its name at its end.
+    colours. Only the first 12 features are drawn. The curves have 8 colours; from the ninth curve on, the
+    colours repeat, with square marks instead of round ones. Each feature's name is at the end of its curve.
     """
     if not 1 <= len(runs) <= 2:
         raise RevelioError(f"A timeline shows one run or two, not {len(runs)}; connect one or two traces.")
@@ -98,7 +98,7 @@ def _notes(reading: Reading, runs: Sequence[Timeline], measure: Measure) -> list
 
 
 def _draw_values(canvas: Canvas, at: tuple[int, int], bottom: float, top: float, *, percent: bool) -> None:
-    """Level lines at round values, with numbers at the left."""
+    """Draw horizontal lines at round values, with the values on the left."""
     x0, y0 = at
     _, _, *round_values = ticks(bottom, top)
     for value in spaced(round_values, bottom, top, _PLOT_H):
@@ -109,7 +109,7 @@ def _draw_values(canvas: Canvas, at: tuple[int, int], bottom: float, top: float,
 
 
 def _draw_steps(canvas: Canvas, at: tuple[int, int], run: Timeline, last: int) -> None:
-    """Some recorded steps with their noise levels, below the panel."""
+    """Write the numbers and noise levels of some recorded steps below the panel."""
     x0, bottom = at[0], at[1] + _PLOT_H
     above, below = bottom + 8, bottom + 8 + line_height(NOTE)
     for index in evenly_spread(len(run.steps), 9):
@@ -122,8 +122,7 @@ def _draw_steps(canvas: Canvas, at: tuple[int, int], run: Timeline, last: int) -
 
 
 def _draw_curves(canvas: Canvas, at: tuple[int, int], curves: list[_Curve], zero: float) -> dict[int, float]:
-    """Draw the curves in their order, and return at which height each feature's name belongs: at the end,
-    farther from zero, of its curves."""
+    """Draw the curves in order; return {feature: y for its name}, the end of its curve farthest from zero."""
     pad = 8
     ends: dict[int, float] = {}
     with canvas.smooth((at[0] - pad, at[1] - pad), (_PLOT_W + 2 * pad, _PLOT_H + 2 * pad)) as pen:
@@ -132,21 +131,21 @@ def _draw_curves(canvas: Canvas, at: tuple[int, int], curves: list[_Curve], zero
             colour = colour_of(index)
             pen.line(moved, colour, 2.4, dash=(7.0, 5.0) if second else None)
             for mark in evenly_spread(len(moved), _MOST_MARKS):
-                # Squares from the ninth curve on, whose colours are taken already.
+                # Squares from the ninth curve on, whose colours are those of earlier curves.
                 pen.mark(moved[mark], 3.4, colour, square=index >= len(CURVES), hollow=second)
             ends[index] = max(ends.get(index, zero), points[-1][1], key=lambda y: abs(y - zero))
     return ends
 
 
 def colour_of(index: int) -> RGB:
-    """The colour of the nth curve, from 0."""
+    """Return the colour of the curve with this index, from 0."""
     return CURVES[index % len(CURVES)]
 
 
 def _draw_names(
     canvas: Canvas, at: tuple[int, int], names: list[str], ends: dict[int, float], room: int
 ) -> None:
-    """Each name at the end of its curve, moved apart where they would overlap, with a line to the end."""
+    """Write each name next to the end of its curve, joined by a line; move names that would overlap."""
     order = sorted(ends, key=lambda index: ends[index])
     x0, y0 = at
     for index, y in zip(order, _apart([ends[i] for i in order], line_height(_NAME), _PLOT_H), strict=True):
@@ -156,7 +155,7 @@ def _draw_names(
 
 
 def _apart(wanted: list[float], distance: float, height: float) -> list[float]:
-    """Rising heights near the wanted ones, at least `distance` apart, inside 0..height where they fit."""
+    """Return ascending y near the wanted ones, at least `distance` apart, within 0..height if they fit."""
     placed: list[float] = []
     for y in wanted:
         placed.append(max(y, placed[-1] + distance) if placed else y)
@@ -167,10 +166,10 @@ def _apart(wanted: list[float], distance: float, height: float) -> list[float]:
 
 
 def training_curves(series: Mapping[str, Sequence[Point]], *, title: str = "", last: float = 0.0) -> Tensor:
-    """Panels one below the other, each with its last value written out: [H, W, 3] float32 in 0..1.
+    """Draw a panel per metric, one below the other, with the latest values: [H, W, 3] float32 in 0..1.
 
-    series: name -> (step, value) in order of steps; values that are not finite are left out. last: the step
-    at which the axis ends, when more is still to come.
+    series: name -> points (step, value) in order of steps; values that are not finite are omitted. last: the
+    last step of the training, up to which the axis extends.
     """
     if not series:
         raise RevelioError("There are no curves to draw.")

@@ -1,4 +1,4 @@
-"""Where and when a concept is in a model: a table of effect sizes, hook points by steps, the best named."""
+"""Draw where and when a model represents a concept: a heat table of effect sizes by hook point and step."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     from ..analysis.contrast import Findings, FoundFeature
 
 _CELL_H, _CELL_W = 48, 46  # pixels
-_NARROW = 16  # narrowest column, for runs of many steps
-_ROOM = 960  # for all columns together
+_NARROW = 16  # least width of a column, for runs with many steps
+_ROOM = 960  # greatest width of all columns together
 _MOST_COLUMNS = _ROOM // _NARROW
-_LABELS = 250  # for the names of the hook points
-_NAMES = 250  # for the best features
+_LABELS = 250  # width of the names of the hook points
+_NAMES = 250  # width of the names of the best features
 _SHOWN_PER_HOOK_POINT = 2
 _DARK_ABOVE = 0.5
-"""Heat from which numbers on it are dark."""
+"""Numbers in cells with more heat than this (0..1) are dark."""
 
 
 def effect_table(findings: Findings, *, title: str = "", compared: str = "") -> Tensor:
-    """Heat of the best effect size of any feature at each hook point (rows) and step (columns).
+    """Draw, as heat, the highest effect size of any feature at each hook point (rows) and step (columns).
 
-    Next to each row are the features that tell the two sides apart best there; the best cell of all has a
-    bright frame. compared: what was compared, in a few words. Of more than 60 steps some are shown, spread
-    evenly, always with the best. Returns [H, W, 3] float32 in 0..1.
+    Next to each row are the features that distinguish the two sides best at that hook point; the best cell
+    has a bright frame. compared: what was compared, in a few words. Of more than 60 steps, only some are
+    shown, spread evenly and including the best. Returns [H, W, 3] float32 in 0..1.
     """
     best = next(iter(findings.best(1)), None)
     columns = _columns(findings, best)
@@ -74,7 +74,7 @@ def effect_table(findings: Findings, *, title: str = "", compared: str = "") -> 
 
 
 def found_table(found: list[FoundFeature], total_steps: int) -> str:
-    """The features that tell the two sides apart, best first, as aligned text that is also Markdown."""
+    """List the features that distinguish the two sides, best first, as aligned text that is also Markdown."""
     if not found:
         return "No feature is higher on the first side."
     rows = [
@@ -94,7 +94,7 @@ def found_table(found: list[FoundFeature], total_steps: int) -> str:
 
 
 def _columns(findings: Findings, best: FoundFeature | None) -> list[int]:
-    """The steps that get a column."""
+    """Return the steps that get a column."""
     steps = sorted({step for here in findings.effects.values() for step in here.steps})
     shown = {steps[index] for index in evenly_spread(len(steps), _MOST_COLUMNS)}
     return sorted(shown | ({best.step} if best else set()))
@@ -112,7 +112,7 @@ def _summary(best: FoundFeature | None, total_steps: int, compared: str) -> str:
 
 
 def _draw_heads(canvas: Canvas, columns: list[int], at: tuple[int, int], cell_w: int) -> None:
-    """Step numbers from 1, as many as there is room for."""
+    """Write the step numbers, counted from 1, above as many columns as there is room for."""
     room = width(str(columns[-1] + 1), NOTE) + 6
     every = max(1, -(-room // cell_w))
     for column, step in enumerate(columns):
@@ -121,7 +121,7 @@ def _draw_heads(canvas: Canvas, columns: list[int], at: tuple[int, int], cell_w:
 
 
 def _draw_cell(canvas: Canvas, at: tuple[int, int], cell_w: int, effect: float, highest: float) -> None:
-    """Heat of an effect size, with the number on it where there is room."""
+    """Draw an effect size as a cell of heat, with the number if there is room for it."""
     colour = heat_colour(torch.tensor(effect / highest))
     canvas.image(colour.expand(_CELL_H, cell_w - 2, 3), (at[0] + 1, at[1]))
     text, face = number(round(effect, 1)), font(12, bold=True)

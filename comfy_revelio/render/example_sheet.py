@@ -1,4 +1,4 @@
-"""The features of an index with what they fire on: a figure and a table."""
+"""Show what the features of an index fire on, as a figure, and their labels, as a table."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _MOST_ROWS = 16
 
 
 def example_sheet(index: FeatureIndex, features: list[int] | None = None, *, title: str = "") -> Tensor:
-    """A row for each feature: its label and the crops that it fires on most. [H, W, 3] float32 in 0..1.
+    """Draw a row for each feature: its label and the crops on which it fires most. [H, W, 3] float32 in 0..1.
 
-    features: None takes the surest labels, each label once, and the features that peak highest where there
-    are no labels.
+    features: None takes the best feature of each label, by the label's score, and then the features without a
+    label, by their peak; at most 16.
     """
     rows = _surest(index)[:_MOST_ROWS] if features is None else features
     if index.crops is None or not rows:
@@ -57,9 +57,9 @@ def example_sheet(index: FeatureIndex, features: list[int] | None = None, *, tit
 
 
 def label_table(index: FeatureIndex, most: int = 40) -> str:
-    """The surest labels as aligned text that is also Markdown."""
+    """List the labels with the highest scores as aligned text that is also Markdown."""
     if not index.labels:
-        return "No feature has a label: no word tells its images from the others."
+        return "No feature has a label: no word distinguishes its images from the others."
     chosen = sorted(index.labels, key=lambda f: (-(index.labels[f].score or 0.0), f))[:most]
     rows = [
         (
@@ -75,7 +75,7 @@ def label_table(index: FeatureIndex, most: int = 40) -> str:
 
 
 def _surest(index: FeatureIndex) -> list[int]:
-    """Features with examples: the best of each label first, then by their peak."""
+    """Rank the features that have examples: first the best feature of each label, then the rest by peak."""
     best: dict[str, int] = {}
     for feature in sorted(index.labels, key=lambda f: (-(index.labels[f].score or 0.0), f)):
         best.setdefault(index.labels[feature].text, feature)

@@ -1,4 +1,4 @@
-"""Where features fire, as heat over the finished image: five views of it, and masks."""
+"""Draw where features fire, as heat over the finished image in one of five views, or as masks."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ View = Literal["per step", "overlay", "side by side", "mean", "difference"]
 VIEWS: tuple[View, ...] = get_args(View)
 _FEATURE = font(17, bold=True)
 _LABEL = font(14, bold=True)
-_LARGE_CELL = 288  # longest side of an image that is next to its map
+_LARGE_CELL = 288  # longest side of an image in the side-by-side view
 _BARE = 512  # longest side of an overlay without an image
-_MOST_ACROSS = 4  # maps in a row of the mean view
-_NARROWEST_PLATE = 256  # width of an image below which nothing can be written on it
+_MOST_ACROSS = 4  # maximum number of maps per row in the mean view
+_NARROWEST_PLATE = 256  # nothing is written on images narrower than this
 _FINISHED = "finished image"
 _HOW = "The brighter a spot, the more strongly the feature fires there, on average over all steps."
 _HOW_PER_STEP = (
@@ -58,12 +58,12 @@ class FeatureRow:
 
     @property
     def mean(self) -> Tensor:
-        """[h, w], over the recorded steps."""
+        """The mean map over the recorded steps: [h, w]."""
         return self.maps.mean(0)
 
 
 def read_rows(reading: Reading, features: Sequence[int], second: Reading | None = None) -> list[FeatureRow]:
-    """The maps of features; with a second run, how much more they fire there than in the first."""
+    """Read the maps of features; with a second run, the maps of the second minus those of the first."""
     rows = []
     for feature in features:
         maps = reading.maps(feature)
@@ -73,7 +73,7 @@ def read_rows(reading: Reading, features: Sequence[int], second: Reading | None 
 
 
 def scale_of(rows: Sequence[FeatureRow], opacity: float) -> Scale:
-    """One scale for all rows, up to the value farthest from 0 in any of them."""
+    """Return one scale for all rows; it extends to the value farthest from 0 in any row."""
     signed = any(bool((row.maps < 0).any()) for row in rows)
     return Scale(max(abs(row.peak) for row in rows), opacity, signed)
 
@@ -89,18 +89,18 @@ def feature_maps(
     columns: int = 8,
     opacity: float = 0.9,
 ) -> Tensor:
-    """Where features fire, in one of the VIEWS: images [n, height, width, 3] float32 in 0..1.
+    """Draw where features fire, in one of the VIEWS: images [n, height, width, 3] float32 in 0..1.
 
     per step: one figure with a row for each feature and a column for each step. overlay: an image for each
-    feature, as large as `image`, with the mean over the steps as heat on a scale of its own. side by side:
-    one figure, the image next to that mean. mean: one figure of the means alone. difference: one figure, by
+    feature, as large as `image`, with the mean map over the steps as heat. side by side: one figure with the
+    image next to each mean map. mean: one figure with only the mean maps. difference: one figure that shows
     how much more a feature fires in the `second` run than in this one.
 
-    features: numbers, in the order of the rows. image, second_image: [H, W, 3 or 4] in 0..1, the finished
-    images of the two runs; None draws the bare maps. They are drawn in the aspect of the recorded grid.
-    columns: steps shown, spread evenly over the recorded ones, always with the first and the last.
-    opacity: of the hottest heat, 0..1; heat fades to clear where a feature is silent. But for overlays, all
-    features share one colour scale, which goes up to their highest value at any recorded step.
+    features: feature numbers, in the order of the rows. image, second_image: [H, W, 3 or 4] in 0..1, the
+    finished images of the two runs; None draws the maps alone. Figures use the aspect of the recorded grid.
+    columns: maximum number of steps shown, spread evenly from the first to the last recorded step.
+    opacity: that of the hottest heat, 0..1; heat is transparent where a feature is silent. All features share
+    one colour scale, which extends to their highest value; in overlays each feature has its own scale.
     """
     if view not in VIEWS:
         raise RevelioError(f"Unknown view {view!r}; choose one of {', '.join(VIEWS)}.")
@@ -130,11 +130,11 @@ def feature_masks(
     size: tuple[int, int] | None = None,
     second: Reading | None = None,
 ) -> Tensor:
-    """Where features fire, as masks [features, height, width] float32 in 0..1.
+    """Return masks of where features fire: [features, height, width] float32 in 0..1.
 
-    Each is the mean over the steps, without its sign, spread over `size` pixels (height, width) and divided
-    by its highest value; None takes the size of an overlay without an image. With a second run: where the
-    means of the two differ. A feature that is silent has an empty mask.
+    A mask is the absolute value of the mean map over the steps, resized and divided by its highest value.
+    With a second run, the mean maps of the two runs are subtracted first. A silent feature has an empty mask.
+    size: height and width in pixels; None takes the size of an overlay without an image.
     """
     means = torch.stack([row.mean for row in read_rows(reading, features, second)]).abs()
     spread = resize_maps(means, size or cell_size(reading.steps[0].grid, None, _BARE))
@@ -167,7 +167,7 @@ def _difference(
     columns: int,
     opacity: float,
 ) -> Tensor:
-    """rows: second run minus first. images: of the first and of the second run."""
+    """Draw the difference view. rows: second run minus first. images: those of the first and second run."""
     shown, heads = _columns(reading, columns)
     counts = f"{len(rows)} of {reading.note.n_features:,} features"
     scale = Scale(scale_of(rows, opacity).top, opacity, True, "difference", difference_colour)
@@ -188,7 +188,7 @@ def _figure(
     scale: Scale,
     most: int = LONGEST_CELL,
 ) -> HeatFigure:
-    """A figure of maps over the first of the images (by their heads) that is there."""
+    """Return a figure without rows. images: {head: image or None}; maps are drawn over the first image."""
     shown = [(head, image) for head, image in images.items() if image is not None]
     behind = shown[0][1] if shown else None
     cell = cell_size(reading.steps[0].grid, behind, most)
@@ -196,14 +196,14 @@ def _figure(
 
 
 def _columns(reading: Reading, columns: int) -> tuple[list[int], list[Head]]:
-    """Which of the recorded steps are shown, and the heads above them."""
+    """Choose which recorded steps to show; return their indices and the heads above their columns."""
     steps, total = reading.steps, reading.trace.total_steps
     shown = evenly_spread(len(steps), columns)
     return shown, [(f"step {steps[i].step + 1}/{total}", f"σ {number(steps[i].sigma)}") for i in shown]
 
 
 def _overlays(reading: Reading, rows: list[FeatureRow], image: Tensor | None, opacity: float) -> Tensor:
-    """[features, H, W, 3]: an image each, with a line that tells what it shows where there is room."""
+    """Draw an overlay for each feature, with a caption if there is room: [features, H, W, 3]."""
     cell = cell_size(reading.steps[0].grid, None, _BARE)
     behind = backdrop(image, cell if image is None else (image.shape[0], image.shape[1]))
     overlays = []
@@ -216,7 +216,7 @@ def _overlays(reading: Reading, rows: list[FeatureRow], image: Tensor | None, op
 
 
 def _with_plate(pixels: Tensor, name: str, words: str) -> Tensor:
-    """An image with two pieces of text at its lower edge; untouched where it is too small for them."""
+    """Write two pieces of text at the lower edge of an image, unless the image is too small for them."""
     height, breadth = pixels.shape[:2]
     size = max(13, round(breadth / 42))
     bold, plain = font(size, bold=True), font(size)
@@ -237,7 +237,7 @@ def _with_plate(pixels: Tensor, name: str, words: str) -> Tensor:
 
 
 def _means(reading: Reading, rows: list[FeatureRow], image: Tensor | None, opacity: float) -> Tensor:
-    """A block of overlays with captions, and one scale next to it."""
+    """Draw a grid of overlays with captions, next to one colour scale."""
     scale = scale_of([replace(row, maps=row.mean[None]) for row in rows], opacity)
     behind = backdrop(image, cell_size(reading.steps[0].grid, image))
     cells = heat_cells(torch.stack([row.mean for row in rows]), behind, scale)
@@ -265,7 +265,7 @@ def _notes_of_means(reading: Reading, rows: list[FeatureRow]) -> list[str]:
 def _label(
     row: FeatureRow, peak: str, reading: Reading | None = None, silent: str = "silent"
 ) -> list[tuple[str, Font, RGB]]:
-    """The lines left of a row: number, name and peak, and the peak's step where a reading is given."""
+    """Return the lines of a row's label: number, name, peak and, if a reading is given, the peak's step."""
     lines = [silent if row.peak == 0 else peak + number(row.peak)]
     if reading is not None and row.peak != 0:
         hottest = int(row.maps.abs().flatten(1).amax(1).argmax())

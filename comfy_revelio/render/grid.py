@@ -1,4 +1,4 @@
-"""Images side by side with a caption under each."""
+"""Draw a grid of images with a caption under each."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .lettering import font, line_height, width, wrapped
 
 _MARGIN = 20
 _GAP = 14
-_SMALLEST = 160  # longest side in pixels below which images are enlarged
-_LARGEST = 512  # and above which they are reduced
+_SMALLEST = 160  # images whose longest side is shorter than this (in pixels) are enlarged
+_LARGEST = 512  # images whose longest side is longer than this are reduced
 _MOST_COLUMNS = 8
 _CAPTION_LINES = 3
 
@@ -25,10 +25,10 @@ _CAPTION_LINES = 3
 def grid(
     images: Sequence[Tensor], labels: Sequence[str], *, columns: int | None = None, title: str = ""
 ) -> Tensor:
-    """A labelled grid, such as images before and after: [H, W, 3] float32 in 0..1.
+    """Draw a labelled grid of images: [H, W, 3] float32 in 0..1.
 
-    images: [H, W, 3 or 4] each, of any sizes; every image keeps its aspect inside equal cells.
-    labels: one per image. columns: None takes up to 8 in a row, evenly filled.
+    images: [H, W, 3 or 4] each, of any sizes; all cells are equal, and every image keeps its aspect.
+    labels: one per image. columns: None fills rows of up to 8 images as evenly as possible.
     """
     if not images or len(images) != len(labels):
         raise RevelioError(
@@ -71,9 +71,9 @@ def grid_of_batches(
     columns: int | None = None,
     title: str = "",
 ) -> Tensor:
-    """`grid` of every image of some batches [B, H, W, 3], in their order.
+    """Draw all images of some batches [B, H, W, 3], in order, with `grid`.
 
-    labels: one per image, or one per batch, which the images of a batch then share; None numbers them.
+    labels: one per image, or one per batch, shared by its images; None numbers the images.
     """
     images = [image for batch in batches for image in batch]
     if labels is None:
@@ -84,14 +84,14 @@ def grid_of_batches(
 
 
 def _even_columns(count: int) -> int:
-    """As few rows as 8 columns allow, and those filled as evenly as possible: 10 images are 5 by 5."""
+    """Return how many columns fill the fewest rows of at most 8 evenly: 10 images take 5 columns."""
     rows = math.ceil(count / _MOST_COLUMNS)
     return math.ceil(count / rows)
 
 
 def _sized(image: Tensor) -> Tensor:
     longest = max(image.shape[:2])
-    # Whole factors when enlarging: an odd one blurs the lines of a small image unevenly.
+    # Enlarge by whole factors: other factors would blur the lines of a small image unevenly.
     scale = _LARGEST / longest if longest > _LARGEST else math.ceil(_SMALLEST / longest)
     height, breadth = (max(1, round(side * scale)) for side in image.shape[:2])
     return resize_image(image, height, breadth)

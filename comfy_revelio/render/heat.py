@@ -1,4 +1,4 @@
-"""Heat over an image, and the colour scale beside a figure: which colour is which activation."""
+"""Draw heat over an image, and the colour scale next to a figure."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from .canvas import BOLD_NOTE, NOTE, Canvas
 from .colours import FRAME, QUIET_TEXT, TEXT, heat_colour
 from .lettering import line_height, number
 
-SCALE_WIDTH = 74  # pixels, with its numbers
+SCALE_WIDTH = 74  # width of the colour scale in pixels, including its numbers
 _BAR = 16
-_BEHIND = 0.34  # grey behind the bar, that of a dimmed light image, so that the bar fades as the maps do
-_APART = 18  # pixels between two numbers
+_BEHIND = 0.34  # grey level behind the bar: like a dimmed light image, so that the bar fades as the maps do
+_APART = 18  # least distance between two numbers, in pixels
 
 _EMPTY = 0.12  # brightness behind the maps when there is no image
 _LUMA = (0.2126, 0.7152, 0.0722)
-_KEPT_COLOUR = 0.15  # share of the image's own colour left in the backdrop
-_DARK, _LIGHT = 0.06, 0.42  # black and white of the backdrop: heat stays lighter than white behind it
-_SHADE = 0.35  # how much darker heat is over black than over white, so that lines show through it
-_ALPHA_CURVE = 0.5  # below 1, so that weak activity is still seen
+_KEPT_COLOUR = 0.15  # share of the image's colour that remains in the backdrop
+_DARK, _LIGHT = 0.06, 0.42  # black and white in the backdrop, both darker than heat
+_SHADE = 0.35  # how much darker heat is over black than over white, so that outlines stay visible
+_ALPHA_CURVE = 0.5  # exponent of the opacity; below 1, so that weak activity is visible
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How the values of a figure become heat."""
+    """How the values in a figure are turned into heat."""
 
     top: float
-    """The value of the hottest colour; 0 when everything is silent."""
+    """The value with the hottest colour; 0 if everything is silent."""
     opacity: float
-    """Opacity of the hottest heat, 0..1; heat fades to clear towards 0."""
+    """Opacity of the hottest heat, 0..1; heat becomes transparent towards value 0."""
     signed: bool = False
-    """The scale begins at -top instead of 0."""
+    """Whether the scale begins at -top instead of 0."""
     name: str = "activation"
-    """What is written over the scale."""
+    """Text above the scale."""
     colouring: Callable[[Tensor], Tensor] = heat_colour
-    """Values [...] in -1..1 to colours [..., 3]."""
+    """Function from values [...] in -1..1 to colours [..., 3]."""
 
 
 def resize_image(image: Tensor, height: int, width: int) -> Tensor:
-    """Image [H, W, C] at another size, clean in both directions. Returns [height, width, C] in 0..1."""
+    """Enlarge or reduce an image [H, W, C] without aliasing. Returns [height, width, C] in 0..1."""
     if image.shape[:2] == (height, width):
         return image
     grows = height > image.shape[0] or width > image.shape[1]
@@ -54,7 +54,7 @@ def resize_image(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def backdrop(image: Tensor | None, size: tuple[int, int]) -> Tensor:
-    """What is under heat, [height, width, 3]: the image [H, W, 3] dimmed and nearly grey, or nearly black."""
+    """Return the backdrop for heat, [height, width, 3]: nearly black, or the image dimmed and nearly grey."""
     if image is None:
         return torch.full((*size, 3), _EMPTY)
     image = resize_image(image, *size)
@@ -63,12 +63,12 @@ def backdrop(image: Tensor | None, size: tuple[int, int]) -> Tensor:
 
 
 def heat_cells(maps: Tensor, behind: Tensor, scale: Scale) -> Tensor:
-    """Feature maps [n, h, w], one value per token, as heat over a backdrop [H, W, 3]: [n, H, W, 3]."""
+    """Draw feature maps [n, h, w], one value per token, as heat over a backdrop [H, W, 3]: [n, H, W, 3]."""
     return overlay(behind, resize_maps(maps, behind.shape[:2]) / (scale.top or 1.0), scale)
 
 
 def overlay(behind: Tensor, values: Tensor, scale: Scale) -> Tensor:
-    """Heat over a backdrop: clear where the value is 0, of the scale's opacity where it is 1 or -1.
+    """Draw heat over a backdrop: transparent where the value is 0, of the scale's opacity at 1 and -1.
 
     behind: [H, W, 3] or anything that broadcasts; values: [..., H, W] in -1..1. Returns [..., H, W, 3].
     """
@@ -79,7 +79,7 @@ def overlay(behind: Tensor, values: Tensor, scale: Scale) -> Tensor:
 
 
 def draw_scale(canvas: Canvas, at: tuple[int, int], height: int, scale: Scale) -> None:
-    """A vertical bar from 0 (or -top, for signed values) to the top, in activation units, with numbers."""
+    """Draw the colour scale: a vertical bar from 0 (or -top, for signed values) to top, with numbers."""
     x, y = at
     top, bottom = scale.top, -scale.top if scale.signed else 0.0
     levels = torch.linspace(1.0, -1.0 if scale.signed else 0.0, height)
@@ -93,7 +93,7 @@ def draw_scale(canvas: Canvas, at: tuple[int, int], height: int, scale: Scale) -
 
 
 def ticks(bottom: float, top: float) -> list[float]:
-    """Round values between the ends, with both ends first.
+    """Return both ends, the upper one first, and then the round values between them.
 
     >>> ticks(0.0, 7.0)
     [7.0, 0.0, 0, 2, 4, 6]
@@ -108,7 +108,7 @@ def ticks(bottom: float, top: float) -> list[float]:
 
 
 def spaced(values: list[float], bottom: float, top: float, height: int) -> list[float]:
-    """The values whose numbers do not run into those of earlier ones."""
+    """Return the values whose numbers on the scale do not overlap with those of earlier values."""
     kept: list[float] = []
     for value in values:
         if all(abs(value - other) / (top - bottom) * height >= _APART for other in kept):

@@ -1,4 +1,4 @@
-"""Figures with rows of heat: labels at the left, heads above the columns, one colour scale at the right."""
+"""Figures with rows of heat: labels on the left, heads above the columns, one colour scale on the right."""
 
 from __future__ import annotations
 
@@ -14,48 +14,48 @@ from .colours import QUIET_TEXT, RGB, TEXT
 from .heat import SCALE_WIDTH, Scale, backdrop, draw_scale, heat_cells, resize_image
 from .lettering import Font, fitted, line_height, width
 
-_LABEL_ROOM = (84, 190)  # narrowest and widest column of row labels, in pixels
+_LABEL_ROOM = (84, 190)  # least and greatest width of the row labels, in pixels
 _LABEL_GAP = 14  # between the row labels and the cells
 _SCALE_GAP = 22  # between the cells and the colour scale
-_NARROWEST = 560  # width below which the text above the cells gets too little room
+_NARROWEST = 560  # least width of a figure, so that the text above the cells has enough room
 _TALLEST_SCALE = 340
 LONGEST_CELL = 160
-"""Longest side of a cell, unless a figure has larger ones."""
+"""Default for the longest side of a cell."""
 _NATURAL = 128  # images whose longest side is from this to LONGEST_CELL are shown pixel by pixel
-_SMALLEST = 96  # smallest room for a cell; a very narrow map is centred in it
+_SMALLEST = 96  # least height and width reserved for a cell; smaller maps are centred in this space
 
 Head = tuple[str, str]
-"""The two lines above a column."""
+"""The two lines of text above a column."""
 
 
 class HeatRow(NamedTuple):
     """One row of a figure."""
 
     label: list[tuple[str, Font, RGB]]
-    """Its lines of text, centred beside the cells."""
+    """Lines of text to the left of the cells, with their font and colour."""
     maps: Tensor
-    """The values of its columns of heat: [columns, h, w] at the size of the recorded grid."""
+    """The values of the cells: [columns, h, w] at the size of the recorded grid."""
 
 
 @dataclass(frozen=True)
 class HeatFigure:
-    """What surrounds the rows."""
+    """A figure with rows of heat: everything except the rows themselves."""
 
     title: str
     notes: Sequence[str]
     """Sentences under the title."""
     images: Sequence[tuple[str, Tensor]]
-    """A head and an image [h, w, 3] each, shown untouched in the first columns of every row."""
+    """(head, image [h, w, 3]) for each image to show, without heat, in the first columns of every row."""
     heads: Sequence[Head]
-    """Those of the columns of heat."""
+    """The heads of the columns of heat."""
     behind: Tensor | None
-    """The image under the heat, [h, w, 3]; None for bare maps."""
+    """The image under the heat, [h, w, 3]; None draws the maps alone."""
     cell: tuple[int, int]
     """Height and width of a cell in pixels."""
     scale: Scale
 
     def draw(self, rows: Sequence[HeatRow]) -> Tensor:
-        """The figure with these rows: [height, width, 3] float32 in 0..1."""
+        """Draw the figure with these rows: [height, width, 3] float32 in 0..1."""
         heads = [*((head, "") for head, _ in self.images), *self.heads]
         room_h = max(_SMALLEST, self.cell[0])
         room_w = max(
@@ -84,7 +84,7 @@ class HeatFigure:
 
 
 def _draw_head(canvas: Canvas, head: Head, at: tuple[int, int]) -> None:
-    """Two lines centred at a point; a head of one line is next to the cells."""
+    """Draw the two lines of a head, centred at a point; a single line is drawn directly above the cells."""
     (x, y), line = at, line_height(BOLD_NOTE)
     canvas.text(head[0], (x, y if head[1] else y + line), BOLD_NOTE, TEXT, anchor="ma")
     canvas.text(head[1], (x, y + line), NOTE, QUIET_TEXT, anchor="ma")
@@ -98,10 +98,10 @@ def _draw_label(canvas: Canvas, row: HeatRow, top: int, height: int, room: int) 
 
 
 def cell_size(grid: Sequence[int], image: Tensor | None, most: int = LONGEST_CELL) -> tuple[int, int]:
-    """Height and width of a cell in pixels: the aspect of the recorded grid (..., height, width).
+    """Return height and width of a cell in pixels, in the aspect of the recorded grid (..., height, width).
 
-    Its longest side is a whole multiple of that of the image [H, W, 3], where one from 128 to `most` exists;
-    else `most`.
+    The longest side is `most`; if the longest side of the image [H, W, 3] is from 128 to `most`, the largest
+    multiple of that side up to `most`.
 
     >>> cell_size((8, 4), None)
     (160, 80)
@@ -114,7 +114,7 @@ def cell_size(grid: Sequence[int], image: Tensor | None, most: int = LONGEST_CEL
 
 
 def evenly_spread(count: int, wanted: int) -> list[int]:
-    """Up to `wanted` indices of 0..count-1, evenly spread from first to last; one alone is the last.
+    """Return up to `wanted` indices of 0..count-1, spread evenly from first to last; if one, the last.
 
     >>> evenly_spread(20, 4)
     [0, 6, 13, 19]
@@ -126,7 +126,7 @@ def evenly_spread(count: int, wanted: int) -> list[int]:
 
 
 def check_settings(rows: Sequence[object], what: str, opacity: float, columns: int = 1) -> None:
-    """Raise RevelioError for settings with which no figure can be drawn; what: "feature" or "word"."""
+    """Raise RevelioError if the settings do not allow a figure. what: what a row is, "feature" or "word"."""
     if not rows:
         raise RevelioError(f"There is no {what} to draw; give at least one {what}.")
     if columns < 1:

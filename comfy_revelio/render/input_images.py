@@ -1,4 +1,4 @@
-"""Images that users connect: checked, and the one that belongs to what was recorded."""
+"""Check the images that users connect, and pick the one that belongs to a recorded batch item."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ..trace import Reading
 
 
 def image_of_reading(images: Tensor | None, reading: Reading) -> Tensor | None:
-    """The image [H, W, C] of the reading's batch item among images [n, H, W, C]; None for none.
+    """Return the image [H, W, C] of the reading's batch item from images [n, H, W, C], or None from None.
 
-    A single image serves every item. Of a video, whose images are its frames, it is the frame at the same
-    share of its length as the recorded one, or the middle one.
+    A single image is used for every item. If a video was recorded, the images are its frames; the result is
+    the frame at the same relative position as the reading's frame, or the middle one if that is None.
     """
     if images is None or len(images) < 2 or (count := reading.trace.video_frames(reading.hook_point)) == 1:
         return image_of_item(images, reading.item)
@@ -25,7 +25,7 @@ def image_of_reading(images: Tensor | None, reading: Reading) -> Tensor | None:
 
 
 def image_of_item(images: Tensor | None, item: int) -> Tensor | None:
-    """The image [H, W, C] of one batch item of images [n, H, W, C]; a single image serves every item."""
+    """Return the image [H, W, C] of a batch item from images [n, H, W, C]; a single image fits every item."""
     if images is None or len(images) == 1:
         return None if images is None else images[0]
     _check_not_empty(images)
@@ -37,7 +37,7 @@ def image_of_item(images: Tensor | None, item: int) -> Tensor | None:
 
 
 def checked_image(image: Tensor, what: str = "image") -> Tensor:
-    """An image as float32 [H, W, 3] on the CPU in 0..1; an alpha channel and a batch of one are dropped."""
+    """Return an image as float32 [H, W, 3] in 0..1 on the CPU, without alpha channel or batch dimension."""
     if image.ndim == 4 and image.shape[0] == 1:
         image = image[0]
     if image.ndim != 3 or image.shape[-1] not in (3, 4) or 0 in image.shape:
@@ -49,7 +49,7 @@ def checked_image(image: Tensor, what: str = "image") -> Tensor:
 
 
 def checked_batch(images: Tensor, what: str) -> Tensor:
-    """The images themselves when they are [n, H, W, 3 or 4]; what: the name of their input."""
+    """Return the images; raise RevelioError unless they are [n, H, W, 3 or 4]. what: the input's name."""
     _check_not_empty(images)
     if images.ndim != 4 or images.shape[-1] not in (3, 4) or 0 in images.shape:
         raise RevelioError(f"The input {what!r} needs RGB or RGBA images; connect an IMAGE output.")

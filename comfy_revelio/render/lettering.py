@@ -1,4 +1,4 @@
-"""Letters: the bundled typeface, measuring, wrapping, and how numbers are written."""
+"""Text in figures: the bundled typeface, measuring and wrapping text, and formatting numbers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import ImageFont
 
-# Inter, cut down to Latin, Greek, Cyrillic and common signs (fonts/LICENSE.txt). Pillow's own typeface has no
-# sigma and no accents, and no font is on every user's system.
+# Inter, reduced to Latin, Greek, Cyrillic and common signs (fonts/LICENSE.txt). Pillow's built-in font lacks
+# sigma and accents, and there is no font that every user's system has.
 _FONTS = Path(__file__).parent / "fonts"
 
 Font = ImageFont.FreeTypeFont
@@ -17,23 +17,23 @@ Font = ImageFont.FreeTypeFont
 
 @lru_cache(maxsize=16)
 def font(size: int, bold: bool = False) -> Font:
-    """The figures' typeface at a size in pixels."""
+    """Return the figures' typeface at a size in pixels."""
     name = "Inter-SemiBold.ttf" if bold else "Inter-Regular.ttf"
     return ImageFont.truetype(str(_FONTS / name), size, layout_engine=ImageFont.Layout.BASIC)
 
 
 def width(text: str, face: Font) -> int:
-    """Width of one line in pixels, rounded up."""
+    """Return the width of a line of text in pixels, rounded up."""
     return math.ceil(face.getlength(text))
 
 
 def line_height(face: Font) -> int:
-    """Distance in pixels between the tops of two lines."""
+    """Return the distance in pixels between the tops of two consecutive lines."""
     return round(face.size * 1.4)
 
 
 def fitted(text: str, face: Font, limit: int) -> str:
-    """The text, shortened with an ellipsis where it is wider than `limit` pixels."""
+    """Return the text, shortened with an ellipsis if it is wider than `limit` pixels."""
     if width(text, face) <= limit:
         return text
     while text and width(text + "…", face) > limit:
@@ -42,7 +42,7 @@ def fitted(text: str, face: Font, limit: int) -> str:
 
 
 def wrapped(text: str, face: Font, limit: int) -> list[str]:
-    """The text in lines of at most `limit` pixels, broken between words; a word too long is shortened."""
+    """Break the text between words into lines of at most `limit` pixels; shorten words that are longer."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
@@ -54,7 +54,7 @@ def wrapped(text: str, face: Font, limit: int) -> list[str]:
 
 
 def number(value: float) -> str:
-    """A value in at most three significant digits and without exponents where that is readable."""
+    """Format a value with up to three significant digits, with an exponent only if very large or small."""
     if not math.isfinite(value):
         return "∞" if value > 0 else "−∞" if value < 0 else "?"
     size = abs(value)

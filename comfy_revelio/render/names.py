@@ -1,4 +1,4 @@
-"""What figures call hook points, features, prompts and images."""
+"""The names of hook points, features, prompts and images in figures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROLE_NAMES = {"cond": "positive prompt", "uncond": "negative prompt"}
 
 
 def hook_point_name(hook_point: str) -> str:
-    """A hook point in words, followed by its own name.
+    """Describe a hook point in words, followed by its name in parentheses.
 
     >>> hook_point_name("output_blocks.4.1")
     'up block 4 (output_blocks.4.1)'
@@ -32,12 +32,12 @@ def hook_point_name(hook_point: str) -> str:
 
 
 def feature_name(feature: int, label: str) -> str:
-    """A feature in one line: "#1203 glasses"."""
+    """Return a feature's number and label: "#1203 glasses"."""
     return f"#{feature} {label}".rstrip()
 
 
 def facts(reading: Reading) -> list[str]:
-    """What was read, for the line under a title: the prompt, the image, the frame."""
+    """List, for the line under a title, the reading's prompt and, if there are several, image and frame."""
     kind = ROLE_NAMES.get(reading.role.rstrip("0123456789"), "")
     parts = [f"{kind} ({reading.role})" if kind else reading.role]
     if reading.trace.batch_size > 1:

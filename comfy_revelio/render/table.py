@@ -1,4 +1,4 @@
-"""Ranked features as a table: aligned text that is also Markdown, since ComfyUI previews text as either."""
+"""Tables as aligned text that is also Markdown, because ComfyUI previews text as either."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _HEADER = ("feature", "label", "peak", "mean", "share of tokens")
 
 
 def feature_table(scores: Sequence[FeatureScore]) -> str:
-    """Scores as aligned columns in their order: feature number, label, peak and mean value, share of tokens.
+    """List scores in the given order: feature number, label, peak and mean value, share of tokens.
 
-    The label column is left out where no feature has one.
+    The label column is omitted if no feature has a label.
     """
     if not scores:
         return "No feature is active here."
@@ -31,7 +31,7 @@ def feature_table(scores: Sequence[FeatureScore]) -> str:
 
 
 def selection_table(selection: Selection, dictionary: Dictionary) -> str:
-    """What is selected, and with which weights: the features, then the concepts."""
+    """List the selected features, then the selected concepts, with their weights."""
     known = {id(concept): name for name, concept in dictionary.concepts.items()}
     pairs = zip(selection.features, selection.weights, strict=True)
     rows = [(f"#{feature}", dictionary.label_of(feature) or "-", f"{weight:g}") for feature, weight in pairs]
@@ -45,7 +45,7 @@ def selection_table(selection: Selection, dictionary: Dictionary) -> str:
 
 
 def concept_table(concept: Concept, dictionary: Dictionary, count: int = 16) -> str:
-    """The features that carry most of a concept: by how much they rise and fall where they change most."""
+    """List the first features of a concept, with the largest amount by which each rises and falls."""
     rows = []
     for number, feature in enumerate(concept.features[:count]):
         amount = concept.amount[:, number]
@@ -61,7 +61,7 @@ def concept_table(concept: Concept, dictionary: Dictionary, count: int = 16) -> 
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers_from: int) -> str:
-    """Rows of cells under a header, in aligned columns; right-aligned from the column `numbers_from` on.
+    """Format a header and rows of cells as aligned columns; those from `numbers_from` on are right-aligned.
 
     >>> print(table(("feature", "peak"), [("#7", "0.5")], numbers_from=1))
     | feature | peak |
@@ -76,7 +76,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers_from:
 
 
 def _column(cells: list[str], *, right: bool) -> list[str]:
-    """Cells of one width, with Markdown's rule under the first; its colon marks right alignment."""
+    """Pad the cells of a column to one width and insert Markdown's rule under the first cell."""
     size = max(len(cell) for cell in cells)
     head, *body = [cell.rjust(size) if right else cell.ljust(size) for cell in cells]
     rule = "-" * (size - 1) + ":" if right else "-" * size

@@ -1,4 +1,4 @@
-"""Word maps as a user wants them: a figure, masks and a table of the words of one run."""
+"""Draw word maps: a figure, masks and a table for the words of one run."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from .table import table
 View = Literal["whole run", "by step", "by layer"]
 VIEWS: tuple[View, ...] = get_args(View)
 MOST = 32
-"""Words in a figure."""
+"""Maximum number of words in a figure."""
 BLUR = 1.5
-"""How far a map on a coarse grid is blurred, in cells."""
+"""Blur radius for the maps, in cells of their grid."""
 _WORD = font(17, bold=True)
 _LARGEST = 512  # longest side of a map in the view of the whole run, in pixels
 _HOW = (
@@ -47,46 +47,46 @@ _HOW = (
 
 @dataclass(frozen=True)
 class WordMapOptions:
-    """What of a run is shown, and how."""
+    """Which part of a run to show, and how."""
 
     view: View = "whole run"
     step: int | None = None
-    """The step to take, from 0; None for all."""
+    """The step to use, from 0; None uses all steps."""
     layers: str = ""
-    """Names of the layers to take, separated by commas; empty for the later half."""
+    """Names of the layers to use, separated by commas; if empty, the later half of the layers."""
     columns: int = 8
-    """Most steps or layers in the figure."""
+    """Maximum number of steps or layers in the figure."""
     role: str = "cond"
-    """Whose prompt: "cond", "uncond"..."""
+    """Which prompt: "cond", "uncond"..."""
     item: int = 0
-    """Image of the batch, from 0."""
+    """Index of the image in the batch, from 0."""
     opacity: float = 0.9
-    """Of the hottest heat, 0..1."""
+    """Opacity of the hottest heat, 0..1."""
     threshold: float = 0.0
-    """0 for soft masks, else the share of a word's peak from which on its mask is 1."""
+    """0 for soft masks; else a word's mask is 1 where its map reaches this share of the peak, else 0."""
     edges: bool = True
-    """Masks, and the heat of the whole run, follow the edges of the image."""
+    """Make the masks, and the heat in the view "whole run", follow the edges of the image."""
 
 
 class WordMaps(NamedTuple):
-    """What `word_maps` returns."""
+    """The result of `word_maps`."""
 
     figure: Tensor
     """[height, width, 3] in 0..1."""
     masks: Tensor
-    """[words, H, W] in 0..1, each word's own peak is 1."""
+    """[words, H, W] in 0..1; soft masks are relative to the peak of each word."""
     table: str
 
 
 @dataclass(frozen=True)
 class _Word:
-    """A word or phrase with what was found of it."""
+    """A word or phrase, with its attention map and positions."""
 
     text: str
     shares: Tensor
-    """The attention that it got: [h, w], mean over steps and layers."""
+    """The attention that the word received: [h, w], mean over steps and layers."""
     positions: list[int]
-    """Those of its words in the prompt."""
+    """The positions of its words in the prompt."""
 
     @property
     def note(self) -> str:
@@ -101,10 +101,10 @@ def word_maps(
     image: Tensor | None = None,
     size: tuple[int, int],
 ) -> WordMaps:
-    """Where the image attended to words of a prompt.
+    """Show where the image attended to the words of a prompt.
 
-    show: words or phrases separated by commas, empty for all that name something; the figure has MOST of them
-    at most, masks and table have all. image: [H, W, 3 or 4] in 0..1, the finished image, or None.
+    show: words or phrases, separated by commas; if empty, all content words. The figure shows the first MOST
+    of them; masks and table include all. image: [H, W, 3 or 4] in 0..1, the finished image, or None.
     size: height and width of the masks.
     """
     if options.view not in VIEWS:
@@ -150,7 +150,7 @@ def _title(trace: WordTrace, options: WordMapOptions, count: int) -> str:
 def _whole_run(
     words: Sequence[_Word], maps: Tensor, image: Tensor | None, opacity: float, title: str
 ) -> Tensor:
-    """The image, then each word's map [words, h, w] over it: [height, width, 3]."""
+    """Draw the image, then each word's map over the image: [height, width, 3]. maps: [words, h, w]."""
     height, breadth = maps.shape[1:] if image is None else image.shape[:2]
     scale = _LARGEST / max(height, breadth)
     if image is None or scale < 1:
@@ -171,7 +171,7 @@ def _by_part(
     options: WordMapOptions,
     title: str,
 ) -> Tensor:
-    """A row for each word and a column for each part of the run: [height, width, 3]."""
+    """Draw a row for each word and a column for each part (step or layer) of the run: [height, width, 3]."""
     parts = [parts[index] for index in evenly_spread(len(parts), options.columns)]
     positions = [word.positions for word in words]
     heats = [resized_maps(word_heat(part, options.item, positions), *size) for _, part in parts]
@@ -207,7 +207,7 @@ def _by_layer(frames: Sequence[WordFrame]) -> list[tuple[Head, list[WordFrame]]]
 
 
 def _table(words: Sequence[_Word], masks: Tensor) -> str:
-    """Each word with the attention it got and how much of the image its mask covers."""
+    """List the words with the attention they received and the share of the image that their masks cover."""
     lines = []
     for word, mask in zip(words, masks, strict=True):
         covered = masks_above(mask[None], 0.5).mean()

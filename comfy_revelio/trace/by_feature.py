@@ -1,4 +1,4 @@
-"""A run's codes sorted by feature, so that any feature's map at any step is one short slice."""
+"""The codes of a run, sorted by feature: the map of a feature at a step is one short slice."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..errors import RevelioError
 from .frames import Frame
 
 LEVELS = 32767
-"""Values are kept as whole multiples of 1 / 32767 of their feature's largest."""
+"""Values are stored as integer multiples of 1 / 32767 of the largest absolute value of their feature."""
 
 
 def by_feature(frames: Sequence[Frame], item: int) -> dict[str, Tensor]:
-    """Codes of one hook point, role and batch item over S steps and n features, as compact tensors.
+    """Sort the codes of one batch item by feature: return compact tensors for S steps and n features.
 
-    frames: as from `Trace.steps`. The tokens on which feature f fires in frame s are the entries from
-    starts[f * S + s] up to starts[f * S + s + 1]:
+    frames: those of one hook point and role, from `Trace.steps`. The entries from starts[f * S + s] to
+    starts[f * S + s + 1] - 1 are the tokens on which feature f fires in frame s:
 
     starts: int32 [n * S + 1].
     tokens: int16 [entries], the bits of an unsigned token number (row * width + column); int32 on grids of

@@ -1,4 +1,4 @@
-"""The parts of a trace: one frame per model call and hook point, one note per dictionary."""
+"""The parts of a trace: a frame for each model call, hook point and role, and a note on each dictionary."""
 
 from __future__ import annotations
 
@@ -17,46 +17,46 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """The codes of all tokens of one hook point in one model call."""
+    """The codes of all tokens at one hook point in one model call, for one role."""
 
     hook_point: str
     step: int
     """Index in the schedule, from 0."""
     evaluation: int
-    """Which call of the model at this step, from 0: second-order samplers make more than one, Heun's at the
-    sigma of the step that follows."""
+    """Index of the model call within this step, from 0. Second-order samplers make several calls per step;
+    Heun makes the second one at the sigma of the next step."""
     sigma: float
-    """The call's own noise level."""
+    """Noise level of the model call."""
     timestep: float
-    """The model's name for that noise level."""
+    """The timestep at which the model has this noise level."""
     role: str
     """"cond", "uncond", "cond2"..."""
     grid: tuple[int, ...]
-    """(height, width), or (frames, height, width) of a video."""
+    """(height, width); for videos (frames, height, width)."""
     codes: Codes
     """[B, H*W, k] or [B, F*H*W, k]."""
 
 
 @dataclass(frozen=True, eq=False)
 class DictionaryNote:
-    """What a trace keeps of the dictionary that encoded it."""
+    """What a trace stores about the dictionary that computed its codes."""
 
     n_features: int
     k: int
     labels: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    """Name -> features, strongest first."""
+    """Label -> its features, strongest first."""
     mean_active: Tensor | None = None
-    """Float32 [n_features]: the mean of each feature over the tokens on which it fires."""
+    """Float32 [n_features]: the mean code of each feature over the tokens on which it fires."""
     d_model: int = 0
     """Width of the activations; 0 when unknown."""
     hook_point: str = ""
     """The dictionary's own name for its hook point."""
     aliases: tuple[str, ...] = ()
-    """Other names of the hook point that was recorded."""
+    """Other names of the recorded hook point."""
 
     @classmethod
     def of(cls, dictionary: Dictionary, aliases: Sequence[str] = ()) -> DictionaryNote:
-        """The note on a dictionary; aliases: other names of the hook point that it records."""
+        """Return the note on a dictionary. aliases: other names of the recorded hook point."""
         stats = dictionary.stats
         means = None if stats is None else stats.mean_active.detach().float().cpu()
         labels = {name: list(features) for name, features in dictionary.labels.items()}
@@ -71,15 +71,15 @@ class DictionaryNote:
         )
 
     def fits(self, dictionary: Dictionary) -> bool:
-        """Whether the dictionary has the noted sizes."""
+        """Whether the dictionary has the sizes in this note."""
         sizes = (dictionary.n_features, dictionary.k) == (self.n_features, self.k)
         return sizes and self.d_model in (0, dictionary.d_model)
 
     def spellings(self, name: str) -> tuple[str, ...]:
-        """What the dictionary may call the recorded hook point `name`."""
+        """Return the names by which the dictionary may refer to the recorded hook point `name`."""
         known = (name, *self.aliases)
         return known if self.hook_point in ("", *known) else (self.hook_point,)
 
     def label(self, feature: int) -> str:
-        """The label in which the feature ranks highest, or ""."""
+        """Return the label in whose list the feature ranks highest, or "" if no label has the feature."""
         return label_of(self.labels, feature)

@@ -1,4 +1,4 @@
-"""Runs of the same schedule as one trace, one batch item after the other."""
+"""Merge runs with the same schedule into one trace, with the runs as batch items."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .trace import Trace
 
 
 def as_one_batch(traces: Sequence[Trace]) -> Trace:
-    """The batch items of all traces in their order, as if they had been sampled in one batch."""
+    """Merge traces into one, with the batch items of all traces in order, as if sampled in one batch."""
     if not traces:
         raise RevelioError("There are no runs to merge; give at least one.")
     first, *others = traces

@@ -1,4 +1,4 @@
-"""Ranking the features of recorded frames: strongest, most present, most distinct."""
+"""Rank the features of recorded frames by peak, by mean, or by how distinct they are."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ class FeatureScore:
     feature: int
     label: str
     score: float
-    """What it was ranked by."""
+    """The value that the ranking sorts by."""
     peak: float
-    """Largest value of any token."""
+    """Largest code on any token."""
     mean: float
-    """Over all tokens, silent ones included."""
+    """Mean code over all tokens, including those on which the feature does not fire."""
     share: float
-    """Share of tokens on which it fires, 0..1."""
+    """Share of tokens on which the feature fires, 0..1."""
 
 
 def rank(
     frames: Sequence[Frame], count: int, item: int | None, by: Way, label: Callable[[int], str]
 ) -> list[FeatureScore]:
-    """The `count` highest features over all frames, for one batch item or all (None).
+    """Return the `count` features with the highest scores over all frames, for one batch item or all (None).
 
-    by: "peak" the largest value; "mean" the mean over tokens; "distinct" the mean over frames and
-    items of (maximum over tokens - mean over tokens), so that a feature which is everywhere at
-    once scores low. Features that never fire are left out; among equals the lower number wins.
+    by: the score. "peak": the largest code; "mean": the mean over tokens; "distinct": the mean over frames
+    and items of (maximum over tokens - mean over tokens), so that a feature that fires everywhere scores low.
+    Features that never fire are omitted; among equal scores, lower feature numbers come first.
     """
     if by not in WAYS:
         raise RevelioError(f"Unknown ranking {by!r}; choose one of {', '.join(WAYS)}.")
@@ -54,7 +54,7 @@ def rank(
 
 
 def _summary(frames: Sequence[Frame], item: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """peak, mean, share and excess of each feature over the frames, each [n_features]."""
+    """Return peak, mean, share and excess (the "distinct" score) of each feature, all [n_features]."""
     n = frames[0].codes.n_features
     peak, mean, share, excess = (torch.zeros(n) for _ in range(4))
     rows = 0

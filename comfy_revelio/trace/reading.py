@@ -1,4 +1,4 @@
-"""One reading of a trace: a hook point, a role, a batch item and a video frame, and what its maps say."""
+"""A reading: a selection from a trace (hook point, role, batch item, video frame) with its feature maps."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """Which maps of a trace are meant."""
+    """Selects one set of feature maps from a trace."""
 
     trace: Trace
     hook_point: str
     role: str = "cond"
-    """Whose codes: "cond", "uncond", "cond2"..."""
+    """Which prompt's codes: "cond", "uncond", "cond2"..."""
     item: int = 0
-    """Image of the batch, from 0."""
+    """Index of the image in the batch, from 0."""
     frame: int | None = None
-    """Of a video, from 0; None for the strongest frame at each position."""
+    """Index of the video frame, from 0; None takes the strongest frame at each position."""
 
     @property
     def steps(self) -> list[Frame]:
-        """The recorded steps in order."""
+        """The frames of the recorded steps, in order."""
         return self.trace._chosen(self.hook_point, None, self.item, self.role)
 
     @property
     def note(self) -> DictionaryNote:
-        """What the trace keeps of the dictionary."""
+        """The trace's note on the dictionary at this hook point."""
         return self.trace.dictionaries[self.hook_point]
 
     def maps(self, feature: int) -> Tensor:
-        """Where a feature fires: float32 [recorded steps, H, W], on the CPU."""
+        """Return the maps of where a feature fires: float32 [recorded steps, H, W], on the CPU."""
         maps = self.trace.feature_map(
             self.hook_point, feature, item=self.item, role=self.role, frame=self.frame
         )
         return maps.float().cpu()
 
     def of_second(self, other: Trace, *, same_maps: bool = True) -> Reading:
-        """The same reading of another run; if that run has a single image, of that one.
+        """Return the same selection from another run's trace; if that run has one image, select that one.
 
-        same_maps: also require the same grid and steps, so that maps can be subtracted.
+        same_maps: also require the same grid and steps, so that the maps can be subtracted.
         """
         if self.hook_point not in other.hook_points:
             known = ", ".join(other.hook_points) or "nowhere"
@@ -67,11 +67,11 @@ class Reading:
         return second
 
     def most_changed(self, second: Reading, count: int = 8) -> list[int]:
-        """The features whose maps differ most from those of a second run, the most changed first.
+        """Return the features whose maps differ most from those of a second run, the most changed first.
 
-        Measure: the largest |second - first| of any token, on average over the steps, so that a change in one
-        part of the image counts for more than a slight one all over it. Features that differ nowhere are
-        left out. Only codes are added up, never a table of all features and tokens.
+        A feature's change is the largest |second - first| over the tokens, averaged over the steps, so that a
+        strong change in one part of the image outweighs a slight change all over it. Features without any
+        change are omitted. Only the sparse codes are added up, never a dense table of features and tokens.
         """
         change = torch.zeros(self.note.n_features)
         for first, other in zip(self.steps, second.steps, strict=True):
@@ -90,7 +90,7 @@ class Reading:
 
 
 def _alike(first: DictionaryNote, second: DictionaryNote) -> bool:
-    """Whether two notes can be of one dictionary."""
+    """Whether two notes may be about the same dictionary."""
     if (first.n_features, first.k) != (second.n_features, second.k):
         return False
     known = first.mean_active is not None and second.mean_active is not None

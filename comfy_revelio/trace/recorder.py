@@ -1,4 +1,4 @@
-"""Collecting the frames of one sampling run while it runs."""
+"""Collect the frames of a sampling run while it is running."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ MAX_BYTES = 4 * 1024**3
 
 
 class RunRecorder:
-    """Frames of one run. They stay on the device that computed them until `finish`, which moves
-    them to the CPU together: a copy per step would make the device wait for each.
+    """Collects the frames of one run. They stay on the device that computed them until `finish` moves all of
+    them to the CPU at once: copying them at every step would make the device wait every time.
 
-    total_steps, sigmas: the schedule. max_bytes: bound on all codes held, on the device and in
-    the trace (12 bytes for each of the k codes of a token, and up to 8 if the dictionary normalises).
+    total_steps, sigmas: the schedule. max_bytes: limit for all collected codes (per token, 12 bytes for each
+    of its k codes, plus up to 8 if the dictionary normalises its inputs).
     """
 
     def __init__(self, total_steps: int, sigmas: Iterable[float], *, max_bytes: int = MAX_BYTES) -> None:
@@ -37,10 +37,10 @@ class RunRecorder:
         self._lock = threading.Lock()
 
     def add(self, frame: Frame, prediction: int | None = None) -> None:
-        """Keep the codes of one model call. Safe to call from several threads.
+        """Store the codes of one model call. Safe to call from several threads.
 
-        prediction: which of the sampler's predictions the call belongs to, if known; `finish` then assigns
-        one that looked ahead to the step that requested it.
+        prediction: number of the sampler's prediction that the call belongs to, if known. With these numbers
+        `finish` assigns a prediction that looked ahead to the step that requested it.
         """
         codes, grid = frame.codes, frame.grid
         if len(codes.shape) != 2 or len(grid) not in (2, 3) or codes.shape[1] != math.prod(grid):
@@ -50,10 +50,10 @@ class RunRecorder:
             raise RevelioError(
                 f"A frame needs a finite sigma and timestep, not {frame.sigma} and {frame.timestep}."
             )
-        # Clones, for codes may be views of something larger or of memory that the model reuses.
+        # Cloned, because codes may be views of a larger tensor or of memory that the model reuses.
         copies = (None if t is None else t.detach().clone() for t in (codes.scale, codes.shift))
         kept = Codes(codes.indices.to(torch.int32), codes.values.detach().clone(), codes.n_features, *copies)
-        size = kept.nbytes + kept.indices.nbytes  # which the trace keeps in 8 bytes each
+        size = kept.nbytes + kept.indices.nbytes  # indices twice: in the trace they take 8 bytes each
         with self._lock:
             if self._bytes + size > self.max_bytes:
                 raise RevelioError(
@@ -69,9 +69,9 @@ class RunRecorder:
         dictionaries: Mapping[str, Dictionary | DictionaryNote],
         aliases: Mapping[str, Sequence[str]] | None = None,
     ) -> Trace:
-        """The trace of all frames so far; the recorder is then empty.
+        """Return the trace of all frames so far, and empty the recorder.
 
-        dictionaries: by hook point. aliases: other names of the hook points, by which they are found too.
+        dictionaries: {hook point: dictionary}. aliases: {hook point: other names that also find it}.
         """
         with self._lock:
             frames = _with_steps(self._frames, self._predictions, self.sigmas)
@@ -89,7 +89,7 @@ class RunRecorder:
 
 
 def _with_steps(frames: list[Frame], predictions: list[int | None], sigmas: tuple[float, ...]) -> list[Frame]:
-    """The frames, evaluations that looked ahead assigned to the step that they belong to."""
+    """Return the frames, with evaluations that looked ahead assigned to the step that requested them."""
     numbers = sorted({number for number in predictions if number is not None})
     noise = {number: frame.sigma for number, frame in zip(predictions, frames, strict=True)}
     moved = look_ahead([noise[number] for number in numbers], sigmas)
@@ -107,7 +107,7 @@ def _with_steps(frames: list[Frame], predictions: list[int | None], sigmas: tupl
 
 
 def _to_cpu(frames: list[Frame]) -> tuple[Frame, ...]:
-    """Frames with their codes on the CPU, frames of one shape in one transfer."""
+    """Move the codes of all frames to the CPU; codes of the same shape are moved together."""
     groups: dict[tuple[object, ...], list[int]] = {}
     for number, frame in enumerate(frames):
         codes = frame.codes
@@ -128,6 +128,6 @@ def _to_cpu(frames: list[Frame]) -> tuple[Frame, ...]:
 
 
 def _stacked(tensors: list[Tensor | None]) -> Sequence[Tensor | None]:
-    """Tensors that are all there, or all None, on the CPU."""
+    """Move tensors, which are either all present or all None, to the CPU in one transfer."""
     found = [tensor for tensor in tensors if tensor is not None]
     return list(torch.stack(found).cpu()) if found else tensors

@@ -1,4 +1,4 @@
-"""Evaluations that a sampler makes at the noise of its next step while it is still taking this one."""
+"""Find evaluations that a sampler makes at the noise level of a later step, as part of the current step."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Sequence
 
 MOST_AHEAD = 2  # Heun looks at one sigma ahead, Heun++ at two
 SAME_SIGMA = 1e-4
-"""Relative distance below which a sigma counts as a point of the schedule (float32 round trips through
-exp(log(sigma)) in some samplers move it by about 1e-6)."""
+"""A sigma within this relative distance of a point of the schedule counts as that point (in some samplers, a
+float32 round trip through exp(log(sigma)) moves sigma by about 1e-6)."""
 
 
 def look_ahead(evaluations: Sequence[float], sigmas: Sequence[float]) -> dict[int, int]:
-    """The evaluations that belong to an earlier step than their noise suggests: number -> that step.
+    """Find the evaluations that belong to an earlier step than their sigma suggests: {evaluation: that step}.
 
-    evaluations: sigma of each evaluation of one run, in order; sigmas: the schedule, falling.
+    evaluations: the sigma of each evaluation of a run, in order. sigmas: the schedule, decreasing.
     Heun's corrector is evaluated at the sigma where the next step begins, and that step then evaluates the
-    same sigma once more. So the last evaluation at a point of the schedule is the step's own, and one before
-    it belongs to the step before. Empty if the sampler does not follow the schedule in order, or repeats
-    parts of it (restarts): if more are early than any sampler looks ahead.
+    same sigma again. So the last evaluation at a point of the schedule belongs to the step that begins there,
+    and those before it belong to an earlier step. The result is empty if the sampler does not follow the
+    schedule in order or repeats parts of it (restarts: more evaluations look ahead than any sampler makes).
 
     >>> look_ahead([3.0, 2.0, 2.0, 1.0, 1.0], [3.0, 2.0, 1.0, 0.0])  # Heun
     {1: 0, 3: 1}

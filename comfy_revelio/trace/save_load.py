@@ -1,11 +1,11 @@
-"""A trace in one .safetensors file: written exactly, and read with suspicion.
+"""Save a trace to a .safetensors file without any loss, and load it with all its content checked.
 
 Tensors: frame.N.indices (int32 [B, T, k]) and frame.N.values (float32) for frame N, frame.N.scale and
-frame.N.shift (float32 [B, T]) where its dictionary normalises, and note.N.mean_active (float32 [n]) for
-dictionary N where known. Metadata: format "revelio-trace", format_version "1", and trace, a JSON object with
-total_steps, sigmas, frames and dictionaries, and words for a trace of a prompt. Traces of earlier versions
-lack scale and shift, and d_model, called and aliases of a dictionary.
-Numbers in JSON are written so that they read back as the same doubles.
+frame.N.shift (float32 [B, T]) if its dictionary normalises, and note.N.mean_active (float32 [n]) for
+dictionary N if known. Metadata: format "revelio-trace", format_version "1", and trace, a JSON object with
+total_steps, sigmas, frames and dictionaries, plus words if the trace is of a prompt. Traces of earlier
+versions lack scale and shift, and the fields d_model, called and aliases of each dictionary.
+Numbers in the JSON text have enough digits to be read back as the same doubles.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from .frames import DictionaryNote, Frame
 
 FORMAT = "revelio-trace"
 FORMAT_VERSION = "1"
-# Each ranking makes a table of one number per feature: this bounds the memory that a file can ask for.
+# A ranking allocates a number per feature: this limit bounds the memory that a manipulated file can demand.
 MOST_FEATURES = 2**22
 
 
 class TraceParts(NamedTuple):
-    """What a file holds of a trace: the fields of `Trace`, in their order."""
+    """The content of a trace file: the fields of `Trace`, in the same order."""
 
     frames: tuple[Frame, ...]
     dictionaries: Mapping[str, DictionaryNote]
@@ -41,7 +41,7 @@ class TraceParts(NamedTuple):
 
 
 def save(trace: TraceParts, path: str | os.PathLike[str]) -> None:
-    """Write the file that `load` reads."""
+    """Write a trace to a file that `load` can read."""
     tensors: dict[str, Tensor] = {}
     for number, frame in enumerate(trace.frames):
         tensors[f"frame.{number}.indices"] = frame.codes.indices.to(torch.int32)
@@ -57,7 +57,7 @@ def save(trace: TraceParts, path: str | os.PathLike[str]) -> None:
 
 
 def load(path: str | os.PathLike[str]) -> TraceParts:
-    """Read a trace; RevelioError when the file is missing, broken or not a trace."""
+    """Read a trace; raise RevelioError if the file is missing, broken or not a trace."""
     header = check_file(path)
     table = tensor_file.parse_json(path, header.metadata.get("trace", ""), "description")
     fields = Fields(path, table, "save the trace again from its run")
@@ -77,7 +77,7 @@ def load(path: str | os.PathLike[str]) -> TraceParts:
 
 
 def check_file(path: str | os.PathLike[str]) -> tensor_file.Header:
-    """The checked header of a trace, without its codes; RevelioError when the file is not a trace."""
+    """Read and check the header of a trace, not its codes; raise RevelioError if the file is not a trace."""
     otherwise = f"is not a trace: its metadata lacks format {FORMAT!r}; choose a saved trace."
     return tensor_file.read_format(path, FORMAT, FORMAT_VERSION, otherwise)
 
@@ -132,7 +132,7 @@ def _note(entry: Fields, mean_active: Tensor | None) -> DictionaryNote:
 
 
 def _frame(entry: Fields, number: int, notes: dict[str, DictionaryNote], tensors: dict[str, Tensor]) -> Frame:
-    """Frame `number`, whose tensors are removed from the table."""
+    """Return frame `number`, and remove its tensors from `tensors`."""
     hook_point = entry.text("hook_point")
     if (note := notes.get(hook_point)) is None:
         raise entry.broken(f"a frame is of the unknown hook point {hook_point!r:.80}")
@@ -154,7 +154,7 @@ def _frame(entry: Fields, number: int, notes: dict[str, DictionaryNote], tensors
 def _codes(
     entry: Fields, number: int, note: DictionaryNote, grid: tuple[int, ...], tensors: dict[str, Tensor]
 ) -> Codes:
-    """The codes [B, T, k] of a frame, whose T tokens fill its grid."""
+    """Return the codes [B, T, k] of a frame, and check that T is the number of tokens in its grid."""
     names = ("indices", "values", "scale", "shift")
     indices, values, *undone = (tensors.pop(f"frame.{number}.{name}", None) for name in names)
     if indices is None or values is None:

@@ -1,4 +1,4 @@
-"""How active features are at each step, as numbers."""
+"""Timelines: the activity of features at each step, as numbers."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ MEASURES: tuple[Measure, ...] = get_args(Measure)
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """How active some features are over the recorded steps of one run."""
+    """The activity of some features over the recorded steps of one run."""
 
     features: tuple[int, ...]
     labels: tuple[str, ...]
-    """Of the features; "" for none."""
+    """The label of each feature; "" if it has none."""
     steps: tuple[int, ...]
-    """The recorded ones, from 0."""
+    """The recorded steps, counted from 0."""
     sigmas: tuple[float, ...]
-    """Their noise levels."""
+    """The noise level of each recorded step."""
     total_steps: int
     mean: Tensor
-    """Over all tokens: float32 [features, steps], as the next two."""
+    """Mean code over all tokens: float32 [features, steps]."""
     peak: Tensor
-    """The value farthest from 0."""
+    """The code farthest from 0: float32 [features, steps]."""
     share: Tensor
-    """Share of tokens on which the feature fires, 0..1."""
+    """Share of tokens on which the feature fires, 0..1: float32 [features, steps]."""
 
     def of(self, measure: Measure) -> Tensor:
-        """One of the measures: [features, steps]."""
+        """Return the values of a measure: [features, steps]."""
         if measure not in MEASURES:
             raise RevelioError(f"Unknown measure {measure!r}; choose one of {', '.join(MEASURES)}.")
         values: Tensor = getattr(self, measure)
@@ -46,7 +46,7 @@ class Timeline:
 
 
 def timeline(reading: Reading, features: Sequence[int]) -> Timeline:
-    """The activity of features at every recorded step."""
+    """Compute the activity of some features at every recorded step."""
     if not features:
         raise RevelioError("There is no feature to follow; give at least one feature number.")
     rows = []
@@ -69,7 +69,7 @@ def timeline(reading: Reading, features: Sequence[int]) -> Timeline:
 
 
 def as_csv(runs: Sequence[Timeline]) -> str:
-    """CSV with a line for each run, feature and step; steps count from 1 as in the figures.
+    """Return CSV text with a line for each run, feature and step; steps count from 1, as in the figures.
 
     Columns: run, feature, label, step, sigma, mean, peak, share of tokens (0..1).
     """

@@ -1,4 +1,4 @@
-"""A trace: everything recorded in one sampling run, immutable, and what can be read from it."""
+"""A trace: everything recorded in one sampling run (immutable), with methods to read it."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """What the features did in one sampling run, or on one prompt."""
+    """The codes of the features in one sampling run, or on one prompt."""
 
     frames: tuple[Frame, ...]
-    """In the order in which they were computed, on the CPU."""
+    """In the order in which they were computed; their codes are on the CPU."""
     dictionaries: Mapping[str, DictionaryNote]
-    """By hook point."""
+    """Hook point -> note on its dictionary."""
     total_steps: int
-    """Steps of the schedule, recorded or not."""
+    """Number of steps in the schedule, including steps that were not recorded."""
     sigmas: tuple[float, ...]
-    """The schedule itself, usually total_steps + 1 numbers ending in 0."""
+    """The noise levels of the schedule, usually total_steps + 1 numbers ending in 0."""
     words: tuple[str, ...] = ()
     """For a trace of a prompt, the word at each of the height * width positions; empty for images."""
 
@@ -42,7 +42,7 @@ class Trace:
 
     @property
     def batch_size(self) -> int:
-        """Items of the batch; 0 for an empty trace."""
+        """Number of items in the batch; 0 for an empty trace."""
         return max((frame.codes.shape[0] for frame in self.frames), default=0)
 
     @property
@@ -51,7 +51,7 @@ class Trace:
         return sum(frame.codes.nbytes for frame in self.frames)
 
     def hook_point(self, name: str = "") -> str:
-        """The recorded hook point called `name`, also by an alias; the first if no name is given."""
+        """Return the recorded hook point with this name or alias; the first one if no name is given."""
         if not self.frames:
             raise RevelioError(
                 "This trace is empty: the sampler made no step with the recorded model; sample again."
@@ -65,9 +65,9 @@ class Trace:
         return name
 
     def hook_points_of(self, dictionary: Dictionary) -> list[str]:
-        """The recorded hook points with codes of a dictionary: of its sizes, and named as it names its own.
+        """Return the recorded hook points whose codes are from a dictionary: its sizes and hook point match.
 
-        If neither it nor the trace names one, the only hook point of its sizes; else none.
+        If names are missing to compare hook points, the only recorded one with the right sizes is returned.
         """
         notes = {name: self.dictionaries[name] for name in self.hook_points}
         alike = [name for name, note in notes.items() if note.fits(dictionary)]
@@ -78,12 +78,12 @@ class Trace:
         return unnamed if len(alike) == 1 else []
 
     def roles(self, hook_point: str) -> tuple[str, ...]:
-        """The roles recorded at a hook point, such as ("cond", "uncond")."""
+        """Return the roles recorded at a hook point, such as ("cond", "uncond")."""
         self._check_hook_point(hook_point)
         return tuple(dict.fromkeys(f.role for f in self.frames if f.hook_point == hook_point))
 
     def steps(self, hook_point: str, role: str = "cond") -> list[Frame]:
-        """The first evaluation of every recorded step, in the order of the steps."""
+        """Return the frame of the first evaluation of each recorded step, in the order of the steps."""
         if role not in (roles := self.roles(hook_point)):
             raise RevelioError(f"Nothing was recorded for role {role!r}; recorded are {', '.join(roles)}.")
         first: dict[int, Frame] = {}
@@ -95,7 +95,7 @@ class Trace:
         return [first[step] for step in sorted(first)]
 
     def video_frames(self, hook_point: str) -> int:
-        """How many frames the tokens of a hook point have: 1 for images."""
+        """Return the number of video frames that the tokens at a hook point cover; 1 for images."""
         self._check_hook_point(hook_point)
         return max(math.prod(f.grid[:-2]) for f in self.frames if f.hook_point == hook_point)
 
@@ -109,9 +109,9 @@ class Trace:
         role: str = "cond",
         frame: int | None = None,
     ) -> Tensor:
-        """Where a feature fires: float32 [H, W] at one step, else [steps, H, W] over the recorded ones.
+        """Return where a feature fires: float32 [H, W] at `step`, or [steps, H, W] at all recorded steps.
 
-        frame: of a video, from 0; None for the value farthest from 0 over all frames.
+        frame: index of a video frame, from 0; None takes the value farthest from 0 over all frames.
         """
         frames = self._chosen(hook_point, step, item, role)
         n = frames[0].codes.n_features
@@ -133,12 +133,12 @@ class Trace:
         role: str = "cond",
         by: Way = "peak",
     ) -> list[FeatureScore]:
-        """The highest features, see `ranking.rank`; over all steps and items unless given."""
+        """Rank the features (see `ranking.rank`) at one step or all (None), for one item or all (None)."""
         frames = self._chosen(hook_point, step, item or 0, role)
         return ranking.rank(frames, count, item, by, self.dictionaries[hook_point].label)
 
     def joined(self, other: Trace) -> Trace:
-        """This trace with the hook points of another trace of the same run."""
+        """Return this trace together with the hook points of another trace of the same run."""
         if self.sigmas != other.sigmas or self.batch_size != other.batch_size:
             raise RevelioError(
                 "The two traces are of different runs: their steps or batches differ; join traces of "
@@ -155,13 +155,13 @@ class Trace:
         return Trace((*self.frames, *other.frames), notes, self.total_steps, self.sigmas, self.words)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one .safetensors file from which `load` reads exactly this trace."""
+        """Write this trace to a .safetensors file, from which `load` restores it exactly."""
         parts = (self.frames, self.dictionaries, self.total_steps, self.sigmas, self.words)
         save_load.save(save_load.TraceParts(*parts), path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:
-        """Read a trace; a file that is missing, broken or not a trace raises RevelioError."""
+        """Read a trace; raise RevelioError if the file is missing, broken or not a trace."""
         return cls(*save_load.load(path))
 
     def _check_hook_point(self, hook_point: str) -> None:
@@ -183,7 +183,7 @@ class Trace:
 
 
 def _of_frame(maps: Tensor, frame: int | None) -> Tensor:
-    """[steps, H, W] of maps [steps, F, H, W]; frame: as in `feature_map`."""
+    """Reduce maps [steps, F, H, W] of F video frames to [steps, H, W]; frame: as in `feature_map`."""
     if frame is None:
         return maps.gather(1, maps.abs().argmax(dim=1, keepdim=True))[:, 0]
     if not 0 <= frame < maps.shape[1]:

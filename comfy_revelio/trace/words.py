@@ -12,13 +12,13 @@ from ..errors import RevelioError
 
 MAX_BYTES = 4 * 1024**3
 SCALE = 256.0
-"""Factor of shares in float16, whose small numbers have few digits."""
+"""Shares are multiplied by this to be stored in float16, which has few digits for very small numbers."""
 _Key = tuple[str, int, int, float, str, tuple[int, int]]
 
 
 @dataclass(frozen=True, eq=False)
 class WordFrame:
-    """The attention to the words of a prompt in one layer and one model call.
+    """The attention of the image patches to the words of a prompt, in one layer and one model call.
 
     step, evaluation, sigma, role: as in `Frame`.
     """
@@ -29,10 +29,10 @@ class WordFrame:
     sigma: float
     role: str
     grid: tuple[int, int]
-    """Height and width of the map of patches."""
+    """Height and width of the patch grid."""
     scaled: Tensor
-    """Float16 [B, words, H*W]: SCALE times the share of its attention that each patch pays to each word, mean
-    over heads and over the frames of a video."""
+    """Float16 [B, words, H*W]: the share of its attention that a patch pays to a word, averaged over heads
+    (and over the frames of a video), times SCALE."""
 
     @property
     def batch_size(self) -> int:
@@ -40,11 +40,11 @@ class WordFrame:
 
     @property
     def shares(self) -> Tensor:
-        """Float32 [B, words, H*W]."""
+        """The shares of attention, float32 [B, words, H*W]."""
         return self.scaled.float() / SCALE
 
     def maps(self, item: int) -> Tensor:
-        """The shares of one image: float32 [words, H, W]."""
+        """Return the shares of attention in one image: float32 [words, H, W]."""
         return (self.scaled[item].float() / SCALE).unflatten(1, self.grid)
 
 
@@ -54,7 +54,7 @@ class WordTrace:
 
     frames: tuple[WordFrame, ...]
     words: Mapping[str, tuple[str, ...]]
-    """The words of each role's prompt, in prompt order, repeats included; no role of an unknown prompt."""
+    """Role -> the words of its prompt in order, including repeats; roles with unknown prompts are omitted."""
     total_steps: int
 
     @property
@@ -69,7 +69,7 @@ class WordTrace:
 
     @property
     def batch_size(self) -> int:
-        """Items of the batch; 0 for an empty trace."""
+        """Number of items in the batch; 0 for an empty trace."""
         return max((frame.batch_size for frame in self.frames), default=0)
 
     @property
@@ -80,7 +80,7 @@ class WordTrace:
     def select(
         self, role: str, *, step: int | None = None, layers: Sequence[str] | None = None
     ) -> list[WordFrame]:
-        """The frames of a role, of one step and some layers if given; at least one."""
+        """Return the frames of a role, at one step and in some layers if given; RevelioError if none."""
         if not self.words:
             raise RevelioError(
                 "The words of the sampler's prompts are unknown: connect the positive and negative outputs "
@@ -121,17 +121,17 @@ class WordTrace:
 
 
 class WordRecorder:
-    """Collects the frames of one run while it runs. Parts of one layer are averaged as they come.
+    """Collects the frames of a run while it is running, and averages the cross-attentions of each layer.
 
-    max_bytes: bound on the trace. The shares of a step stay on the device that computed them until another
-    step begins, which moves them to the CPU together: a copy per layer would make the device wait for each.
+    max_bytes: limit for the trace. The shares of a step stay on the device until the next step begins and are
+    then moved to the CPU together, because copying them layer by layer would make the device wait every time.
     """
 
     def __init__(self, total_steps: int, *, max_bytes: int = MAX_BYTES) -> None:
         self.total_steps = total_steps
         self.max_bytes = max_bytes
-        self._sums: dict[_Key, tuple[Tensor, int]] = {}  # of the current step
-        self._frames: list[WordFrame] = []  # of the steps before
+        self._sums: dict[_Key, tuple[Tensor, int]] = {}  # for the current step
+        self._frames: list[WordFrame] = []  # for the steps before
         self._bytes = 0
         self._lock = threading.Lock()
 
@@ -145,10 +145,10 @@ class WordRecorder:
         grid: tuple[int, ...],
         shares: Tensor,
     ) -> None:
-        """Keep the shares [B, words, patches] of one attention on a grid (H, W), or (F, H, W) of a video.
+        """Store the shares [B, words, patches] of one cross-attention. grid: (H, W); for videos (F, H, W).
 
-        Safe to call from several threads. Raises RevelioError when the bound is reached, and as soon as
-        another step begins if the whole run would reach it, judging by the steps so far.
+        Safe to call from several threads. Raises RevelioError when the trace exceeds max_bytes, or, at the
+        beginning of a step, when the whole run would exceed max_bytes judging by the steps so far.
         """
         shares = shares.detach().float()
         if len(grid) == 3:
@@ -166,14 +166,14 @@ class WordRecorder:
             self._sums[key] = (shares if total is None else total + shares, count + 1)
 
     def finish(self, words: Mapping[str, Iterable[str]]) -> WordTrace:
-        """The trace of everything so far, on the CPU; `words` by role. The recorder is then empty."""
+        """Return the trace of everything so far, on the CPU, and empty the recorder. words: by role."""
         with self._lock:
             self._store()
             frames, self._frames, self._bytes = tuple(self._frames), [], 0
         return WordTrace(frames, {role: tuple(prompt) for role, prompt in words.items()}, self.total_steps)
 
     def _store(self) -> None:
-        """Move the sums of the current step to the frames."""
+        """Turn the sums of the current step into frames on the CPU."""
         for key, (total, count) in self._sums.items():
             self._frames.append(WordFrame(*key, (total * (SCALE / count)).half().cpu()))
         self._sums.clear()

@@ -1,4 +1,4 @@
-"""Training dictionaries: recipes, the trainer, activations on disk, and metrics to judge them by."""
+"""Training of dictionaries: recipes, the trainer, activations on disk, and metrics of the result."""
 
 from .config import PRESETS, TrainConfig, preset
 from .metrics import error_by_timestep, feature_stats, measure

@@ -1,4 +1,4 @@
-"""Batches of activations for training. A batch depends on the seed and its step alone."""
+"""Batches of activations for training. Each batch depends only on the seed and the step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .processes import Processes
 from .shards import RowView
 
 Rows = Tensor | RowView | Callable[[int, Generator], Tensor]
-"""Activations [N, d] in memory, on disk, or a function (step, generator) -> [batch, d]."""
+"""Activations: a tensor [N, d], rows of shards on disk, or a function (step, generator) -> batch [b, d]."""
 
 
 class Minibatch(NamedTuple):
@@ -22,11 +22,11 @@ class Minibatch(NamedTuple):
     x: Tensor
     """float32 [b, d]"""
     timestep: Tensor | None
-    """float32 [b], or None where it is unknown."""
+    """float32 [b], or None if the timesteps are unknown."""
 
 
 def sample_rows(rows: Rows, timesteps: Tensor | None, count: int, batch: int, seed: int) -> Tensor:
-    """About `count` rows float32 [n, d] for means and scales; the same in every process."""
+    """Return about `count` rows, float32 [n, d], to compute means and scales; the same in every process."""
     if isinstance(rows, RowView):
         return rows.all(limit=count, seed=seed).x
     parts, stream = [], batches(rows, timesteps, batch, seed, start=-1_000_000)
@@ -45,9 +45,9 @@ def batches(
     processes: Processes | None = None,
     device: torch.device | str = "cpu",
 ) -> Iterator[Minibatch]:
-    """An endless stream of batches, from step `start`.
+    """Yield batches without end, beginning with that of step `start`.
 
-    Each process gets its share of each batch, so that several together see what one would see alone.
+    Each process gets its share of every batch; together the shares are the batch of a single process.
     """
     processes = processes or Processes()
     if isinstance(rows, RowView):

@@ -1,4 +1,4 @@
-"""The state of an unfinished training, as one file that is always complete."""
+"""The state of an unfinished training, saved in one file that is replaced atomically."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 @dataclass
 class TrainingState:
-    """All that changes during a training, and its settings."""
+    """The settings of a training and everything that changes while it runs."""
 
     config: TrainConfig
     sae: LearningSAE
     optimizer: torch.optim.Optimizer
     average: list[Tensor] | None
-    """Moving average of the weights, in the order of `sae.parameters()`; None without one."""
+    """Moving average of the weights, in the order of `sae.parameters()`; None if none is computed."""
     step: int = 0
-    """Steps that are done."""
+    """Number of completed steps."""
 
 
 def save_checkpoint(path: Path, state: TrainingState) -> None:
-    """Write weights, running statistics, Adam's moments and the moving average."""
+    """Write the weights, running statistics, Adam moments and moving average to a file."""
     tensors: dict[str, Tensor] = {f"sae.{name}": tensor for name, tensor in state.sae.state_dict().items()}
     for number, weight in enumerate(state.sae.parameters()):
         moments = state.optimizer.state.get(weight, {})
@@ -47,9 +47,9 @@ def save_checkpoint(path: Path, state: TrainingState) -> None:
 
 
 def load_checkpoint(path: Path, state: TrainingState) -> None:
-    """Restore the state; a file that does not exist changes nothing.
+    """Restore the state from a checkpoint, in place; do nothing if the file does not exist.
 
-    Raises RevelioError when the file belongs to another training or does not fit.
+    Raises RevelioError when the checkpoint has other settings or does not fit the activations.
     """
     if not path.exists():
         return
@@ -87,7 +87,7 @@ def _restore(state: TrainingState, tensors: dict[str, Tensor]) -> None:
 
 
 def _result_settings(config: TrainConfig) -> dict[str, Any]:
-    """The settings that decide the result, as JSON returns them."""
+    """Return the settings that affect the result, in the form in which JSON reads them back."""
     settings = asdict(config)
     for name in ("device", "report_every"):
         del settings[name]

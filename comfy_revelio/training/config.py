@@ -1,7 +1,7 @@
-"""How a dictionary is trained: every option, and the recipes of the papers by name.
+"""The options for training a dictionary, and named presets with the recipes of the papers.
 
-The numbers of the recipes are those of the papers' own code, as far as they do not depend on the size of the
-data. Steps and batch are always the user's, because the papers' 400 million tokens are too many for a trial.
+The presets use the numbers in the papers' own code, except those that depend on the size of the data. No
+preset sets the number of steps or the batch size: the papers' 400 million tokens are too many for a trial.
 """
 
 from __future__ import annotations
@@ -23,67 +23,67 @@ Schedule = Literal["end", "linear", "cosine", "constant"]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a dictionary is trained."""
+    """The options for training a dictionary."""
 
     n_features: int = 2048
     """Number of features to learn."""
     k: int = 16
-    """Features active per token; with batchtopk on average over a batch."""
+    """Number of active features per token; for batchtopk the average over a batch."""
     activation: Selection = "topk_relu"
-    """topk_relu, topk_signed, batchtopk, relu (with l1), or pursuit: ITDA, which collects its features."""
+    """topk_relu, topk_signed, batchtopk, relu (with l1), or pursuit (ITDA: activations become features)."""
     temporal: bool = False
-    """Scale and shift input and output by the timestep (TIDE's idea, arXiv 2503.07050)."""
+    """Scale and shift the input and output depending on the timestep (as in TIDE, arXiv 2503.07050)."""
     steps: int = 4000
     """Optimiser steps."""
     batch: int = 4096
-    """Tokens per step, over all processes together."""
+    """Tokens per step, summed over all processes."""
     learning_rate: float = 3e-3
-    """Rate of Adam after the warm-up."""
+    """Learning rate of Adam after the warm-up."""
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     warmup: int = 200
     """Steps over which the learning rate rises from 0."""
     schedule: Schedule = "end"
-    """How it falls to 0. end: over the last steps; linear or cosine: over all; constant: never."""
+    """How the learning rate falls to 0. end: in the last steps; linear, cosine: over all; constant: never."""
     decay_share: float = 0.2
-    """For schedule end: the share of the steps over which it falls."""
+    """For schedule end: the share of the steps over which the learning rate falls."""
     clip: float = 0.0
-    """Largest norm of the gradient; 0 does not clip."""
+    """Clip the gradient to this norm; 0 turns clipping off."""
     ema: float = 0.0
-    """Decay of a moving average of the weights, which is then the result; 0 takes the last weights."""
+    """Decay of the moving average of the weights that is the result; 0 returns the last weights instead."""
     loss: LossScale = "variance"
-    """What the squared error is divided by: the variance of the data, or of each batch (Revelio)."""
+    """Divide the squared error by the variance of the data (variance) or of each batch (batch, Revelio)."""
     aux_k: int = 128
-    """Dead features that help to explain the remaining error (losses.py); 0 turns AuxK off."""
+    """Number of dead features that AuxK trains on the remaining error (losses.py); 0 turns AuxK off."""
     aux_coef: float = 1 / 32
     """Weight of the AuxK loss."""
     multi_topk: float = 0.0
-    """Weight of the reconstruction loss with 4 k features active (sparsify and SAeUron: 1/8)."""
+    """Weight of the reconstruction loss with 4 k active features (sparsify and SAeUron use 1/8)."""
     l1: float = 0.0
-    """Weight of the sum of the codes, for relu."""
+    """For relu: weight of the sparsity loss (L_1 in losses.py)."""
     dead_after: int = 400_000
-    """Tokens without firing after which a feature counts as dead."""
+    """A feature counts as dead when it has not fired for more than this many tokens."""
     unit_decoder: bool = True
-    """Keep decoder rows at norm 1, so that values of all features share one scale."""
+    """Keep every decoder row at norm 1, so that the codes of all features share one scale."""
     init: Start = "tied"
-    """tied: encoder rows start as decoder rows; kaiming: independent of them (Revelio)."""
+    """tied: the encoder starts equal to the decoder; kaiming: independent of it (Revelio)."""
     bias: BiasStart = "mean"
-    """Where the shared bias starts: mean, geometric_median or zeros."""
+    """Initial value of the shared bias: mean, geometric_median or zeros."""
     scale_input: InputScale = "one"
-    """one: train on inputs of unit mean square; each: every dimension standardised; none: unchanged."""
+    """one: scale inputs by a factor to unit mean square; each: standardise each dimension; none: do not."""
     fvu_threshold: float = 0.3
-    """pursuit: activations of which more than this share remains unexplained become features."""
+    """pursuit: an activation becomes a feature if its squared error exceeds this share of the variance."""
     seed: int = 0
     """Seed of the initial weights and of the batches."""
     device: str = ""
-    """Where to train, cpu or cuda; by default a GPU if there is one."""
+    """Device to train on, cpu or cuda; by default a GPU if there is one."""
     amp: bool = False
-    """Matrix products in bfloat16; faster on a GPU, slower on most CPUs, and a little coarser."""
+    """Multiply matrices in bfloat16: faster on a GPU, slower on most CPUs, and slightly less precise."""
     report_every: int = 100
-    """Steps between calls of progress and checks for dead features; each makes the device wait."""
+    """Steps between progress reports, which also check for dead features; each makes the device wait."""
 
     def __post_init__(self) -> None:
-        """Raise RevelioError for settings that are invalid or contradict each other."""
+        """Raise RevelioError if a setting is invalid or two settings contradict each other."""
         for field in fields(self):
             _check_type(field.name, getattr(self, field.name), type(field.default))
         for name in ("n_features", "k", "steps", "batch", "report_every"):
@@ -102,7 +102,7 @@ class TrainConfig:
             raise RevelioError("A temporal dictionary needs one scale for all dimensions: scale_input one.")
 
     def learning_rate_at(self, step: int) -> float:
-        """The learning rate of a step, counted from 0: it rises over the warm-up, then follows the schedule.
+        """Return the learning rate at a step (from 0): it rises in the warm-up, then follows the schedule.
 
         >>> TrainConfig(steps=100, warmup=10, learning_rate=1.0).learning_rate_at(4)
         0.5
@@ -119,7 +119,7 @@ class TrainConfig:
 
 
 def _check_type(name: str, value: Any, kind: type) -> None:
-    """Raise RevelioError unless the value has the type that the setting has by default."""
+    """Raise RevelioError unless a setting's value has the type of its default."""
     number = type(value) in (int, float) and math.isfinite(value)
     is_sound, expected = {
         bool: (type(value) is bool, "true or false"),
@@ -140,13 +140,13 @@ def _is_pair(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Preset:
-    """A recipe."""
+    """A named recipe for training."""
 
     about: str
     expansion: float
-    """Features for each dimension of the activations."""
+    """Number of features divided by the width of the activations."""
     settings: Mapping[str, Any]
-    """The fields of TrainConfig that differ from its defaults."""
+    """The fields of TrainConfig for which the recipe differs from the default."""
 
 
 PRESETS: dict[str, Preset] = {
@@ -203,7 +203,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset(name: str, d_model: int, **options: Any) -> TrainConfig:
-    """The settings of a recipe for activations of some width; options replace its own.
+    """Return a recipe's settings for activations of width `d_model`; `options` override them.
 
     >>> preset("topk", 1280, k=64).n_features
     20480

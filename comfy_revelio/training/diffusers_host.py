@@ -1,7 +1,7 @@
-"""A diffusers pipeline folder as a host for harvesting, for machines without ComfyUI.
+"""A host that harvests from a diffusers pipeline folder, for machines without ComfyUI.
 
-Modules are named by the papers' aliases, which are diffusers' own paths, so a dictionary trained here fits
-the same hook point in ComfyUI.
+Hook points have the names used in the papers, which are diffusers' module paths. ComfyUI knows these names as
+aliases, so a dictionary trained here fits the same hook point there.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class DiffusersHost:
 
     @torch.no_grad()
     def _run_on_images(self, items: Sequence[Item], timesteps: Sequence[float]) -> None:
-        """One evaluation per timestep, of the images noised to it, as in Revelio (arXiv 2411.16725)."""
+        """Noise the images to each timestep and evaluate the UNet, as in Revelio (arXiv 2411.16725)."""
         unet, vae, scheduler = self.pipe.unet, self.pipe.vae, self.pipe.scheduler
         pixels = torch.stack([read_image(item, self.sampling_settings) for item in items])
         pixels = (pixels.movedim(-1, 1) * 2 - 1).to(vae.device, vae.dtype)
@@ -110,11 +110,11 @@ class DiffusersHost:
 
 
 class RecordedCall(NamedTuple):
-    """What one module returned in one evaluation of the UNet."""
+    """The activations of one module in one evaluation of the UNet."""
 
     hook_point: str
     step: int
-    """Number of the evaluation, from 0."""
+    """Index of the evaluation, from 0."""
     timestep: float
     tokens: Tensor
     """float32 [B, n, d] on the CPU."""
@@ -122,7 +122,7 @@ class RecordedCall(NamedTuple):
 
 
 class RecordedModules:
-    """Forward hooks on some modules of a UNet for as long as a `with` block runs."""
+    """A context manager that records the outputs of some modules of a UNet with forward hooks."""
 
     def __init__(self, unet: nn.Module, spec: CaptureSpec) -> None:
         self.unet, self.spec = unet, spec

@@ -1,7 +1,7 @@
-"""Harvesting activations to disk, from any host that can run a model.
+"""Save activations to disk, from any host that can run a model.
 
-A host turns items (a prompt with a seed, or a real image) into activations; here they go into one folder of
-shards for each hook point. If interrupted, the same call resumes where it stopped.
+A host turns items (a prompt with a seed, or a real image) into activations; `harvest` writes them as shards,
+one folder per hook point. After an interruption, the same call resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from .shards.manifest import MANIFEST, read_manifest
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to run the model on."""
+    """One input to run the model on: a prompt with a seed, or an image."""
 
     number: int
-    """Its identity on disk."""
+    """Identifies the item on disk."""
     prompt: str
     seed: int
     image: Path | None = None
-    """A real image; None generates one."""
+    """File of a real image; None generates an image from the prompt."""
 
 
 @dataclass(frozen=True)
@@ -41,27 +41,27 @@ class CaptureSpec:
 
     hook_points: tuple[str, ...]
     captured: Captured = "output"
-    """output: what the module returns; diff: its output minus its input."""
+    """output: what the module returns; diff: the module's output minus its input."""
     steps: tuple[int, ...] = ()
-    """For prompts: the sampling steps to keep, from 0; () keeps all."""
+    """For prompts: the sampling steps to save, from 0; () saves all."""
     timesteps: tuple[float, ...] = (25.0, 200.0)
-    """For images: the timesteps to which they are noised, each in 0..1000."""
+    """For images: the timesteps (0..1000) to which each image is noised."""
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How images are generated from prompts."""
+    """Settings for generating images from prompts."""
 
     height: int
-    """In pixels; real images are cropped and resized to it."""
+    """In pixels, as is `width`; real images are cropped and resized to this size."""
     width: int
     steps: int = 20
     """Steps of the sampler."""
     cfg: float = 3.0
-    """Scale of the classifier-free guidance."""
+    """Classifier-free guidance scale."""
 
     def manifest_fields(self) -> dict[str, str]:
-        """The settings as the manifest keeps them.
+        """Return the settings as text, as the manifest stores them.
 
         >>> SamplingSettings(height=512, width=768).manifest_fields()
         {'size': '768x512', 'steps': '20', 'cfg': '3'}
@@ -78,22 +78,22 @@ class CapturedRows(NamedTuple):
     rows: Tensor
     """[n, d]"""
     grid: tuple[int, int]
-    """Height and width, of n cells together."""
+    """Height and width of the map; their product is n."""
 
 
 class Host(Protocol):
-    """A model that can be run."""
+    """A model that can be run on items."""
 
     name: str
-    """The model's identity."""
+    """Identifies the model."""
     settings: dict[str, str]
-    """Whatever else decides its activations."""
+    """Everything else that affects the activations."""
 
     def hook_point(self, name: str) -> str:
-        """The plain name of a hook point; RevelioError when the model has no such hook point."""
+        """Return the standard name of a hook point; raise RevelioError if the model does not have it."""
 
     def run(self, items: Sequence[Item], spec: CaptureSpec, /) -> Iterator[CapturedRows]:
-        """The activations of some items at once, of the positive prompt's half."""
+        """Run the model on a batch of items and yield their activations, for the positive prompt only."""
 
 
 Progress = Callable[[int, int], None]
@@ -112,12 +112,11 @@ def harvest(
     budget_bytes: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Path]:
-    """Run the host on all items that are not on disk yet; the folder of each hook point by its plain name.
+    """Run the host on all items that are not on disk yet. Return {standard name of hook point: its folder}.
 
-    batch: items that the host runs at once.
-    checkpoint_every: items after which they are written, if they do not fill a shard before; a kill costs no
-        more than these.
-    budget_bytes: for all folders together. When it is reached, BudgetReached is raised, and what is on disk
+    batch: number of items that the host runs at once.
+    checkpoint_every: write a shard after at most this many items; a kill costs no more than these.
+    budget_bytes: limit for all folders together. When it is reached, BudgetReached is raised; what is on disk
         is complete.
     Raises RevelioError for unknown hook points, and for folders of another model or other settings.
     """
@@ -153,7 +152,7 @@ def harvest(
 def unfinished_items(
     host: Host, items: Sequence[Item], out: Path, spec: CaptureSpec
 ) -> tuple[dict[str, Path], list[Item]]:
-    """The folder of each hook point by its plain name, and the items that some of them lack.
+    """Return {standard name of hook point: its folder}, and the items that at least one folder lacks.
 
     Raises RevelioError for unknown hook points, and for folders of another model or other settings.
     """
@@ -165,7 +164,7 @@ def unfinished_items(
 
 
 def items_of_prompts(prompts: Sequence[str], first_seed: int = 0, count: int | None = None) -> list[Item]:
-    """`count` items, each prompt in turn, with consecutive seeds; by default one for each prompt.
+    """Return `count` items that cycle through the prompts, with consecutive seeds; by default one per prompt.
 
     >>> items_of_prompts(["a cat", "a dog"], first_seed=7, count=3)[2]
     Item(number=2, prompt='a cat', seed=9, image=None)
@@ -175,7 +174,7 @@ def items_of_prompts(prompts: Sequence[str], first_seed: int = 0, count: int | N
 
 
 def _finished_items(folder: Path, model: str, captured: Captured, extra: dict[str, str]) -> Items:
-    """The items that a folder has; RevelioError when they were harvested with other settings."""
+    """Return the items in a folder; raise RevelioError if they were harvested with other settings."""
     if not (folder / MANIFEST).is_file():
         return Items()
     manifest = read_manifest(folder)
@@ -186,7 +185,7 @@ def _finished_items(folder: Path, model: str, captured: Captured, extra: dict[st
 
 
 def _spec_fields(spec: CaptureSpec, items: Sequence[Item]) -> dict[str, str]:
-    """What of the spec decides the rows, for the manifest."""
+    """Return the steps or timesteps of the spec as text, as the manifest stores them."""
     from_images = bool(items) and items[0].image is not None
     chosen: Sequence[float] = spec.timesteps if from_images else spec.steps
     kind = "timesteps" if from_images else "kept steps"

@@ -1,4 +1,4 @@
-"""The scale of the inputs and the weights that training starts from.
+"""The scaling of the inputs, and the initial weights.
 
 Shapes: R sampled rows, D width of the activations, N features.
 """
@@ -15,7 +15,7 @@ from .config import TrainConfig
 
 
 def mean_and_scale(rows_RD: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor]:
-    """What is subtracted from each input and what it is multiplied by, both float32 [D]."""
+    """Return the mean to subtract from each input and the factors to multiply it by, both float32 [D]."""
     mean_D = rows_RD.mean(dim=0)
     square_D = (rows_RD - mean_D).square().mean(dim=0)
     square = float(square_D.mean())
@@ -23,13 +23,13 @@ def mean_and_scale(rows_RD: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor
         raise RevelioError("The activations to train on are constant or not finite; harvest them again.")
     if config.scale_input == "one":
         return mean_D, torch.full((rows_RD.shape[1],), 1 / math.sqrt(square))
-    if config.scale_input == "each":  # dimensions that hardly vary must not be blown up
+    if config.scale_input == "each":  # the lower bound keeps dimensions that hardly vary from being blown up
         return mean_D, square_D.clamp(min=square * 1e-6).rsqrt().cpu()
     return mean_D, torch.ones(rows_RD.shape[1])
 
 
 def decoder_and_encoder(config: TrainConfig, width: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """W_dec with rows of norm 1, and W_enc, both float32 [N, D]; the same values when they start tied."""
+    """Return W_dec, with rows of norm 1, and W_enc, both float32 [N, D]; with init "tied" they are equal."""
     n = config.n_features
     decoder_ND = encoder_ND = torch.randn(n, width, generator=generator)  # always, so that seeds stay valid
     if config.init == "kaiming":
@@ -39,15 +39,15 @@ def decoder_and_encoder(config: TrainConfig, width: int, generator: Generator) -
 
 
 def shared_bias(config: TrainConfig, rows_RD: Tensor, zero_D: Tensor) -> Tensor:
-    """Where the bias starts, float32 [D]. rows: scaled and centred; zero: the activation 0 in their space."""
+    """Return the initial bias, float32 [D]. rows, and zero (the activation 0), are scaled and centred."""
     if config.bias == "geometric_median":
         return geometric_median(rows_RD)
-    # the rows are centred, so their mean is 0, and the activation 0 is far from it
+    # the rows are centred: their mean is 0, whereas the raw activation 0 has become `zero_D`
     return torch.zeros_like(zero_D) if config.bias == "mean" else zero_D
 
 
 def geometric_median(rows: Tensor, rounds: int = 100, limit: int = 32768) -> Tensor:
-    """The point with the least sum of distances to the rows [R, D] (Weiszfeld's algorithm), float32 [D].
+    """Return the point that minimises the sum of distances to the rows [R, D] (Weiszfeld), float32 [D].
 
     >>> geometric_median(torch.tensor([[0.0], [1.0], [1.0], [1.0], [50.0]])).round(decimals=3).tolist()
     [1.0]
@@ -64,6 +64,6 @@ def geometric_median(rows: Tensor, rounds: int = 100, limit: int = 32768) -> Ten
 
 
 def _kaiming(n: int, d: int, generator: Generator) -> Tensor:
-    """kaiming_uniform_ as Revelio calls it, on a matrix [D, N], for which N counts as the fan-in."""
+    """Draw a matrix [n, d] as Revelio's kaiming_uniform_ does for its [D, N] matrix, whose fan-in is N."""
     bound = math.sqrt(6 / n)
     return torch.empty(n, d).uniform_(-bound, bound, generator=generator)

@@ -1,7 +1,7 @@
 """ITDA: a dictionary whose features are activations themselves (arXiv 2505.17769; on Flux, 2505.24360).
 
-There is nothing to optimise: activations stream by, and those that the features so far explain badly become
-features, at unit length. Codes come from gradient pursuit.
+Nothing is optimised: as activations stream by, each one that the existing features explain badly becomes a
+new feature, normalised to unit length (an atom). Gradient pursuit computes the codes.
 
 Shapes: B activations, D their width, A atoms so far.
 """
@@ -21,7 +21,7 @@ from .config import TrainConfig
 
 _SAMPLE = 32768
 _PART = 256
-"""Activations judged at once: those of one part cannot explain each other."""
+"""Activations compared with the atoms at once; atoms added from one such part do not help to explain it."""
 
 
 @torch.no_grad()
@@ -32,7 +32,7 @@ def collect_atoms(
     progress: Callable[[int, int, dict[str, float]], None] | None = None,
     timesteps: Tensor | None = None,
 ) -> Dictionary:
-    """Collect up to n_features atoms in at most `steps` batches, after subtracting the mean of the rows."""
+    """Collect up to n_features atoms from at most `steps` batches, after subtracting the mean activation."""
     first = sample_rows(rows, timesteps, _SAMPLE, config.batch, config.seed).to(device)
     mean = first.mean(dim=0)
     variance = (first - mean).square().sum(dim=1).mean()
@@ -68,7 +68,7 @@ def collect_atoms(
 
 
 def _unexplained(x_BD: Tensor, atoms_AD: Tensor, k: int) -> Tensor:
-    """The squared error of each activation after pursuit over the atoms: float32 [B]."""
+    """Return the squared error of each activation after gradient pursuit with k atoms: float32 [B]."""
     if len(atoms_AD):
         x_BD = x_BD - gradient_pursuit(x_BD, atoms_AD, min(k, len(atoms_AD))) @ atoms_AD
     return x_BD.square().sum(dim=1)

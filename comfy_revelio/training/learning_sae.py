@@ -1,12 +1,12 @@
-"""The weights of a dictionary while it learns, in the scaled and centred space of its inputs.
+"""A dictionary during training; its weights apply to scaled and centred activations.
 
     x <- (x - mean) scale
     h = W_enc (x - bias) + b_enc
     z = f(h)                      the k largest of each token, or k per token on average (BatchTopK)
     x^ = z W_dec + bias
 
-losses.py has what it minimises. A temporal dictionary scales and shifts x - bias before W_enc and z W_dec
-after it (dictionary/timestep_modulation.py).
+losses.py defines the loss. A temporal dictionary also scales and shifts x - bias (before W_enc is applied)
+and z W_dec, depending on the timestep (dictionary/timestep_modulation.py).
 
 Shapes: B tokens of a batch, D width of the activations, N features, K active features.
 """
@@ -28,13 +28,13 @@ from .initial_weights import decoder_and_encoder, mean_and_scale, shared_bias
 from .losses import aux_k_codes, aux_k_loss, reconstruction_loss, sparsity_loss
 
 _MULTI = 4
-"""How many times k features are active in Multi-TopK."""
+"""Multi-TopK also reconstructs with this many times k active features."""
 _THRESHOLD_RATE = 0.01
-"""How fast the threshold of BatchTopK follows the batches."""
+"""Weight of the newest batch in the moving average that is BatchTopK's threshold."""
 
 
 class LearningSAE(nn.Module):
-    """Calling it with a batch returns the loss and counts which features fired."""
+    """A dictionary during training. Calling the module on a batch returns the loss and updates `silent`."""
 
     W_enc: nn.Parameter
     """[N, D]"""
@@ -45,22 +45,22 @@ class LearningSAE(nn.Module):
     bias: nn.Parameter
     """[D]: subtracted from the input, added to the output."""
     time: nn.ParameterList
-    """The weights of the modulation; empty without one."""
+    """The weights of the timestep modulation; empty if the dictionary is not temporal."""
     mean: Tensor
     """[D]"""
     scale: Tensor
     """[D]"""
     variance: Tensor
-    """[]: of the scaled inputs, mean over dimensions."""
+    """[]: variance of the scaled inputs, averaged over the dimensions."""
     silent: Tensor
-    """[N]: tokens since each feature last fired."""
+    """[N]: number of tokens since each feature last fired."""
     threshold: Tensor
-    """[]: the smallest code of BatchTopK, which a single token must exceed later, without a batch."""
+    """[]: running average of BatchTopK's smallest code; the finished dictionary keeps the codes above it."""
     revive: bool
-    """Whether the loss includes AuxK."""
+    """Whether the loss currently includes AuxK."""
 
     def __init__(self, sample: Tensor, config: TrainConfig, generator: Generator) -> None:
-        """sample: float32 [rows, D], from which means and scales are computed."""
+        """Initialise the weights. sample: float32 [rows, D], which determines means and scales."""
         super().__init__()
         self.config = config
         mean, scale = mean_and_scale(sample, config)
@@ -80,7 +80,7 @@ class LearningSAE(nn.Module):
         self.revive = False
 
     def forward(self, x: Tensor, timestep: Tensor | None = None) -> Tensor:
-        """The loss of raw activations x [B, D]; timestep [B] for a temporal dictionary."""
+        """Return the loss on raw activations x [B, D]; a temporal dictionary needs their timestep [B]."""
         x_BD = (x - self.mean) * self.scale
         time = self._modulation(timestep)
         h_BN = self._pre_activations(x_BD, time)
@@ -100,14 +100,14 @@ class LearningSAE(nn.Module):
         if self.config.l1:
             loss = loss + self.config.l1 * sparsity_loss(z_BN, self.W_dec)
         if self.revive:
-            # detached: AuxK must not move the living features, whose error this is
+            # detached: AuxK trains the dead features only, not the living ones that made this error
             dead_BN = aux_k_codes(h_BN, self.dead_mask(), self.config.aux_k)
             missed = aux_k_loss(error_BD.detach(), self._scaled_sum(dead_BN, time))
             loss = loss + self.config.aux_coef * missed
         return loss
 
     def _modulation(self, timestep: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-        """Scale and shift of the input, scale and shift of the output."""
+        """Return the scale and shift of the input, then those of the output; None if not temporal."""
         if not self.config.temporal:
             return None
         if timestep is None:
@@ -121,11 +121,11 @@ class LearningSAE(nn.Module):
         if time is not None:
             x_BD = (x_BD - self.bias) * (1 + time[0]) + time[1]
             return torch.addmm(self.b_enc, x_BD, self.W_enc.T)
-        # W_enc (x - bias) + b_enc, arranged so that no gradient of the whole batch goes to the bias
+        # W_enc (x - bias) + b_enc, arranged so that the gradient of the bias needs no tensor [B, D]
         return torch.addmm(self.b_enc - self.W_enc @ self.bias, x_BD, self.W_enc.T)
 
     def _codes(self, h_BN: Tensor, k: int) -> Tensor:
-        """The codes of pre-activations, dense [B, N]."""
+        """Compute the codes z, dense [B, N], from the pre-activations h."""
         kind = self.config.activation
         if kind == "relu":
             return h_BN.relu()
@@ -136,7 +136,7 @@ class LearningSAE(nn.Module):
         return torch.zeros_like(h_BN).scatter(1, indices_BK, values_BK)
 
     def _batch_top_k(self, h_BN: Tensor, k: int) -> Tensor:
-        """The k B largest of the whole batch (BatchTopK, arXiv 2412.06410)."""
+        """Keep the k B largest pre-activations of the whole batch (BatchTopK, arXiv 2412.06410)."""
         flat = h_BN.relu().flatten()
         values, indices = flat.topk(min(k * len(h_BN), flat.numel()), sorted=False)
         if self.training and k == self.config.k:
@@ -148,7 +148,7 @@ class LearningSAE(nn.Module):
         return torch.zeros_like(flat).scatter(0, indices, values).reshape(h_BN.shape)
 
     def _scaled_sum(self, z_BN: Tensor, time: tuple[Tensor, ...] | None) -> Tensor:
-        """z W_dec, scaled by the timestep but without shift and bias."""
+        """Return z W_dec, with the timestep's scale but without its shift and without the bias."""
         sums_BD = (z_BN @ self.W_dec).float()
         return sums_BD if time is None else sums_BD * (1 + time[2])
 
@@ -158,7 +158,7 @@ class LearningSAE(nn.Module):
 
     @torch.no_grad()
     def remove_parallel_gradient(self) -> None:
-        """Drop the gradient along each decoder row: normalisation would undo that part anyway."""
+        """Remove the gradient component along each decoder row, which normalisation would undo anyway."""
         gradient = self.W_dec.grad
         assert gradient is not None
         gradient -= (gradient * self.W_dec).sum(1, keepdim=True) * self.W_dec
@@ -169,11 +169,11 @@ class LearningSAE(nn.Module):
         self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True).clamp(min=1e-8))
 
     def dead_mask(self) -> Tensor:
-        """The features that have not fired for `dead_after` tokens, bool [N]."""
+        """Return which features have not fired for more than `dead_after` tokens, bool [N]."""
         return self.silent > self.config.dead_after
 
     def update_metrics(self, loss: Tensor) -> dict[str, float]:
-        """loss and dead_share after a step; AuxK is on from here while there are dead features."""
+        """Return the loss and dead_share after a step; turn AuxK on if there are dead features, else off."""
         value = float(loss.detach())
         if not math.isfinite(value):
             raise RevelioError("Training diverged: the loss is NaN or infinite. Lower the learning rate.")
@@ -183,11 +183,11 @@ class LearningSAE(nn.Module):
 
     @torch.no_grad()
     def to_dictionary(self) -> Dictionary:
-        """The dictionary for raw activations, without the scaled and centred space.
+        """Return the dictionary for raw activations: fold the mean and the scale into the weights.
 
-        A scale shared by all dimensions divides the codes, which are then in units of the activations. A
-        scale for each goes into the weights instead, because it must not change which features are the
-        strongest.
+        If all dimensions share one scale, the codes are divided by it and are then in units of the
+        activations. If each dimension has its own scale, the scales are folded into W_enc and W_dec, which
+        leaves the codes, and thus the choice of the strongest features, unchanged.
         """
         n, config, scale = self.config.n_features, self.config, self.scale
         bias = self.bias / scale + self.mean
@@ -207,7 +207,7 @@ class LearningSAE(nn.Module):
         return Dictionary(*weights, activation, inputs=InputTransform(modulation=self._raw_modulation()))
 
     def _raw_modulation(self) -> Modulation | None:
-        """The modulation for raw activations: its two shifts are in their units, its factors have none."""
+        """Return the modulation for raw activations: divide its shifts by the scale, keep its factors."""
         if not self.config.temporal:
             return None
         W1, b1, W2, b2 = (weight.detach().clone() for weight in self.time)

@@ -1,4 +1,4 @@
-"""What a dictionary minimises while it learns.
+"""The loss that training minimises.
 
     loss = L(k) + multi_topk L(4 k) + l1 L_1 + aux_coef L_aux
 
@@ -6,8 +6,8 @@
             Gao et al., arXiv 2406.04093, section 2.3; L(4 k) is their Multi-TopK, section 5.3
     L_1     mean over tokens of sum_f |z_f| |W_dec,f|: sparsity, for ReLU codes without top-k
     L_aux   mean (e - e^)^2 / mean e^2, with e = x - x^ and e^ = z_dead W_dec
-            AuxK, appendix A.2: z_dead are the aux_k strongest of the dead features. They learn to explain
-            what the living ones leave over, and so come back to life.
+            AuxK, appendix A.2: z_dead are the codes of the aux_k strongest dead features. Dead features
+            learn to explain the error that the living ones leave, and thereby come back to life.
 
 Shapes: B tokens of a batch, D width of the activations, N features.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 def reconstruction_loss(error_BD: Tensor, variance: Tensor) -> Tensor:
-    """L(k): the squared error as a share of the variance.
+    """Return L(k): the mean squared error divided by the variance.
 
     >>> float(reconstruction_loss(torch.tensor([[1.0, 3.0]]), torch.tensor(10.0)))
     0.5
@@ -28,7 +28,7 @@ def reconstruction_loss(error_BD: Tensor, variance: Tensor) -> Tensor:
 
 
 def sparsity_loss(z_BN: Tensor, W_dec_ND: Tensor) -> Tensor:
-    """L_1: without the norms, small codes with long decoder rows would be cheap.
+    """Return L_1. The norms keep the loss from being lowered by small codes with long decoder rows.
 
     >>> float(sparsity_loss(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [1.0, 0.0]])))
     7.0
@@ -37,7 +37,7 @@ def sparsity_loss(z_BN: Tensor, W_dec_ND: Tensor) -> Tensor:
 
 
 def aux_k_codes(h_BN: Tensor, dead_N: Tensor, aux_k: int) -> Tensor:
-    """z_dead: the codes of the aux_k strongest dead features by pre-activation h; all others are 0.
+    """Return z_dead: the codes of the aux_k dead features with the largest pre-activations h; the rest are 0.
 
     >>> h, dead = torch.tensor([[5.0, 1.0, 2.0]]), torch.tensor([False, True, True])
     >>> aux_k_codes(h, dead, 1).tolist()
@@ -45,12 +45,12 @@ def aux_k_codes(h_BN: Tensor, dead_N: Tensor, aux_k: int) -> Tensor:
     """
     k = min(aux_k, h_BN.shape[1])
     values, indices = torch.where(dead_N, h_BN, -torch.inf).topk(k, dim=1, sorted=False)
-    # with fewer dead features than k, the rest of the values are -inf, which ReLU makes 0
+    # if there are fewer dead features than k, the remaining values are -inf, which ReLU turns into 0
     return torch.zeros_like(h_BN).scatter(1, indices, values.relu())
 
 
 def aux_k_loss(error_BD: Tensor, explained_BD: Tensor) -> Tensor:
-    """L_aux: the share of the error e that e^ does not explain; 0 where nothing is left to explain.
+    """Return L_aux: the share of the error e that e^ does not explain; 0 if the error is 0.
 
     >>> float(aux_k_loss(torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 0.0]])))
     0.25

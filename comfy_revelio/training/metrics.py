@@ -1,13 +1,13 @@
-"""How well a dictionary explains activations, and what its features do on them.
+"""Metrics of a dictionary: how well it reconstructs activations, and statistics of its features.
 
     fvu = sum |x - x^|^2 / sum |x - mean(x)|^2        fraction of variance unexplained
-    explained_variance = 1 - fvu                      0 for a dictionary that knows only the mean
+    explained_variance = 1 - fvu                      0 for a dictionary that always returns the mean
     cosine = mean cosine of x - b_out and x^ - b_out
     l0 = mean number of active features per row
-    dead_share = share of features that fire on no row; it means something only with many rows
+    dead_share = share of features that fire on no row; meaningful only for many rows
 
-All functions stream: `rows` is one tensor or any iterable of tensors, of any type and device, and only a
-chunk is in work at a time.
+`measure` and `feature_stats` stream: they take one tensor or any iterable of tensors, of any type and on any
+device, and process one chunk at a time.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def measure(
     timesteps: Tensor | None = None,
     chunk_rows: int = _CHUNK_ROWS,
 ) -> dict[str, float]:
-    """The metrics above of a dictionary on activations [..., d_model], and measured_rows.
+    """Return the metrics above, and measured_rows, for a dictionary on activations [..., d_model].
 
-    timesteps: [N], for rows that are one tensor [N, d_model]; dictionaries with a modulation need them.
+    timesteps: [N], if rows is one tensor [N, d_model]; temporal dictionaries need them.
 
     >>> from comfy_revelio.dictionary import Activation
     >>> eye, zero = torch.eye(2), torch.zeros(2)
@@ -51,7 +51,7 @@ def measure(
     squares, cosines, error, active = 0.0, 0.0, 0.0, 0.0
     fired = torch.zeros(n, dtype=torch.bool, device=device)
     count = 0
-    shift = dictionary.b_out.float()  # sums around 0 would lose the variance to a large mean
+    shift = dictionary.b_out.float()  # without it, a large mean would swamp the variance in the sums
     times = iter(()) if timesteps is None else iter(timesteps.to(device).split(chunk_rows))
     for chunk in _chunks(rows, chunk_rows):
         x = chunk.reshape(-1, chunk.shape[-1]).to(device).float()
@@ -82,10 +82,10 @@ def measure(
 
 @torch.no_grad()
 def error_by_timestep(dictionary: Dictionary, rows: Tensor, timesteps: Tensor) -> list[dict[str, float]]:
-    """The mean squared error of rows [N, d] in five equal ranges of timesteps [N], up to 1000.
+    """Return the mean squared error of rows [N, d] in each of five equal ranges of timestep up to 1000.
 
-    Each entry has from, to, rows, mse, and explained_variance within the range; ranges without rows are
-    omitted.
+    timesteps: [N]. Each entry has from, to, rows, mse, and explained_variance within the range; ranges
+    without rows are omitted.
     """
     result = []
     width = _LAST_TIMESTEP / _BUCKETS
@@ -111,7 +111,7 @@ def error_by_timestep(dictionary: Dictionary, rows: Tensor, timesteps: Tensor) -
 
 
 def measure_by_timestep(dictionary: Dictionary, rows: Tensor, timesteps: Tensor) -> dict[str, Any]:
-    """`measure` on rows [N, d] with timesteps [N], and by_timestep, which is `error_by_timestep`."""
+    """Return `measure` of rows [N, d] with timesteps [N], plus `error_by_timestep` as by_timestep."""
     metrics: dict[str, Any] = dict(measure(dictionary, rows, timesteps=timesteps))
     return metrics | {"by_timestep": error_by_timestep(dictionary, rows, timesteps)}
 
@@ -120,10 +120,10 @@ def measure_by_timestep(dictionary: Dictionary, rows: Tensor, timesteps: Tensor)
 def feature_stats(
     dictionary: Dictionary, activations: Tensor | Iterable[Tensor], *, chunk_rows: int = _CHUNK_ROWS
 ) -> FeatureStats:
-    """Mean active value, firing rate and mean map of every feature.
+    """Return the mean active value, firing rate and mean map of every feature.
 
-    activations: maps [N, H, W, d_model], all of one H and W, have mean maps; rows [N, d_model] or
-    [N, T, d_model] have none. Results are float32 on the dictionary's device.
+    activations: maps [N, H, W, d_model], all of the same H and W, or rows [N, d_model] or [N, T, d_model],
+    for which there are no mean maps. Results are float32 on the dictionary's device.
     """
     n, device = dictionary.n_features, dictionary.W_enc.device
     sums, fires = torch.zeros(n, device=device), torch.zeros(n, device=device)

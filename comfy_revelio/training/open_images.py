@@ -1,4 +1,4 @@
-"""Image files to harvest from: which of a folder, their prompts, and their pixels."""
+"""Image files to harvest from: find them in a folder, with their prompts, and read their pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def items_of_images(folder: Path) -> list[Item]:
-    """One item for each image of a folder, by name. A text file NAME.txt next to one is its prompt."""
+    """Return an item per image in a folder, sorted by name. NAME.txt next to an image is its prompt."""
     if not folder.is_dir():
         raise RevelioError(f"There is no folder {folder}; check the name.")
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
@@ -31,7 +31,7 @@ def items_of_images(folder: Path) -> list[Item]:
 
 
 def read_image(item: Item, settings: SamplingSettings) -> Tensor:
-    """The image of an item, cropped to the shape and resized: float32 [height, width, 3] in 0..1."""
+    """Read an item's image, crop and resize it to the settings: float32 [height, width, 3] in 0..1."""
     assert item.image is not None
     size = (settings.width, settings.height)
     try:

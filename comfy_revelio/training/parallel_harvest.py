@@ -1,6 +1,6 @@
-"""Harvesting in several processes: each writes into a folder of its own; these are then merged.
+"""Harvest in several processes: each writes into its own folder, and the folders are then merged.
 
-A kill at any moment leaves complete shards in the folders; the next harvest begins by merging them.
+A kill at any moment leaves complete shards in these folders; the next harvest begins by merging them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .shards.manifest import (
 )
 
 PART = "part-"
-"""How the names of the processes' folders begin, inside the harvest's own folder."""
+"""Prefix of the processes' folders, which are inside the folder of the harvest."""
 
 
 def harvest_in_parallel(
@@ -44,9 +44,9 @@ def harvest_in_parallel(
     budget_bytes: int | None = None,
     **options: Any,
 ) -> dict[str, Path]:
-    """`harvest` by all processes, each with its share of the items; all return when everything is in `out`.
+    """Run `harvest` in all processes, each on its share of the items; all return once everything is in `out`.
 
-    The shards hold what one process would harvest, in another order. The budget is shared equally.
+    The shards hold the rows that one process would harvest, in another order. The budget is split equally.
     """
     if processes.first:
         merge_parts(out)
@@ -61,7 +61,7 @@ def harvest_in_parallel(
         if own:
             harvest(host, own, out / f"{PART}{processes.rank}", spec, budget_bytes=share, **options)
     except RevelioError as problem:
-        error = problem  # raised once the others have finished too and what is complete was merged
+        error = problem  # raised after the other processes have finished and the shards are merged
     processes.wait()
     if processes.first:
         merge_parts(out)
@@ -73,7 +73,7 @@ def harvest_in_parallel(
 
 
 def merge_parts(out: Path) -> None:
-    """Move the finished shards of all processes' folders into those of the harvest, and remove the former."""
+    """Move the finished shards from all processes' folders into the harvest's, then remove the former."""
     for part in sorted(out.glob(f"{PART}*")):
         for folder in sorted(file.parent for file in part.rglob(MANIFEST)):
             _merge_folder(folder, out / folder.relative_to(part))
@@ -81,9 +81,9 @@ def merge_parts(out: Path) -> None:
 
 
 def _merge_folder(source: Path, target: Path) -> None:
-    """List the shards of one folder in another; items that this already has are left out.
+    """Add the shards of folder `source` to folder `target`, without the items that `target` already has.
 
-    Raises RevelioError when they are of another model, hook point or kind.
+    Raises RevelioError when the two folders differ in model, hook point or other settings.
     """
     theirs = read_manifest(source)
     check_shards(source, theirs)
@@ -93,11 +93,11 @@ def _merge_folder(source: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     before = ours.items
     for shard in theirs.shards:
-        new = [item for item in shard.items if item not in before]  # after a kill some may be here
+        new = [item for item in shard.items if item not in before]  # a killed merge may have moved some
         if not new:
             continue
         name, rows = next_name(ours), shard.rows
-        (target / name).unlink(missing_ok=True)  # the leftover of a kill: no manifest lists it
+        (target / name).unlink(missing_ok=True)  # left by a killed merge: no manifest lists it
         if len(new) == len(shard.items):
             _link_or_copy(source / shard.name, target / name)
         else:
@@ -116,7 +116,7 @@ def _link_or_copy(file: Path, target: Path) -> None:
 
 
 def _copy_items(file: Path, target: Path, items: list[int]) -> int:
-    """Copy the rows of some items of a shard; how many they are."""
+    """Copy the rows of the given items from a shard to a new file; return the number of rows."""
     tensors = tensor_file.read_tensors(file, ["x", "timestep", "item"])
     kept = torch.isin(tensors["item"], torch.tensor(items))
     tensor_file.write(target, {name: tensor[kept] for name, tensor in tensors.items()}, {})

@@ -1,4 +1,4 @@
-"""Several processes that harvest or train together, as `accelerate launch` starts them; or one without it."""
+"""The processes that harvest or train together: those that `accelerate launch` started, or just this one."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ..errors import RevelioError
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that were started together."""
+    """The rank of this process, and the number of processes that were started together."""
 
     rank: int = 0
-    """Its number, from 0."""
+    """Index of this process, from 0."""
     world: int = 1
-    """How many there are."""
+    """Number of processes."""
 
     @property
     def first(self) -> bool:
@@ -41,17 +41,17 @@ class Processes:
             torch.distributed.all_reduce(tensor, op=torch.distributed.ReduceOp.MIN)
 
     def wait(self) -> None:
-        """Return when all processes have called this."""
+        """Block until all processes have called this method."""
         if self.world > 1:
             torch.distributed.barrier()
 
 
 def join_processes(device: str) -> tuple[Processes, torch.device]:
-    """This process among those that were started together, and the device that it should use."""
+    """Join the processes that were started together; return them and the device for this process."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from accelerate import PartialState
 
-        # processes that are done wait for the others, however long these take
+        # finished processes wait for the others, however long that takes
         state = PartialState(cpu=device == "cpu", timeout=timedelta(days=30))
         return Processes(state.process_index, state.num_processes), state.device
     return Processes(), _checked_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -1,4 +1,4 @@
-"""From harvested activations to a finished dictionary file: train, measure on held-out items, save."""
+"""Turn harvested activations into a finished dictionary file: train, measure on held-out items, save."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .shards import ShardSet
 from .trainer import Progress, train
 
 METRIC_ROWS = 65_536
-"""Held-out rows to measure on, at most."""
+"""Maximum number of held-out rows to measure on."""
 
 
 def train_on_shards(
@@ -31,15 +31,15 @@ def train_on_shards(
 ) -> dict[str, Any]:
     """Train on a folder of activations, write the dictionary to `out` and return its metrics.
 
-    The state of an unfinished training is saved next to `out`, as NAME.training; after an interrupt the same
-    call resumes from it. A tenth of the items is held out for the metrics, which are those of
-    `measure_by_timestep`.
-    family: the model's name in the dictionary; by default the one in the manifest.
-    finish(dictionary, data): called before the dictionary is saved; it may add to it.
+    The state of an unfinished training is saved next to `out`, as NAME.training; after an interruption the
+    same call resumes from this file. A tenth of the items is held out to compute the metrics, which are those
+    of `measure_by_timestep`.
+    family: the model's name to store in the dictionary; by default the one in the manifest.
+    finish(dictionary, data): called before the dictionary is saved; may add to the dictionary.
     """
     shards = ShardSet(data)
     seen, held_out = shards.split()
-    if not held_out.n_rows:  # reported now, not when all the work is done
+    if not held_out.n_rows:  # reported before the training instead of after it
         raise RevelioError(
             f"There are activations of only {shards.n_items} images or texts, so that none is left to "
             "measure the SAE on; harvest more."

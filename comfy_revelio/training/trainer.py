@@ -1,8 +1,8 @@
-"""Training a dictionary.
+"""The trainer.
 
-After Gao et al., "Scaling and evaluating sparse autoencoders" (arXiv 2406.04093): tied initialisation,
-decoder rows of unit norm with the gradient along them removed, and AuxK (losses.py). What other papers do
-differently is an option of TrainConfig.
+It follows Gao et al., "Scaling and evaluating sparse autoencoders" (arXiv 2406.04093): tied initialisation,
+unit-norm decoder rows with the gradient along each row removed, and AuxK (losses.py). Where other papers
+differ, TrainConfig has an option.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from .learning_sae import LearningSAE
 from .processes import Processes, join_processes
 
 Progress = Callable[[int, int, dict[str, float]], None]
-"""Called as progress(step, steps, metrics) now and then; whatever it raises ends the training."""
+"""Called as progress(step, steps, metrics) at regular intervals; an exception from it ends the training."""
 
 _SAMPLE = 32768
-"""Rows from which means and scales are computed."""
+"""Number of rows from which means and scales are computed."""
 
 
 @torch.inference_mode(False)  # ComfyUI runs its nodes in inference mode, where nothing can learn
@@ -42,14 +42,14 @@ def train(
     checkpoint: Path | None = None,
     checkpoint_every: int = 500,
 ) -> Dictionary:
-    """Train a dictionary on activations; it is on the training device, without statistics.
+    """Train a dictionary on activations. Return it on the training device, without feature statistics.
 
-    timesteps: [N], for rows that are a tensor; activations on disk carry theirs.
+    timesteps: [N], if rows is a tensor; activations on disk include theirs.
     checkpoint: a file that is written every `checkpoint_every` steps, and when an error or an interrupt ends
-        the training early. The same call then resumes and ends where it would have ended. The file is
-        removed when the training is done.
-    The same rows, config and device produce the same dictionary up to the device's own rounding, on any
-    number of processes.
+        the training early. The same call then resumes, with the same final result. The file is removed when
+        the training is done.
+    The same rows, config and device produce the same dictionary, up to the device's rounding, for any number
+    of processes.
     """
     processes, device = join_processes(config.device)
     if config.activation == "pursuit":
@@ -90,13 +90,13 @@ def train(
 
 
 def _new_state(sample: Tensor, config: TrainConfig, device: torch.device) -> TrainingState:
-    """The state before the first step. Adam has a lower rate for the modulation by timestep."""
+    """Return the state before the first step. The timestep modulation gets a lower learning rate."""
     sae = LearningSAE(sample, config, torch.Generator().manual_seed(config.seed)).to(device)
     average = [weight.detach().clone() for weight in sae.parameters()] if config.ema else None
     weights = [weight for name, weight in sae.named_parameters() if not name.startswith("time.")]
     groups: list[dict[str, Any]] = [{"params": weights, "rate_factor": 1.0}]
     if len(sae.time):
-        # each of its outputs is a sum over its hidden units, each of which takes Adam's whole step
+        # each output of the modulation sums over all hidden units, each of which moves by Adam's full step
         groups.append({"params": list(sae.time), "rate_factor": HIDDEN**-0.5})
     optimizer = torch.optim.Adam(
         groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=device.type == "cuda"
@@ -105,7 +105,7 @@ def _new_state(sample: Tensor, config: TrainConfig, device: torch.device) -> Tra
 
 
 def _train_step(state: TrainingState, batch: Minibatch, processes: Processes) -> Tensor:
-    """One step of the optimiser on a batch; its loss."""
+    """Take one optimiser step on a batch and return the loss."""
     config, sae, optimizer = state.config, state.sae, state.optimizer
     weights = list(sae.parameters())
     for group in optimizer.param_groups:

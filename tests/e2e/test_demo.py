@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from devtools.demo import explorer
 from devtools.demo.estimate import Estimate
 from devtools.demo.progress import Progress
 from devtools.demo.run import calibrate, steps
-from devtools.demo.workflows import bundled_workflows, run_workflow
+from devtools.demo.workflows import Outcome, bundled_workflows, run_workflow
 
 
 @pytest.fixture
@@ -92,9 +93,15 @@ def test_the_speed_is_measured_on_the_work_itself(client: Client) -> None:
 
 
 @pytest.mark.browser
+def _explore(client: Client, workflow: Path, chromium: Path, output: Path) -> Outcome:
+    """In a thread: the tests' own browser may be open in this one, and each thread can have one Playwright."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(explorer.explore, client, workflow, chromium, output).result()
+
+
 def test_the_explorer_is_walked_through(client: Client, tmp_path: Path) -> None:
     (workflow,) = (file for file in bundled_workflows() if file.stem == explorer.WORKFLOW)
-    outcome = explorer.explore(client, workflow, ensure_chromium(), tmp_path)
+    outcome = _explore(client, workflow, ensure_chromium(), tmp_path)
     assert outcome.error == ""
     assert list(outcome.files) == ["explorer", "explorer_steered", "05_without", "05_steered"]
     sizes = {name: Image.open(file).size for name, file in outcome.files.items()}
@@ -107,4 +114,4 @@ def test_the_explorer_is_walked_through(client: Client, tmp_path: Path) -> None:
 def test_a_browser_that_does_not_start_is_told_apart_from_a_failure(client: Client, tmp_path: Path) -> None:
     (workflow,) = (file for file in bundled_workflows() if file.stem == explorer.WORKFLOW)
     with pytest.raises(explorer.NoBrowser):
-        explorer.explore(client, workflow, tmp_path / "no_browser", tmp_path)
+        _explore(client, workflow, tmp_path / "no_browser", tmp_path)

@@ -1,6 +1,6 @@
-"""Activations harvested from a model, on disk: written by `ShardWriter`, read by `ShardSet`.
+"""Harvested activations on disk: `ShardWriter` writes them, `ShardSet` reads them.
 
-The layout of the folder is described in manifest.py.
+manifest.py describes the layout of the folder.
 """
 
 from .manifest import Items, Source

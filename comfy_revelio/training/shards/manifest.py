@@ -1,9 +1,9 @@
-"""The description of a folder of activations: its manifest and the headers of its shards.
+"""The layout of a folder of activations: its manifest and the headers of its shards.
 
-    folder/manifest.json              what the rows are activations of, and the list of finished shards
-    folder/rows-000000.safetensors    x [n, d], timestep [n] float32, item [n] int64; never a part of an item
+    folder/manifest.json              the source of the rows (model, hook point...) and the finished shards
+    folder/rows-000000.safetensors    x [n, d], timestep [n] float32, item [n] int64; whole items only
 
-A shard counts once the manifest lists it; any other file is a leftover of a process that was killed.
+A shard is valid once the manifest lists it; an unlisted shard is a leftover of a process that was killed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MANIFEST = "manifest.json"
 SHARD_NAME = re.compile(r"rows-[0-9]{6}\.safetensors")
 LEFTOVER_NAME = re.compile(r"\.(rows-[0-9]{6}\.safetensors|manifest\.json)\.(.*\.)?part")
 ROW_TYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
-"""The types that rows may have: torch's names, and safetensors' names for them."""
+"""The dtypes that rows may have: torch's name -> safetensors' name."""
 ITEM_END = 2**62
 """Item numbers are below this."""
 
@@ -39,18 +39,18 @@ _WIDEST = 2**20
 
 @dataclass(frozen=True)
 class Source:
-    """What the rows are activations of."""
+    """Where the rows come from: the model, the hook point and the settings."""
 
     model: str
-    """Identity of the model: its name and a fingerprint."""
+    """Identifies the model: its name and a fingerprint."""
     hook_point: str
     captured: Captured
-    """"output" of the hooked module, or "diff" = output - input."""
+    """"output" (of the hooked module) or "diff" (its output minus its input)."""
     d_model: int
     grid: tuple[int, int] | None = None
-    """Height and width of the tokens of an item when all items share them: row by row, and complete."""
+    """Height and width of the token map (row by row, complete) if all items share them; else None."""
     extra: dict[str, str] = field(default_factory=dict)
-    """Anything else that makes two harvests different."""
+    """Any other settings by which two harvests can differ."""
 
     def __post_init__(self) -> None:
         fault = _fault(vars(self))
@@ -58,7 +58,7 @@ class Source:
             raise RevelioError(f"A source of activations needs {fault}.")
 
     def difference(self, other: Source) -> str | None:
-        """The first thing in which another source differs, as "its NAME is HERE, not THERE"."""
+        """Return the first difference from another source: "its NAME is HERE, not THERE"; None if equal."""
         for name in (f.name for f in fields(self)):
             mine, theirs = getattr(self, name), getattr(other, name)
             if name == "extra":
@@ -70,7 +70,7 @@ class Source:
 
 
 class Items(Set[int]):
-    """A set of item numbers, kept as sorted ranges (first, last) so that millions in a row cost nothing."""
+    """A set of item numbers, stored as sorted ranges (first, last): a million in a row cost nothing."""
 
     def __init__(self, ranges: Iterable[tuple[int, int]] = ()) -> None:
         merged: list[tuple[int, int]] = []
@@ -87,7 +87,7 @@ class Items(Set[int]):
 
     @classmethod
     def _from_iterable(cls, it: Iterable[Any]) -> Items:  # type: ignore[override]
-        """How the operators of Set make their results."""
+        """Construct the results of Set's operators, such as | and -."""
         return cls.of(it)
 
     def __contains__(self, item: object) -> bool:
@@ -122,7 +122,7 @@ class Manifest:
 
     source: Source
     dtype: str
-    """torch's name of the type of the rows, such as "float16"."""
+    """torch's name for the dtype of the rows, such as "float16"."""
     shards: tuple[Shard, ...] = ()
 
     @property
@@ -131,8 +131,7 @@ class Manifest:
         return Items(r for shard in self.shards for r in shard.items.ranges)
 
     def difference(self, other: Manifest) -> str | None:
-        """Why the rows of two manifests cannot be together, as "its NAME is HERE, not THERE"; None if they
-        can."""
+        """Return why the rows of two manifests cannot be mixed, as `Source.difference`; None if they can."""
         found = self.source.difference(other.source)
         if found is None and self.dtype != other.dtype:
             found = f"its dtype is {self.dtype}, not {other.dtype}"
@@ -141,24 +140,24 @@ class Manifest:
 
 @dataclass(frozen=True)
 class ShardFile:
-    """A listed shard whose file was checked."""
+    """A shard whose file was checked against the manifest."""
 
     path: Path
     rows: int
     items: Items
     bytes: int
     starts: dict[str, int]
-    """The bytes of the file at which its tensors begin, by name."""
+    """{name of a tensor: byte offset in the file at which it begins}."""
 
 
 def next_name(manifest: Manifest) -> str:
-    """The name of the shard that comes after those listed."""
+    """Return the file name for the next shard."""
     number = max((int(shard.name[5:11]) for shard in manifest.shards), default=-1) + 1
     return f"rows-{number:06}.safetensors"
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read and check the manifest of a folder; the shards that it lists are not opened."""
+    """Read and check the manifest of a folder, without opening the shards."""
     path = folder / MANIFEST
     try:
         if path.is_symlink() or not path.is_file():
@@ -173,7 +172,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest atomically: if that fails, the old one is still there."""
+    """Write the manifest atomically: if this fails, the old manifest remains."""
     table = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -198,7 +197,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def check_shards(folder: Path, manifest: Manifest) -> list[ShardFile]:
-    """The files of all listed shards; each must be there and match the manifest."""
+    """Check that every listed shard exists and matches the manifest; return the files."""
     return [_check_shard(folder / shard.name, manifest, shard) for shard in manifest.shards]
 
 
@@ -250,14 +249,14 @@ def _shard(entry: Fields) -> Shard:
     ranges: list[list[int]] = entry.take("items", lambda v: is_list(v, _is_range), "ranges of item numbers")
     items = Items((first, last) for first, last in ranges)
     total = sum(last - first + 1 for first, last in ranges)
-    # Each item has a row, so what is made of the items stays within the size of the file.
+    # Each item has at least one row, so the number of items is bounded by the size of the file.
     if not 1 <= total <= rows or len(items) != total:
         raise entry.broken(f"the items of {name} do not fit its {rows} rows")
     return Shard(name, rows, items)
 
 
 def _fault(source: dict[str, Any]) -> str | None:
-    """What the fields of a source lack, if anything."""
+    """Return what the fields of a source need in order to be valid; None if they are valid."""
     if not all(isinstance(source[name], str) and source[name] for name in ("model", "hook_point")):
         return "a model and a hook point with names"
     if source["captured"] not in ("output", "diff"):

@@ -1,8 +1,8 @@
-"""Reading harvested activations, of which far more may be on disk than fits in memory.
+"""Read harvested activations from disk, even if they are far larger than memory.
 
-Everything goes through plain file reads into a bounded buffer, because the pages of a memory map would count
-as memory of the process. Every choice is a hash of (seed, epoch, ...), so any batch of a long training can be
-made without the ones before it.
+Rows are read into a bounded buffer by plain file reads, because the pages of a memory map would count as
+memory of the process. Every random choice is a hash of (seed, epoch, ...), so any batch of a long training
+can be computed without the ones before it.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from .manifest import ShardFile, check_shards, read_manifest
 from .seeded_order import seeded_hash, seeded_order
 
 _BLOCK_ROWS = 256
-_BLOCKS_PER_WINDOW = 64  # at least, so that a window mixes rows from the whole set
-_ORDER_BYTES = 32  # per row of a window, for shuffling it
+_BLOCKS_PER_WINDOW = 64  # at least this many, so that a window mixes rows from the whole set
+_ORDER_BYTES = 32  # memory for shuffling a window, per row
 _SPLIT_KEY = 0x5EED
-_MAP_ROWS, _MOST_MAP_ROWS = 16_384, 262_144  # for maps: read at once, and at all
+_MAP_ROWS, _MOST_MAP_ROWS = 16_384, 262_144  # when reading maps: rows per read, and rows in total
 
 _RawRows = dict[str, np.ndarray]
-"""Rows as they are on disk: for each tensor of a shard the bytes, uint8 [n, bytes of one row]."""
+"""Rows as stored on disk: {name of a shard's tensor: its bytes, uint8 [n, bytes of one row]}."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some rows, or maps."""
+    """A batch of rows or of maps."""
 
     x: Tensor
-    """float32 [b, d]; maps [b, height, width, d]."""
+    """float32 [b, d] for rows, [b, height, width, d] for maps."""
     timestep: Tensor
     """float32 [b]"""
     item: Tensor
@@ -45,14 +45,14 @@ class Batch:
 
 
 class ShardSet:
-    """A folder of activations as a `ShardWriter` has written it so far; shards that come later are not seen.
+    """The activations in a folder written by `ShardWriter`; shards added after opening it are not seen.
 
-    Rows are numbered through all shards, in the order of the manifest. The rows of one `add` follow each
-    other, so with a source.grid every height * width rows from 0 are one map.
+    Rows are numbered across all shards, in the order of the manifest. The rows of one `ShardWriter.add` are
+    consecutive: if source.grid is set, rows 0 to height * width - 1 are the first map, and so on.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        """Checks the manifest and the headers of all shards; no row is read."""
+        """Check the manifest and the headers of all shards; no row is read."""
         manifest = read_manifest(Path(folder))
         self.source = manifest.source
         self.n_items = len(manifest.items)
@@ -76,11 +76,11 @@ class ShardSet:
 
     @property
     def row_bytes(self) -> int:
-        """Size of one row, in a shard and in memory."""
+        """Size of one row in bytes, both in a shard and in memory."""
         return sum(self._widths.values())
 
     def rows(self, index: Tensor) -> Batch:
-        """The rows of the given numbers [len], in that order."""
+        """Return the rows with the given numbers, in the order of `index`."""
         if index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool:
             raise RevelioError("Rows are chosen by a list of their numbers, as a tensor of integers.")
         if not len(index):
@@ -93,10 +93,9 @@ class ShardSet:
         return self._batch(raw, torch.from_numpy(inverse))
 
     def maps(self) -> Iterator[Batch]:
-        """Maps, spread evenly over the set and at most 262,144 rows: x [n, height, width, d], timestep and
-        item [n].
+        """Yield maps, spread evenly over the set, up to 262,144 rows in total.
 
-        Rows x [n, d] where the items have no grid.
+        x: [n, height, width, d], or rows [n, d] if the source has no grid. timestep, item: [n].
         """
         grid = self.source.grid
         cells = 1 if grid is None else grid[0] * grid[1]
@@ -108,10 +107,10 @@ class ShardSet:
             yield Batch(x, rows.timestep[::cells], rows.item[::cells])
 
     def split(self, held_out: float = 0.1) -> tuple[RowView, RowView]:
-        """Rows to train on and rows to measure on, about in this proportion, with no item in both.
+        """Split the rows into training rows and held-out rows, so that no item is in both.
 
-        An item's side depends on its number alone, so it stays when more items are harvested. With few items
-        a side can be empty. held_out = 0 puts all rows into the first.
+        held_out: the approximate share of the items to hold out. The side of an item depends only on its
+        number, so it does not change when more items are harvested. With few items, a side can be empty.
         """
         if not 0.0 <= held_out < 1.0:
             raise RevelioError(f"The share of held-out rows must be from 0 to below 1, not {held_out}.")
@@ -121,18 +120,18 @@ class ShardSet:
         return RowView(self, begins[~out], counts[~out]), RowView(self, begins[out], counts[out])
 
     def rows_of_items(self) -> dict[int, int]:
-        """How many rows each item has."""
+        """Return {item: its number of rows}."""
         begins, items = self._runs
         numbers, inverse = np.unique(items, return_inverse=True)
         rows = np.bincount(inverse, weights=np.diff(begins, append=self.n_rows)).astype(np.int64)
         return dict(zip(numbers.tolist(), rows.tolist(), strict=True))
 
     def _allocate(self, n: int) -> _RawRows:
-        """Memory for n rows."""
+        """Allocate memory for n rows."""
         return {name: np.empty((n, width), np.uint8) for name, width in self._widths.items()}
 
     def _read(self, rows: np.ndarray, raw: _RawRows) -> None:
-        """Fill the beginning of `raw` with the rows of these ascending numbers int64 [n]."""
+        """Read the rows with these ascending numbers, int64 [n], into the first n rows of `raw`."""
         if not len(rows):
             return
         files = np.searchsorted(self._ends, rows, side="right")
@@ -148,14 +147,14 @@ class ShardSet:
             _read_file(file, [(row - first, start, stop) for _, row, start, stop in group], raw)
 
     def _batch(self, raw: _RawRows, picks: Tensor | slice) -> Batch:
-        """Some of the raw rows, as tensors."""
+        """Convert the picked raw rows to tensors."""
         x = torch.from_numpy(raw["x"]).view(self._dtype)[picks].float()
         timestep = torch.from_numpy(raw["timestep"]).view(torch.float32)[picks, 0]
         return Batch(x, timestep, torch.from_numpy(raw["item"]).view(torch.int64)[picks, 0])
 
     @cached_property
     def _runs(self) -> tuple[np.ndarray, np.ndarray]:
-        """The first row int64 [r] of every run of rows of one item, and that item int64 [r]."""
+        """Find the runs of consecutive rows of one item: the first row and the item of each, int64 [r]."""
         begins, items = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         first = 0
         for file in self._files:
@@ -175,7 +174,7 @@ class ShardSet:
 
 
 class RowView:
-    """Some rows of a `ShardSet`: runs that begin at `begins` int64 [r], ascending, of `counts` rows."""
+    """Some rows of a `ShardSet`: runs with first rows `begins` (ascending), lengths `counts`: int64 [r]."""
 
     def __init__(self, shards: ShardSet, begins: np.ndarray, counts: np.ndarray) -> None:
         self.shards = shards
@@ -193,13 +192,13 @@ class RowView:
         world: int = 1,
         buffer_bytes: int = 512 * 2**20,
     ) -> Iterator[Batch]:
-        """Shuffled batches without end, from number `start`; every epoch shows each row once.
+        """Yield shuffled batches without end, starting with batch number `start`.
 
-        Batch i depends on batch, seed and buffer_bytes alone. Each of several processes gets its share of
-        every batch; the shares together are the batch of a single process. The last rows of an epoch that do
-        not fill a batch are dropped.
-        buffer_bytes: memory for rows. A set that fits is read once and shuffled as a whole. From a larger
-        one, small blocks from the whole set are shuffled together, a buffer at a time.
+        An epoch contains each row once, except the last rows that do not fill a batch, which are dropped.
+        Batch i of given rows depends only on batch, seed and buffer_bytes. Each of several processes gets its
+        share of every batch; the shares add up to the batch of a single process.
+        buffer_bytes: memory for rows. A set that fits is read once and shuffled as a whole. A larger set is
+        read one buffer at a time: each buffer is filled with small blocks from the whole set and shuffled.
         """
         if not 0 <= rank < world <= batch:
             raise RevelioError(f"Rank {rank} of {world} has no share in a batch of {batch} rows.")
@@ -213,7 +212,7 @@ class RowView:
         return self._stream(_Shuffle(self, seed, buffer_bytes), batch, share, start)
 
     def all(self, limit: int | None = None, seed: int = 0) -> Batch:
-        """All rows in order, or a random `limit` of them, the same ones every time."""
+        """Return all rows in order, or `limit` random ones, also in order and the same in every call."""
         n = self.n_rows if limit is None else min(limit, self.n_rows)
         if n < 1:
             raise RevelioError("There are no activations to measure on; harvest more items.")
@@ -225,7 +224,7 @@ class RowView:
         return self.shards._batch(raw, slice(None))
 
     def _read(self, rows: np.ndarray, raw: _RawRows) -> None:
-        """Fill `raw` with rows of this view: ascending numbers int64 [n] from 0 to n_rows - 1."""
+        """Read rows into `raw`, given their ascending numbers in this view (0 to n_rows - 1), int64 [n]."""
         self.shards._read(rows + self._shifts[np.searchsorted(self._ends, rows, side="right")], raw)
 
     @staticmethod
@@ -237,10 +236,10 @@ class RowView:
 
 
 class _Shuffle:
-    """The rows of a view in the shuffled order of any epoch; one window of them is in memory.
+    """The shuffled order of a view's rows in each epoch; one window of rows at a time is in memory.
 
-    Blocks of neighbouring rows are permuted over the whole view and cut into as many windows of about the
-    same size as memory requires; the rows of a window are permuted again.
+    Blocks of neighbouring rows are permuted over the whole view. The permuted blocks are divided into windows
+    of about equal size that fit into memory, and the rows within each window are permuted again.
     """
 
     def __init__(self, view: RowView, seed: int, buffer_bytes: int) -> None:
@@ -252,11 +251,11 @@ class _Shuffle:
         windows = 1 if fit >= self.n_rows else -(-self._blocks // (fit // self._block))
         self._cuts = np.arange(windows + 1) * self._blocks // windows
         self._raw = view.shards._allocate(min(self.n_rows, int(np.diff(self._cuts).max()) * self._block))
-        self._held = np.empty(0, np.int64)  # the blocks in `raw`
+        self._held = np.empty(0, np.int64)  # the blocks that `_raw` holds
         self._epoch = self._window = -1
 
     def rows(self, epoch: int, first: int, stop: int) -> Batch:
-        """Rows first to stop - 1 of an epoch."""
+        """Return rows first to stop - 1 of the shuffled order of an epoch."""
         if epoch != self._epoch:
             self._begin(epoch)
         parts = []
@@ -293,7 +292,7 @@ class _Shuffle:
 
 
 def _read_file(file: ShardFile, stretches: list[tuple[int, int, int]], raw: _RawRows) -> None:
-    """Read stretches (first row in the file, first and end in `raw`) of one shard."""
+    """Read stretches (first row in the file, start and stop in `raw`) of one shard into `raw`."""
     try:
         with file.path.open("rb") as handle:
             for name, plane in raw.items():

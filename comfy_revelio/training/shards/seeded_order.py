@@ -1,6 +1,6 @@
-"""Orders and choices that depend on a seed alone: the same on any machine, and for any number of processes.
+"""Pseudo-random orders and hashes that depend only on a seed, not on the machine or the number of processes.
 
-Any of them can be made without those before it, which a random generator could not do.
+Unlike the draws of a random generator, each can be computed without the ones before it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def seeded_order(n: int, *keys: int) -> np.ndarray:
-    """The numbers below n in an order that depends on the keys alone: int64 [n].
+    """Return the numbers 0 to n - 1 in a pseudo-random order that depends only on the keys: int64 [n].
 
     >>> seeded_order(6, 0, 1).tolist()
     [0, 4, 5, 2, 1, 3]
@@ -18,7 +18,7 @@ def seeded_order(n: int, *keys: int) -> np.ndarray:
 
 
 def seeded_hash(numbers: np.ndarray, *keys: int) -> np.ndarray:
-    """SplitMix64 (Steele et al., OOPSLA 2014) of numbers int64 [n] under some keys: uint64 [n]."""
+    """Hash numbers int64 [n] with SplitMix64 (Steele et al., OOPSLA 2014), seeded by the keys: uint64 [n]."""
     key = 0
     for part in keys:
         key = int(_split_mix(np.array([part & (2**64 - 1)], np.uint64), key)[0])

@@ -1,8 +1,8 @@
-"""Writing harvested activations to disk, so that a kill at any moment costs little and damages nothing.
+"""Write harvested activations to disk so that a kill at any moment loses little and damages nothing.
 
-Rows are kept in memory until their item is complete. Complete items are written together, as a shard that
-appears under its name in one step, and are then listed in the manifest. What the manifest lists is therefore
-always complete, and the next run repeats the rest.
+Rows stay in memory until their item is complete. Complete items are written together as a shard, whose file
+gets its name only when it is complete, and which is then listed in the manifest. What the manifest lists is
+therefore always complete; the next run harvests the rest again.
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ _HEADER_BYTES = 1024  # more than the header of any shard
 
 
 class BudgetReached(RevelioError):
-    """The shards have reached their largest size; what is on disk is complete and usable."""
+    """The shards have reached their size limit; what is on disk is complete and usable."""
 
 
 @dataclass
 class _Item:
-    """The rows of one item so far."""
+    """The rows that one item has so far."""
 
     number: int
     parts: list[Tensor] = field(default_factory=list)
-    """Each [n, d], in the type of the shards."""
+    """Each [n, d], in the dtype of the shards."""
     timesteps: list[float] = field(default_factory=list)
-    """Of each part."""
+    """The timestep of each part."""
     rows: int = 0
 
 
 class ShardWriter:
-    """Collects the activations of items, in any order and interleaved, into shards of complete items.
+    """Collects the activations of items, in any order or interleaved, and writes shards of complete items.
 
-    Opening a folder that has shards continues it, if they are of the same source and dtype. Items that are
-    complete there may be added again, which does nothing; `done_items` are those that a harvest can skip.
-    One process at a time may write to a folder.
+    If the folder already has shards of the same source and dtype, new shards are added to them. Adding an
+    item that is complete on disk does nothing; a harvest can skip these items (`done_items`).
+    Only one process at a time may write to a folder.
     """
 
     def __init__(
@@ -73,11 +73,11 @@ class ShardWriter:
         shard_items: int = 64,
         budget_bytes: int | None = None,
     ) -> None:
-        """The sizes of one shard bound what a kill costs.
+        """Open the folder. A kill loses at most the items that have not yet filled a shard.
 
-        shard_bytes: its largest size, unless a single item is larger.
-        shard_items: its largest number of items.
-        budget_bytes: the largest size of all shards together.
+        shard_bytes: maximum size of a shard, unless a single item is larger.
+        shard_items: maximum number of items per shard.
+        budget_bytes: maximum size of all shards together.
         """
         name = str(dtype).removeprefix("torch.")
         if name not in ROW_TYPES:
@@ -86,7 +86,7 @@ class ShardWriter:
         self._shard_bytes, self._shard_items, self._budget = shard_bytes, shard_items, budget_bytes
         self._row_bytes = source.d_model * torch.finfo(dtype).bits // 8 + 4 + 8
         self._manifest, self._disk_bytes = _open_folder(self._folder, Manifest(source, name))
-        self._listed = self._manifest  # the manifest as it is on disk
+        self._listed = self._manifest  # the manifest that is on disk
         self._before = self.done_items
         self._open: dict[int, _Item] = {}
         self._ready: list[_Item] = []
@@ -100,7 +100,7 @@ class ShardWriter:
         return self._manifest.items
 
     def add(self, item: int, timestep: float, rows: Tensor) -> None:
-        """Add rows [n, d_model] of an item at a timestep; with a grid, n is its height times its width."""
+        """Add rows [n, d_model] of an item at a timestep; if the source has a grid, n = height * width."""
         item = operator.index(item)
         if item in self._before:
             return
@@ -116,7 +116,7 @@ class ShardWriter:
         self._check_budget(entry)
 
     def finish_item(self, item: int) -> None:
-        """Mark an item as complete: all its rows were added."""
+        """Mark an item as complete, that is, all its rows have been added."""
         item = operator.index(item)
         if item in self._before:
             return
@@ -133,7 +133,7 @@ class ShardWriter:
             self._flush()
 
     def close(self) -> None:
-        """Write the rest. An item that was begun but not finished is an error and is not written."""
+        """Write the remaining complete items. Raise RevelioError if an item was begun but not finished."""
         self._flush()
         if self._open:
             raise RevelioError(f"Item {min(self._open)} was begun but not finished; harvest it again.")
@@ -151,14 +151,14 @@ class ShardWriter:
             self._flush()
 
     def _flush(self) -> None:
-        """Write the complete items as one shard, then list it."""
+        """Write the complete items as one shard, then list the shard in the manifest."""
         if self._ready:
             items = sorted(self._ready, key=lambda item: item.number)
             name = next_name(self._manifest)
             shard = Shard(name, sum(item.rows for item in items), Items.of(item.number for item in items))
             tensor_file.write(self._folder / name, _tensors(items), {})
-            # In this order an interrupt between two lines can lose items, which are harvested again,
-            # but cannot write them twice.
+            # This order matters: an interrupt between two lines can lose items, which are then harvested
+            # again, but cannot cause them to be written twice.
             self._ready, self._ready_rows = [], 0
             self._manifest = replace(self._manifest, shards=(*self._manifest.shards, shard))
             self._disk_bytes += (self._folder / name).stat().st_size
@@ -196,7 +196,7 @@ class ShardWriter:
         )
 
     def _check_budget(self, entry: _Item) -> None:
-        """Stop for good when this item and the complete ones before it no longer fit, even in two shards."""
+        """Raise BudgetReached if this item and the unwritten complete ones no longer fit into the budget."""
         if self._budget is None:
             return
         rows = self._ready_rows + entry.rows
@@ -212,7 +212,7 @@ class ShardWriter:
 
 
 def _open_folder(folder: Path, new: Manifest) -> tuple[Manifest, int]:
-    """The manifest to continue and the bytes of its shards; removes what a kill left behind."""
+    """Remove leftovers of a kill; return the folder's manifest (or `new`) and the bytes of its shards."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         names = sorted(os.listdir(folder))
