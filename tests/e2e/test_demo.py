@@ -92,13 +92,13 @@ def test_the_speed_is_measured_on_the_work_itself(client: Client) -> None:
     assert estimate.left() == pytest.approx(rest * estimate.scale + 240)
 
 
-@pytest.mark.browser
 def _explore(client: Client, workflow: Path, chromium: Path, output: Path) -> Outcome:
-    """In a thread: the tests' own browser may be open in this one, and each thread can have one Playwright."""
+    """In a thread: each can have one Playwright, and the tests' own browser may be open in this one."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(explorer.explore, client, workflow, chromium, output).result()
 
 
+@pytest.mark.browser
 def test_the_explorer_is_walked_through(client: Client, tmp_path: Path) -> None:
     (workflow,) = (file for file in bundled_workflows() if file.stem == explorer.WORKFLOW)
     outcome = _explore(client, workflow, ensure_chromium(), tmp_path)
@@ -111,6 +111,7 @@ def test_the_explorer_is_walked_through(client: Client, tmp_path: Path) -> None:
     assert (tmp_path / "05_steered.png").read_bytes() != (tmp_path / "05_without.png").read_bytes()
 
 
+@pytest.mark.browser
 def test_a_browser_that_does_not_start_is_told_apart_from_a_failure(client: Client, tmp_path: Path) -> None:
     (workflow,) = (file for file in bundled_workflows() if file.stem == explorer.WORKFLOW)
     with pytest.raises(explorer.NoBrowser):
