@@ -137,7 +137,8 @@ def handle(dictionary: Dictionary, name: str, index: IndexHead | None = None) ->
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),
     )
-    # ComfyUI moves the parameters of leaf modules, but an SAE keeps its weights as buffers
+    # ModelPatcher loads the parameters of modules, not their buffers (_load_list in comfy/model_patcher.py,
+    # seen in 0.3.75), and an SAE keeps its weights as buffers
     patcher.add_callback_with_key(CallbacksMP.ON_LOAD, "revelio", _move_buffers)
     return SAEHandle(dictionary, patcher, name, index)
 

@@ -31,7 +31,8 @@ _SAMPLE = 32768
 """Number of rows from which means and scales are computed."""
 
 
-@torch.inference_mode(False)  # ComfyUI runs its nodes in inference mode, where nothing can learn
+# ComfyUI runs nodes in inference mode, where nothing can learn (execution.py, seen in 0.3.75)
+@torch.inference_mode(False)
 @torch.enable_grad()
 def train(
     rows: Rows,

@@ -67,7 +67,8 @@ class Run:
         return cls(() if sigmas is None else sigmas.flatten().tolist())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Run:
-        return self  # some versions of ComfyUI deep-copy the options, but all copies mean the same run
+        # ModelPatcher.clone deep-copies its options (comfy/model_patcher.py, seen in 0.3.75); a run stays one run
+        return self
 
     @property
     def total_steps(self) -> int:
