@@ -105,7 +105,7 @@ class RevelioExplorer(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..comfy_revelio.errors import RevelioError
         from ..comfy_revelio.host.web.trace_registry import SERVED_TRACES
-        from ..comfy_revelio.steering.painted_mask import painted_mask
+        from ..comfy_revelio.steering.painted_region import painted_mask
 
         for run in (trace, compare_trace):
             if run is not None and any(run.video_frames(name) > 1 for name in run.hook_points):
@@ -148,9 +148,9 @@ def _of_another(sae: SAEHandle, trace: Trace) -> str:
     )
 
 
-def _indexes(sae: SAEHandle | None, places: dict[str, Dictionary]) -> dict[str, IndexHead]:
+def _indexes(sae: SAEHandle | None, recorded: dict[str, Dictionary]) -> dict[str, IndexHead]:
     """Map each hook point that was recorded with the SAE to the SAE's feature index."""
-    return {} if sae is None or sae.index is None else dict.fromkeys(places, sae.index)
+    return {} if sae is None or sae.index is None else dict.fromkeys(recorded, sae.index)
 
 
 def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[str, Dictionary]) -> Selection:
@@ -160,18 +160,18 @@ def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[st
     from ..comfy_revelio.errors import RevelioError
     from ..comfy_revelio.steering import parse_selection
 
-    place = hook_point.strip() or next(iter(dictionaries), "") or trace.hook_point()
-    if place not in trace.hook_points:
+    point = hook_point.strip() or next(iter(dictionaries), "") or trace.hook_point()
+    if point not in trace.hook_points:
         raise RevelioError(
-            f"The features were chosen at {place}, but the trace was recorded at "
+            f"The features were chosen at {point}, but the trace was recorded at "
             f"{', '.join(trace.hook_points)}; choose them again in the Explorer."
         )
-    dictionary = dictionaries.get(place)
+    dictionary = dictionaries.get(point)
     if dictionary is None:  # a name may be a concept's, and only the steering node's SAE knows
-        selection = parse_selection(chosen, trace.dictionaries[place], look_up=False)
+        selection = parse_selection(chosen, trace.dictionaries[point], look_up=False)
     else:
         selection = parse_selection(chosen, dictionary, dictionary.concepts)
-    return selection if selection.empty else replace(selection, source=place)
+    return selection if selection.empty else replace(selection, source=point)
 
 
 def _pictures(image: Image | None, name: str) -> list[Any]:

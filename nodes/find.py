@@ -96,11 +96,11 @@ class RevelioFindFeatures(io.ComfyNode):
         asked = trace.hook_point(hook_point.strip()) if hook_point.strip() else ""
         findings = find_features(trace, trace_without, mask=mask, role=role)
         best = findings.best(count, asked)
-        place = best[0].hook_point if best else asked
-        chosen = findings.best(count, place) if best else []
+        found_at = best[0].hook_point if best else asked
+        chosen = findings.best(count, found_at) if best else []
         table = found_table(findings.best(max(count, 8), asked), findings.total_steps)
         figure = effect_table(findings, compared=_compared(trace, trace_without, mask))[None]
-        selection = Selection(tuple(one.feature for one in chosen), source=place)
+        selection = Selection(tuple(one.feature for one in chosen), source=found_at)
         return io.NodeOutput(selection, figure, table, ui=ui.PreviewImage(figure, cls=cls))
 
 
@@ -163,8 +163,8 @@ class RevelioFindConcept(io.ComfyNode):
         from ..comfy_revelio.render.table import concept_table
         from ..comfy_revelio.steering import Selection
 
-        concept, place = concept_of_runs(sae.dictionary, trace, trace_without, role=role, count=count)
-        selection = Selection((), source=place, concepts=((concept, 1.0),))
+        concept, found_at = concept_of_runs(sae.dictionary, trace, trace_without, role=role, count=count)
+        selection = Selection((), source=found_at, concepts=((concept, 1.0),))
         return io.NodeOutput(selection, concept_table(concept, sae.dictionary))
 
 

@@ -80,10 +80,10 @@ class RevelioTopFeatures(io.ComfyNode):
         from ..comfy_revelio.render import feature_table
         from ..comfy_revelio.steering import Selection
 
-        place = trace.hook_point(hook_point.strip())
-        scores = trace.top_features(place, count, step=None if step < 0 else step, role=role, by=by)
+        point = trace.hook_point(hook_point.strip())
+        scores = trace.top_features(point, count, step=None if step < 0 else step, role=role, by=by)
         table = feature_table(scores)
-        selection = Selection(tuple(score.feature for score in scores), source=place)
+        selection = Selection(tuple(score.feature for score in scores), source=point)
         return io.NodeOutput(selection, table, ui=ui.PreviewText(table))
 
 

@@ -67,7 +67,7 @@ class Run:
         return cls(() if sigmas is None else sigmas.flatten().tolist())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Run:
-        # ModelPatcher.clone deep-copies its options (comfy/model_patcher.py, seen in 0.3.75); a run stays one run
+        # ModelPatcher.clone deep-copies options (comfy/model_patcher.py, seen in 0.3.75); a run stays one
         return self
 
     @property

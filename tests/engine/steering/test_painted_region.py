@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from comfy_revelio import RevelioError
-from comfy_revelio.steering.painted_mask import painted_mask, parse_painted
+from comfy_revelio.steering.painted_region import painted_mask, parse_painted
 
 
 def test_runs_in_reading_order() -> None:
