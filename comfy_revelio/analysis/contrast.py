@@ -53,14 +53,26 @@ class Spread:
         self._squares_N = torch.zeros(n_features, dtype=torch.float64)
 
     def add(self, values: Tensor) -> None:
-        """Add samples [P, N] of weight 1."""
+        """Add samples [P, N] of weight 1.
+
+        >>> spread = Spread(2)
+        >>> spread.add(torch.tensor([[1.0, 0.0], [3.0, 4.0]]))
+        >>> spread.weight, spread.mean.tolist()
+        (2.0, [2.0, 2.0])
+        """
         values_PN = values.double().cpu()
         self.weight += len(values_PN)
         self._sums_N += values_PN.sum(0)
         self._squares_N += values_PN.square().sum(0)
 
     def add_tokens(self, codes: Codes, weights: Tensor) -> None:
-        """Add every token of codes [P, T] as a sample with the weight, 0 to 1, in weights [P, T]."""
+        """Add every token of codes [P, T] as a sample with the weight, 0 to 1, in weights [P, T].
+
+        >>> spread, codes = Spread(2), Codes(torch.tensor([[[1], [1]]]), torch.tensor([[[4.0], [1.0]]]), 2)
+        >>> spread.add_tokens(codes, torch.tensor([[1.0, 0.5]]))
+        >>> spread.weight, spread.mean.tolist()  # (4 + 0.5) / 1.5
+        (1.5, [0.0, 3.0])
+        """
         values_PTK, weights_PT = codes.values.double().cpu(), weights.double().cpu()
         features = codes.indices.cpu().flatten()
         weighted_PTK = weights_PT[..., None] * values_PTK
@@ -71,16 +83,35 @@ class Spread:
 
     @property
     def mean(self) -> Tensor:
-        """m, float64 [N]; 0 without samples."""
+        """m, float64 [N]; 0 without samples.
+
+        >>> spread = Spread(2)
+        >>> spread.add(torch.tensor([[1.0, 0.0], [3.0, 5.0]]))
+        >>> spread.mean.tolist()
+        [2.0, 2.5]
+        """
         return self._sums_N / max(self.weight, _TINY)
 
     @property
     def scatter(self) -> Tensor:
-        """S, the sum of squared distances from the mean: float64 [N]."""
+        """S, the sum of squared distances from the mean: float64 [N].
+
+        >>> spread = Spread(1)
+        >>> spread.add(torch.tensor([[1.0], [3.0], [5.0]]))
+        >>> spread.scatter.tolist()  # the mean is 3
+        [8.0]
+        """
         return (self._squares_N - self.weight * self.mean.square()).clamp(min=0)  # rounding may go below 0
 
     def without(self, part: Spread) -> Spread:
-        """Return the spread without the samples of `part`, all of which must be in this spread."""
+        """Return the spread without the samples of `part`, all of which must be in this spread.
+
+        >>> whole, part = Spread(1), Spread(1)
+        >>> whole.add(torch.tensor([[1.0], [3.0], [8.0]]))
+        >>> part.add(torch.tensor([[8.0]]))
+        >>> whole.without(part).mean.tolist()
+        [2.0]
+        """
         rest = Spread(len(self._sums_N))
         rest.weight = self.weight - part.weight
         rest._sums_N, rest._squares_N = self._sums_N - part._sums_N, self._squares_N - part._squares_N
@@ -149,6 +180,11 @@ class Findings:
         """Return the `count` features with the highest effect sizes, of all hook points or of one.
 
         Each is listed once, at its best step. Features with no effect size above 0 are left out.
+
+        >>> d = torch.tensor([[0.0, 1.5, 2.0], [0.0, 3.0, 0.5]])
+        >>> findings = Findings({"mid": Effects((0, 1), d, d, d)}, 2, {"mid": DictionaryNote(3, k=1)})
+        >>> [(found.feature, found.effect, found.step) for found in findings.best(3)]
+        [(1, 3.0, 1), (2, 2.0, 0)]
         """
         if hook_point and hook_point not in self.effects:
             raise RevelioError(
@@ -183,6 +219,12 @@ def find_features(
     With two traces, the images of the first are compared with those of the second, whose number may differ;
     a mask limits both to its area. With one trace, the inside of the mask is compared with the outside.
     mask: [height, width] or [P, height, width] in 0..1, of any size.
+
+    >>> codes = Codes(torch.tensor([[[2], [3]]]), torch.ones(1, 2, 1), n_features=4)
+    >>> frame = Frame("mid", 0, 0, 1.0, 999.0, "cond", (1, 2), codes)
+    >>> trace = Trace((frame,), {"mid": DictionaryNote(4, k=1)}, total_steps=1, sigmas=(1.0, 0.0))
+    >>> [found.feature for found in find_features(trace, mask=torch.tensor([[1.0, 0.0]])).best(5)]
+    [2]
     """
     if mask is not None:
         mask = checked_mask(mask)
@@ -197,7 +239,14 @@ def find_features(
 
 
 def check_same_steps(with_it: Trace, without: Trace) -> None:
-    """Raise RevelioError if the schedules of two runs cannot be compared step by step."""
+    """Raise RevelioError if the schedules of two runs cannot be compared step by step.
+
+    >>> twenty, thirty = (Trace((), {}, total_steps=steps, sigmas=()) for steps in (20, 30))
+    >>> check_same_steps(twenty, thirty)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    comfy_revelio.errors.RevelioError: The two runs have 20 and 30 steps; ...
+    """
     if with_it.total_steps != without.total_steps:
         raise RevelioError(
             f"The two runs have {with_it.total_steps} and {without.total_steps} steps; give both samplers "

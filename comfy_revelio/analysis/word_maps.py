@@ -68,6 +68,11 @@ def mean_shares(frames: Sequence[WordFrame], item: int) -> Tensor:
     """Return the attention to each word, averaged over frames: float32 [V, H, W] on their finest grid.
 
     Coarser grids are resized bicubically, as in DAAM.
+
+    >>> calls = torch.tensor([[[[0.25, 0.5]]], [[[0.75, 0.5]]]])
+    >>> frames = [WordFrame("up", 0, 0, 1.0, "cond", (1, 2), 256 * shares) for shares in calls]
+    >>> mean_shares(frames, item=0).tolist()
+    [[[0.5, 0.5]]]
     """
     count = max(frame.batch_size for frame in frames)
     if not 0 <= item < count:
@@ -83,7 +88,11 @@ def mean_shares(frames: Sequence[WordFrame], item: int) -> Tensor:
 
 
 def resized_maps(maps: Tensor, height: int, width: int) -> Tensor:
-    """Resize maps [n, h, w] bicubically, clamping values below 0: float32 [n, height, width]."""
+    """Resize maps [n, h, w] bicubically, clamping values below 0: float32 [n, height, width].
+
+    >>> resized_maps(torch.tensor([[[0.0, 128.0]]]), 1, 4).tolist()
+    [[[0.0, 29.0, 99.0, 141.5]]]
+    """
     return resize_maps(maps, (height, width), mode="bicubic").clamp(min=0.0)
 
 
@@ -92,6 +101,11 @@ def late_layer_frames(frames: Sequence[WordFrame]) -> list[WordFrame]:
 
     The attention in the first half of a UNet hardly shows where things are. The second half alone found the
     parts of the bundled model's images better than all layers or any single layer did (docs/word-maps.md).
+
+    >>> share = torch.ones(1, 1, 1)
+    >>> frames = [WordFrame(layer, 0, 0, 1.0, "cond", (1, 1), share) for layer in ("down", "up")]
+    >>> [frame.layer for frame in late_layer_frames(frames)]
+    ['up']
     """
     layers = list(dict.fromkeys(frame.layer for frame in frames))
     late = set(layers[len(layers) // 2 :])
@@ -103,6 +117,11 @@ def word_heat(frames: Sequence[WordFrame], item: int, rows: Sequence[Sequence[in
     """Return the heat of words or phrases: float32 [R, H, W] in 0..1, on the finest grid among the frames.
 
     rows: for each word or phrase, the positions of its words. A map that is the same everywhere becomes 0.
+
+    >>> shares = torch.tensor([[[0.125, 0.25], [0.375, 0.25]]])
+    >>> frame = WordFrame("up", 0, 0, 1.0, "cond", (1, 2), 256 * shares)
+    >>> word_heat([frame], 0, [[0], [1], [0, 1]]).tolist()  # both words together are the same everywhere
+    [[[0.0, 1.0]], [[1.0, 0.0]], [[0.0, 0.0]]]
     """
     finest = max((frame.grid for frame in frames), key=lambda grid: grid[0] * grid[1])
     total_RHW = torch.zeros(())

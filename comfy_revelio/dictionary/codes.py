@@ -48,27 +48,47 @@ class Codes:
 
     @property
     def shape(self) -> torch.Size:
-        """The leading shape, without K."""
+        """The leading shape, without K.
+
+        >>> Codes(torch.zeros(2, 9, 3, dtype=torch.int64), torch.zeros(2, 9, 3), n_features=4).shape
+        torch.Size([2, 9])
+        """
         return self.indices.shape[:-1]
 
     @property
     def k(self) -> int:
-        """Number of slots for active features at each position."""
+        """Number of slots for active features at each position.
+
+        >>> Codes(torch.zeros(2, 9, 3, dtype=torch.int64), torch.zeros(2, 9, 3), n_features=4).k
+        3
+        """
         return self.indices.shape[-1]
 
     @property
     def nbytes(self) -> int:
-        """Memory of all tensors, in bytes."""
+        """Memory of all tensors, in bytes.
+
+        >>> Codes(torch.tensor([3, 1]), torch.tensor([2.0, 0.5]), n_features=4).nbytes  # 2 int64, 2 float32
+        24
+        """
         tensors = (self.indices, self.values, self.scale, self.shift)
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
     def to(self, device: str | torch.device) -> Codes:
-        """Return the same codes on a device."""
+        """Return the same codes on a device.
+
+        >>> Codes(torch.tensor([3, 1]), torch.tensor([2.0, 0.5]), n_features=4).to("meta").values.device
+        device(type='meta')
+        """
         scale, shift = (None if t is None else t.to(device) for t in (self.scale, self.shift))
         return Codes(self.indices.to(device), self.values.to(device), self.n_features, scale, shift)
 
     def reshape(self, shape: Sequence[int]) -> Codes:
-        """Return the same codes with another leading shape."""
+        """Return the same codes with another leading shape.
+
+        >>> Codes(torch.zeros(6, 3, dtype=torch.int64), torch.zeros(6, 3), n_features=4).reshape((2, 3)).shape
+        torch.Size([2, 3])
+        """
         scale, shift = (None if t is None else t.reshape(shape) for t in (self.scale, self.shift))
         indices, values = (t.reshape(*shape, self.k) for t in (self.indices, self.values))
         return Codes(indices, values, self.n_features, scale, shift)
@@ -106,7 +126,11 @@ class Codes:
         return out
 
     def dense(self) -> Tensor:
-        """Return the dense code, float32 [..., N]; for small inputs only."""
+        """Return the dense code, float32 [..., N]; for small inputs only.
+
+        >>> Codes(torch.tensor([3, 1]), torch.tensor([2.0, 0.5]), n_features=4).dense().tolist()
+        [0.0, 0.5, 0.0, 2.0]
+        """
         out = self.values.new_zeros(*self.shape, self.n_features)
         # add, not assign: empty slots hold "feature 0, value 0" and must not overwrite feature 0
         return out.scatter_add_(-1, self.indices, self.values)
@@ -145,7 +169,14 @@ def concatenate(parts: Sequence[Codes]) -> Codes:
 
 
 def check_feature(feature: int, n_features: int) -> None:
-    """Raise RevelioError unless a dictionary with `n_features` features has this feature."""
+    """Raise RevelioError unless a dictionary with `n_features` features has this feature.
+
+    >>> check_feature(3, n_features=4)
+    >>> check_feature(4, n_features=4)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    comfy_revelio.errors.RevelioError: Feature 4 does not exist: ...
+    """
     if not 0 <= feature < n_features:
         raise RevelioError(
             f"Feature {feature} does not exist: this dictionary has the features 0 to {n_features - 1}; "

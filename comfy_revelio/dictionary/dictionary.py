@@ -104,23 +104,46 @@ class Dictionary(nn.Module):
 
     @property
     def d_model(self) -> int:
-        """Width of the activations."""
+        """Width of the activations.
+
+        >>> rows, zero = torch.ones(3, 2), torch.zeros(2)
+        >>> Dictionary(rows, torch.zeros(3), rows, zero, zero, Activation("relu", k=1)).d_model
+        2
+        """
         return self.W_enc.shape[1]
 
     @property
     def n_features(self) -> int:
-        """Number of features."""
+        """Number of features.
+
+        >>> rows, zero = torch.ones(3, 2), torch.zeros(2)
+        >>> Dictionary(rows, torch.zeros(3), rows, zero, zero, Activation("relu", k=1)).n_features
+        3
+        """
         return self.W_enc.shape[0]
 
     @property
     def stats(self) -> FeatureStats | None:
-        """Statistics of the features; None if they were not measured."""
+        """Statistics of the features; None if they were not measured.
+
+        >>> eye, zero = torch.eye(2), torch.zeros(2)
+        >>> known = Extras(stats=FeatureStats(torch.tensor([3.0, 4.0])))
+        >>> Dictionary(eye, zero, eye, zero, zero, Activation("relu", k=2), extras=known).stats.mean_active
+        tensor([3., 4.])
+        """
         if self.stats_mean_active is None:
             return None
         return FeatureStats(self.stats_mean_active, self.stats_rate, self.stats_mean_map)
 
     def set_stats(self, stats: FeatureStats | None) -> None:
-        """Attach statistics as buffers, so that they move with the weights; None removes them."""
+        """Attach statistics as buffers, so that they move with the weights; None removes them.
+
+        >>> eye, zero = torch.eye(2), torch.zeros(2)
+        >>> sae = Dictionary(eye, zero, eye, zero, zero, Activation("relu", k=2))
+        >>> sae.set_stats(FeatureStats(torch.tensor([3.0, 4.0])))
+        >>> sae.stats.mean_active.tolist()
+        [3.0, 4.0]
+        """
         n = self.n_features
         if stats is not None:
             maps = stats.mean_map
@@ -138,6 +161,12 @@ class Dictionary(nn.Module):
         Values come strongest first; among equal values the lower feature number wins.
         timestep: one number, or a tensor that broadcasts to the leading shape; needed by dictionaries with
         a modulation, ignored by others.
+
+        >>> eye, zero = torch.eye(3), torch.zeros(3)
+        >>> sae = Dictionary(eye, zero, eye, zero, zero, Activation("topk_relu", k=2))
+        >>> codes = sae.encode(torch.tensor([[0.5, 1.0, 2.0]]))
+        >>> codes.indices.tolist(), codes.values.tolist()
+        ([[2, 1]], [[2.0, 1.0]])
         """
         x_BD, times_B = self._rows(x), self._times(timestep, x.shape[:-1], x.device)
         if not len(x_BD):
@@ -160,6 +189,11 @@ class Dictionary(nn.Module):
         """Return ReLU(W_enc (x - b_in) + b_enc), without top-k: [..., d_model] -> float32 [..., n_features].
 
         The steering formula of Concept Steerers (arXiv 2501.19066) calls this ENC.
+
+        >>> eye, zero = torch.eye(3), torch.zeros(3)
+        >>> sae = Dictionary(eye, zero, eye, zero, zero, Activation("topk_relu", k=1))
+        >>> sae.encode_dense(torch.tensor([0.5, -1.0, 2.0])).tolist()
+        [0.5, 0.0, 2.0]
         """
         with torch.autocast(x.device.type, enabled=False):
             inputs_BD, _, _ = self._encoder_inputs(self._rows(x), None)
@@ -168,7 +202,13 @@ class Dictionary(nn.Module):
 
     @torch.no_grad()
     def decode(self, codes: Codes, *, timestep: Tensor | float | None = None) -> Tensor:
-        """Return the reconstruction z W_dec + b_out of the codes: float32 [..., d_model]."""
+        """Return the reconstruction z W_dec + b_out of the codes: float32 [..., d_model].
+
+        >>> rows, zero = torch.tensor([[1.0, 0.0], [3.0, 4.0]]), torch.zeros(2)
+        >>> sae = Dictionary(rows, zero, rows, zero, torch.ones(2), Activation("relu", k=2))
+        >>> sae.decode(Codes(torch.tensor([1]), torch.tensor([2.0]), 2)).tolist()  # 2 (3, 4) + (1, 1)
+        [7.0, 9.0]
+        """
         if codes.n_features != self.n_features:
             raise RevelioError(
                 f"These codes come from a dictionary with {codes.n_features} features, but this one has "
@@ -235,22 +275,44 @@ class Dictionary(nn.Module):
         return added
 
     def forward(self, x: Tensor, *, timestep: Tensor | float | None = None) -> Tensor:
-        """Return the reconstruction of x [..., d_model], float32."""
+        """Return the reconstruction of x [..., d_model], float32.
+
+        >>> eye, zero = torch.eye(3), torch.zeros(3)
+        >>> sae = Dictionary(eye, zero, eye, zero, zero, Activation("topk_relu", k=2))
+        >>> sae(torch.tensor([0.5, 1.0, 2.0])).tolist()
+        [0.0, 1.0, 2.0]
+        """
         return self.decode(self.encode(x, timestep=timestep), timestep=timestep)
 
     def directions(self, features: Sequence[int] | Tensor) -> Tensor:
-        """Return the decoder rows of the features: float32 [len, d_model]."""
+        """Return the decoder rows of the features: float32 [len, d_model].
+
+        >>> rows, zero = torch.tensor([[1.0, 0.0], [3.0, 4.0]]), torch.zeros(2)
+        >>> Dictionary(rows, zero, rows, zero, zero, Activation("relu", k=2)).directions([1]).tolist()
+        [[3.0, 4.0]]
+        """
         return self.W_dec[self.feature_index(features)].float()
 
     def feature_index(self, features: Sequence[int] | Tensor) -> Tensor:
-        """Check feature numbers and return them as int64 [len] on the dictionary's device."""
+        """Check feature numbers and return them as int64 [len] on the dictionary's device.
+
+        >>> eye, zero = torch.eye(2), torch.zeros(2)
+        >>> sae = Dictionary(eye, zero, eye, zero, zero, Activation("relu", k=2))
+        >>> sae.feature_index([1, 0])
+        tensor([1, 0])
+        """
         numbers = features.tolist() if isinstance(features, Tensor) else list(features)
         for feature in numbers:
             check_feature(feature, self.n_features)
         return torch.tensor(numbers, dtype=torch.int64, device=self.W_dec.device)
 
     def label_of(self, feature: int) -> str:
-        """Return the label in which the feature ranks highest, or "" if it is in none."""
+        """Return the label in which the feature ranks highest, or "" if it is in none.
+
+        >>> eye, zero, names = torch.eye(2), torch.zeros(2), Extras(labels={"hat": [1]})
+        >>> Dictionary(eye, zero, eye, zero, zero, Activation("relu", k=2), extras=names).label_of(1)
+        'hat'
+        """
         return label_of(self.labels, feature)
 
     def _rows(self, x: Tensor) -> Tensor:

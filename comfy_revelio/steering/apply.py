@@ -59,6 +59,14 @@ def delta(tokens: Tensor, intervention: Intervention, context: TokenContext) -> 
     """Return only the change, float32 [B or 1, T, D]; None if nothing applies.
 
     If the dictionary reads output - input, pass that difference as tokens and add the result to the output.
+
+    >>> from comfy_revelio.dictionary import Activation, Dictionary
+    >>> from comfy_revelio.steering import Selection
+    >>> eye, zero = torch.eye(2), torch.zeros(2)
+    >>> sae = Dictionary(eye, zero, eye, zero, zero, Activation("relu", k=2))
+    >>> off = Intervention(sae, Selection((1,)), strength=-1.0)
+    >>> delta(torch.tensor([[[3.0, 2.0]]]), off, TokenContext(grid=(1, 1))).tolist()
+    [[[0.0, -2.0]]]
     """
     factor = intervention.factor(context.role, context.percent)
     if factor == 0.0 or 0 in tokens.shape:

@@ -156,14 +156,29 @@ def ablate_block(x_BTD: Tensor, s: float) -> Tensor:
 
 
 def without_features(dictionary: Dictionary, x_BTD: Tensor, timestep: float) -> Tensor:
-    """Return tokens [B, T, D] without features: 0 if the dictionary reads output - input, else its bias."""
+    """Return tokens [B, T, D] without features: 0 if the dictionary reads output - input, else its bias.
+
+    >>> from comfy_revelio.dictionary import Activation
+    >>> eye, zero, bias = torch.eye(2), torch.zeros(2), torch.tensor([0.5, 1.0])
+    >>> sae = Dictionary(eye, zero, eye, bias, bias, Activation("relu", k=2))
+    >>> without_features(sae, torch.tensor([[[3.0, 2.0]]]), 0.0).tolist()
+    [[[0.5, 1.0]]]
+    """
     if dictionary.captured != "output":
         return torch.zeros_like(x_BTD)
     return decode_nothing(dictionary, dictionary.encode(x_BTD, timestep=timestep), timestep)
 
 
 def decode_nothing(dictionary: Dictionary, codes: Codes, timestep: float) -> Tensor:
-    """Decode codes in which no feature fires, at the scale and shift of the given codes: [B, T, D]."""
+    """Decode codes in which no feature fires, at the scale and shift of the given codes: [B, T, D].
+
+    >>> from comfy_revelio.dictionary import Activation
+    >>> eye, zero, bias = torch.eye(2), torch.zeros(2), torch.tensor([0.5, 1.0])
+    >>> sae = Dictionary(eye, zero, eye, bias, bias, Activation("relu", k=2))
+    >>> codes = Codes(torch.tensor([[[1]]]), torch.tensor([[[3.0]]]), 2, scale=torch.tensor([[4.0]]))
+    >>> decode_nothing(sae, codes, 0.0).tolist()
+    [[[2.0, 4.0]]]
+    """
     none = replaced(codes, indices=codes.indices[..., :1], values=torch.zeros_like(codes.values[..., :1]))
     return dictionary.decode(none, timestep=timestep)
 
