@@ -104,7 +104,7 @@ def train_all(
 
 
 def paired_shots(count: int) -> list[Shot]:
-    """Return `count` prompts without PARTS, each followed by a copy with each value that its style can draw."""
+    """Return `count` prompts without PARTS, each followed by a copy with each value its style can draw."""
     shots: list[Shot] = []
     for number in range(count):
         labels = labels_for("model", 1_000_000 + number, split="train")
