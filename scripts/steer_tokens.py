@@ -21,7 +21,7 @@ def main() -> None:
     early = steering.Intervention(sae, feature, strength=2.0, mode="add", end_percent=0.5)
 
     def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-        """Steer output [batch, tokens, d_model]; for a map [B, C, H, W] use flatten(2).mT and convert back."""
+        """Steer output [batch, tokens, d_model]; for a map [B, C, H, W] use flatten(2).mT and undo it."""
         context = steering.TokenContext(role="cond", grid=(8, 8), percent=0.25)  # describes this model call
         return steering.apply(output, early, context)
 
