@@ -68,7 +68,7 @@ class RunResult:
         return self.error is None
 
     def images_of(self, node_id: str) -> list[bytes]:
-        """The files of one node's images, in order."""
+        """Return the files of one node's images, in order."""
         return [image.data for image in self.images if image.node_id == node_id]
 
     def ran(self, node_id: str) -> bool:

@@ -14,7 +14,7 @@ from comfy_revelio.host.mini import config
 
 
 def build_unet() -> Any:
-    """`UNet2DConditionModel`: latents [B, 4, h, w], timesteps [B], text states [B, 77, 192] -> velocity."""
+    """Build the UNet: latents [B, 4, h, w], timesteps [B], text states [B, 77, 192] -> velocity."""
     from diffusers import UNet2DConditionModel
 
     widths = config.UNET["channels"]
@@ -34,7 +34,7 @@ def build_unet() -> Any:
 
 
 def build_text_encoder(vocabulary: int) -> Any:
-    """`CLIPTextModel` over `vocabulary` tokens: ids [B, 77] -> states [B, 77, 192] of the last layer."""
+    """Build the text encoder for `vocabulary` tokens: ids [B, 77] -> last layer's states [B, 77, 192]."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     # start and end of text are CLIP's two highest ids, and so also the highest ids of the small vocabulary
@@ -43,7 +43,7 @@ def build_text_encoder(vocabulary: int) -> Any:
 
 
 def build_vae() -> Any:
-    """`AutoencoderKL`: pixel patches [B, 12, H/2, W/2] in -1..1 <-> latents [B, 4, H/8, W/8]."""
+    """Build the autoencoder: pixel patches [B, 12, H/2, W/2] in -1..1 <-> latents [B, 4, H/8, W/8]."""
     from diffusers import AutoencoderKL
 
     levels, patch = len(config.VAE["multipliers"]), config.VAE["patch"]
