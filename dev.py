@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Everything a developer does with this project, with nothing installed but Python.
+"""Do everything that developing this project takes, with nothing installed but Python.
 
-    python3 dev.py demo [--all]          the main job, or every workflow, as one page: output/index.html
-    python3 dev.py test [pytest args]    lint, types and all tests; with arguments, pytest alone
-    python3 dev.py serve [--port N]      ComfyUI in the browser with this pack installed
-    python3 dev.py bench [--quick]       the measurements in benchmarks/
-    python3 dev.py run -- COMMAND        any command inside the environment
+    python3 dev.py demo [--all]          run the main job, or every workflow; result: output/index.html
+    python3 dev.py test [pytest args]    check lint and types and run all tests; with arguments, pytest alone
+    python3 dev.py serve [--port N]      start ComfyUI in the browser with this pack installed
+    python3 dev.py bench [--quick]       run the measurements in benchmarks/
+    python3 dev.py run -- COMMAND        run any command inside the environment
 
 The first command builds the environment in `.dev/` (about 6 GB); `--fresh` before a command builds it again.
 """

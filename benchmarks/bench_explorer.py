@@ -1,4 +1,4 @@
-"""How fast the Explorer responds, and how much memory it takes, in headless Chromium with a large run.
+"""Measure how fast the Explorer responds and how much memory it takes, in headless Chromium with a large run.
 
 50 steps, 4 hook points, 64 x 64 cells, 5,120 features, 20 of them active in each cell, 24 concepts. A change
 of step or feature is timed from the change to the end of the frame that shows it, with the list of what is
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def _answers() -> dict[tuple[str, str], bytes]:
-    """(what, hook point) -> what the pack's routes would send."""
+    """Return what the pack's routes would send, by (kind of request, hook point)."""
     import torch
 
     from comfy_revelio.dictionary import Codes
@@ -81,7 +81,7 @@ def _answers() -> dict[tuple[str, str], bytes]:
 
 
 def _about(name: str) -> dict[str, Any]:
-    """What the page is told about a hook point."""
+    """Return what the server tells the page about a hook point."""
     return {
         "name": name,
         "grid": [SIDE, SIDE],
@@ -183,7 +183,7 @@ def _change(chance: random.Random, change: int) -> tuple[str, dict[str, Any]]:
 
 
 def _heap_megabytes(devtools: Any) -> float:
-    """Objects of the page's JavaScript and of its DOM, and the memory of typed arrays."""
+    """Return the memory of the page's JavaScript objects, DOM and typed arrays in MB."""
     usage = devtools.send("Runtime.getHeapUsage")
     names = ("usedSize", "embedderHeapUsedSize", "backingStorageSize")
     return float(sum(usage.get(name, 0) for name in names)) / 1e6

@@ -1,4 +1,4 @@
-"""What each recipe reaches on the bundled model at the middle hook point: the tables of docs/training.md.
+"""Measure what each recipe achieves on the bundled model's middle block: the tables of docs/training.md.
 
 Generates images from captions of the model's own grammar, saves the activations of all steps, trains every
 recipe on nine tenths of the images and measures it on the rest. `--write` puts the tables into the document:
@@ -30,7 +30,7 @@ HOOK_POINT = "middle_block.1"
 DOCUMENT = ROOT / "docs" / "training.md"
 BATCH = 1024
 FIRST = 2_000_000
-"""Number of the first caption: after those on which the model and its SAEs were trained."""
+"""Number of the first caption; smaller numbers were used to train the model and its SAEs."""
 
 
 def main() -> int:
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def harvested(folder: Path, images: int) -> Path:
-    """The activations of this many captions, by the command line."""
+    """Harvest the activations of `images` captions with the pack's command line."""
     prompts = folder / "prompts.txt"
     texts = (
         caption(labels_for("model", FIRST + number), np.random.default_rng([15, number])).text
@@ -109,7 +109,7 @@ def presets_block(reports: list[dict[str, Any]], shards: ShardSet) -> str:
 
 
 def timesteps_block(reports: list[dict[str, Any]]) -> str:
-    """Mean squared error of plain and temporal dictionary by ranges of timesteps."""
+    """Return a table of the squared error of the plain and the temporal dictionary, by range of timesteps."""
     by_name = {metrics["name"]: metrics["by_timestep"] for metrics in reports}
     if not {"topk", "temporal"} <= set(by_name):
         return ""

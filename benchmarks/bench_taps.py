@@ -1,6 +1,6 @@
-"""What recording and steering cost: sampling with them and plain sampling, alternating in one process.
+"""Measure what recording and steering cost: sample with and without them, alternating in one process.
 
-Prints the ratio of medians; below 1.10 it is not noticeable. Run by `python3 dev.py bench`.
+Prints the ratio of median times; below 1.10 the cost is not noticeable. `python3 dev.py bench` runs this.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> int:
         for name, case in cases.items():
             start = time.perf_counter()
             case()
-            if turn:  # the first turn warms up
+            if turn:  # the first turn only warms up
                 seconds[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     ratios = {name: round(median / medians["plain"], 3) for name, median in medians.items()}

@@ -1,4 +1,4 @@
-"""How well word maps find the parts that words name, on the bundled model: the tables of docs/word-maps.md.
+"""Measure how well word maps of the bundled model find the named parts: the tables of docs/word-maps.md.
 
 Avatars that the model has never seen are drawn, noised to ten timesteps and shown to the model with a caption
 that names their parts. The map of each word is compared with the pixels of the part in the drawing. The
@@ -40,7 +40,7 @@ WORDS = {
     "background": ("background", "backdrop", "wall"),
 }
 SMALLEST = 0.002
-"""Share of the image below which a part is too small to be searched."""
+"""Parts that cover a smaller share of the image than this are left out."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Case:
 
     @property
     def filled(self) -> Tensor:
-        """The part with what it encloses, such as the lenses of glasses; a background stays as it is."""
+        """The part and what it encloses, such as the lenses of glasses; a background stays as it is."""
         if self.part == "background":
             return self.truth
         return torch.from_numpy(binary_fill_holes(self.truth.numpy()))
@@ -83,7 +83,7 @@ def main() -> int:
 
 @torch.no_grad()
 def cases(numbers: Sequence[int]) -> Iterator[Case]:
-    """The named parts of these avatars, noised and read by the bundled model."""
+    """Show noised avatars to the bundled model and return a case for each part that a caption names."""
     from comfy_revelio.host.mini.model import load_mini
     from comfy_revelio.host.record.words import record_words_of_image
 
@@ -107,7 +107,7 @@ def cases(numbers: Sequence[int]) -> Iterator[Case]:
 
 
 def positions_of_part(words: Sequence[str], part: str) -> list[int]:
-    """The positions of the words of a part; the hair of "facial hair" is a beard."""
+    """Return the positions of the words for a part; the "hair" of "facial hair" counts as a beard."""
     found = []
     for position, word in enumerate(words):
         facial = word == "hair" and position > 0 and words[position - 1] == "facial"
@@ -120,30 +120,30 @@ Heat = Callable[[Case], Tensor]
 
 
 def heat_of(take: Callable[[WordTrace], Sequence[WordFrame]]) -> Heat:
-    """The map of a case's words over the pixels of the image, [H, W], from the frames that `take` selects."""
+    """Return a function that maps a case's words over the pixels, [H, W], from the frames `take` selects."""
     return lambda case: resized_maps(word_heat(take(case.trace), 0, [case.positions]), *case.truth.shape)[0]
 
 
 def edge_heat(case: Case) -> Tensor:
-    """As Word Maps draws it if an image is connected: fitted to the edges of the image."""
+    """Return the map that Word Maps draws if an image is connected: fitted to the edges of the image."""
     heat = heat_of(chosen_layers)(case)[None]
     grid = max(frame.grid[-1] for frame in chosen_layers(case.trace))
     return follow_edges(heat, case.image, BLUR * case.truth.shape[1] / grid)[0]
 
 
 def plain_heat(case: Case) -> Tensor:
-    """As DAAM computes it: the mean over everything."""
+    """Return the map as DAAM computes it: the mean over all layers and steps."""
     shares = mean_shares(case.trace.select("cond"), 0)[case.positions].sum(0)
     return resized_maps(scaled(shares[None]), *case.truth.shape)[0]
 
 
 def iou(found: Tensor, truth: Tensor) -> float:
-    """Intersection over union of two bool masks."""
+    """Return the intersection over union of two bool masks."""
     return float((found & truth).sum() / (found | truth).sum().clamp(min=1))
 
 
 def by_part(parts: Sequence[str], values: Sequence[float]) -> dict[str, float]:
-    """The mean over the cases of each part, in the order of PARTS."""
+    """Return the mean over the cases of each part, in the order of PARTS."""
     return {
         part: float(np.mean([value for own, value in zip(parts, values, strict=True) if own == part]))
         for part in PARTS
@@ -163,7 +163,7 @@ class Seen:
         self._heats = [heat(case) for case in cases]
 
     def scores(self, threshold: float, *, filled: bool = False) -> list[float]:
-        """IoU of each case, with masks above this share of the peak. filled: holes of the part are filled."""
+        """Return each case's IoU, with masks above this share of the peak. filled: fill the part's holes."""
         return [
             iou(heat > threshold * heat.max(), case.filled if filled else case.truth)
             for heat, case in zip(self._heats, self._cases, strict=True)
@@ -173,7 +173,7 @@ class Seen:
         return by_part([case.part for case in self._cases], self.scores(threshold, filled=filled))
 
     def best(self) -> float:
-        """The threshold with the highest mean over parts."""
+        """Return the threshold with the highest mean IoU over parts."""
         return max(THRESHOLDS, key=lambda threshold: mean(self.by_part(threshold)))
 
 
@@ -190,7 +190,7 @@ def one_step(step: int) -> Callable[[WordTrace], list[WordFrame]]:
 
 
 def prior(chosen: Sequence[Case], measured: Sequence[Case]) -> dict[str, float]:
-    """IoU of the usual position of each part, the same for every image: the result without any map."""
+    """Return the IoU of each part's usual position, the same for every image: the result without any map."""
     found = {}
     for part in PARTS:
         usual = torch.stack([case.truth.float() for case in chosen if case.part == part]).mean(0)
@@ -202,7 +202,7 @@ def prior(chosen: Sequence[Case], measured: Sequence[Case]) -> dict[str, float]:
 
 
 def blocks_of(chosen: Sequence[Case], measured: Sequence[Case], images: int) -> dict[str, str]:
-    """The blocks of the page: parts, layers, steps."""
+    """Return the generated parts of the page by name: parts, layers, steps."""
     ways = (edge_heat, heat_of(chosen_layers), plain_heat)
     limits = [Seen(chosen, way).best() for way in ways]
     edges, cells, daam = (Seen(measured, way) for way in ways)
@@ -249,7 +249,7 @@ def _table(
     takes: dict[str, Callable[[WordTrace], Sequence[WordFrame]]],
     what: str,
 ) -> str:
-    """IoU of each part with a single layer or step, each with its best threshold."""
+    """Return the IoU of each part with a single layer or step, each with its best threshold."""
     rows = []
     for name, take in takes.items():
         heat = heat_of(take)

@@ -1,1 +1,1 @@
-"""What `dev.py` and the tests use: the environment, the ComfyUI server, its client and the demo."""
+"""Tools for `dev.py` and the tests: the environment, the ComfyUI server, its client, and the demo."""

@@ -1,4 +1,4 @@
-"""A base directory for ComfyUI: its own models, inputs and outputs, with the pack linked in."""
+"""Make a base directory for ComfyUI: separate models, inputs and outputs, and a link to the pack."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from .places import ROOT
 
 PACK_FOLDER = "comfy_revelio"
-"""Name of the pack's folder in `custom_nodes/`, as ComfyUI Manager would clone it."""
+"""The pack's folder name in `custom_nodes/`, the same as when ComfyUI Manager clones it."""
 
 FOLDERS = ("custom_nodes", "models", "input", "output", "temp", "user")
 """ComfyUI stops without `custom_nodes` and cannot open its database without `user`."""
@@ -34,7 +34,7 @@ def make_base(base: Path, *, pack: Path | None = ROOT, clean: bool = True) -> Pa
 
 
 def link_pack(link: Path, pack: Path = ROOT) -> None:
-    """Make `link` lead to the pack; where links are impossible, the pack is copied again each time."""
+    """Make `link` point to the pack; where links are impossible, copy the pack each time."""
     if link.exists() and link.resolve() == pack.resolve():
         return
     link.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def link_pack(link: Path, pack: Path = ROOT) -> None:
 
 
 def remove_base(base: Path) -> None:
-    """Delete a base directory; first the link, so that the pack behind it is never touched."""
+    """Delete a base directory, the link first, so that the pack it points to is never touched."""
     _remove_link(base / "custom_nodes" / PACK_FOLDER)
     shutil.rmtree(base)
 
@@ -59,7 +59,7 @@ def _link(pack: Path, link: Path) -> None:
                 _winapi.CreateJunction(str(pack), str(link))
                 return
             except OSError:
-                pass  # not on this file system
+                pass  # this file system has no junctions
         shutil.copytree(pack, link, ignore=shutil.ignore_patterns(*NOT_COPIED))
 
 
@@ -68,6 +68,6 @@ def _remove_link(link: Path) -> None:
         link.unlink()
     elif link.exists():
         try:
-            os.rmdir(link)  # removes a junction and leaves what is behind it
+            os.rmdir(link)  # removes a junction but not the folder it points to
         except OSError:
-            shutil.rmtree(link)  # a copy
+            shutil.rmtree(link)  # it is a copy

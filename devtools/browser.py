@@ -1,4 +1,4 @@
-"""ComfyUI in a browser controlled by Playwright: when it is ready, and how to show only the graph."""
+"""Control ComfyUI in a browser through Playwright: wait until it is ready, and show only the graph."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIT = """(margin) => {
     canvas.ds.offset = [(room.width / scale - width) / 2 - left, (room.height / scale - height) / 2 - top]
     canvas.setDirty(true, true)
 }"""
-"""Zoom and move the canvas so that the whole graph is in the middle of it."""
+"""Zoom and move the canvas so that the whole graph is visible and centred."""
 
 FOCUS = """() => {
     const {graph, canvas} = window.app, node = graph._nodes.find(n => n.type === 'RevelioExplorer')
@@ -32,7 +32,7 @@ FOCUS = """() => {
     ]
     canvas.setDirty(true, true)
 }"""
-"""Show the Explorer's node in the middle of the window, at its own size if that fits."""
+"""Centre the Explorer's node in the window, at full size if it fits."""
 
 QUIET = {
     "Comfy.TutorialCompleted": True,  # else the template browser opens for a new user
@@ -45,7 +45,7 @@ QUIET = {
 
 
 def make_quiet(page: Any, **settings: object) -> None:
-    """Remove everything that covers the graph, apply other settings too, and reload the page."""
+    """Hide everything that covers the graph, apply the given settings as well, and reload the page."""
     for name, value in (QUIET | settings).items():
         page.evaluate(
             "([name, value]) => window.app.extensionManager.setting.set(name, value)", [name, value]

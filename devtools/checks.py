@@ -1,4 +1,4 @@
-"""`dev.py test`: lint, format, types, and pytest last; in parallel on two cores."""
+"""`dev.py test`: check lint, format and types in parallel, then run pytest with two workers."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .problem import Problem
 from .process import call, call_quietly
 
 WORKERS = 2
-"""Processes of pytest. More would start more ComfyUI servers, each with more than 1 GB of memory."""
+"""How many processes pytest uses. More would start more ComfyUI servers, each with over 1 GB of memory."""
 
 Check = Callable[[Places], tuple[int, str]]
-"""Its exit code and what it printed."""
+"""A check returns its exit code and what it printed."""
 
 PAGE_FILES = ("web/*.js", "web/explorer/*.{js,css}", "tests/web/*.mjs", "locales/*/main.json")
 
 
 def everything(places: Places) -> int:
-    """Run all checks, even after one has failed; raises Problem that names those that failed."""
+    """Run all checks, even after one has failed; raise a Problem that names those that failed."""
     with ThreadPoolExecutor(len(LANES)) as pool:
         failed = [name for names in pool.map(lambda lane: _run_lane(places, lane), LANES) for name in names]
     failed += ["tests"] * (_pytest_in_parallel(places) != 0)
@@ -33,15 +33,15 @@ def everything(places: Places) -> int:
 
 
 def pytest(places: Places, arguments: Sequence[str]) -> int:
-    """Its own executable and not `python -m pytest`, which would put the repository on the import path."""
+    """Run the `pytest` executable; `python -m pytest` would put the repository on the import path."""
     return _pytest(places, arguments, places.variables())
 
 
 def _pytest_in_parallel(places: Places) -> int:
-    """All tests in worker processes, which share neither session fixtures nor cores.
+    """Run all tests in worker processes, each with its own session fixtures and one thread.
 
-    The tests of one file stay in one process. Each worker has one thread: with two threads, all tests took 30
-    minutes of CPU time instead of 20, because the tensors are small.
+    The tests of one file stay in one process. With two threads per worker, all tests took 30 minutes of CPU
+    time instead of 20, because the tensors are small.
     """
     workers = min(WORKERS, os.cpu_count() or 1)
     arguments = [f"--numprocesses={workers}", "--dist=loadfile", "--no-loadscope-reorder", "--durations=10"]
@@ -77,7 +77,7 @@ def _tool_types(places: Places) -> tuple[int, str]:
 
 
 def _pack_types(places: Places) -> tuple[int, str]:
-    """The pack as ComfyUI imports it: as one package, whatever the name of the checkout's folder."""
+    """Check the pack as ComfyUI imports it: as one package, whatever the checkout's folder is called."""
     linked = places.dev / "types"
     link_pack(linked / PACK_FOLDER)
     packages = [f"--package={PACK_FOLDER}.{name}" for name in ("comfy_revelio", "nodes")]
@@ -85,7 +85,7 @@ def _pack_types(places: Places) -> tuple[int, str]:
 
 
 def _mypy(places: Places, *what: str, path: Path = ROOT) -> tuple[int, str]:
-    """Check from the folder `path`, where the packages to check are found."""
+    """Run mypy in the folder `path`, which contains the packages to check."""
     fixed = [
         "--config-file",
         ROOT / "pyproject.toml",
@@ -97,7 +97,7 @@ def _mypy(places: Places, *what: str, path: Path = ROOT) -> tuple[int, str]:
 
 
 def _page_types(places: Places) -> tuple[int, str]:
-    """The browser code against the types of ComfyUI's frontend, next to which it is linked."""
+    """Check the browser code against the types of ComfyUI's frontend; a link puts the code next to them."""
     link_pack(places.pages / "web", ROOT / "web")
     shutil.copy(ROOT / "devtools" / "pages" / "tsconfig.json", places.pages)
     compiler = places.pages / "node_modules" / "typescript" / "bin" / "tsc"
@@ -118,7 +118,7 @@ def _page_tests(places: Places) -> tuple[int, str]:
 
 
 LANES: tuple[dict[str, Check], ...] = (
-    {"mypy: tools": _tool_types, "mypy: pack": _pack_types},  # one after the other: they share a cache
+    {"mypy: tools": _tool_types, "mypy: pack": _pack_types},  # in turn, as they share a cache
     {
         "ruff check": _lint,
         "ruff format --check": _format,
@@ -127,4 +127,4 @@ LANES: tuple[dict[str, Check], ...] = (
         "node --test: pages": _page_tests,
     },
 )
-"""The checks before pytest, by name. The lanes run in parallel."""
+"""The checks that run before pytest, by name: the lanes in parallel, the checks of a lane in turn."""

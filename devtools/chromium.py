@@ -1,4 +1,4 @@
-"""A Chromium for the browser tests."""
+"""Find or install a Chromium for the browser tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-"""Start it without a screen or background network traffic, usable as root in a container."""
+"""Start Chromium without a screen or background network traffic, even as root in a container."""
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 APPLICATIONS = (
@@ -33,7 +33,7 @@ APPLICATIONS = (
 
 
 def find_chromium() -> Path | None:
-    """A Chromium, Chrome or Edge of this machine."""
+    """Find a Chromium, Chrome or Edge on this machine."""
     for candidate in (*map(shutil.which, NAMES), *APPLICATIONS):
         if candidate and Path(candidate).is_file():
             return Path(candidate)
@@ -41,7 +41,7 @@ def find_chromium() -> Path | None:
 
 
 def ensure_chromium() -> Path:
-    """A Chromium of this machine; on Debian and Ubuntu, as root, it is installed if it is missing."""
+    """Find a Chromium, or install one if this is Debian or Ubuntu and we are root."""
     found = find_chromium()
     if found is None and _may_use_apt():
         logs = find_places().logs

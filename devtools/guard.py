@@ -1,6 +1,7 @@
-"""Runs ComfyUI's `main.py` and ends it when the program that started it has ended.
+"""Run ComfyUI's `main.py`, and end it when the program that started it has ended.
 
-Started with a pipe as standard input: when the other end closes, for whatever reason, this process ends.
+The starter gives this process a pipe as standard input; when the pipe closes, for any reason, this process
+ends.
 Usage: python guard.py path/to/main.py [ComfyUI's options]
 """
 

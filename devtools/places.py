@@ -1,4 +1,4 @@
-"""Where everything is: the repository, the development environment, the host ComfyUI."""
+"""The folders of the repository, the development environment and the host ComfyUI."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ KEEP_MEMORY = {
     "MALLOC_TOP_PAD_": str(256 * 2**20),
     "MALLOC_ARENA_MAX": "1",
 }
-"""For glibc: keep freed memory. Large activations come and go every step, and returning each to the system
-costs more than computing with it (measured on a virtual machine: training is up to ten times faster so)."""
+"""For glibc: keep freed memory. Every step allocates and frees large activations, and returning each to the
+system costs more than computing with it (on a virtual machine this made training up to ten times faster)."""
 
 SHARE_CORES = {"OMP_WAIT_POLICY": "passive"}
-"""For OpenMP: waiting threads sleep. By default they spin, and if other programs use the same cores, they
-block the thread that they are waiting for (measured on 2 cores with a load of 12: an image takes 4 to 9 s
-instead of more than 30)."""
+"""For OpenMP: let waiting threads sleep. By default they spin and, if other programs use the same cores,
+block the thread that they wait for (measured on 2 cores with a load of 12: an image takes 4 to 9 s instead
+of more than 30)."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Places:
     """The folders of one development environment."""
 
     dev: Path
-    """What `dev.py` makes; not tracked by git."""
+    """The folder for everything that `dev.py` makes; not tracked by git."""
     comfyui: Path
     """The host's source tree, the folder with `main.py`."""
     comfyui_is_ours: bool
-    """Whether the host tree is the pinned one that `dev.py` unpacks; False for a tree of the user's own."""
+    """Whether the host is the pinned ComfyUI that `dev.py` unpacks; False for the user's own ComfyUI."""
 
     @property
     def venv(self) -> Path:
@@ -69,15 +69,15 @@ class Places:
 
     @property
     def stamps(self) -> Path:
-        """One small file for each finished step, with the key of what it was made from."""
+        """The folder with a small file for each finished step: a hash of the step's inputs."""
         return self.dev / "stamps"
 
     def base(self, purpose: str) -> Path:
-        """ComfyUI's base directory for one purpose, so that a demo never disturbs a running `serve`."""
+        """ComfyUI's base directory for `purpose`; separate ones keep a demo from disturbing a `serve`."""
         return self.dev / "base" / purpose
 
     def variables(self, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-        """`environ` for a command inside the environment."""
+        """Return the environment variables for a command inside the environment, based on `environ`."""
         inside = {name: value for name, value in environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
         inside["PATH"] = os.pathsep.join([str(self.scripts), environ.get("PATH", "")])
         inside["VIRTUAL_ENV"] = str(self.venv)
@@ -88,7 +88,7 @@ class Places:
 
 
 def find_places(environ: Mapping[str, str] = os.environ) -> Places:
-    """`REVELIO_DEV_DIR` moves the environment out of `.dev/`; `COMFYUI_PATH` names another ComfyUI."""
+    """Find the folders. `REVELIO_DEV_DIR` replaces `.dev/`; `COMFYUI_PATH` names another ComfyUI."""
     dev = Path(environ.get("REVELIO_DEV_DIR") or ROOT / ".dev").absolute()
     ours = dev / "comfyui"
     given = environ.get("COMFYUI_PATH")

@@ -1,4 +1,4 @@
-"""The one kind of error that a user of `dev.py` sees, and how it is reported."""
+"""The one kind of error that users of `dev.py` see, and the function that reports it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 class Problem(Exception):
     """An error in one sentence: what is wrong and what to do about it.
 
-    `details` is what helps to find the cause, such as the end of a log; it is shown above the sentence.
+    `details` helps to find the cause (the end of a log, for example) and is shown above the sentence.
     """
 
     def __init__(self, sentence: str, details: str = "") -> None:
@@ -20,8 +20,8 @@ class Problem(Exception):
 
 
 def exit_code(work: Callable[[], int]) -> int:
-    """Run a whole program; an error becomes one sentence on stderr and exit code 1."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that all started programs end
+    """Run a whole program, return its exit code; an error becomes one sentence on stderr and exit code 1."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds the stack, which ends started programs
     try:
         return work()
     except Problem as problem:

@@ -1,4 +1,4 @@
-"""Starting other programs: commands that the user sees, and long installations that write to a log."""
+"""Start other programs: commands that the user sees, and long installations that write to a log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TAIL_LINES = 25
 
 
 def tail(log: Path, lines: int = TAIL_LINES) -> str:
-    """The last lines of a log, or an empty text if there is none."""
+    """Return the last lines of a log, or "" if there is no log."""
     try:
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -23,7 +23,7 @@ def tail(log: Path, lines: int = TAIL_LINES) -> str:
 
 
 def call(command: Sequence[object], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> int:
-    """Run a command in the foreground and return its exit code; it never outlives this call.
+    """Run a command in the foreground and return its exit code; the command never outlives this call.
 
     command: program and arguments, each given as text or as a path.
     """
@@ -38,7 +38,7 @@ def call(command: Sequence[object], *, env: Mapping[str, str] | None = None, cwd
 def call_quietly(
     command: Sequence[object], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> tuple[int, str]:
-    """As `call`, for commands that run in parallel: the exit code and what the command printed."""
+    """Run a command like `call`, but return its output instead of showing it: (exit code, output)."""
     process = _start(
         command,
         env=env,
@@ -64,7 +64,7 @@ def install(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> None:
-    """Run a long command with its output in `log`, saying when it starts and how long it took.
+    """Run a long command, write its output to `log`, and print when it starts and how long it took.
 
     Raises Problem with the sentence `on_failure`, or with the actual reason if the log contains it.
     """
@@ -102,7 +102,7 @@ def _start(command: Sequence[object], **options: object) -> subprocess.Popen[byt
 
 def _end(process: subprocess.Popen[bytes], reason: BaseException) -> None:
     """End a program whose caller can no longer wait for it."""
-    if not isinstance(reason, KeyboardInterrupt):  # Ctrl-C has already reached it: let it clean up
+    if not isinstance(reason, KeyboardInterrupt):  # Ctrl-C has reached the program too: let it clean up
         process.terminate()
     try:
         process.wait(timeout=20)

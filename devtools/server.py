@@ -1,4 +1,4 @@
-"""A real ComfyUI server that is always stopped at the end."""
+"""Start a real ComfyUI server that is always stopped at the end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a prox
 
 @dataclass(frozen=True)
 class Server:
-    """A running server: `url` like `http://127.0.0.1:8188`, everything it printed in `log`."""
+    """A running server: its `url`, such as `http://127.0.0.1:8188`, and the `log` of everything it prints."""
 
     url: str
     log: Path
@@ -56,9 +56,9 @@ def running_server(
 ) -> Iterator[Server]:
     """Start ComfyUI on `base` (see `make_base`), wait until it answers, and stop it at the end.
 
-    port: None for a free one.
+    port: None chooses a free one.
     Raises Problem if the port is in use, or if the server ends or does not respond within `ready_seconds`.
-    Every Problem that leaves this block has the end of the server's log in its details.
+    Every Problem raised inside the `with` block gets the end of the server's log as its details.
     """
     port = free_port() if port is None else checked_port(port)
     log = base / "server.log"
@@ -88,16 +88,16 @@ def running_server(
 
 
 def free_port() -> int:
-    """A free port of this machine."""
+    """Return a free port of this machine."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
 
 
 def checked_port(port: int) -> int:
-    """`port` itself; raises Problem if it is in use."""
+    """Return `port`, or raise Problem if it is in use."""
     with socket.socket() as probe:
-        if os.name != "nt":  # allows a port that was just released; on Windows, even one that is in use
+        if os.name != "nt":  # allow a port that was just released; on Windows this would allow a busy one too
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -122,13 +122,13 @@ def get_json(url: str, timeout: float = 30) -> Any:
 
 
 def open_url(request: str | urllib.request.Request, timeout: float = 60) -> bytes:
-    """The body of the answer; the HTTPError of a refusal has its body."""
+    """Return the body of the answer; if the server refuses, the raised HTTPError contains the body."""
     with _direct.open(request, timeout=timeout) as answer:
         return bytes(answer.read())
 
 
 def _variables() -> dict[str, str]:
-    """Without the pack's folder on the import path: its `nodes` would hide ComfyUI's."""
+    """Return the server's environment without PYTHONPATH: the pack's `nodes` there would hide ComfyUI's."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     return kept | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
 
@@ -146,7 +146,7 @@ def _wait_until_ready(server: Server, seconds: float) -> None:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Close the guard's pipe, which ends the server; end the whole process tree if it does not."""
+    """Close the guard's pipe, which ends the server; kill the whole process tree if that does not help."""
     assert process.stdin is not None
     with suppress(OSError):
         process.stdin.close()

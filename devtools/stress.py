@@ -1,8 +1,8 @@
-"""`python -m devtools.stress`: five branches of one model in one graph, run many times on a real server.
+"""`python -m devtools.stress`: run five branches of one model in one graph, many times on a real server.
 
-Plain, recorded, steered, with a LoRA, and with both. Seeds and the order of the branches change, and some
-runs are interrupted in the middle. Every image must be the same as from its branch alone, and memory must not
-grow.
+The branches: plain, recorded, steered, with a LoRA, steered with a LoRA. Seeds and the order of the branches
+vary, and some runs are interrupted halfway. Every image must equal that of its branch run alone, and memory
+must not grow.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ LORA = "stress.safetensors"
 SAE = "revelio_mini_up2.safetensors"
 WORDS = "a flat cartoon portrait of a smiling person with brown hair and glasses, blue background"
 SETTLED = 20
-"""The run with whose memory the last one is compared."""
+"""The memory after the last run is compared with the memory after this run."""
 MOST_GROWTH = 0.05
 
 
 def write_lora(folder: Path) -> None:
-    """A LoRA for one attention layer of Revelio Mini, with random numbers that have a visible effect."""
+    """Write a LoRA for one attention layer of Revelio Mini; its random weights have a visible effect."""
     import torch
     from safetensors.torch import save_file
 
@@ -49,7 +49,7 @@ def write_lora(folder: Path) -> None:
 
 
 def graph(branches: Sequence[str], seed: int, mark: int, *, steps: int) -> Prompt:
-    """The branches in their order. mark: any number; with another one ComfyUI computes everything again."""
+    """Return a graph of the branches in this order. mark: a new number makes ComfyUI compute all again."""
     nodes: Prompt = {
         "mini": _node("RevelioMiniModel"),
         "sae": _node("RevelioLoadSAE", sae=SAE, hook_point=""),
@@ -92,11 +92,11 @@ def stress(
     interrupted: float = 0.2,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Run the graph `runs` times and compare every image; what happened, as a dict.
+    """Run the graph `runs` times, compare every image, and return what happened.
 
-    seeds: how many seeds alternate; each branch runs alone once for each. interrupted: share of the runs that
-    are stopped in the middle. pid: the server's process, whose memory is watched.
-    Raises Problem if a run fails that should not have been interrupted.
+    seeds: how many seeds to use; each branch first runs alone once per seed. interrupted: the share of runs
+    that are stopped halfway. pid: the server's process, whose memory is watched.
+    Raises Problem if a run fails for any reason but the interrupt.
     """
     dice = random.Random(0)
     marks = iter(range(1, 10**6))
@@ -138,7 +138,7 @@ def stress(
 
 
 def resident_mib(pid: int) -> float:
-    """Resident memory of a process in MiB, on Linux; 1 on other systems, so that growth counts as none."""
+    """Return a process's resident memory in MiB, on Linux; elsewhere 1, so that it never seems to grow."""
     status = Path(f"/proc/{pid}/status")
     if not status.is_file():
         return 1.0
@@ -158,7 +158,7 @@ def _steer(model: list[Any]) -> dict[str, Any]:
 
 
 def _needed(nodes: Prompt, name: str) -> set[str]:
-    """The nodes that a node depends on."""
+    """Return the names of all nodes that the node `name` depends on."""
     direct = {value[0] for value in nodes[name]["inputs"].values() if isinstance(value, list)}
     return direct.union(*(_needed(nodes, other) for other in direct)) if direct else set()
 
@@ -171,7 +171,7 @@ def _run(client: Client, prompt: Prompt) -> RunResult:
 
 
 def _interrupt(client: Client, prompt: Prompt, after: int) -> int:
-    """Run, and interrupt after `after` steps of the samplers; 1 if that stopped it."""
+    """Run a graph and interrupt it after `after` sampling steps; return 1 if that stopped it, else 0."""
     seen: list[int] = []
 
     def stop(event: Event) -> None:
@@ -187,7 +187,7 @@ def _interrupt(client: Client, prompt: Prompt, after: int) -> int:
 
 
 def _images(result: RunResult, names: Sequence[str]) -> dict[str, bytes]:
-    """The pixels of each branch, which must really have been sampled."""
+    """Return the pixels of each branch's image; raise Problem if a branch was not sampled in this run."""
     found = {}
     for name in names:
         files = result.images_of(f"{name} image")

@@ -1,12 +1,12 @@
 """Write every text that repeats the node schemas: `python3 dev.py run -- python -m devtools.texts`.
 
-Three texts are generated, so that a node is described in one place only:
+Three texts are generated, so that a node has to be described only once, in its schema:
 
-- `locales/en/nodeDefs.json`, in which ComfyUI looks up names and tooltips;
+- `locales/en/nodeDefs.json`, where ComfyUI looks up names and tooltips;
 - the table of inputs of each help page, between `<!-- inputs -->` and `<!-- /inputs -->`;
 - the table of nodes in README.md, between `<!-- nodes -->` and `<!-- /nodes -->`.
 
-With `--check` nothing is written: files that are out of date are named, and the exit code is 1.
+`--check` writes nothing: it names the files that are out of date and, if there are any, exits with code 1.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ ENGLISH = ROOT / "locales" / "en" / "nodeDefs.json"
 PAGES = ROOT / "web" / "docs"
 README = ROOT / "README.md"
 MENUS = ("Load", "Observe", "See", "Find", "Steer", "Learn")
-"""The submenus of Revelio in ComfyUI's node menu, in the order of work."""
+"""Revelio's submenus in ComfyUI's node menu, in the order in which one works with them."""
 LISTS_OF_FILES = {("RevelioLoadSAE", "sae"), ("RevelioLoadTrace", "trace")}
 """Inputs whose default is the first file found on this machine."""
 LARGE = 1000
-"""Limits of this size only exclude nonsense; the table does not show them."""
+"""Limits at least this large only exclude nonsense values; the table does not show them."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the texts, or check them; returns the exit code."""
+    """Write the texts, or check them, and return the exit code."""
     line = argparse.ArgumentParser("python -m devtools.texts", description=__doc__)
     line.add_argument("--check", action="store_true", help="only name the files that are out of date")
     options = line.parse_args(arguments)
@@ -57,7 +57,7 @@ def _run(*, check: bool) -> int:
 
 
 def outdated(schemas: list[Any]) -> dict[Path, str]:
-    """The files that do not agree with the schemas, each with the text that it should have."""
+    """Return the files that do not match the schemas, each with the text that it should contain."""
     texts = {ENGLISH: english(schemas)}
     for schema in schemas:
         page = PAGES / f"{schema.node_id}.md"
@@ -71,7 +71,7 @@ def outdated(schemas: list[Any]) -> dict[Path, str]:
 
 
 def english(schemas: list[Any]) -> str:
-    """The English locale file: the texts of the schemas under the keys that ComfyUI's page looks up."""
+    """Return the English locale file: the texts of the schemas under the keys that ComfyUI's page uses."""
     entries = {}
     for schema in schemas:
         entry: dict[str, Any] = {"display_name": schema.display_name, "description": schema.description}
@@ -87,12 +87,12 @@ def english(schemas: list[Any]) -> str:
 
 
 def label(item: Any) -> str:
-    """The name of an input as the node shows it."""
+    """Return the name of an input as the node shows it."""
     return item.display_name or item.id.replace("_", " ")
 
 
 def input_table(schema: Any) -> str:
-    """A Markdown table of the inputs: name, what it is for, default with its limits."""
+    """Return a Markdown table of a node's inputs: name, purpose, default with its limits."""
     rows = [
         f"| **{label(item)}** | {_cell(item.tooltip)} | {_cell(_default(schema.node_id, item))} |"
         for item in schema.inputs
@@ -101,7 +101,7 @@ def input_table(schema: Any) -> str:
 
 
 def node_table(schemas: list[Any]) -> str:
-    """A Markdown table of the nodes by menu, each with the first sentence of its description."""
+    """Return a Markdown table of the nodes by menu, each with the first sentence of its description."""
     rows = []
     for menu in MENUS:
         nodes = [schema for schema in schemas if schema.category == f"Revelio/{menu}"]
@@ -118,7 +118,7 @@ def node_table(schemas: list[Any]) -> str:
 
 
 def filled(path: Path, name: str, block: str) -> str:
-    """The text of a file with `block` between its markers of that name."""
+    """Return the text of a file with `block` put between its markers called `name`."""
     start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     if text.count(start) != 1 or text.count(end) != 1:
@@ -128,8 +128,8 @@ def filled(path: Path, name: str, block: str) -> str:
 
 
 def load_schemas() -> list[Any]:
-    """The schemas of all nodes in the pack's order, from the entry point that ComfyUI calls."""
-    # on the path, the pack's nodes/ would hide ComfyUI's own nodes.py
+    """Load the schemas of all nodes, in the pack's order, through the entry point that ComfyUI calls."""
+    # if the pack were on the import path, its nodes/ would hide ComfyUI's nodes.py
     sys.path[:] = [
         str(find_places().comfyui),
         *(entry for entry in sys.path if Path(entry).resolve() != ROOT),
@@ -150,7 +150,7 @@ def load_schemas() -> list[Any]:
 
 
 def _default(node_id: str, item: Any) -> str:
-    """The default value with its limits, or whether a connected input is required or optional."""
+    """Return the default with its limits; for an input that must be connected, "required" or "optional"."""
     details = item.as_dict()
     if (node_id, item.id) in LISTS_OF_FILES:
         return ""
@@ -165,7 +165,7 @@ def _default(node_id: str, item: Any) -> str:
 
 
 def _limits(details: dict[str, Any]) -> str:
-    """The meaningful limits of a number: " (1 to 32)" or " (at least 1)"."""
+    """Return the meaningful limits of a number: " (1 to 32)", " (at least 1)" or ""."""
     least, most = details.get("min"), details.get("max")
     if least is None or most is None or least <= -LARGE:
         return ""

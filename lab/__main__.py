@@ -1,5 +1,5 @@
 """``python -m lab``: the steps that make Revelio Mini, one command each, in this order:
-data, judge, vae, model, saes. Each shows its progress; if killed, all but saes resume when run again."""
+data, judge, vae, model, saes. Each shows its progress. A killed step resumes when run again, except saes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .data.attributes import NAMESPACES, SPLITS
 
 
 def _add_data(commands: Any) -> None:
-    parser = commands.add_parser("data", help="render captionable avatars with exact labels")
+    parser = commands.add_parser("data", help="render avatars with exact labels")
     parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
     parser.add_argument("--namespace", choices=NAMESPACES, required=True, help="what the avatars are for")
     parser.add_argument("--count", type=int, required=True)
@@ -47,7 +47,7 @@ def _training_parser(commands: Any, name: str, help: str, run: Callable[[argpars
     parser.add_argument("--data", type=Path, required=True, help="folder of avatars to train on")
     parser.add_argument("--steps", type=int, help="length of the run in batches")
     parser.add_argument(
-        "--minutes", type=float, help="set the number of steps so that the run takes this long"
+        "--minutes", type=float, help="choose the number of steps so that the run takes this long"
     )
     parser.add_argument("--batch", type=int, help="images in a batch")
     parser.add_argument("--lr", type=float, help="highest learning rate")
@@ -114,12 +114,12 @@ def main() -> int:
     model.add_argument(
         "--compiled",
         action="store_true",
-        help="fuse the operations: takes two minutes and a C++ compiler, then a CPU is a quarter faster",
+        help="fuse the operations: needs a C++ compiler and two minutes, then a CPU trains a quarter faster",
     )
     saes = commands.add_parser("saes", help="train the SAEs on the model's activations in ComfyUI")
     saes.add_argument("--pictures", type=int, default=64, help="images to harvest from the UNet")
     saes.add_argument(
-        "--pairs", type=int, default=56, help="prompts to harvest again with each of about twenty words added"
+        "--pairs", type=int, default=56, help="prompts to repeat with each of about twenty words added"
     )
     saes.add_argument("--captions", type=int, default=4000, help="captions to harvest from the text encoder")
     saes.add_argument("--device", default="", help="cuda or cpu; by default cuda if there is one")

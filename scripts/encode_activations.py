@@ -19,7 +19,7 @@ def main(path: Path) -> None:
     print(f"{path.name}: {sae.n_features} features, k {sae.k}, at {sae.hook_point}, width {sae.d_model}")
 
     # Yours: the output of the module `sae.hook_point`, as tokens [batch, height * width, d_model].
-    # Here: one image of 8 x 8 tokens, each made of 4 features at random.
+    # Here: one image of 8 x 8 tokens, each composed of 4 random features.
     chosen = torch.rand(1, 64, sae.n_features, generator=torch.Generator().manual_seed(0)).topk(4).indices
     tokens = sae.decode(Codes(chosen, torch.full(chosen.shape, 20.0), sae.n_features))
 

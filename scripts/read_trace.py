@@ -16,7 +16,7 @@ BUNDLED = Path(__file__).parents[1] / "sae_weights" / "revelio_mini_middle.safet
 
 
 def make_trace(path: Path, steps: int = 4) -> None:
-    """What Record Features does, with made-up activations in which feature 522 grows from step to step."""
+    """Record like Record Features, but with made-up activations in which feature 522 grows with each step."""
     sae, noise = load_dictionary(BUNDLED), torch.Generator().manual_seed(0)
     recorder = RunRecorder(steps, sigmas=[8.0, 4.0, 2.0, 1.0, 0.0])
     for step, sigma in enumerate(recorder.sigmas[:steps]):

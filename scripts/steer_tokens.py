@@ -1,4 +1,4 @@
-"""Steer a module of any PyTorch model: a forward hook that changes features and nothing else.
+"""Steer a module of any PyTorch model with a forward hook that changes features and nothing else.
 
 python -m scripts.steer_tokens
 """
@@ -21,8 +21,8 @@ def main() -> None:
     early = steering.Intervention(sae, feature, strength=2.0, mode="add", end_percent=0.5)
 
     def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-        """output [batch, tokens, d_model]; of a map [B, C, H, W] use flatten(2).mT and back."""
-        context = steering.TokenContext(role="cond", grid=(8, 8), percent=0.25)  # of this model call
+        """Steer output [batch, tokens, d_model]; for a map [B, C, H, W] use flatten(2).mT and undo it."""
+        context = steering.TokenContext(role="cond", grid=(8, 8), percent=0.25)  # describes this model call
         return steering.apply(output, early, context)
 
     tokens = torch.randn(1, 64, sae.d_model, generator=torch.Generator().manual_seed(0))

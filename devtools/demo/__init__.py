@@ -1,1 +1,1 @@
-"""`dev.py demo`: the main job of the pack on a real server, as one page in `output/`."""
+"""`dev.py demo`: run the pack's main job on a real server and show it as one page in `output/`."""

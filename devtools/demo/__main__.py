@@ -1,4 +1,4 @@
-"""Inside the environment: `python -m devtools.demo [--all]`."""
+"""Run the demo inside the environment: `python -m devtools.demo [--all]`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .run import demo
 
 
 def main() -> int:
-    """Run the demo into `output/`; returns the exit code."""
+    """Run the demo, write its files to `output/` and return the exit code."""
     line = argparse.ArgumentParser("devtools.demo", description=__doc__)
-    line.add_argument("--all", action="store_true", help="all workflows of the bundled model")
+    line.add_argument("--all", action="store_true", help="run all workflows of the bundled model")
     options = line.parse_args()
     return exit_code(lambda: demo(find_places(), ROOT / "output", everything=options.all))
 

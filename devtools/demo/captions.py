@@ -1,4 +1,4 @@
-"""What one sees in each image of the demo, by the name under which its workflow saves it."""
+"""The captions of the demo's images, by the name under which the workflow saves the image."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CAPTIONS = {
     "05_without": "The image that was recorded for the Explorer.",
     "05_steered": "The same seed, steered as chosen in the Explorer.",
     "06_picture": "The image whose words are mapped below.",
-    "06_words": "Where each word of the prompt was looked up while the image was sampled.",
+    "06_words": "Where the model attended to each word of the prompt while it sampled the image.",
     "06_words_by_step": "The same for three words, by denoising step.",
     "06_words_by_layer": "The same for three words, by layer.",
     "06_mask": "The maps of the three words as masks, for nodes that take masks.",
@@ -62,7 +62,7 @@ CAPTIONS = {
     "15_model": "Glasses removed inside the model alone.",
     "15_both": "Glasses removed from both.",
     "16_first": "The first model.",
-    "16_second": "A second model with the same prompt and seed. It hears the words of the prompt less.",
+    "16_second": "A second model with the same prompt and seed. It attends less to the words.",
     "16_difference": "What the second model does differently. Orange: a feature is more active there. Blue: "
     "less.",
     "16_timeline": "The features of glasses at each step: solid for the first model, dashed for the second.",

@@ -1,4 +1,4 @@
-"""How long the demo still takes: costs measured once, scaled by what this machine takes for the same work."""
+"""Estimate how long the demo still takes: costs from a table, scaled to the speed of this machine."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Step:
-    """One part of the work and its cost."""
+    """A part of the work and its cost."""
 
     name: str
     seconds: float
-    """On the machine of the table of costs, alone on 2 cores."""
+    """The cost on the machine of the table, alone on 2 cores."""
     scales: bool = True
-    """Whether a slower machine takes longer; False where the step is given its time, or waits for a disk."""
+    """Whether a slower machine takes longer; False for a step of fixed length or one that waits for disks."""
 
 
 class Estimate:
-    """The time that is left of a list of steps that are done in order.
+    """An estimate of the time left for a list of steps, which are done in order.
 
-    The scale is the time that finished steps took over their cost in the table; it is 1 before the first. A
-    step that takes longer than expected raises it before its end.
-    clock: seconds, such as `time.monotonic`.
+    The scale is the time that finished steps took divided by their cost in the table, or 1 before the first.
+    A step that takes longer than expected raises the scale even before it ends.
+    clock: returns seconds, as `time.monotonic` does.
     """
 
     def __init__(self, steps: Sequence[Step], *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -37,7 +37,7 @@ class Estimate:
 
     @property
     def current(self) -> str:
-        """The name of the step that is being done; empty between steps."""
+        """The name of the current step; empty between steps."""
         return self._current.name if self._current else ""
 
     @property
@@ -47,7 +47,7 @@ class Estimate:
 
     @property
     def scale(self) -> float:
-        """How many times as long as in the table the work takes here."""
+        """The factor by which the work takes longer here than in the table."""
         finished = self._took / self._cost if self._cost else 1.0
         if self._current is None or not self._current.scales:
             return finished
@@ -55,7 +55,7 @@ class Estimate:
         return max(finished, (self._took + self._in_step()) / cost) if cost else finished
 
     def begin(self, name: str) -> None:
-        """Start the next step of that name; a step that is left out is dropped."""
+        """Start the next step called `name`; the steps before it count as left out."""
         self.end()
         while self._steps:
             step = self._steps.pop(0)
@@ -65,14 +65,14 @@ class Estimate:
         raise ValueError(f"No step {name!r} is left.")
 
     def end(self) -> None:
-        """The current step is done."""
+        """End the current step, if there is one, and count its time."""
         if self._current is not None and self._current.scales:
             self._took += self._in_step()
             self._cost += self._current.seconds
         self._current = None
 
     def left(self) -> float:
-        """Seconds until the last step is done."""
+        """Return the estimated seconds until the last step is done."""
         scale = self.scale
         left = sum(step.seconds * (scale if step.scales else 1.0) for step in self._steps)
         if self._current is not None:
@@ -81,7 +81,7 @@ class Estimate:
         return left
 
     def share(self) -> float:
-        """How much of the whole is done, 0..1."""
+        """Return the share of the total time that has passed, 0..1."""
         whole = self.elapsed + self.left()
         return self.elapsed / whole if whole else 1.0
 
@@ -90,7 +90,7 @@ class Estimate:
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it: 40 s, 2 min 10 s, 12 min."""
+    """Write a time as people say it: 40 s, 2 min 10 s, 12 min."""
     if seconds < 57.5:
         return f"{max(5, 5 * round(seconds / 5))} s"
     if seconds < 297.5:

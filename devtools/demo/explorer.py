@@ -1,4 +1,4 @@
-"""The Explorer as a user meets it, in a headless Chromium: click on the glasses, steer them, run again."""
+"""Use the Explorer as a user would, in a headless Chromium: click on the glasses, steer them, run again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .workflows import Outcome, keep
 
 WORKFLOW = "05_explore_and_steer"
 AT_THE_GLASSES = (0.5, 0.47)
-"""Where they are in the workflow's image, in shares of its width and height."""
+"""The position of the glasses in the workflow's image, as shares of its width and height."""
 STRENGTH = "-2.5"
 WINDOW = (1600, 1000)
 """Width and height of the browser in pixels."""
@@ -40,17 +40,17 @@ _AREA = """() => {
         height: (node.size[1] + 30) * scale,
     }
 }"""
-"""The part of the window that the Explorer's node takes, its title of 30 units included."""
+"""Return the part of the window that the Explorer's node covers, with its title of 30 units."""
 
 
 class NoBrowser(Exception):
-    """Chromium is there and does not start."""
+    """Chromium is installed but does not start."""
 
 
 def explore(client: Client, workflow: Path, chromium: Path, output: Path) -> Outcome:
-    """Walk through the workflow of the Explorer and keep two images of its node, and what was sampled.
+    """Walk through the Explorer's workflow; keep two images of its node, and the sampled images.
 
-    chromium: the executable. Raises NoBrowser when it cannot be started; all that fails after that is the
+    chromium: the executable. Raises NoBrowser if it cannot be started; any later failure becomes the
     outcome's error.
     """
     from playwright.sync_api import Error
@@ -80,7 +80,7 @@ def _walk(page: Any, url: str, graph: dict[str, Any], output: Path, outcome: Out
     page.evaluate(_RUN)
     explorer.locator(".rv-card").first.wait_for()
     page.evaluate(FOCUS)
-    page.wait_for_timeout(600)  # a frame or two, in which the node takes its place
+    page.wait_for_timeout(600)  # the node needs a frame or two to move
     box = explorer.locator(".rv-layers").first.bounding_box()
     x, y = AT_THE_GLASSES
     page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
@@ -95,10 +95,10 @@ def _walk(page: Any, url: str, graph: dict[str, Any], output: Path, outcome: Out
 
 
 def _keep_node(page: Any, name: str, output: Path, outcome: Outcome) -> None:
-    """Keep an image of the Explorer's node as the window shows it."""
+    """Save an image of the Explorer's node as the window shows it."""
     page.mouse.move(0, 0)
-    page.evaluate("() => window.app.canvas.deselectAll()")  # and no buttons hang over it
-    page.wait_for_timeout(1500)  # the canvas draws a frame after its images have come
+    page.evaluate("() => window.app.canvas.deselectAll()")  # no buttons above the node
+    page.wait_for_timeout(1500)  # the canvas draws a frame after its images have loaded
     outcome.files[name] = output / f"{name}.png"
     page.screenshot(path=outcome.files[name], clip=page.evaluate(_AREA))
 

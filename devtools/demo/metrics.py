@@ -1,4 +1,4 @@
-"""What the demo measures: the judge's verdict on its own images, and the evaluation of the bundled model."""
+"""Measure for the demo: the judge's verdict on the demo's images, and the evaluation of the bundled model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..problem import Problem
 from ..process import TAIL_LINES, call_quietly
 
 ALWAYS, STEERING = ("mini_model", "judge", "saes"), "steering"
-"""What the evaluation adds to the report."""
+"""The report's entries that the evaluation always measures, and the one that it measures on request."""
 
 NOTE = (
     "The steering metrics of this report come from the images of workflows 02 and 03 alone: one prompt with "
@@ -24,14 +24,14 @@ NOTE = (
     "comfy_revelio evaluate mini --json output/evaluation.json` measures them again in about an hour on two "
     "cores."
 )
-"""For the report of the short demo."""
+"""A note in the report of the short demo."""
 
 FEW = "steering on the full sample is in the README and on the page"
-"""The same for the last line."""
+"""The same note for the last line that is printed."""
 
 CONCEPT = "glasses"
 PROMPTED = {"style": "flat cartoon", "background": "green", "hair": "blue", "mood": "smile"}
-"""What the prompts of workflows 02 and 03 ask for besides the concept that is steered."""
+"""What the prompts of workflows 02 and 03 ask for besides the steered concept."""
 
 PAIRS = (
     ("steer_features", "removal", "02_down"),
@@ -39,13 +39,13 @@ PAIRS = (
     ("steer_concept_contrast", "removal", "03_down"),
     ("steer_concept_contrast", "addition", "03_up"),
 )
-"""Method, direction, and the start of the names of the images without steering and with it."""
+"""Method, direction, and how the names of the unsteered and the steered images start."""
 
 
 def judge_images(images: Mapping[str, Sequence[bytes]]) -> dict[str, Any]:
-    """The report's `steering` by the images of workflows 02 and 03: PNG files by name, a list for each batch.
+    """Return the report's `steering`, judged on the images of workflows 02 and 03.
 
-    Methods whose images are not all there are left out.
+    images: a list of PNG files for each batch, by name. Methods that lack some of their images are left out.
     """
     from lab.data.attributes import index_of
     from lab.evaluate.judge import load_judge
@@ -76,7 +76,7 @@ def judge_images(images: Mapping[str, Sequence[bytes]]) -> dict[str, Any]:
 
 
 def evaluate(places: Places, output: Path, minutes: float, *, steering: bool) -> dict[str, Any]:
-    """Measure the bundled model, its judge and its SAEs, and steering where asked, in so many minutes."""
+    """Measure the bundled model, its judge, its SAEs and, if asked, steering, in about `minutes`."""
     file = output / "evaluation.json"
     file.unlink(missing_ok=True)
     command: list[object] = [places.python, "-m", "comfy_revelio", "evaluate", "mini"]
@@ -94,7 +94,7 @@ def evaluate(places: Places, output: Path, minutes: float, *, steering: bool) ->
 
 
 def summary_lines(report: Mapping[str, Any]) -> list[str]:
-    """The report's headline numbers, one per line; missing numbers are left out."""
+    """Return the report's headline numbers, one per line; missing numbers are left out."""
     mini = report.get("mini_model", {})
     lines = []
     if "prompt_accuracy" in mini:
@@ -125,12 +125,12 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
 
 
 def counted(number: int, what: str) -> str:
-    """1 image, 2 images."""
+    """Write a number with its noun: 1 image, 2 images."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _tensor(batch: Sequence[bytes]) -> Any:
-    """PNG files of one size as images [n, H, W, 3] in 0..1."""
+    """Decode PNG files of equal size to images [n, H, W, 3] in 0..1."""
     import numpy as np
     import torch
 

@@ -1,4 +1,4 @@
-"""The metrics of the demo's page, each with what it means."""
+"""Write the metrics section of the demo's page, which also explains each metric."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..places import ROOT
 from .metrics import counted
 
 CARD = "sae_weights/revelio_mini/README.md"
-"""The model card, which holds the metrics of the full sample."""
+"""The model card, which contains the metrics of the full sample."""
 
 METHODS = {
     "steer_features": "Steer Features",
@@ -21,7 +21,7 @@ METHODS = {
 
 
 def metrics_section(report: Mapping[str, Any], link: Callable[[str], str]) -> str:
-    """HTML of what the report holds; link: from a file of the repository to its address on the page."""
+    """Return the report's metrics as HTML; link: turns a file of the repository into a link on the page."""
     parts = [_steering(report, link), _model(report), _saes(report)]
     return "\n".join(part for part in parts if part)
 
@@ -63,7 +63,7 @@ def _steering(report: Mapping[str, Any], link: Callable[[str], str]) -> str:
 
 
 def full_sample() -> tuple[str, list[list[str]]] | None:
-    """Size of the sample, and rows for each method, of the table of steering in the model card."""
+    """Read the steering table of the model card: the size of its sample, and a row for each method."""
     text = (ROOT / CARD).read_text(encoding="utf-8")
     block = re.search(r"<!-- figures: steering -->\n(.*?)\n<!-- /figures -->", text, re.DOTALL)
     size = block and re.match(r"(\d+ prompts per concept and direction)", block[1])
@@ -123,7 +123,7 @@ def _saes(report: Mapping[str, Any]) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """An HTML table that scrolls sideways where the window is narrow."""
+    """Return an HTML table that scrolls sideways if the window is narrow."""
     lines = ["".join(f"<th>{escape(cell)}</th>" for cell in head)]
     lines += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
     body = "\n".join(f"<tr>{line}</tr>" for line in lines)

@@ -1,4 +1,4 @@
-"""The demo's page: all images with what they show, and the metrics with what they mean, in one HTML file."""
+"""Write the demo's page: one HTML file with all images and metrics, and explanations of both."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from .workflows import MOVING, Outcome, note_of
 
 STYLE = Path(__file__).with_name("page.css")
 WIDE = 1000
-"""Pixels from which an image gets the whole width of the page."""
+"""An image at least this wide, in pixels, gets the whole width of the page."""
 NARROW = 300
-"""Pixels up to which an image is alone and shown no wider than it needs."""
+"""An image at most this wide, in pixels, is shown no wider than it is."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What the page says besides images and metrics."""
+    """What the page tells besides images and metrics."""
 
     date: str
     device: str
     """Such as "the CPU"."""
     notes: Sequence[str] = ()
-    """Sentences about what is missing, such as the Explorer without a browser."""
+    """Sentences about what is missing, such as the Explorer if there is no browser."""
 
 
 def write_page(
     output: Path, outcomes: Sequence[Outcome], report: Mapping[str, Any], context: Context
 ) -> Path:
-    """Write `index.html` beside the images of `outcomes` in the folder `output`; returns the file."""
+    """Write `index.html` to the folder `output`, next to the images of `outcomes`; return the file."""
     sections = [(f"w{number}", *_workflow(outcome, output)) for number, outcome in enumerate(outcomes)]
     sections.append(("metrics", "Metrics", metrics_section(report, _link(output))))
     links = "\n".join(f'<a href="#{mark}">{escape(title)}</a>' for mark, title, _ in sections)
@@ -89,7 +89,7 @@ model, and turns some of them down or up. Click on an image to see it alone.</p>
 
 
 def markdown_line(text: str) -> str:
-    """Bold, italics and code of one paragraph of Markdown as HTML."""
+    """Convert bold, italics and code in one paragraph of Markdown to HTML."""
     parts = escape(" ".join(text.split()), quote=False).split("`")
     for number, part in enumerate(parts):
         if number % 2:
@@ -101,7 +101,7 @@ def markdown_line(text: str) -> str:
 
 
 def _workflow(outcome: Outcome, output: Path) -> tuple[str, str]:
-    """Title and HTML of one workflow's section."""
+    """Return title and HTML of one workflow's section."""
     heading, text = note_of(outcome.workflow)
     title = heading or outcome.workflow.stem
     figures = [_figure(file, outcome.caption(name)) for name, file in outcome.files.items()]
@@ -131,7 +131,7 @@ def _figure(file: Path, caption: str) -> str:
 
 
 class _link:
-    """Links to files of the repository that hold wherever the folder of the page is moved with it."""
+    """Relative links to files of the repository, which still work when page and repository move together."""
 
     def __init__(self, output: Path) -> None:
         self._output = output

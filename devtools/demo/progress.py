@@ -1,4 +1,4 @@
-"""The demo's line of progress with the time that is left."""
+"""Show the demo's progress and the time left on one line."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, TextIO
 from .estimate import Estimate, duration
 
 ON_A_TERMINAL, ELSEWHERE = 1.0, 15.0
-"""Seconds between two updates: of one line that is rewritten, or of lines in a log."""
+"""Seconds between two updates: of a line that is rewritten on a terminal, or of new lines in a log."""
 
 
 class Progress:
-    """While its block runs, shows the current step of an estimate and the time left.
+    """A context manager that shows the current step of an estimate and the time left.
 
-    stream: where to; one line is rewritten on a terminal, else a new line is written every 15 seconds.
+    stream: where to write; a terminal gets one line that is rewritten, else a line is added every 15 seconds.
     """
 
     def __init__(
@@ -43,14 +43,14 @@ class Progress:
             self._bar.close()
 
     def begin(self, name: str) -> None:
-        """The next step of the estimate starts."""
+        """Start the estimate's next step called `name`."""
         with self._writing:
             self.estimate.begin(name)
         if self._bar is not None:
             self._show()
 
     def say(self, text: str) -> None:
-        """Write a line of its own above the progress."""
+        """Print a separate line above the progress."""
         with self._writing:
             if self._bar is None:
                 print(text, file=self._stream, flush=True)
@@ -74,7 +74,7 @@ class Progress:
 
 
 def line(estimate: Estimate) -> str:
-    """What is being done, how much of the whole is done, and the time left."""
+    """Describe the current step, the share that is done, and the time left."""
     return f"{estimate.current}: {estimate.share():.0%}, about {duration(estimate.left())} left"
 
 

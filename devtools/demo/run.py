@@ -1,4 +1,4 @@
-"""The whole demo: what it does in which order, what it prints, and what it leaves in the output folder."""
+"""Run the whole demo: start ComfyUI, run the workflows, measure, and fill the output folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .progress import Progress
 from .workflows import Outcome, bundled_workflows, run_workflow
 
 SHORT = ("01_see_features", "02_steer_a_feature", "03_steer_a_concept", explorer.WORKFLOW)
-"""The main job."""
+"""The workflows of the main job, in order."""
 
 SECONDS = {
     "01_see_features": 3.2,
@@ -39,14 +39,14 @@ SECONDS = {
     "15_remove_everywhere": 23.5,
     "16_compare_two_models": 3.5,
 }
-"""What each workflow takes alone on 2 cores, in this order on one server; the Explorer's with its browser."""
+"""Seconds per workflow, alone on 2 cores, in this order on one server; the Explorer's with its browser."""
 
 UNKNOWN_SECONDS = 5.0
-"""For a workflow that is not in the table."""
+"""The cost assumed for a workflow that is not in the table."""
 STARTING, CALIBRATING, MEASURING = "Starting ComfyUI", "Measuring the speed of this machine", "Measuring"
 START_SECONDS, CALIBRATION_SECONDS = 8.0, 3.5
 MINUTES, MINUTES_OF_ALL = 0.8, 4.0
-"""For the evaluation, which takes as large a sample as fits."""
+"""How long the evaluation may take in the short and in the full demo; it measures as many prompts as fit."""
 
 NO_BROWSER = "The Explorer is not shown: that takes Chromium or Chrome on the PATH."
 
@@ -54,9 +54,9 @@ NO_BROWSER = "The Explorer is not shown: that takes Chromium or Chrome on the PA
 def demo(places: Places, output: Path, *, everything: bool = False) -> int:
     """Fill the folder `output` with images, `report.json` and `index.html`.
 
-    everything: all workflows of the bundled model, and steering measured on several concepts.
-    Raises Problem when a workflow or the evaluation fails; page and report then hold what was reached, and
-    all workflows were tried.
+    everything: run all workflows of the bundled model, and measure steering on several concepts.
+    Raises Problem if a workflow or the evaluation fails, but only after all workflows were tried; page and
+    report then contain the results so far.
     """
     chromium = find_chromium()
     workflows = bundled_workflows()
@@ -114,7 +114,7 @@ def demo(places: Places, output: Path, *, everything: bool = False) -> int:
 
 
 def steps(workflows: Sequence[Path], minutes: float, *, everything: bool) -> list[Step]:
-    """The parts of the demo with what they cost."""
+    """Return the parts of the demo, each with its cost."""
     return [
         Step(STARTING, START_SECONDS, scales=False),
         *([Step(CALIBRATING, CALIBRATION_SECONDS)] if everything else []),
@@ -124,7 +124,7 @@ def steps(workflows: Sequence[Path], minutes: float, *, everything: bool) -> lis
 
 
 def calibrate(client: Client, progress: Progress) -> None:
-    """Sample four images, as most of the work is; the model is loaded and warmed up before."""
+    """Time the sampling of four images, which is typical work, after a first run that warms up the model."""
     client.run(_four_images(seed=1))
     progress.begin(CALIBRATING)
     result = client.run(_four_images(seed=2))
@@ -154,7 +154,7 @@ def _four_images(seed: int) -> Prompt:
 def measured(
     places: Places, output: Path, outcomes: Sequence[Outcome], minutes: float, *, everything: bool
 ) -> dict[str, Any]:
-    """What the evaluation and the judge add to the report."""
+    """Measure and return what the evaluation and the judge add to the report."""
     found = metrics.evaluate(places, output, minutes, steering=everything)
     if metrics.STEERING in found:
         return found

@@ -1,4 +1,4 @@
-"""Running the workflows of the bundled model on a server and keeping the images that they save."""
+"""Run the workflows of the bundled model on a server and keep the images that they save."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from ..places import ROOT
 from .captions import CAPTIONS
 
 MOVING = (".mp4", ".webm", ".webp")
-"""Kept as they are and not laid beside others."""
+"""Files of these types are kept as they are instead of being joined to a row."""
 
 
 @dataclass
 class Outcome:
-    """What running one workflow gave."""
+    """The result of running one workflow."""
 
     workflow: Path
     seconds: float = 0.0
     error: str = ""
     """Empty after a success, else a sentence without its full stop."""
     files: dict[str, Path] = field(default_factory=dict)
-    """The file of each saved image, by the name that the workflow gives it."""
+    """The file of each saved image, by the name that the workflow gives to the image."""
     titles: dict[str, str] = field(default_factory=dict)
-    """The title of the node that saved it, by the same name."""
+    """The title of the node that saved each image, by the image's name."""
     images: dict[str, list[bytes]] = field(default_factory=dict, repr=False)
-    """The images of each batch, as PNG, by the same name."""
+    """The images of each batch as PNG files, by the batch's name."""
 
     def caption(self, name: str) -> str:
-        """What one sees in the image of that name."""
+        """Describe what the image called `name` shows."""
         return CAPTIONS.get(name) or self.titles.get(name) or name
 
     def entry(self) -> dict[str, Any]:
-        """What the report says of it."""
+        """Return the workflow's entry in the report."""
         return {
             "file": self.workflow.name,
             "status": "failed" if self.error else "success",
@@ -50,17 +50,17 @@ class Outcome:
 
 
 def bundled_workflows() -> list[Path]:
-    """The workflows that need no other model than the bundled one, in order."""
+    """Return the workflows that need no model besides the bundled one, in order."""
     return [file for file in sorted((ROOT / "workflows").glob("*.json")) if not named_models(file)]
 
 
 def named_models(workflow: Path) -> list[dict[str, str]]:
-    """The models that a workflow asks ComfyUI to download: name, url and model folder of each."""
+    """Return name, url and folder of each model that a workflow asks ComfyUI to download."""
     return [model for node in _nodes(workflow) for model in node.get("properties", {}).get("models", [])]
 
 
 def note_of(workflow: Path) -> tuple[str, str]:
-    """Heading and first paragraph, in Markdown, of the note that opens a workflow; empty without one."""
+    """Return heading and first paragraph of a workflow's first note, in Markdown; empty without a note."""
     for node in _nodes(workflow):
         if node["type"] == "MarkdownNote":
             heading, *rest = str(node["widgets_values"][0]).split("\n\n")
@@ -96,12 +96,12 @@ def keep(images: Sequence[OutputImage], graph: dict[str, Any], output: Path, out
 
 
 def image_name(filename: str) -> str:
-    """The name that the workflow's author gave: `features` of ComfyUI's `features_00001_.png`."""
+    """Return the name that the workflow's author gave, such as `features` for `features_00001_.png`."""
     return re.sub(r"_\d+_$", "", Path(filename).stem)
 
 
 def beside(files: Sequence[bytes], gap: int = 4) -> Image.Image:
-    """Images of one batch in a row, `gap` white pixels between them."""
+    """Join the images of one batch to a row, with `gap` white pixels between them."""
     images = [Image.open(io.BytesIO(data)).convert("RGB") for data in files]
     width = sum(image.width + gap for image in images) - gap
     row = Image.new("RGB", (width, max(image.height for image in images)), "white")
@@ -113,7 +113,7 @@ def beside(files: Sequence[bytes], gap: int = 4) -> Image.Image:
 
 
 def _saved(images: Sequence[OutputImage]) -> dict[str, list[OutputImage]]:
-    """The images that were saved and not only previewed, by node, in the order of the file."""
+    """Return the images that were saved (not those only previewed), by node, in the order of node ids."""
     nodes: dict[str, list[OutputImage]] = {}
     for image in images:
         if image.type == "output":

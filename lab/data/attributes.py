@@ -1,8 +1,8 @@
-"""What an avatar can look like: the attributes, their values, and which style can draw which of them.
+"""What an avatar can look like: the attributes, their values, and the values that each style can draw.
 
 Labels are a dict ``{attribute: class index}`` or an int array ``[n_attributes]`` in the order of
-``ATTRIBUTES``. -1 means "not visible in this image": the hair colour under a hat, the clothes of a bare
-bust.
+``ATTRIBUTES``. -1 means "not visible in this image", such as the hair colour under a hat, or the clothes in
+a style that draws none.
 A style that cannot draw a part always has the value "none" for it.
 """
 
@@ -44,7 +44,7 @@ HIDDEN = -1
 SPLITS = ("train", "held_out", "any")
 NAMESPACES = ("model", "judge", "check")
 
-# For styles that cannot draw every value of an attribute: the values they can. Empty: always -1.
+# The values that a style can draw, for attributes of which it cannot draw them all. Empty: always -1.
 _LIMITS: dict[str, dict[str, tuple[str, ...]]] = {
     "flat cartoon": {},
     "pixel art": {},
@@ -60,23 +60,24 @@ STYLES: dict[str, dict[str, tuple[str, ...]]] = {
     for style, limits in _LIMITS.items()
 }
 
-# How often a part is drawn where the style can draw it.
+# How often an avatar gets a part that its style can draw.
 _GLASSES_RATE = {"none": 0.55, "glasses": 0.25, "sunglasses": 0.20}
 _BEARD_RATE = 0.45
 _HAT_RATE = 0.35
 _HELD_OUT_SHARE = 0.1
-# Reserved: (style, hair, glasses); under a hat, where no hair shows, (style, background, glasses).
+# Evaluation reserves combinations (style, hair, glasses); under a hat, which hides the hair,
+# (style, background, glasses).
 _TRIPLE = ("hair", "glasses")
 _TRIPLE_UNDER_HAT = ("background", "glasses")
 
 
 def value_name(attribute: str, index: int) -> str:
-    """The name of a class, "hidden" for -1."""
+    """Return the name of a class index, "hidden" for -1."""
     return "hidden" if index == HIDDEN else ATTRIBUTES[attribute][index]
 
 
 def index_of(attribute: str, value: str) -> int:
-    """The class index of a value name."""
+    """Return the class index of a value, given by its name."""
     values = ATTRIBUTES.get(attribute)
     if values is None:
         raise RevelioError(f"Unknown attribute {attribute!r}; use one of: {', '.join(ATTRIBUTES)}.")
@@ -86,12 +87,12 @@ def index_of(attribute: str, value: str) -> int:
 
 
 def to_array(labels: Labels) -> np.ndarray:
-    """``int16 [n_attributes]`` in the order of ATTRIBUTES; missing attributes become -1."""
+    """Return the labels as ``int16 [n_attributes]`` in the order of ATTRIBUTES, -1 for missing attributes."""
     return np.array([labels.get(name, HIDDEN) for name in NAMES], dtype=np.int16)
 
 
 def to_dict(labels: Labels | Sequence[int] | np.ndarray) -> dict[str, int]:
-    """The labels as a dict, from either form."""
+    """Return labels in either form (dict or array) as a dict."""
     if isinstance(labels, Mapping):
         return {name: int(labels.get(name, HIDDEN)) for name in NAMES}
     if len(labels) != len(NAMES):
@@ -104,7 +105,10 @@ def _rank(*words: str) -> str:
 
 
 def _reserve(triples: Iterable[tuple[str, str, str]]) -> frozenset[tuple[str, str, str]]:
-    """The 10% of ``triples`` with the lowest hashes, except any that would remove a pair from training."""
+    """Return the 10% of ``triples`` with the lowest hashes.
+
+    A triple is skipped if reserving it would remove one of its pairs of values from training altogether.
+    """
     everything = sorted(triples, key=lambda triple: _rank(*triple))
     left: dict[tuple[int, int, str, str], int] = {}
 
@@ -137,18 +141,18 @@ def _supported(attributes: tuple[str, str], *, need_hat: bool) -> list[tuple[str
 
 @cache
 def held_out_triples() -> frozenset[tuple[str, str, str]]:
-    """The reserved (style, hair, glasses) combinations."""
+    """Return the reserved (style, hair, glasses) combinations."""
     return _reserve(_supported(_TRIPLE, need_hat=False))
 
 
 @cache
 def held_out_triples_under_hat() -> frozenset[tuple[str, str, str]]:
-    """The reserved (style, background, glasses) combinations of avatars whose hat hides the hair."""
+    """Return the reserved (style, background, glasses) combinations for avatars whose hat hides the hair."""
     return _reserve(_supported(_TRIPLE_UNDER_HAT, need_hat=True))
 
 
 def is_held_out(labels: Labels | Sequence[int] | np.ndarray) -> bool:
-    """True for combinations that are reserved for evaluation and never occur in training."""
+    """Whether these labels contain a combination that is reserved for evaluation and kept out of training."""
     known = to_dict(labels)
     under_hat = known["hair"] == HIDDEN
     parts = _TRIPLE_UNDER_HAT if under_hat else _TRIPLE
@@ -159,7 +163,7 @@ def is_held_out(labels: Labels | Sequence[int] | np.ndarray) -> bool:
 
 
 def reserved_by(labels: Labels) -> tuple[str, ...]:
-    """The attributes whose combination decides whether an avatar is held out."""
+    """Return the attributes whose combination decides whether an avatar is held out."""
     return ("style", *(_TRIPLE_UNDER_HAT if to_dict(labels)["hair"] == HIDDEN else _TRIPLE))
 
 
@@ -195,7 +199,7 @@ def sample_labels(rng: np.random.Generator, *, split: str = "train") -> dict[str
 
 
 def seed_text(namespace: str, index: int) -> str:
-    """The seed of avatar ``index`` of a namespace; different namespaces never share one."""
+    """Return the seed of avatar ``index`` of a namespace; two namespaces never share a seed."""
     if namespace not in NAMESPACES:
         raise RevelioError(f"Unknown namespace {namespace!r}; use one of: {', '.join(NAMESPACES)}.")
     if index < 0:
@@ -204,11 +208,11 @@ def seed_text(namespace: str, index: int) -> str:
 
 
 def generator(seed: str, purpose: str) -> np.random.Generator:
-    """A random generator that depends only on the seed and the purpose, the same on every machine."""
+    """Return a random generator that depends only on seed and purpose and is the same on every machine."""
     digest = hashlib.sha256(f"revelio mini/{purpose}/{seed}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
 
 def labels_for(namespace: str, index: int, *, split: str = "train") -> dict[str, int]:
-    """The labels of avatar ``index``: always the same for the same arguments."""
+    """Return the labels of avatar ``index``; the same arguments always give the same labels."""
     return sample_labels(generator(seed_text(namespace, index), f"labels/{split}"), split=split)

@@ -1,8 +1,8 @@
-// Draws DiceBear avatars. Reads one JSON object a line on stdin:
+// Draws DiceBear avatars. Reads from stdin one JSON object per line:
 //   {"style": "pixel-art", "options": {...DiceBear options...}, "background": "aabbcc", "patches": [["old", "new"]]}
 // (patches are plain text replacements in the SVG),
-// and writes size*size*3 raw RGB bytes for each, in order, on stdout.
-// Usage: node avatars.mjs FOLDER SIZE     (FOLDER holds node_modules)
+// and writes size*size*3 raw RGB bytes per object to stdout, in the same order.
+// Usage: node avatars.mjs FOLDER SIZE     (FOLDER contains node_modules)
 import { createInterface } from 'node:readline';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
@@ -21,8 +21,8 @@ const resvgOptions = {
   font: { loadSystemFonts: false },
 };
 
-// resvg reads every mask by luminance and some styles fill theirs with a dark colour: dark beards and open mouths would
-// vanish. A mask is meant to be white.
+// resvg treats every mask as a luminance mask, and some styles fill their masks with a dark colour, which would make
+// beards and open mouths vanish. Masks are meant to be white.
 const maskFill = /(<mask id="(?:beard|facialHair|hair|body|mouth)[^>]*>.*?<\/mask>)/gs;
 const whiten = (mask) => mask.replace(/fill="#[0-9a-fA-F]{3,8}"/g, 'fill="#fff"');
 

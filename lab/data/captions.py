@@ -1,7 +1,7 @@
-"""Captions in varied wording that never say anything wrong about the image.
+"""Write captions in varied wording that never say anything wrong about the image.
 
-They use about 120 lower-case words. An attribute is worded in one of several ways, may be left out, and comes
-in random order. An absent part ("no glasses") is mentioned now and then.
+They use about 120 lower-case words. Each attribute has several wordings and may be left out; their order is
+random. An absent part ("no glasses") is mentioned now and then.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _each(templates: Sequence[str], words: Sequence[str]) -> tuple[str, ...]:
     return tuple(template.format(word) for word in words for template in templates)
 
 
-# Phrases that can follow "a person ..."; the first one is the canonical wording.
+# Phrases for each value; the first one is the canonical wording.
 _PHRASES: dict[str, dict[str, tuple[str, ...]]] = {
     "style": {value: tuple(f"{name} style" for name in names) for value, names in STYLE_NAMES.items()},
     "hair": {value: _each(("{} hair", "{} colored hair"), words) for value, words in _COLOURS.items()},
@@ -94,7 +94,7 @@ _PHRASES: dict[str, dict[str, tuple[str, ...]]] = {
         for value in ATTRIBUTES["clothes"]
     },
 }
-# One word before the person: "a smiling bearded man" and the like.
+# Adjectives that can precede the person, as in "a smiling bearded man".
 _ADJECTIVES: dict[str, dict[str, tuple[str, ...]]] = {
     "mood": {
         "smile": ("smiling", "happy", "cheerful"),
@@ -131,7 +131,7 @@ _ABSENT_MENTIONED = 0.15
 
 
 def phrases(attribute: str, value: str) -> tuple[str, ...]:
-    """All wordings of a value, the canonical one first."""
+    """Return all wordings of a value, the canonical one first."""
     index_of(attribute, value)
     return _PHRASES[attribute][value]
 
@@ -147,7 +147,7 @@ def _mentioned(names: dict[str, str], rng: np.random.Generator, without: Collect
             keep = _ABSENT_MENTIONED if value == "none" else 1 - _PRESENT_LEFT_OUT
         else:
             keep = 1 - _LEAVE_OUT[attribute]
-        # always draw, so that leaving out one attribute does not change which others are named
+        # draw for attributes in `without` too, so that they do not change which others are named
         if rng.random() < keep and attribute not in without:
             chosen.append(attribute)
     return chosen
@@ -166,7 +166,7 @@ def _check(without: Collection[str]) -> None:
 def caption(
     labels: Labels | Sequence[int] | np.ndarray, rng: np.random.Generator, *, without: Collection[str] = ()
 ) -> Caption:
-    """A random wording of labels. ``without``: attributes that must not be mentioned."""
+    """Describe an avatar's labels in a random wording. ``without``: attributes that must not be mentioned."""
     _check(without)
     names = _known(labels)
     mentioned = _mentioned(names, rng, without)
@@ -175,7 +175,7 @@ def caption(
 
 
 def _list_form(names: dict[str, str], mentioned: Sequence[str], rng: np.random.Generator) -> str:
-    """ "pixel art portrait, blue hair, glasses, red background", in any order."""
+    """Write a list in random order, such as "pixel art portrait, blue hair, glasses, red background"."""
     rest = [name for name in mentioned if name != "style"]
     rng.shuffle(rest)
     parts = [_pick(rng, _PHRASES[name][names[name]]) for name in rest]
@@ -192,7 +192,7 @@ def _list_form(names: dict[str, str], mentioned: Sequence[str], rng: np.random.G
 
 
 def _sentence_form(names: dict[str, str], mentioned: Sequence[str], rng: np.random.Generator) -> str:
-    """ "a doodle portrait of a smiling person with blue hair and glasses, red background"."""
+    """Write a phrase such as "a doodle portrait of a smiling person with blue hair, red background"."""
     rest = [name for name in mentioned if name not in ("style", "background")]
     before = [name for name in rest if names[name] in _ADJECTIVES.get(name, {}) and rng.random() < 0.4][:2]
     after = [name for name in rest if name not in before]
@@ -238,7 +238,7 @@ def _sentence_form(names: dict[str, str], mentioned: Sequence[str], rng: np.rand
 
 
 def _nouns(attribute: str, value: str) -> tuple[str, ...]:
-    """The wordings that can follow "with"."""
+    """Return the wordings of a value that can follow "with"."""
     return tuple(p for p in _PHRASES[attribute][value] if p not in _NOT_NOUNS and not p.startswith("without"))
 
 
@@ -255,7 +255,7 @@ def _article(words: str) -> str:
 
 
 def canonical_caption(labels: Labels | Sequence[int] | np.ndarray, *, without: Collection[str] = ()) -> str:
-    """The fixed wording: all values in a fixed order, without absent parts.
+    """Describe the labels in canonical wording: all values in a fixed order, without absent parts.
 
     "pixel art portrait, blue hair, dark skin, glasses, a beard, a smile, red clothes, white background"
     """
@@ -267,7 +267,7 @@ def canonical_caption(labels: Labels | Sequence[int] | np.ndarray, *, without: C
 
 
 def vocabulary() -> frozenset[str]:
-    """Every word that a caption can contain."""
+    """Return every word that a caption can contain."""
     words = set(
         " ".join(
             (

@@ -1,4 +1,4 @@
-"""Rendered avatars read back from their shards into memory."""
+"""Read rendered avatars from their shards into memory."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Avatars(NamedTuple):
 
 
 def load_avatars(folder: Path, namespace: str, *, limit: int | None = None) -> Avatars:
-    """All shards of `python -m lab data --out folder`, in order, at most `limit` images.
+    """Load the shards that `python -m lab data --out folder` wrote, in order, at most `limit` images.
 
-    namespace: the one that the avatars must come from, so that model and judge never share any. Avatars of
-    the model must be of the split "train".
+    namespace: where the avatars must come from, so that model and judge never share any. Avatars of the
+    namespace "model" must also be of the split "train".
     """
     shards = sorted(Path(folder).glob("*.safetensors"))
     if not shards:
@@ -53,5 +53,5 @@ def load_avatars(folder: Path, namespace: str, *, limit: int | None = None) -> A
 
 
 def as_floats(images: torch.Tensor) -> torch.Tensor:
-    """uint8 [N, 3, H, W] -> float32 in -1..1, as the autoencoder reads them."""
+    """Convert uint8 images [N, 3, H, W] to float32 in -1..1, the range of the autoencoder."""
     return images.float().div_(127.5).sub_(1.0)

@@ -1,7 +1,7 @@
-"""From labels to the DiceBear options that draw them.
+"""Turn labels into the DiceBear options that draw them.
 
-Only variants whose meaning is clear at 128 x 128 pixels are used; each was checked by eye. What is not a
-label (shape of the hair, nose, earrings, exact shade) varies freely with the seed.
+Only variants whose meaning is clear at 128 x 128 pixels are used; each was checked by eye. Everything that
+has no label (shape of the hair, nose, earrings, exact shade) varies freely with the seed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ HAT_COLOURS = ("d93a34", "f2c12e", "3aa655", "2f6fd6", "8146c4", "e0559b", "3b3b
 FRAME_COLOURS = ("191919", "26262e", "1a2138")
 LIGHT_FRAME_COLOURS = ("f4f4f4", "f5dc86", "cfe8f5")
 _JITTER = 7
-# Lines and beards that nearly have the colour of the skin are drawn stronger than in the original.
+# Replacements in the SVG that make lines and beards stand out from skin of nearly the same colour.
 _CLEARER = {
     "toon-head": [['fill="#3F2626" fill-opacity="0.5"', 'fill="#3F2626" fill-opacity="1"']],
     "pixel-art": [
@@ -61,7 +61,7 @@ _CLEARER = {
 
 @dataclass(frozen=True)
 class Sketcher:
-    """How one style draws the attributes: its DiceBear options and the variants to choose from."""
+    """How a style draws the attributes: the names of its DiceBear options and the variants to choose from."""
 
     package: str  # folder below @dicebear/
     hair_colour: str = "hairColor"
@@ -69,11 +69,11 @@ class Sketcher:
     clothes_colour: str = ""
     hair: tuple[str, ...] = ()  # variants of `hair_part`
     hair_part: str = "hair"
-    black_hair: tuple[str, ...] = ()  # more variants that are black whatever the colour option says
+    black_hair: tuple[str, ...] = ()  # further variants, always black: they ignore the colour option
     hats: tuple[str, ...] = ()  # variants of `hat_part`
     hat_part: str = ""
     glasses_part: str = ""
-    bare_eyes: tuple[str, ...] = ()  # when glasses are a variant of the eyes
+    bare_eyes: tuple[str, ...] = ()  # eyes without glasses, if glasses are a variant of the eyes
     glasses: tuple[str, ...] = ()
     sunglasses: tuple[str, ...] = ()
     beard_part: str = ""
@@ -82,9 +82,9 @@ class Sketcher:
     moods: dict[str, tuple[str, ...]] = field(default_factory=dict)
     mood_parts: dict[str, dict[str, tuple[str, ...]]] = field(
         default_factory=dict
-    )  # parts that go with a mood
+    )  # variants of other parts for each mood
     fixed: dict[str, Any] = field(default_factory=dict)
-    free: dict[str, tuple[str, ...]] = field(default_factory=dict)  # unlabelled parts
+    free: dict[str, tuple[str, ...]] = field(default_factory=dict)  # parts without a label
 
 
 SKETCHERS: dict[str, Sketcher] = {
@@ -332,11 +332,11 @@ SKETCHERS: dict[str, Sketcher] = {
 }
 
 HEAD_IN_HAIR = frozenset(("open-peeps", "lorelei"))
-INK_VIOLET = "8000ff"  # no hair has this colour
+INK_VIOLET = "8000ff"  # a colour that no hair has
 
 
 def hair_colour_option(package: str, colour: str) -> dict[str, list[str]]:
-    """The DiceBear option that gives the hair of a style this colour."""
+    """Return the DiceBear option that sets the hair colour in the style of `package`."""
     for sketcher in SKETCHERS.values():
         if sketcher.package == package:
             return {sketcher.hair_colour: [colour]}
@@ -344,7 +344,7 @@ def hair_colour_option(package: str, colour: str) -> dict[str, list[str]]:
 
 
 def _shade(colour: str, rng: np.random.Generator) -> str:
-    """The colour with every channel moved by at most ``_JITTER``."""
+    """Change every channel of a colour at random, by at most ``_JITTER``."""
     channels = (int(colour[i : i + 2], 16) for i in (0, 2, 4))
     return "".join(f"{min(255, max(0, c + int(rng.integers(-_JITTER, _JITTER + 1)))):02x}" for c in channels)
 
@@ -361,9 +361,9 @@ def _pick(rng: np.random.Generator, choices: Sequence[str]) -> str:
 def options_for(
     labels: Labels | Sequence[int] | np.ndarray, seed: str, *, without: str = ""
 ) -> dict[str, Any]:
-    """The drawing order for avatars.mjs: style package, DiceBear options, background, text patches.
+    """Return what avatars.mjs needs to draw an avatar: style package, DiceBear options, background, patches.
 
-    The same labels and seed give the same order. ``without`` ("glasses", "hat", "beard", "hair") leaves
+    The same labels and seed give the same result. ``without`` ("glasses", "hat", "beard", "hair") leaves
     that part out and changes nothing else, because every random choice is made before the part is dropped.
     """
     known = to_dict(labels)
@@ -428,7 +428,7 @@ def _put_on_hat(
     patches: list[list[str]],
     without: str,
 ) -> None:
-    """Set the hat options; a style whose hats are hair variants shows a bald head without one."""
+    """Set the hat options; where a hat is a variant of the hair, leaving it out leaves a bald head."""
     wearing = names["hat"] == "hat"
     if sketcher.package == "pixel-art":
         options |= {
@@ -474,7 +474,7 @@ def _put_on_glasses(
 
 
 def _colour_lines(options: dict[str, Any], sketcher: Sketcher, hair: str, has_beard: bool) -> None:
-    """Give mouths a colour that stands out from what is under them, and beards the colour of the hair."""
+    """Give the mouth a colour that stands out from skin or beard, and comic-book beards the hair colour."""
     on_dark_beard = has_beard and _luma(hair) < 110
     if sketcher.package == "pixel-art":
         options["mouthColor"] = ["ffd9c9" if on_dark_beard else "7d1420"]
@@ -485,7 +485,7 @@ def _colour_lines(options: dict[str, Any], sketcher: Sketcher, hair: str, has_be
 
 
 def _shave(options: dict[str, Any], sketcher: Sketcher) -> None:
-    """Leave out the hair: a bald variant if the style has one, else no hair part at all."""
+    """Remove the hair: use a bald variant if the style has one, else no hair part at all."""
     bald = {"personas": "bald", "open-peeps": "noHair1", "micah": "mrClean"}.get(sketcher.package)
     if bald:
         options[sketcher.hair_part] = [bald]

@@ -1,4 +1,4 @@
-"""A data set of rendered avatars on disk, in shards that can be made in parallel and resumed."""
+"""Make a data set of rendered avatars: shards on disk, made in parallel; an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SHARD = 5000
 
 
 def write_shard(path: Path, namespace: str, split: str, start: int, count: int, size: int) -> int:
-    """Avatars ``start .. start + count`` of a namespace into one file; returns their number.
+    """Render ``count`` avatars of a namespace from number ``start`` into one file; return ``count``.
 
-    Tensors: ``images`` uint8 [n, size, size, 3], ``labels`` int16 [n, attributes], ``seeds`` int64 [n] (their
-    numbers in the namespace). The file appears under its name only when it is complete.
+    Tensors: ``images`` uint8 [n, size, size, 3], ``labels`` int16 [n, attributes], ``seeds`` int64 [n] (the
+    avatars' numbers in the namespace). The file gets its final name only when it is complete.
     """
     numbers = np.arange(start, start + count, dtype=np.int64)
     labels = [labels_for(namespace, int(number), split=split) for number in numbers]
@@ -40,7 +40,7 @@ def write_shard(path: Path, namespace: str, split: str, start: int, count: int, 
 
 
 def _check_shard(path: Path, namespace: str, split: str, start: int, count: int, size: int) -> None:
-    """Raise RevelioError if an existing shard does not contain what it should."""
+    """Raise RevelioError if an existing shard does not contain the avatars that are asked for."""
     with safe_open(str(path), framework="numpy") as file:
         about = file.metadata() or {}
         seeds, shape = file.get_tensor("seeds"), file.get_slice("images").get_shape()

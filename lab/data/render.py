@@ -1,4 +1,4 @@
-"""Images of avatars and pixel masks of their parts, drawn by DiceBear and resvg in a Node process."""
+"""Draw images of avatars and pixel masks of their parts, with DiceBear and resvg in a Node process."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ PARTS = ("glasses", "hat", "beard", "hair", "background")
 _SCRIPT = Path(__file__).with_name("avatars.mjs")
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _SAME = 24
-"""A pixel belongs to a part if leaving the part out changes it by more than this (sum over R, G, B)."""
+"""A pixel belongs to a part if it changes by more than this (sum over R, G, B) when the part is left out."""
 
 
 def packages_folder() -> Path:
-    """The folder whose node_modules has the packages (REVELIO_AVATARS, else <repository>/.dev/avatars)."""
+    """Return the folder that holds node_modules: REVELIO_AVATARS, else <repository>/.dev/avatars."""
     return Path(os.environ.get("REVELIO_AVATARS") or _REPOSITORY / ".dev" / "avatars").resolve()
 
 
 def node() -> str:
-    """The Node executable: REVELIO_NODE, else the one on PATH."""
+    """Find the Node executable: REVELIO_NODE, else the one on PATH."""
     found = shutil.which(os.environ.get("REVELIO_NODE") or "node")
     if not found:
         raise RevelioError(
@@ -43,7 +43,7 @@ def node() -> str:
 
 
 def ensure_packages() -> Path:
-    """The packages folder, filled by npm on first use."""
+    """Return the packages folder; on first use, let npm install the packages into it."""
     folder = packages_folder()
     modules = folder / "node_modules"
     if (modules / "@dicebear" / "core").is_dir() and (modules / "@resvg" / "resvg-js").is_dir():
@@ -63,7 +63,7 @@ def ensure_packages() -> Path:
 
 
 def draw(orders: Sequence[dict[str, Any]], *, size: int = 128) -> np.ndarray:
-    """Draw the orders made by ``drawing.options_for``: uint8 ``[N, size, size, 3]``."""
+    """Draw the avatars that ``drawing.options_for`` described: uint8 ``[N, size, size, 3]``."""
     if not orders:
         return np.zeros((0, size, size, 3), dtype=np.uint8)
     command = [node(), str(_SCRIPT), str(ensure_packages()), str(size)]
@@ -102,7 +102,7 @@ def render(
     *,
     size: int = 128,
 ) -> np.ndarray:
-    """Avatars of these labels, uint8 ``[N, size, size, 3]``; same seed and labels, same image."""
+    """Draw avatars, uint8 ``[N, size, size, 3]``; the same labels and seed always give the same image."""
     if len(labels) != len(seeds):
         raise RevelioError(
             f"There are {len(labels)} labels but {len(seeds)} seeds; each avatar needs one of each."
@@ -113,11 +113,10 @@ def render(
 def masks(
     labels: Labels | Sequence[int] | np.ndarray, seed: str, part: str, *, size: int = 128
 ) -> np.ndarray:
-    """Where a part is visible, bool ``[size, size]``: the pixels that change when the part is left out.
+    """Return where a part is visible, bool ``[size, size]``: the pixels that change when it is left out.
 
-    ``part`` is one of PARTS. All False if the avatar does not have the part, or if a hat hides the hair.
-    Outlines that are drawn with a part belong to it; the hats of ink sketches include a little of the chin's
-    outline.
+    ``part`` is one of PARTS. All False if the avatar lacks the part or a hat hides the hair. Outlines drawn
+    together with a part count as the part; the hats of ink sketches include a little of the chin's outline.
     """
     if part not in PARTS:
         raise RevelioError(f"Unknown part {part!r}; use one of: {', '.join(PARTS)}.")
@@ -131,13 +130,13 @@ def masks(
         return np.zeros((size, size), dtype=bool)
     bare = options_for(labels, seed, without=part)
     if part == "hair" and order["style"] in HEAD_IN_HAIR:
-        # the hair drawing contains the whole head: see what its colour changes, except in the beard
+        # the drawing of the hair includes the head: recolour the hair and take what changes outside the beard
         shaven = options_for(labels, seed, without="beard")
         recoloured = shaven | {"options": shaven["options"] | hair_colour_option(order["style"], INK_VIOLET)}
         image, other, bearded = draw([shaven, recoloured, order], size=size).astype(int)
         same_beard = np.abs(image - bearded).sum(axis=-1) <= _SAME
         found = (np.abs(image - other).sum(axis=-1) > _SAME) & same_beard
-        if found.any():  # some ink sketches have hair that is black whatever its colour option says
+        if found.any():  # some ink sketches ignore the colour option: their hair is always black
             return found
     both = draw([order, bare], size=size).astype(int)
     return np.abs(both[0] - both[1]).sum(axis=-1) > _SAME

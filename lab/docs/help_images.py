@@ -1,8 +1,8 @@
 """Make the images of the help pages: `dev.py run -- python -m lab.docs.help_images [NODE ...]`.
 
-Opens graphs in a browser and cuts out each node as it looks there: a small graph of its own after a run, and
-the workflows as they are opened. Without names it makes the missing images. For nodes that draw figures, the
-pages show such a figure instead.
+Opens graphs in a browser and cuts out an image of each node: from the small graph of `rest` after a run, or
+from a workflow as it looks when opened. Without names, the missing images are made. The help pages of nodes
+that draw figures show such a figure instead.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ _PUT = """([index, margin, widest]) => {
     canvas.setDirty(true, true)
     return {x: room.x, y: room.y, width: width * scale + 2 * margin, height: height * scale + 2 * margin}
 }"""
-"""Moves a node to the upper left, without its links; returns its area on the page."""
+"""Move a node to the upper left of the window, hide the links, and return the node's area on the page."""
 
 
 def rest() -> dict[str, Any]:
-    """Nodes that are not in a workflow, or that show text, in API format; runs in seconds."""
+    """Return a quick graph, in API format, of the nodes that are in no workflow or that show text."""
 
     def node(kind: str, **inputs: Any) -> dict[str, Any]:
         return {"class_type": kind, "inputs": inputs}
@@ -101,7 +101,7 @@ def rest() -> dict[str, Any]:
 
 
 def take(wanted: list[str]) -> int:
-    """Save the images of nodes, by id, next to their help pages."""
+    """Save images of the nodes with these ids next to their help pages."""
     from playwright.sync_api import sync_playwright
 
     places = find_places()
@@ -140,7 +140,7 @@ def take(wanted: list[str]) -> int:
 
 
 def _graphs(wanted: set[str]) -> Iterator[dict[str, Any]]:
-    """The rest, and the workflows of the bundled model that contain a wanted node."""
+    """Yield the graph of `rest`, then the workflows of the bundled model that contain a wanted node."""
     yield rest()
     for file in sorted((ROOT / "workflows").glob("*.json")):
         graph = json.loads(file.read_text(encoding="utf-8"))

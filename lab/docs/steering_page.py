@@ -1,6 +1,6 @@
 """Measure steering and write it into docs/steering.md: `python -m lab.docs.steering_page`.
 
-This one command makes the tables and images of that page; the text around them is written by hand.
+The command makes the tables and images of that page; the text around them is written by hand.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ IMAGES = ROOT / "docs" / "images" / "steering"
 
 
 def blocks_of(report: dict[str, Any]) -> dict[str, str]:
-    """The blocks of the page: sample, modes, roles, schedules, masks."""
+    """Return the generated parts of the page by name: sample, modes, roles, schedules, masks."""
     plain = report["plain"]
     sample = (
         f"Measured on {report['n_prompts']} prompts that name {report['concept']} and {report['n_prompts']} "

@@ -1,7 +1,7 @@
 """Write measured metrics into README and model cards: `python -m lab.docs.tables output/evaluation.json`.
 
 `python -m comfy_revelio evaluate mini --json FILE` writes that file. Each document has blocks between
-`<!-- figures: NAME -->` and `<!-- /figures -->`, and the text inside is replaced.
+`<!-- figures: NAME -->` and `<!-- /figures -->`; this command replaces the text inside them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DOCUMENTS = (
 
 
 def fill(text: str, blocks: dict[str, str]) -> str:
-    """`text` with the inside of every figures block replaced by the block of that name."""
+    """Return `text` with the content of every block replaced by the entry of `blocks` with its name."""
 
     def replace(match: re.Match[str]) -> str:
         return f"<!-- figures: {match[1]} -->\n{blocks[match[1]]}\n<!-- /figures -->"
@@ -31,7 +31,7 @@ def fill(text: str, blocks: dict[str, str]) -> str:
 
 
 def blocks_of(report: dict[str, Any]) -> dict[str, str]:
-    """The three blocks: mini (prompt accuracy), saes, steering."""
+    """Return the text of the three blocks by name: mini (prompt accuracy), saes, steering."""
     return {"mini": _mini(report), "saes": _saes(report), "steering": _steering(report["steering"])}
 
 

@@ -1,4 +1,4 @@
-"""`evaluate mini --minutes`: the sample that fits a time, sized while it is measured."""
+"""`evaluate mini --minutes`: measure a sample that grows until the given time is used up."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from .prompts import CONCEPTS, Concept, Prompt, held_out_prompts, prompts_naming
 from .steering_cost import ADDITION, REMOVAL, Rows, row, summary, verdict
 
 USUAL_HOOK_POINT = "output_blocks.4.1"
-"""Where Steer Features works best in the full evaluation. The best hook point of a small sample would look
-better than it is."""
+"""Where Steer Features works best in the full evaluation. On a small sample, the hook point that happens to
+come out best would look better than it is."""
 
 SHARE_OF_PROMPTS = 0.3
-"""The share of the time for prompts without steering, if steering is measured too."""
+"""The share of the time that prompts without steering get if steering is measured too."""
 
 FIRST_CHUNK, CHUNK = 2, 16
-"""Images generated between two looks at the clock; the first chunk also loads the model and warms up."""
+"""Images generated between two checks of the clock; the first chunk also loads and warms up the model."""
 
 PROMPTS_AT_ONCE = 8
-"""The most prompts at once, of one concept and direction of steering."""
+"""The most prompts measured at once for one concept and direction of steering."""
 
 Clock = Callable[[], float]
 Say = Callable[[str], None]
@@ -50,7 +50,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class _Seen:
-    """The prompts of one concept and direction, and the judge's values of their images."""
+    """The prompts for one concept and direction, and the judge's values for their images."""
 
     prompts: list[Prompt] = field(default_factory=list)
     plain: list[torch.Tensor] = field(default_factory=list)
@@ -66,10 +66,10 @@ def evaluate_in(
     say: Say = print,
     clock: Clock = time.monotonic,
 ) -> dict[str, Any]:
-    """`evaluate` at the usual strengths, on the largest sample that is done `minutes` after `started`.
+    """Run `evaluate` at the usual strengths on the largest sample that finishes `minutes` after `started`.
 
-    n_prompts, n_steering: the largest sample; with 0 steering is not measured. started: by `clock`, by
-    default now. The report has the size of each sample; `steering` is left out if not even one prompt fits.
+    n_prompts, n_steering: the most prompts to measure; n_steering=0 leaves out steering. started: a time of
+    `clock`, by default now. The report states each sample's size and omits `steering` if no prompt fits.
     """
     start = clock() if started is None else started
     end = start + minutes * 60
@@ -96,9 +96,9 @@ def evaluate_in(
 def look_until(
     studio: Studio, most: int, end: float, clock: Clock
 ) -> tuple[torch.Tensor, list[Prompt], float]:
-    """The judge's values int64 [n, attributes] of n held-out prompts, these prompts, and seconds per image.
+    """Return the judge's values int64 [n, attributes] for n held-out prompts, the prompts, seconds per image.
 
-    Generates at least a first few, then only as many as fit before `end` at the speed of the last chunk.
+    The first few images are always generated, then only as many as fit before `end` at the latest speed.
     """
     prompts = held_out_prompts(most)
     found: list[torch.Tensor] = []
@@ -122,10 +122,10 @@ def steer_until(
     say: Say,
     clock: Clock,
 ) -> dict[str, Any]:
-    """Removal and addition of each concept by each method, on up to `most` prompts each, before `end`.
+    """Measure how each method removes and adds each concept, on up to `most` prompts each, before `end`.
 
-    seconds: per image, to begin with; measured again with each concept. Concepts get the same number of
-    prompts if the speed is steady; `n` in each row is the actual number. Empty if not even the first fits.
+    seconds: the first estimate of the time per image; measured again with each concept. At a steady speed,
+    all concepts get the same number of prompts; `n` in each row is the actual one. Empty if no prompt fits.
     """
     text, image = of_text_and_image(saes)
     points = {sae.dictionary.hook_point: by_features(studio, sae) for sae in image}
@@ -142,7 +142,7 @@ def steer_until(
             largest = min(PROMPTS_AT_ONCE, most - _known(seen, concept))
             size = _fitting(left, seconds * images * (len(todo) - number), largest)
             if not size and not _known(seen, concept):
-                size = _fitting(left, seconds * images, 1)  # better some of the concepts than none
+                size = _fitting(left, seconds * images, 1)  # a few concepts are better than none
             before = clock()
             if not size or not _add(studio, methods, concept, size, seen, end, clock):
                 return _report(seen, methods, list(points)) if seen else {}
@@ -152,12 +152,12 @@ def steer_until(
 
 
 def _known(seen: dict[tuple[str, str], _Seen], concept: Concept) -> int:
-    """How many prompts of each direction of a concept have been measured."""
+    """Return how many prompts have been measured for each direction of a concept."""
     return len(seen[REMOVAL, concept.name].prompts) if (REMOVAL, concept.name) in seen else 0
 
 
 def _fitting(time_left: float, seconds: float, most: int) -> int:
-    """How many things of `seconds` each fit into the time, at most `most`."""
+    """Return how many images (or prompts) of `seconds` each fit into the time left, at most `most`."""
     return most if seconds <= 0 else max(0, min(most, int(time_left / seconds)))
 
 
@@ -170,7 +170,7 @@ def _add(
     end: float,
     clock: Clock,
 ) -> bool:
-    """Measure `size` more prompts of a concept in both directions; False, and nothing added, after `end`."""
+    """Measure `size` more prompts of a concept per direction; past `end`, return False and add nothing."""
     added: dict[str, _Seen] = {}
     for direction, collect in ((REMOVAL, prompts_naming), (ADDITION, prompts_without)):
         known = _known(seen, concept)
@@ -181,7 +181,7 @@ def _add(
                 return False
             try:
                 branch = method(concept, strengths[direction][0])
-            except RevelioError:  # it has no feature for the concept and changes nothing
+            except RevelioError:  # the method has no feature for the concept and so changes nothing
                 new.steered[name] = new.plain
                 continue
             new.steered[name] = [studio.look(branch, prompts)]

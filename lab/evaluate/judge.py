@@ -52,7 +52,7 @@ class Judge(nn.Module):
             _Block(4 * w, 6 * w, 2),
             _Block(6 * w, 6 * w, 2),
         )
-        # the position of a part matters (a beard is not a fringe): keep the 4x4 grid instead of pooling it
+        # position separates some parts (a beard from a fringe): keep the 4x4 grid instead of pooling it
         self.neck = nn.Sequential(nn.Flatten(), nn.Linear(6 * w * 16, 160), nn.SiLU(), nn.Dropout(0.1))
         self.heads = nn.ModuleDict({name: nn.Linear(160, n) for name, n in self.values.items()})
 
@@ -62,9 +62,9 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def label(self, images: torch.Tensor, *, batch: int = 256) -> torch.Tensor:
-        """Most likely value of each attribute, int64 [N, attributes], for images [N, H, W, 3] in 0..1.
+        """Return each attribute's most likely value, int64 [N, attributes], for images [N, H, W, 3] in 0..1.
 
-        Images of another size than 128 pixels are resized by area.
+        Images that are not 128 x 128 pixels are resized by area.
         """
         device = next(self.parameters()).device
         found = []
@@ -79,7 +79,7 @@ class Judge(nn.Module):
 
 
 def load_judge(path: Path = JUDGE_FILE, device: torch.device | str = "cpu") -> Judge:
-    """The trained judge in evaluation mode."""
+    """Load the trained judge in evaluation mode."""
     tensors, metadata = load_weights(path, device)
     settings = json.loads(metadata["config"])
     judge = Judge(width=settings["width"], values=settings["values"]).to(device)
@@ -88,7 +88,7 @@ def load_judge(path: Path = JUDGE_FILE, device: torch.device | str = "cpu") -> J
 
 
 def accuracy_by_attribute(found: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    """Share of correct values per attribute; labels [N, attributes], -1 where the value is unknown."""
+    """Return the share of correct values per attribute; labels [N, attributes], -1 for unknown values."""
     result = {}
     for column, name in enumerate(ATTRIBUTES):
         known = labels[:, column] >= 0

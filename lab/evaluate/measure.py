@@ -1,4 +1,4 @@
-"""Measure Revelio Mini and its steering: images by ComfyUI, verdicts by the judge."""
+"""Measure Revelio Mini and its steering: ComfyUI makes the images, the judge gives the verdicts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from .steering_cost import ADDITION, REMOVAL, Rows, Verdict, gain, merit, row, s
 SAMPLING: dict[str, Any] = {"steps": 20, "cfg": 3.0, "sampler": "euler", "scheduler": "normal"}
 
 Strengths = dict[str, tuple[float, ...]]
-"""By direction: the strengths that are tried; the first is used if none are."""
+"""For each direction, the strengths to try; without tuning, the first one is used."""
 
 CONTRAST_STRENGTHS: Strengths = {REMOVAL: (-1.25, -1.0, -1.5), ADDITION: (0.7, 0.5, 1.0)}
 PAPER_STRENGTHS: Strengths = {REMOVAL: (-0.5, -0.25, -1.0), ADDITION: (1.0, 0.5, 0.25)}
@@ -54,7 +54,7 @@ _TUNING_START = 5_000_000
 
 @dataclass(frozen=True)
 class Branch:
-    """One way to make an image: a model, a CLIP for the prompt and one for the negative prompt."""
+    """One way to make an image: a model, a CLIP for the prompt, and a CLIP for the negative prompt."""
 
     model: Any
     clip: Any
@@ -71,7 +71,7 @@ class Studio:
     notes: Notes = field(default_factory=Notes)
 
     def look(self, branch: Branch, prompts: Sequence[Prompt]) -> torch.Tensor:
-        """The judge's values int64 [n, attributes] for the images that `branch` makes of the prompts."""
+        """Generate an image of each prompt with `branch`; return the judge's values int64 [n, attributes]."""
         images = generate_images(
             branch.model,
             branch.clip,
@@ -85,20 +85,20 @@ class Studio:
 
 
 Steer = Callable[[Concept, float], Branch]
-"""A method: the branch that steers a concept at a strength."""
+"""A steering method: (concept, strength) -> the branch that makes the steered images."""
 
 
 def open_studio(notes: Path | None = None) -> Studio:
-    """The bundled model in the precision that is fastest here; in all checks this changed no verdict.
+    """Load the bundled model in the precision that is fastest here; in no check did this change a verdict.
 
-    notes: file for what has been measured, so that an interrupted evaluation resumes.
+    notes: the file that stores measured results, so that an interrupted evaluation resumes.
     """
     model, clip, vae = load_mini(dtype=quick_dtype())
     return Studio(Branch(model, clip, clip), vae, load_judge(), Notes(notes))
 
 
 def bundled_saes() -> list[SAEHandle]:
-    """The SAEs that come with the pack, in the order of their file names."""
+    """Load the SAEs that come with the pack, in the order of their file names."""
     files = sorted(config.WEIGHTS_DIR.parent.glob("*.safetensors"))
     return [sae_files.handle(load_dictionary(file), file.stem) for file in files]
 
@@ -111,11 +111,11 @@ def evaluate(
     notes: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """All metrics of the bundle as one JSON-able dict: mini_model, judge, saes, steering.
+    """Measure the whole bundle; return a JSON-able dict with mini_model, judge, saes, steering.
 
-    n_steering: prompts per concept and direction; 0 leaves out steering. tune: first choose the strength of
-    each method on separate prompts, else use the usual one. notes: file from which an interrupted evaluation
-    resumes.
+    n_steering: prompts per concept and direction; 0 leaves out steering. tune: first choose each method's
+    strengths on separate prompts instead of using the usual ones. notes: the file from which an interrupted
+    evaluation resumes.
     """
     studio = open_studio(notes)
     saes = bundled_saes()
@@ -132,7 +132,7 @@ def evaluate(
 
 
 def measure_prompts(studio: Studio, count: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """How often the judge finds what held-out prompts ask for."""
+    """Measure how often the judge finds what held-out prompts ask for."""
     prompts = held_out_prompts(count)
     return prompt_figures(studio.look(studio.plain, prompts), prompts, say)
 
@@ -140,7 +140,7 @@ def measure_prompts(studio: Studio, count: int, say: Callable[[str], None]) -> d
 def prompt_figures(
     found: torch.Tensor, prompts: Sequence[Prompt], say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """The same for the judge's values `found`, int64 [n, attributes]."""
+    """Return the accuracy on the prompts, given the judge's values `found`, int64 [n, attributes]."""
     by_attribute = accuracies(found, prompts)
     figures = {
         "prompt_accuracy": mean(list(by_attribute.values())),
@@ -158,7 +158,7 @@ def prompt_figures(
 
 
 def judge_figures() -> dict[str, Any]:
-    """The judge's accuracy on held-out renders, measured when it was trained."""
+    """Return the judge's accuracy on held-out renders, which was measured when it was trained."""
     settings = json.loads(load_weights(JUDGE_FILE)[1]["config"])
     by_attribute = dict(settings["accuracy"])
     return {
@@ -175,7 +175,7 @@ def sae_figures(sae: SAEHandle) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Case:
-    """A concept to remove from some prompts, or to add, and the verdict on their unsteered images."""
+    """A concept to remove from some prompts or add to them, and the verdict on their unsteered images."""
 
     concept: Concept
     direction: str
@@ -186,9 +186,9 @@ class Case:
 def measure_steering(
     studio: Studio, saes: Sequence[SAEHandle], count: int, *, tune: bool, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Removal and addition of each concept by each method, against the same prompts and seeds unsteered.
+    """Measure how each method removes and adds each concept, compared with unsteered images of equal seeds.
 
-    Strengths, if they are tuned, and the hook point of Steer Features are chosen on separate prompts.
+    The hook point of Steer Features and, with `tune`, the strengths are chosen on separate prompts.
     """
     text, image = of_text_and_image(saes)
     trial = cases(studio, TUNING_PROMPTS if tune else max(2, count // 2), first=_TUNING_START, say=say)
@@ -219,7 +219,7 @@ def measure_steering(
 
 
 def of_text_and_image(saes: Sequence[SAEHandle]) -> tuple[SAEHandle, list[SAEHandle]]:
-    """The SAE of the text encoder, and those of the UNet."""
+    """Split SAEs into the one of the text encoder and those of the UNet."""
     text = [sae for sae in saes if sae.dictionary.hook_point.startswith("layers.")]
     image = [sae for sae in saes if sae not in text]
     if not text or not image:
@@ -228,7 +228,7 @@ def of_text_and_image(saes: Sequence[SAEHandle]) -> tuple[SAEHandle, list[SAEHan
 
 
 def cases(studio: Studio, count: int, *, first: int = 0, say: Callable[[str], None] = print) -> list[Case]:
-    """Every concept in both directions, with `count` prompts each."""
+    """Return a case for every concept and direction, with `count` prompts each and their verdict."""
     found = []
     for concept in CONCEPTS:
         for direction, collect in ((REMOVAL, prompts_naming), (ADDITION, prompts_without)):
@@ -250,7 +250,7 @@ def run_cases(
     strengths: Mapping[tuple[str, str], Sequence[float]],
     say: Callable[[str], None],
 ) -> Rows:
-    """Each case at each of its strengths, by (direction, concept); the best one is kept."""
+    """Measure each case at each of its strengths and return the best row, by direction and concept."""
     rows: Rows = {REMOVAL: {}, ADDITION: {}}
     for case in todo:
         before = case.before
@@ -272,12 +272,12 @@ def run_cases(
 
 
 def _usual(strengths: Strengths) -> Rows:
-    """The usual strength of every concept, as if a trial had chosen it."""
+    """Return the usual strength of every concept in the form in which a trial returns the chosen one."""
     return {way: {c.name: {"strength": tried[0]} for c in CONCEPTS} for way, tried in strengths.items()}
 
 
 def by_text(studio: Studio, sae: SAEHandle, method: Method) -> Steer:
-    """Steer Concept with that method, in the text encoder."""
+    """Return a `Steer` that applies Steer Concept with `method` in the text encoder."""
 
     def branch(concept: Concept, strength: float) -> Branch:
         positive, negative, _ = steer_concept(
@@ -289,7 +289,7 @@ def by_text(studio: Studio, sae: SAEHandle, method: Method) -> Steer:
 
 
 def by_features(studio: Studio, sae: SAEHandle) -> Steer:
-    """Steer Features with the concept of the same name, at the SAE's hook point."""
+    """Return a `Steer` that applies Steer Features with the SAE's own concept at its hook point."""
 
     def branch(concept: Concept, strength: float) -> Branch:
         selection = parse_selection(concept.name, sae.dictionary, sae.dictionary.concepts)
@@ -306,7 +306,7 @@ def _unsteered(
 
 
 def _after(studio: Studio, method: Steer, case: Case, strength: float) -> dict[str, float]:
-    """The verdict on the steered images; a method without a feature for the concept changes nothing."""
+    """Return the verdict on the steered images, or the unsteered one if no feature has the concept."""
     try:
         branch = method(case.concept, strength)
     except RevelioError:

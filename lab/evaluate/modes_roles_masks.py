@@ -24,14 +24,14 @@ POINT = "output_blocks.4.1"
 CONCEPT = CONCEPTS[0]
 BATCH = 32
 SHOWN = 2
-"""Prompts of each direction whose images are shown."""
+"""How many prompts of each direction have their images shown."""
 
 
 @dataclass(frozen=True)
 class Setting:
     """One way to steer.
 
-    group: the table that it belongs to. whole: the concept itself is steered, not its labelled features.
+    group: the table that shows it. whole: steer the concept itself instead of its labelled features.
     """
 
     group: str
@@ -43,7 +43,7 @@ class Setting:
 
 
 def settings() -> list[Setting]:
-    """All settings, in the order of the tables."""
+    """Return all settings, in the order of the tables."""
     out, into = -2.0, 1.5
     found = [
         Setting("modes", "push, the concept", REMOVAL, out),
@@ -75,7 +75,7 @@ def settings() -> list[Setting]:
 def measure(
     count: int = 16, *, say: Callable[[str], None] = print
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(metrics, images by name): each setting on `count` prompts, and masks at every hook point."""
+    """Measure each setting on `count` prompts, and masks at every hook point; return metrics and images."""
     studio = open_studio()
     handles = {handle.dictionary.hook_point: handle for handle in bundled_saes()}
     if POINT not in handles:
@@ -110,9 +110,9 @@ def _masks(
     plain: Tensor,
     say: Callable[[str], None],
 ) -> tuple[list[dict[str, Any]], list[tuple[Tensor, str]]]:
-    """Labelled features added only in the left half of the image: how much changes inside and outside.
+    """Add labelled features only in the left half of the image; measure the change inside and outside it.
 
-    "held": the same, with the sampler keeping the unsteered image outside the mask.
+    "held" columns: the sampler also keeps the unsteered image outside the mask.
     """
     mask = torch.zeros(1, *plain.shape[1:3])
     mask[:, :, : plain.shape[2] // 2] = 1.0
@@ -140,7 +140,7 @@ def _masks(
 
 
 def _held(studio: Studio, model: Any, prompts: Sequence[Prompt], mask: Tensor) -> Tensor:
-    """Images in which the steered model samples only inside the mask, over those of the unsteered one."""
+    """Sample unsteered images, then sample them again with the steered model only inside the mask."""
     clip, seeds = studio.plain.clip, [prompt.seed for prompt in prompts]
     negative = encode(clip, [""])
     images = []
@@ -160,7 +160,7 @@ def _steered(studio: Studio, handle: SAEHandle, setting: Setting) -> Any:
 
 
 def _draw(studio: Studio, model: Any, prompts: Sequence[Prompt]) -> Tensor:
-    """Images [n, H, W, 3] of the prompts by a model."""
+    """Generate images [n, H, W, 3] of the prompts with `model`."""
     texts, seeds = [prompt.text for prompt in prompts], [prompt.seed for prompt in prompts]
     return generate_images(model, studio.plain.clip, studio.vae, texts, seeds, **SAMPLING)
 
@@ -174,7 +174,7 @@ def _verdict(studio: Studio, images: Tensor, prompts: Sequence[Prompt], way: str
 
 
 def _sheet(pairs: Sequence[tuple[Tensor, str]]) -> Tensor:
-    """One column for each setting, one row for each prompt."""
+    """Arrange images in a grid with one column per setting and one row per prompt."""
     columns = len(pairs) // SHOWN
     ordered = [pairs[column * SHOWN + row] for row in range(SHOWN) for column in range(columns)]
     return grid([image for image, _ in ordered], [label for _, label in ordered], columns=columns)

@@ -1,4 +1,4 @@
-"""What a long evaluation has measured so far, so that an interrupted one resumes."""
+"""Keep what a long evaluation has measured so far, so that an interrupted one resumes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from comfy_revelio.host.mini import config
 
 
 class Notes:
-    """Results by name; with a file they outlive the process.
+    """Results by name, which outlive the process if they have a file.
 
-    file: rewritten after each result. Notes in it are used only if they were measured on the same weights.
-    None keeps them in memory.
+    file: rewritten after each result; results found in it are used only if they were measured on the same
+    weights. None keeps the results in memory.
     """
 
     def __init__(self, file: Path | None = None) -> None:
@@ -31,7 +31,7 @@ class Notes:
                 pass  # incomplete, or not a file of notes: measure again
 
     def once(self, name: str, measure: Callable[[], Any]) -> Any:
-        """The result of that name, measured if there is none yet; it must be JSON-able."""
+        """Return the result called `name`; call `measure` if there is none yet. Results must be JSON-able."""
         if name not in self.found:
             self.found[name] = measure()
             self._save()
@@ -47,7 +47,7 @@ class Notes:
 
 
 def _weights() -> str:
-    """A digest of all bundled weights."""
+    """Return a digest of all bundled weights."""
     digest = hashlib.sha256()
     for file in sorted(config.WEIGHTS_DIR.parent.rglob("*.safetensors")):
         digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())

@@ -18,7 +18,7 @@ from ..data.captions import caption
 
 @dataclass(frozen=True)
 class Prompt:
-    """A caption of an avatar, the labels it mentions, and the seed of the image."""
+    """An avatar's caption, its labels, the attributes that the caption mentions, and the image's seed."""
 
     text: str
     labels: dict[str, int]
@@ -31,13 +31,13 @@ class Concept:
     """Something to remove from images or to add to them."""
 
     name: str
-    """The phrase that a user would write."""
+    """The phrase that a user would type."""
     attribute: str
     value: str
     also: tuple[str, ...] = ()
-    """Other values that still count as the concept when it should be removed."""
+    """Other values that also count as the concept when it is to be removed."""
     hides: tuple[str, ...] = ()
-    """Attributes that cannot be seen behind it."""
+    """The attributes that the concept covers up (a hat hides the hair)."""
 
 
 CONCEPTS = (
@@ -50,7 +50,7 @@ CONCEPTS = (
 
 
 def held_out_prompts(count: int) -> list[Prompt]:
-    """Prompts that name a combination of values never seen in training; always the same prompts."""
+    """Return prompts that name a combination of values never seen in training; always the same prompts."""
     found: list[Prompt] = []
     number = 0
     while len(found) < count:
@@ -62,7 +62,7 @@ def held_out_prompts(count: int) -> list[Prompt]:
 
 
 def prompts_naming(concept: Concept, count: int, *, first: int = 0) -> list[Prompt]:
-    """Prompts of avatars that have the concept and mention it."""
+    """Return prompts that mention the concept, for avatars that have it."""
     wanted = index_of(concept.attribute, concept.value)
     return _collect(
         count,
@@ -73,7 +73,7 @@ def prompts_naming(concept: Concept, count: int, *, first: int = 0) -> list[Prom
 
 
 def prompts_without(concept: Concept, count: int, *, first: int = 0) -> list[Prompt]:
-    """Prompts that do not mention the concept, of avatars that lack it, in styles that can draw it."""
+    """Return prompts that do not mention the concept, for avatars that lack it in styles that can draw it."""
     wanted, nothing = (
         index_of(concept.attribute, concept.value),
         index_of(concept.attribute, ATTRIBUTES[concept.attribute][0]),
@@ -120,7 +120,7 @@ def _prompt(number: int, labels: dict[str, int], silent: Sequence[str] = ()) -> 
 def accuracies(
     found: torch.Tensor, prompts: Sequence[Prompt], *, leave_out: Sequence[str] = ()
 ) -> dict[str, float]:
-    """Share of images in which the judge sees the prompted value, for each attribute that prompts mention.
+    """For each attribute that prompts mention, return the share of images where the judge sees its value.
 
     found: the judge's values int64 [n, attributes].
     """
@@ -138,7 +138,7 @@ def accuracies(
 
 
 def chance(prompts: Sequence[Prompt]) -> dict[str, float]:
-    """Accuracy of the best constant answer, for each attribute."""
+    """For each attribute, return the accuracy of always answering its most frequent prompted value."""
     result = {}
     for name in ATTRIBUTES:
         values = Counter(p.labels[name] for p in prompts if name in p.mentioned and p.labels[name] != HIDDEN)
@@ -148,7 +148,7 @@ def chance(prompts: Sequence[Prompt]) -> dict[str, float]:
 
 
 def rate(found: torch.Tensor, concept: Concept, *, also: bool) -> float:
-    """Share of images in which the judge sees the concept; with `also`, similar values count too."""
+    """Return the share of images in which the judge sees the concept; with `also`, similar values count."""
     values = (concept.value, *(concept.also if also else ()))
     wanted = torch.tensor([index_of(concept.attribute, value) for value in values])
     column = list(ATTRIBUTES).index(concept.attribute)
@@ -156,7 +156,7 @@ def rate(found: torch.Tensor, concept: Concept, *, also: bool) -> float:
 
 
 def others(found: torch.Tensor, prompts: Sequence[Prompt], concept: Concept) -> float:
-    """Mean accuracy over all attributes that prompts mention except the concept's own and those it hides."""
+    """Return the mean accuracy over all mentioned attributes except the concept's own and those it hides."""
     result = accuracies(found, prompts, leave_out=(concept.attribute, *concept.hides))
     return sum(result.values()) / max(1, len(result))
 

@@ -1,4 +1,4 @@
-"""What steering did, counted from the judge's answers; needs no model."""
+"""Compute what steering achieved and what it cost from the judge's answers; needs no model."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ REMOVAL, ADDITION = "removal", "addition"
 ALLOWED_COST = {REMOVAL: 0.02, ADDITION: 0.05}
 
 Verdict = dict[str, float]
-"""For some images: the rate of the concept, and the mean accuracy of all other mentioned attributes."""
+"""For a set of images: the share with the concept ("rate") and the mean accuracy of the rest ("others")."""
 
 Rows = dict[str, dict[str, dict[str, float]]]
-"""By direction and concept: the verdicts before and after, the strength, the number of prompts."""
+"""By direction and concept: the verdicts without and with steering, and the strength or number of prompts."""
 
 
 def verdict(found: torch.Tensor, prompts: Sequence[Prompt], concept: Concept, direction: str) -> Verdict:
-    """What the judge's values `found`, int64 [n, attributes], say about a concept and everything else."""
+    """Score a concept and all other attributes, given the judge's values `found`, int64 [n, attributes]."""
     return {
         "rate": rate(found, concept, also=direction == REMOVAL),
         "others": others(found, prompts, concept),
@@ -27,7 +27,7 @@ def verdict(found: torch.Tensor, prompts: Sequence[Prompt], concept: Concept, di
 
 
 def row(before: Verdict, after: Verdict, **more: float) -> dict[str, float]:
-    """One row of the report: a concept without and with steering."""
+    """Return a row of the report: the verdict on a concept without and with steering, and `more` entries."""
     return {
         **more,
         **{f"{name}_before": value for name, value in before.items()},
@@ -36,7 +36,7 @@ def row(before: Verdict, after: Verdict, **more: float) -> dict[str, float]:
 
 
 def gain(direction: str, before: Verdict, after: Verdict) -> float:
-    """How far the rate moved in the right direction, minus three times the cost above what is allowed."""
+    """Return how far the rate moved as wanted, minus three times the cost beyond ALLOWED_COST."""
     moved = after["rate"] - before["rate"]
     cost = before["others"] - after["others"]
     wanted = -moved if direction == REMOVAL else moved
@@ -44,7 +44,7 @@ def gain(direction: str, before: Verdict, after: Verdict) -> float:
 
 
 def summary(rows: Rows) -> dict[str, float]:
-    """Means over concepts: relative removal, points added, and what each cost the other attributes."""
+    """Return means over concepts: relative removal, points added, and what each cost the other attributes."""
     removal, addition = list(rows[REMOVAL].values()), list(rows[ADDITION].values())
     return {
         "removal_relative": mean([_relative_fall(r["rate_before"], r["rate_after"]) for r in removal]),
@@ -55,11 +55,11 @@ def summary(rows: Rows) -> dict[str, float]:
 
 
 def merit(summary: dict[str, float]) -> float:
-    """One number to compare hook points by: what steering did, minus three times what it cost."""
+    """Return a score for comparing hook points: what steering achieved minus three times what it cost."""
     gained = summary["removal_relative"] + summary["addition_points"]
     return gained - 3 * (summary["removal_cost"] + summary["addition_cost"])
 
 
 def _relative_fall(before: float, after: float) -> float:
-    """Share of a rate that is gone; 0 if there was nothing to remove."""
+    """Return the share of the rate `before` that is gone; 0 if there was nothing to remove."""
     return 1 - after / before if before else 0.0

@@ -1,4 +1,4 @@
-"""Training checkpoints that survive a kill: written next to the target, then renamed."""
+"""Write training checkpoints that survive a kill: a file next to the target is written, then renamed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def save_weights(
     metadata: Mapping[str, str] | None = None,
     half: bool = True,
 ) -> None:
-    """Write `tensors` as one safetensors file, floats in half precision unless `half` is False."""
+    """Write `tensors` to one safetensors file, floats in half precision unless `half` is False."""
     ready = {
         name: (t.half() if half and t.is_floating_point() else t).detach().cpu().contiguous()
         for name, t in tensors.items()
@@ -30,7 +30,7 @@ def save_weights(
 
 
 def save_state(state: Mapping[str, Any], path: Path) -> None:
-    """Write a training checkpoint (tensors and numbers, with the optimizer) atomically."""
+    """Write a training checkpoint (tensors, numbers, optimizer state) atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     torch.save(dict(state), part)
@@ -38,5 +38,5 @@ def save_state(state: Mapping[str, Any], path: Path) -> None:
 
 
 def load_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """The checkpoint at `path`, or None if there is none yet."""
+    """Load the checkpoint at `path`; None if there is none yet."""
     return torch.load(path, map_location=device, weights_only=True) if path.is_file() else None

@@ -18,9 +18,9 @@ from .progress import Progress
 
 
 def disturb(x: torch.Tensor) -> torch.Tensor:
-    """Small shifts, blur, noise and colour drift, so that the judge also reads slightly imperfect images.
+    """Shift, blur, recolour and add noise a little, so that the judge also reads imperfect images.
 
-    x: [B, 3, H, W] in 0..1; one draw per batch for shift and blur, per image for colour and noise.
+    x: [B, 3, H, W] in 0..1. Shift and blur are drawn once per batch, colour and noise once per image.
     """
     dy, dx = torch.randint(-3, 4, (2,)).tolist()
     x = torch.roll(F.pad(x, (3, 3, 3, 3), mode="replicate"), (dy, dx), (2, 3))[:, :, 3:-3, 3:-3]
@@ -46,7 +46,7 @@ def loss_of(logits: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tens
 
 
 def measure(judge: Judge, avatars: Avatars) -> dict[str, float]:
-    """Accuracy per attribute, and their mean, on unchanged renders."""
+    """Return the judge's accuracy per attribute, and the mean, on undisturbed renders."""
     found = judge.label(avatars.images.permute(0, 2, 3, 1).float() / 255)
     result = accuracy_by_attribute(found, avatars.labels.cpu())
     return {**result, "mean": sum(result.values()) / len(result)}
@@ -81,7 +81,7 @@ def train(
         judge.load_state_dict(state["judge"])
         optimizer.load_state_dict(state["optimizer"])
         start, steps, minutes = state["step"], state["steps"], None
-    torch.manual_seed(start)  # a resumed run must not draw the same rows again
+    torch.manual_seed(start)  # so that a resumed run does not draw the same rows again
     pace, progress = Pace(steps, minutes, device, start=start), Progress("judge", steps, start=start)
     judge.train()
     step = start

@@ -1,7 +1,7 @@
-"""The three networks of Revelio Mini for training, built from diffusers and transformers.
+"""Build the three networks of Revelio Mini for training, from diffusers and transformers.
 
-ComfyUI builds the same networks from its own classes (`host/mini/`); the weights are stored in the
-layout of these libraries, which ComfyUI can rename. Only training needs transformers and diffusers.
+ComfyUI builds the same networks from its own classes (`host/mini/`). The weights are stored under the names
+of diffusers and transformers, which ComfyUI can translate. Only training needs these two libraries.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from comfy_revelio.host.mini import config
 
 
 def build_unet() -> Any:
-    """`UNet2DConditionModel`: latents [B, 4, h, w], timesteps [B], text states [B, 77, 192] -> velocity."""
+    """Build the UNet: latents [B, 4, h, w], timesteps [B], text states [B, 77, 192] -> velocity."""
     from diffusers import UNet2DConditionModel
 
     widths = config.UNET["channels"]
@@ -34,16 +34,16 @@ def build_unet() -> Any:
 
 
 def build_text_encoder(vocabulary: int) -> Any:
-    """`CLIPTextModel` over `vocabulary` tokens: ids [B, 77] -> states [B, 77, 192] of the last layer."""
+    """Build the text encoder for `vocabulary` tokens: ids [B, 77] -> last layer's states [B, 77, 192]."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    # begin and end of text are CLIP's two highest ids, so also the highest of the small vocabulary
+    # start and end of text are CLIP's two highest ids, and so also the highest ids of the small vocabulary
     ends = {"bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1, "pad_token_id": vocabulary - 1}
     return CLIPTextModel(CLIPTextConfig(vocab_size=vocabulary, **ends, **config.TEXT))
 
 
 def build_vae() -> Any:
-    """`AutoencoderKL`: pixel patches [B, 12, H/2, W/2] in -1..1 <-> latents [B, 4, H/8, W/8]."""
+    """Build the autoencoder: pixel patches [B, 12, H/2, W/2] in -1..1 <-> latents [B, 4, H/8, W/8]."""
     from diffusers import AutoencoderKL
 
     levels, patch = len(config.VAE["multipliers"]), config.VAE["patch"]
@@ -61,7 +61,7 @@ def build_vae() -> Any:
 
 
 def noise_schedule(device: torch.device | str = "cpu") -> torch.Tensor:
-    """Cumulative alphas [1000] of the schedule, float32 (DDPM's alpha-bar)."""
+    """Return the cumulative alphas [1000] of the schedule (DDPM's alpha-bar), float32."""
     start, end = config.SCHEDULE["linear_start"], config.SCHEDULE["linear_end"]
     roots = torch.linspace(start**0.5, end**0.5, config.SCHEDULE["timesteps"], dtype=torch.float64)
     return torch.cumprod(1.0 - roots**2, dim=0).float().to(device)

@@ -1,4 +1,4 @@
-"""The length of a training run and its learning rate."""
+"""Set the length of a training run and its learning rate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 class Pace:
-    """The number of steps of a run: given, or set once from the measured speed to fill `minutes`."""
+    """The number of steps of a run: fixed, or set once from the measured speed so that it takes `minutes`."""
 
     def __init__(self, steps: int, minutes: float | None, device: str, *, start: int = 0) -> None:
         self.steps, self.minutes, self.device, self.start = steps, minutes, device, start
@@ -29,6 +29,6 @@ class Pace:
 
 
 def learning_rate(peak: float, step: int, steps: int, *, warm_up: int = 300, hold: float = 0.4) -> float:
-    """Linear warm-up over at most a tenth, `peak` for the share `hold`, then linear to a thousandth of it."""
+    """Warm up linearly (at most a tenth of the run), hold `peak` to the share `hold`, fall to peak / 1000."""
     share, warm_up = step / steps, min(warm_up, max(1, steps // 10))
     return peak * min(1.0, step / warm_up) * (1.0 if share < hold else max(1e-3, (1 - share) / (1 - hold)))

@@ -1,4 +1,4 @@
-"""Half-precision training with float32 master weights.
+"""Train in half precision with float32 master weights.
 
 The network computes in bfloat16, which is several times faster than float32 on a GPU and on a CPU with matrix
 units. The optimizer and the moving average keep float32 copies.
@@ -13,12 +13,12 @@ from torch import nn
 
 
 def quick_dtype(device: torch.device | str = "cpu") -> torch.dtype:
-    """bfloat16 if this processor multiplies it much faster than float32, else float32; measured once."""
+    """Return bfloat16 if this device multiplies matrices much faster in it than in float32, else float32."""
 
     def seconds(dtype: torch.dtype) -> float:
         a = torch.ones(1024, 1024, device=device, dtype=dtype)
         best = float("inf")
-        for _ in range(8):  # the best of several: other programs may be running
+        for _ in range(8):  # take the fastest of several tries, as other programs may be running
             start = time.perf_counter()
             (a @ a).sum().item()
             best = min(best, time.perf_counter() - start)
@@ -39,7 +39,7 @@ class Masters:
         self.parameters: list[torch.Tensor] = list(trained.values())
 
     def collect_gradients(self, limit: float = 1.0) -> None:
-        """Move the network's gradients to the masters, clipped to the norm `limit`."""
+        """Move the network's gradients to the float32 weights and clip their norm to `limit`."""
         for weight, parameter in zip(self.weights, self.parameters, strict=True):
             weight.grad = None if parameter.grad is None else parameter.grad.float()
             parameter.grad = None
@@ -47,12 +47,12 @@ class Masters:
 
     @torch.no_grad()
     def publish(self, step: int, decay: float = 0.9995) -> None:
-        """After an optimizer step: update the moving average and hand the new weights to the network."""
+        """Update the moving average and copy the new weights to the network; call after an optimizer step."""
         torch._foreach_lerp_(self.average, self.weights, 1 - min(decay, step / (step + 10)))
         torch._foreach_copy_(self.parameters, self.weights)
 
     def averaged(self) -> dict[str, torch.Tensor]:
-        """The moving average by parameter name, float32."""
+        """Return the moving average of each weight by parameter name, float32."""
         return dict(zip(self.names, self.average, strict=True))
 
     def state(self) -> dict[str, list[torch.Tensor]]:

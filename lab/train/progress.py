@@ -1,4 +1,4 @@
-"""One line of progress for a long run in a terminal."""
+"""Print lines of progress for a long run in a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Progress:
         self.started = self.printed = time.monotonic()
 
     def due(self, step: int) -> bool:
-        """Whether to print a line now; check before computing numbers that need a synchronisation."""
+        """Whether to print a line now; ask this before computing numbers that need a GPU synchronisation."""
         return step == self.total or time.monotonic() - self.printed >= self.every
 
     def line(self, step: int, **numbers: float) -> None:

@@ -1,9 +1,9 @@
 """Train the SAEs of Revelio Mini on its activations inside ComfyUI: `python -m lab saes`.
 
-One set of images is harvested at all hook points at once; each SAE is trained on one part and measured on the
-rest. Features of parts are labelled by contrast between the same prompt and seed with a word and without it.
-For what every image has (style, skin, background), the contrast is between the images in which the judge sees
-a value and the others. The concepts are measured on the same pairs.
+Activations of one set of images are harvested at all hook points at once; each SAE is trained on most of the
+images and measured on the rest. A word's features are labelled by contrast: the prompt with the word against
+the same prompt and seed without it. For attributes that every image has (style, skin, background), images in
+which the judge sees a value are contrasted with all others. The concepts are measured on the same pairs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Plan:
     k: int
     steps: int
     carriers: int = 0
-    """Features kept for a concept; with more of them it steers more cleanly, and the file gets larger."""
+    """Features stored for each concept; with more, the concept steers more cleanly, but the file grows."""
 
 
 UNET_PLANS = (
@@ -53,17 +53,17 @@ UNET_PLANS = (
     Plan("revelio_mini_up2", "output_blocks.2.1", 1536, 16, 600, carriers=128),
     Plan("revelio_mini_up4", "output_blocks.4.1", 1536, 16, 600, carriers=64),
 )
-"""Chosen by a measurement: activations of a prompt with a word replaced those of the same prompt without it.
-In the middle and before output_blocks.2.1 nothing changes; there and at 3.1 glasses appear; at 4.1, every
-part."""
+"""Hook points chosen by activation patching: the activations of a prompt with a word replaced those of the
+same prompt without it. In the middle and before output_blocks.2.1, patching changes nothing; at 2.1 and 3.1
+glasses appear; at 4.1, every part does."""
 TEXT_PLAN = Plan("revelio_mini_text", "layers.1", 256, 8, 600)
 
 FAMILY = "revelio-mini"
 LABELLED = 4
-"""Features kept for a label, strongest first."""
+"""How many features a label gets at most, strongest first."""
 MIN_SCORE = 0.5
 PARTS = ("hair", "glasses", "beard", "hat", "mood", "clothes")
-"""Attributes that an image, or at least a prompt, can lack."""
+"""Attributes that can be missing from an image, or at least from a prompt."""
 FEWEST_PAIRS = 4
 STEERED = ("hair", "glasses", "beard", "hat", "mood")
 """Attributes whose values become concepts."""
@@ -71,7 +71,7 @@ STEERED = ("hair", "glasses", "beard", "hat", "mood")
 
 @dataclass(frozen=True)
 class Shot:
-    """An image to harvest. base: the number of the shot whose prompt lacks only `value` of `attribute`."""
+    """An image to harvest. base: the number of the shot with the same prompt without `value`; -1 if none."""
 
     text: str
     seed: int
@@ -89,10 +89,10 @@ def train_all(
     device: str = "",
     say: Callable[[str], None] = print,
 ) -> dict[str, dict[str, float]]:
-    """Harvest, train, measure, label and save every SAE; returns the metrics by file name.
+    """Harvest, train, measure, label and save every SAE; return the metrics by file name.
 
-    images_count: images of ordinary captions.
-    pairs_count: prompts to which each value of PARTS is added in turn.
+    images_count: how many images to generate from ordinary captions.
+    pairs_count: how many prompts to repeat with each value of PARTS added in turn.
     """
     captions = _captions(max(images_count, captions_count))
     shots = paired_shots(pairs_count)
@@ -104,7 +104,7 @@ def train_all(
 
 
 def paired_shots(count: int) -> list[Shot]:
-    """`count` prompts without PARTS, and each again with every value of PARTS that its style can draw."""
+    """Return `count` prompts without PARTS, each followed by a copy with each value its style can draw."""
     shots: list[Shot] = []
     for number in range(count):
         labels = labels_for("model", 1_000_000 + number, split="train")
@@ -123,8 +123,8 @@ def paired_shots(count: int) -> list[Shot]:
 
 
 def harvest_unet(shots: Sequence[Shot], *, say: Callable[[str], None]) -> tuple[dict[str, Tensor], Tensor]:
-    """Generate the shots: the maps of each hook point, float16 [steps, items, H, W, width], of the positive
-    half of guidance, and what the judge sees in the images, int64 [items, attributes]."""
+    """Generate the shots; return the activations of the positive prompt at each hook point, float16
+    [steps, items, H, W, width], and the judge's values for the images, int64 [items, attributes]."""
     model, clip, vae = load_mini(dtype=quick_dtype())
     judge = load_judge()
     negative = encode(clip, [""])
@@ -151,7 +151,7 @@ def train_unet_saes(
     device: str,
     say: Callable[[str], None],
 ) -> dict[str, dict[str, float]]:
-    """The SAEs of the UNet, from the result of `harvest_unet`; the maps are removed as they are used."""
+    """Train the SAEs of the UNet on the result of `harvest_unet`; used maps are removed to free memory."""
     pairs = pair_contrasts(shots, values)
     metrics = {}
     for plan in UNET_PLANS:
@@ -173,7 +173,7 @@ def train_unet_saes(
 def train_text_sae(
     captions: Sequence[tuple[Caption, dict[str, int]]], *, out: Path, device: str, say: Callable[[str], None]
 ) -> dict[str, float]:
-    """The SAE of a text layer, on the captions' own tokens and a share of start, end and padding."""
+    """Train the SAE of a text layer on the captions' own tokens and a tenth of start, end and padding."""
     _, clip, _ = load_mini()
     width = config.TEXT["hidden_size"]
     layer = resolve_layer(clip, TEXT_PLAN.hook_point, width, TEXT_PLAN.file)
@@ -190,11 +190,11 @@ def train_text_sae(
 
 
 Contrast = tuple[Tensor, Tensor]
-"""Numbers of the images with a value, and of those without it."""
+"""The numbers of the images with a value, and of the images without it."""
 
 
 def image_contrasts(values: Tensor) -> dict[str, Contrast]:
-    """By label, the images in which the judge sees a value, and the others; values: [items, attributes]."""
+    """For each label, split the images by whether the judge sees its value; values: [items, attributes]."""
     found = {}
     for column, (attribute, names) in enumerate(ATTRIBUTES.items()):
         for index, name in enumerate(names):
@@ -207,7 +207,7 @@ def image_contrasts(values: Tensor) -> dict[str, Contrast]:
 def pair_contrasts(
     shots: Sequence[Shot], values: Tensor, parts: Sequence[str] = PARTS
 ) -> dict[str, Contrast]:
-    """By label, the pairs whose word worked: the judge sees the value with the word and not without it."""
+    """For each label, return the pairs in which the judge sees the value with the word and not without it."""
     pairs: dict[str, list[tuple[int, int]]] = {}
     for number, shot in enumerate(shots):
         if shot.base >= 0 and shot.attribute in parts:
@@ -224,7 +224,7 @@ def pair_contrasts(
 def concepts_of_pairs(
     dictionary: Dictionary, maps: Tensor, values: Tensor, pairs: Mapping[str, Contrast], carriers: int
 ) -> dict[str, Concept]:
-    """The concept of each label, measured for each drawing style: look and position differ between styles.
+    """Measure the concept of each label separately for each drawing style, as look and position differ.
 
     maps: [steps, items, H, W, width].
     """
@@ -243,10 +243,10 @@ def concepts_of_pairs(
 def label_by_contrast(
     peaks: Tensor, contrasts: Mapping[str, Contrast], *, one_each: bool = False
 ) -> dict[str, list[int]]:
-    """The features of each label: those whose highest value in an image is higher with it than without.
+    """Return the features of each label: those whose peak is higher in images with the label than without.
 
-    peaks: [items, n_features], from `peaks_of`. one_each: a feature gets only the label that it separates
-    best; for contrasts between images that also differ in other ways, which the feature may really follow.
+    peaks: [items, n_features], from `peaks_of`. one_each: give a feature only the label that it separates
+    best; for contrasts between images that also differ in other ways, to which the feature may respond.
     """
     highs = torch.stack([peaks[with_it].mean(dim=0) for with_it, _ in contrasts.values()])
     lows = torch.stack([peaks[without].mean(dim=0) for _, without in contrasts.values()])
@@ -262,7 +262,7 @@ def label_by_contrast(
 
 
 def peaks_of(dictionary: Dictionary, maps: Tensor) -> Tensor:
-    """The highest value of each feature in each image: float32 [items, n_features].
+    """Return the highest value of each feature in each image, float32 [items, n_features].
 
     maps: [steps, items, H, W, width].
     """
@@ -280,7 +280,7 @@ def _label(attribute: str, value: str) -> str:
 def label_by_words(
     dictionary: Dictionary, hidden: Tensor, keep: Tensor, captions: Sequence[tuple[Caption, dict[str, int]]]
 ) -> dict[str, list[int]]:
-    """Features by attribute value: captions that name it against captions that do not."""
+    """Label features by contrast between captions that name an attribute value and captions without it."""
     labels = {}
     for label, has, lacks in _contrasts(captions):
         if has.any() and lacks.any():
@@ -294,7 +294,7 @@ def label_by_words(
 def _contrasts(
     captions: Sequence[tuple[Caption, dict[str, int]]],
 ) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """(label, captions that name the value, captions that do not) for every value worth a label."""
+    """For every value to label, return (label, captions that name it, captions of avatars without it)."""
     result = []
     for attribute, values in ATTRIBUTES.items():
         named = np.array([attribute in words.mentioned for words, _ in captions])
@@ -307,7 +307,7 @@ def _contrasts(
 
 
 def _captions(count: int) -> list[tuple[Caption, dict[str, int]]]:
-    """Captions of avatars that the model was trained on, in new wordings."""
+    """Write captions, in new wordings, of avatars that the model was trained on."""
     result = []
     for number in range(count):
         labels = labels_for("model", number, split="train")

@@ -1,4 +1,4 @@
-"""Captions as token ids over the small vocabulary that the captions use.
+"""Turn captions into token ids of the small vocabulary that they use.
 
 The tokenizer is CLIP's own (49,408 tokens), read from ComfyUI's folder. Training uses only the few hundred
 tokens that occur; all others share one embedding, which learns to mean "unknown word".
@@ -17,11 +17,11 @@ from comfy_revelio.errors import RevelioError
 from comfy_revelio.host.mini import config
 
 UNKNOWN = 0
-"""Id of the shared unknown word in the small vocabulary."""
+"""The id in the small vocabulary that all unknown tokens share."""
 
 
 def tokenizer_folder() -> Path:
-    """The folder with CLIP's `vocab.json` and `merges.txt`, inside ComfyUI's folder COMFYUI_PATH."""
+    """Find the folder with CLIP's `vocab.json` and `merges.txt` inside ComfyUI's folder, COMFYUI_PATH."""
     root = os.environ.get("COMFYUI_PATH")
     folder = Path(root or "") / "comfy" / "sd1_tokenizer"
     if not root or not (folder / "vocab.json").is_file():
@@ -38,7 +38,7 @@ def load_tokenizer() -> Any:
 
 
 def tokenize(tokenizer: Any, captions: Sequence[str]) -> np.ndarray:
-    """Captions -> CLIP token ids [n, 77] uint16, padded with the end token, as ComfyUI does for SD1."""
+    """Convert captions to CLIP token ids [n, 77] uint16, padded with the end token as in ComfyUI for SD1."""
     rows = tokenizer(list(captions), padding="max_length", truncation=True, max_length=config.CONTEXT_TOKENS)[
         "input_ids"
     ]
@@ -52,12 +52,12 @@ def tokenize(tokenizer: Any, captions: Sequence[str]) -> np.ndarray:
 
 
 def small_vocabulary(ids: np.ndarray) -> np.ndarray:
-    """Sorted CLIP ids [v] of the tokens that occur in `ids`; entry i has the small id i + 1."""
+    """Return the sorted CLIP ids [v] of the tokens that occur in `ids`; entry i gets the small id i + 1."""
     return np.unique(np.append(ids, [config.BOS_TOKEN, config.EOS_TOKEN])).astype(np.int64)
 
 
 def to_small(ids: np.ndarray, vocabulary: np.ndarray) -> np.ndarray:
-    """CLIP ids -> ids in the small vocabulary, UNKNOWN for all others; same shape, int16."""
+    """Convert CLIP ids to ids of the small vocabulary, UNKNOWN for all others; same shape, int16."""
     table = np.full(config.VOCABULARY, UNKNOWN, dtype=np.int16)
     table[vocabulary] = np.arange(1, len(vocabulary) + 1, dtype=np.int16)
     return table[ids]

@@ -1,10 +1,10 @@
 """Train text encoder and UNet together: `python -m lab model --data DIR`.
 
 Velocity prediction on the autoencoder's latents, several wordings of each caption, 10 % of captions dropped
-for classifier-free guidance, exponential moving average of the weights. The words act at high noise and, for
-small parts, in a few cells, so timesteps and cells are weighted towards these. In addition, a linear reader
-must recognise the attributes in the text states: otherwise the model never distinguishes words whose part is
-a few pixels (all moods had become one word).
+for classifier-free guidance, exponential moving average of the weights. Words act mainly at high noise and,
+for small parts, in a few cells, so these timesteps and cells weigh more. In addition, a linear reader must
+recognise the attributes in the text states: without it, the model did not learn to distinguish words for
+parts of only a few pixels (all moods had become one word).
 """
 
 from __future__ import annotations
@@ -42,15 +42,16 @@ TEXT_FILE = config.WEIGHTS_DIR / "text_encoder.safetensors"
 
 CAPTION_DROP = 0.1
 UNKNOWN_WORD = 0.15
-"""Share of captions in which one word is replaced by the unknown word."""
+"""The share of captions in which one word is replaced by the unknown word."""
 HIGH_NOISE = 0.4
-"""Timesteps are 1000 * u ** HIGH_NOISE, u uniform. In latents this small a part shows through much noise:
-measured on a trained model, nine tenths of what the words change in the prediction is above timestep 600."""
+"""Timesteps are drawn as 1000 * u ** HIGH_NOISE with u uniform: mostly high ones. In such small latents, a
+part is visible even through strong noise: on a trained model, nine tenths of the change that words make to
+the prediction was measured above timestep 600."""
 PART_SHARE = 0.6
-"""Share of the loss that is spread evenly over the attributes instead of over the cells of the image."""
+"""The share of the loss that is divided evenly among the attributes instead of among the image's cells."""
 MEANING_WEIGHT = 1.0
-"""Weight of the loss of reading the attributes from the text states. Far below 1, the noise in the gradient
-of the image loss drowns it (measured: at 0.05 moods were still one word after 50,000 images)."""
+"""The weight of the loss for reading the attributes from the text states. If it is far below 1, the noise in
+the image loss's gradient drowns it (measured: at 0.05 moods were still one word after 50,000 images)."""
 
 
 def _captions(job: tuple[np.ndarray, int, int]) -> list[str]:
@@ -61,7 +62,7 @@ def _captions(job: tuple[np.ndarray, int, int]) -> list[str]:
 
 
 def caption_tokens(labels: np.ndarray, wordings: int, workers: int = 4) -> np.ndarray:
-    """labels [N, attributes] -> CLIP tokens [N, wordings, 77] uint16, `wordings` captions for each image."""
+    """Write `wordings` captions per image: labels [N, attributes] -> CLIP tokens [N, wordings, 77] uint16."""
     jobs = [(part, wordings, i) for i, part in enumerate(np.array_split(labels, max(1, len(labels) // 2000)))]
     tokenizer = load_tokenizer()
     parts = []
@@ -73,7 +74,7 @@ def caption_tokens(labels: np.ndarray, wordings: int, workers: int = 4) -> np.nd
 
 @torch.no_grad()
 def encode_images(vae: Any, images: torch.Tensor, scale: float, device: str) -> torch.Tensor:
-    """uint8 images [N, 3, H, W] -> posterior moments in the UNet's units, float16 [N, 8, h, w]."""
+    """Encode uint8 images [N, 3, H, W] to mean and deviation in the UNet's units, float16 [N, 8, h, w]."""
     vae = copy.deepcopy(vae).to(torch.bfloat16)
     parts = []
     for part in images.split(64):
@@ -86,11 +87,11 @@ def encode_images(vae: Any, images: torch.Tensor, scale: float, device: str) -> 
 
 @torch.no_grad()
 def part_weights(latents: torch.Tensor, labels: torch.Tensor, largest: float = 8.0) -> torch.Tensor:
-    """Loss weight of every cell by style, [styles, 1, h, w] with mean 1: high where attributes show.
+    """Return the loss weight of every cell for each style, [styles, 1, h, w] with mean 1.
 
-    latents: [N, >=C, h, w], the first C = 4 channels are used; labels: [N, attributes], -1 for unknown.
-    For each attribute, the variance between the mean latents of its values shows which cells it changes. Each
-    attribute gets the same total weight, so glasses on six cells count as much as a background on 150.
+    latents: [N, >=C, h, w], the first C = 4 channels are used; labels: [N, attributes], -1 if unknown.
+    The variance between the mean latents of an attribute's values shows which cells the attribute changes.
+    All attributes get the same total weight: glasses on six cells count as much as a background on 150.
     """
     styles = len(ATTRIBUTES["style"])
     cells = latents.shape[-2] * latents.shape[-1]
@@ -107,7 +108,7 @@ def part_weights(latents: torch.Tensor, labels: torch.Tensor, largest: float = 8
 
 
 def _between(images: torch.Tensor, values: torch.Tensor, fewest: int = 20) -> torch.Tensor | None:
-    """Variance of the class means [h, w] without chance; None if there are not two classes to compare."""
+    """Return the variance between class means beyond chance, [h, w]; None if fewer than two are known."""
     groups = [images[values == v] for v in values.unique() if v >= 0]
     groups = [group for group in groups if len(group) >= fewest]
     if len(groups) < 2:
@@ -118,10 +119,10 @@ def _between(images: torch.Tensor, values: torch.Tensor, fewest: int = 20) -> to
 
 
 class TextAndUNet(nn.Module):
-    """Both trained networks as one module, and the reader of attributes, which only training needs.
+    """UNet, text encoder and the attribute reader, which only training needs, as one module.
 
-    (noisy latents, timesteps, tokens [B, 77], ends [B] where each caption ends) -> velocity, and scores
-    [B, all values of all attributes].
+    (noisy latents, timesteps, tokens [B, 77], the positions [B] where captions end) -> velocity, and the
+    reader's scores [B, all values of all attributes].
     """
 
     def __init__(self, vocabulary: int) -> None:
@@ -144,7 +145,7 @@ class TextAndUNet(nn.Module):
 
 
 def meaning_loss(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean cross entropy over attributes. scores [B, all values], labels [B, attributes], -1 is left out."""
+    """Return the mean cross entropy of scores [B, all values] and labels [B, attributes], ignoring -1."""
     parts = scores.float().split([len(values) for values in ATTRIBUTES.values()], dim=1)
     losses = [
         cross_entropy(part, labels[:, column], ignore_index=HIDDEN, reduction="sum")
@@ -161,12 +162,12 @@ def empty_prompt(vocabulary: np.ndarray) -> np.ndarray:
 
 
 def first_end(tokens: torch.Tensor, end: int) -> torch.Tensor:
-    """Where each caption ends: the position [B] of the first end token in tokens [B, 77]."""
+    """Return the positions [B] where the captions end: at the first end token of tokens [B, 77]."""
     return (tokens == end).int().argmax(dim=1)
 
 
 def spoil_captions(tokens: torch.Tensor, empty: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-    """Drop some captions and replace a word in others; tokens [B, 77], ends [B] where each ends."""
+    """Drop some captions and replace a word in others; tokens [B, 77], ends [B] from `first_end`."""
     batch = tokens.shape[0]
     tokens = tokens.clone()
     draw = torch.rand(batch, device=tokens.device)
@@ -196,12 +197,12 @@ def train(
     go_on: bool = False,
     compiled: bool = False,
 ) -> dict[str, float]:
-    """Train, save both weight files and return the metrics; resumes from its checkpoint after a kill.
+    """Train, save both weight files and return the metrics; a killed run resumes from its checkpoint.
 
     go_on: start from the existing weights instead of from scratch.
-    compiled: let torch.compile fuse the operations; needs a C++ compiler and two minutes, then a CPU is a
-        quarter faster.
-    minutes: if given, the number of steps is set from the measured speed, to fill that time.
+    compiled: let torch.compile fuse the operations; this needs a C++ compiler and two minutes, after which a
+        CPU trains a quarter faster.
+    minutes: if given, the number of steps is set from the measured speed so that the run takes this long.
     """
     torch.manual_seed(0)
     torch.set_flush_denormal(True)
@@ -236,7 +237,7 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         start, steps, minutes = state["step"], state["steps"], None
 
-    torch.manual_seed(start)  # a resumed run must not draw the same rows again
+    torch.manual_seed(start)  # so that a resumed run does not draw the same rows again
     run = torch.compile(model) if compiled else model
     pace, progress = Pace(steps, minutes, device, start=start), Progress("model", steps, start=start)
     running, meaning = torch.zeros((), device=device), torch.zeros((), device=device)
@@ -290,7 +291,7 @@ def export(
     unet_file: Path,
     text_file: Path,
 ) -> None:
-    """Write the averaged weights, one file for UNet and text encoder each; the latter has its token ids."""
+    """Write the averaged weights of UNet and text encoder to a file each; the latter includes token ids."""
     unet = {n.removeprefix("unet."): p for n, p in average.items() if n.startswith("unet.")}
     # some versions of transformers put "text_model." before every name; the file leaves it out
     text = {
@@ -304,7 +305,7 @@ def export(
 
 
 def load_text_encoder(path: Path = TEXT_FILE, device: torch.device | str = "cpu") -> tuple[Any, np.ndarray]:
-    """The trained text encoder over its small vocabulary, and that vocabulary's CLIP token ids."""
+    """Load the trained text encoder for its small vocabulary, and that vocabulary's CLIP token ids."""
     tensors, _ = load_weights(path, device)
     vocabulary = tensors.pop("token_ids").cpu().numpy()
     text = build_text_encoder(len(vocabulary) + 1).to(device)
@@ -314,7 +315,7 @@ def load_text_encoder(path: Path = TEXT_FILE, device: torch.device | str = "cpu"
 
 
 def load_unet(path: Path = UNET_FILE, device: torch.device | str = "cpu") -> Any:
-    """The trained UNet (diffusers)."""
+    """Load the trained UNet (diffusers)."""
     tensors, _ = load_weights(path, device)
     unet = build_unet().to(device)
     unet.load_state_dict(tensors)

@@ -26,12 +26,12 @@ EDGE_WEIGHT = 1.0
 
 
 def edges(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Differences between neighbouring pixels, down and across."""
+    """Return the differences between neighbouring pixels, vertical and horizontal."""
     return x[:, :, 1:] - x[:, :, :-1], x[:, :, :, 1:] - x[:, :, :, :-1]
 
 
 def reconstruction_loss(decoded: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """Mean absolute error of the pixels, plus that of their edges at two resolutions."""
+    """Return the mean absolute error of the pixels plus that of their edges at two resolutions."""
     loss = (decoded - images).abs().mean()
     for scale in (1, 2):
         a = decoded if scale == 1 else F.avg_pool2d(decoded, scale)
@@ -42,7 +42,7 @@ def reconstruction_loss(decoded: torch.Tensor, images: torch.Tensor) -> torch.Te
 
 
 def sample_posterior(moments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """moments [B, 8, h, w] -> a draw of the latent [B, 4, h, w], and the mean KL per value from N(0, 1)."""
+    """Draw latents [B, 4, h, w] from moments [B, 8, h, w]; also return the mean KL per value from N(0, 1)."""
     mean, log_variance = moments.chunk(2, dim=1)
     log_variance = log_variance.clamp(-30, 20)
     kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
@@ -50,17 +50,17 @@ def sample_posterior(moments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def moments_of(vae: Any, images: torch.Tensor) -> torch.Tensor:
-    """Images [B, 3, H, W] in -1..1 -> mean and log-variance [B, 8, h, w]."""
+    """Encode images [B, 3, H, W] in -1..1 to mean and log-variance [B, 8, h, w]."""
     return vae.quant_conv(vae.encoder(F.pixel_unshuffle(images, config.VAE["patch"])))
 
 
 def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
-    """Latents [B, 4, h, w] -> images [B, 3, 8h, 8w] in about -1..1."""
+    """Decode latents [B, 4, h, w] to images [B, 3, 8h, 8w] in about -1..1."""
     return F.pixel_shuffle(vae.decoder(vae.post_quant_conv(latents)), config.VAE["patch"])
 
 
 def psnr(vae: Any, avatars: Avatars, device: str, count: int = 512) -> float:
-    """Peak signal-to-noise ratio in dB of reconstructions through the posterior mean."""
+    """Return the peak signal-to-noise ratio, in dB, of reconstructions from the posterior mean."""
     errors = []
     with torch.no_grad():
         for images in avatars.images[:count].split(64):
@@ -71,7 +71,7 @@ def psnr(vae: Any, avatars: Avatars, device: str, count: int = 512) -> float:
 
 
 def latent_scale(vae: Any, avatars: Avatars, device: str, count: int = 4096) -> float:
-    """1 / standard deviation of the latents, so that the UNet sees unit variance."""
+    """Return 1 / standard deviation of the latents; scaled by it, the UNet's inputs have unit variance."""
     with torch.no_grad():
         z = [
             moments_of(vae, as_floats(images.to(device))).chunk(2, dim=1)[0].flatten()
@@ -93,11 +93,11 @@ def train(
     out: Path = VAE_FILE,
     go_on: bool = False,
 ) -> dict[str, float]:
-    """Train, save to `out` and return PSNR on held-out renders and the latent scale; resumes after a kill.
+    """Train, save to `out` and return PSNR on held-out renders and latent scale; a killed run resumes.
 
-    crops: share of the run that trains on quarter crops, four times as many; after that, on whole images.
-    go_on: start from the weights at `out` and train only the decoder, so that a UNet trained on the encoder's
-    latents still fits.
+    crops: the first share of the run, which trains on quarter crops, four times as many; the rest of the run
+    uses whole images. go_on: start from the weights at `out` and train only the decoder, so that a UNet
+    trained on the encoder's latents still fits.
     """
     torch.manual_seed(0)
     torch.set_flush_denormal(True)
@@ -118,7 +118,7 @@ def train(
         masters.restore(state["masters"])
         optimizer.load_state_dict(state["optimizer"])
         start, steps, minutes = state["step"], state["steps"], None
-    torch.manual_seed(start)  # a resumed run must not draw the same rows again
+    torch.manual_seed(start)  # so that a resumed run does not draw the same rows again
     pace, progress = Pace(steps, minutes, device, start=start), Progress("vae", steps, start=start)
     step = start
     while step < pace.steps:
@@ -153,9 +153,9 @@ def train(
 
 
 def draw(images: torch.Tensor, batch: int, *, crop: int | None) -> torch.Tensor:
-    """A random batch [batch, 3, h, w] in -1..1; with `crop`, one random window of that side for all.
+    """Draw a random batch [batch, 3, h, w] in -1..1; `crop` cuts the same random square out of all images.
 
-    Windows start at multiples of the latent cell, so that the encoder always sees images on its own grid.
+    Squares start at multiples of the latent cell's size, so that they are aligned with the encoder's grid.
     """
     rows = torch.randint(len(images), (batch,), device=images.device)
     if crop is None:
@@ -166,7 +166,7 @@ def draw(images: torch.Tensor, batch: int, *, crop: int | None) -> torch.Tensor:
 
 
 def load_vae(path: Path = VAE_FILE, device: torch.device | str = "cpu") -> tuple[Any, float]:
-    """The trained autoencoder and its latent scale, by which latents are multiplied for the UNet."""
+    """Load the trained autoencoder and its latent scale, by which latents are multiplied for the UNet."""
     tensors, metadata = load_weights(path, device)
     vae = build_vae().to(device)
     vae.load_state_dict(tensors)

@@ -1,4 +1,4 @@
-/** The top line: hook points, roles, images of the batch, opacity, tools, search, full size. */
+/** The bar at the top: hook points, roles, images of the batch, opacity, tools, search, full size. */
 import {button, el, iconButton, replaceChildren} from './dom.js'
 import {anyChanged} from './store.js'
 
@@ -128,7 +128,7 @@ export function createBar(context, toggleFull) {
 }
 
 /**
- * A hook point in words where its name is one of a UNet's; the name itself stays in the tooltip.
+ * The title of a hook point: readable words for a UNet's names, else the name; the tooltip shows the name.
  * @param {string} name
  * @param {Translate} t
  */

@@ -1,5 +1,5 @@
 /**
- * What was chosen for steering, in the text that the nodes read: "glasses:-4, 1203:-1.5".
+ * Converts the concepts and features chosen for steering to and from the nodes' text: "glasses:-4, 1203:-1.5".
  *
  * @typedef {{name: string, strength: number}} Chosen  A concept's name or a feature's number, as text.
  */
@@ -22,7 +22,7 @@ export const formatChoice = chosen =>
   chosen.map(({name, strength}) => `${name}:${Number(strength.toFixed(2))}`).join(', ')
 
 /**
- * A choice with one entry changed, added at the end, or removed (strength null).
+ * Return a copy of the choice with one entry changed, added at the end, or removed (strength null).
  * @param {Chosen[]} chosen
  * @param {string} name
  * @param {number | null} strength

@@ -1,21 +1,21 @@
 /**
- * Which features fire where, at every step of a run, sorted by feature: a map is one short slice.
+ * Which features fire where at every step of a run. Entries are sorted by feature: a map is one short slice.
  *
  * @typedef {object} Codes
  * @property {number} height  Cells of the grid, top to bottom.
  * @property {number} width
  * @property {number} features  Size of the dictionary.
  * @property {Int32Array} steps  The recorded steps, in order.
- * @property {Float32Array} sigmas  Their noise levels.
- * @property {Int32Array} starts  Entry number at which (feature * steps + step) begins.
+ * @property {Float32Array} sigmas  The noise levels of these steps.
+ * @property {Int32Array} starts  The number of the first entry, at index feature * steps + step.
  * @property {Uint16Array | Int32Array} tokens  Cell of each entry: row * width + column.
- * @property {Int16Array} values  Times the feature's scale: the activation.
+ * @property {Int16Array} values  The activation of each entry, divided by the feature's scale.
  * @property {Float32Array} scale
  * @property {number} bytes
  */
 import {parseSafetensors} from './safetensors.js'
 
-/** Steps of a value's scale: the largest value of a feature is this many times its scale. */
+/** The largest activation of a feature is this many times the feature's scale. */
 export const LEVELS = 32767
 
 /**
@@ -33,7 +33,7 @@ export function openCodes(buffer) {
     steps: /** @type {Int32Array} */ (tensors.steps),
     sigmas: /** @type {Float32Array} */ (tensors.sigmas),
     starts: /** @type {Int32Array} */ (tensors.starts),
-    // 16 bits hold unsigned cell numbers, which the file format's plain types cannot say
+    // 16-bit cell numbers are unsigned, which the parsed file's types cannot express
     tokens:
       tokens instanceof Int16Array
         ? new Uint16Array(tokens.buffer, tokens.byteOffset, tokens.length)
@@ -45,7 +45,7 @@ export function openCodes(buffer) {
 }
 
 /**
- * One feature at one step, for every cell.
+ * Return the activation of one feature at one step, for every cell.
  * @param {Codes} codes
  * @param {number} feature
  * @param {number} step  Number among the recorded steps.
@@ -61,11 +61,11 @@ export function activationMap(codes, feature, step, out = new Float32Array(codes
 }
 
 /**
- * The entries of a feature at one step, or at several steps in a row: the first, and the one after the last.
+ * Return the range of a feature's entries at one or several consecutive steps: [first, one past the last].
  * @param {Codes} codes
  * @param {number} feature
  * @param {number} step
- * @param {number} [count]  Of steps.
+ * @param {number} [count]  Number of steps.
  */
 export function entriesOf({starts, steps}, feature, step, count = 1) {
   const number = feature * steps.length + step
@@ -73,14 +73,14 @@ export function entriesOf({starts, steps}, feature, step, count = 1) {
 }
 
 /**
- * The largest activation of a feature in the run, whatever its sign.
+ * Return the largest absolute activation of a feature in the run.
  * @param {Codes} codes
  * @param {number} feature
  */
 export const peakActivation = (codes, feature) => (codes.scale[feature] ?? 0) * LEVELS
 
 /**
- * Mean over the image at each step, and the share of cells on which the feature fires.
+ * Return a feature's mean over the image at each step, and the share of cells on which it fires.
  * @param {Codes} codes
  * @param {number} feature
  */

@@ -1,9 +1,9 @@
-/** The heat's colours, those of the figures too (comfy_revelio/render/colours.py), and short numbers. */
+/** The heat's colours, which the figures use too (comfy_revelio/render/colours.py), and short number texts. */
 
-/** @typedef {readonly [number, readonly [number, number, number]]} Anchor  Position 0 to 1, and sRGB. */
+/** @typedef {readonly [number, readonly [number, number, number]]} Anchor  Position 0 to 1 and sRGB colour. */
 
 /**
- * Equal steps of value look like equal steps of brightness.
+ * The colour ramp for positive values: equal differences in value look like equal differences in brightness.
  * @type {readonly Anchor[]}
  */
 export const HEAT = [
@@ -25,7 +25,7 @@ export const COLD = [
   [0.827, [130, 208, 228]],
   [1, [206, 240, 244]],
 ]
-/** Below 1, so that weak activity can still be seen. */
+/** The exponent from value to opacity: below 1, so that weak activity is visible. */
 const ALPHA_CURVE = 0.5
 const ENTRIES = 256
 
@@ -46,8 +46,8 @@ export function heatColour(value, ramp = HEAT) {
 }
 
 /**
- * Pixels of heat for values 0 to 1, and (from entry 256 on) for 0 to -1: clear where it is 0.
- * @param {number} opacity  Of the hottest heat.
+ * Return the RGBA pixels for values 0 to 1 and, from entry 256 on, for 0 to -1; the value 0 is transparent.
+ * @param {number} opacity  Opacity of the hottest heat.
  */
 export function heatPalette(opacity) {
   const colours = [...rampColours(HEAT), ...rampColours(COLD)]
@@ -64,7 +64,7 @@ export function heatPalette(opacity) {
 const rampColours = ramp => Array.from({length: ENTRIES}, (_, i) => heatColour(i / (ENTRIES - 1), ramp))
 
 /**
- * The palette's entry for a value between -1 and 1.
+ * Return the index of the palette's entry for a value between -1 and 1.
  * @param {number} value
  */
 export function paletteIndex(value) {
@@ -76,7 +76,7 @@ export function paletteIndex(value) {
 export const GRADIENT = `linear-gradient(to top, ${HEAT.map(([p, c]) => `rgb(${c}) ${100 * p}%`).join(', ')})`
 
 /**
- * A number in three significant digits.
+ * Write a number with three significant digits.
  * @param {number} value
  */
 export function formatNumber(value) {

@@ -1,5 +1,5 @@
 /** ComfyUI's own objects, with their types. */
-// @ts-ignore: ComfyUI serves these files beside the packs
+// @ts-ignore: these files exist only where ComfyUI serves them, next to the packs
 import {api as comfyApi} from '../../../scripts/api.js'
 // @ts-ignore
 import {app as comfyApp} from '../../../scripts/app.js'

@@ -1,9 +1,9 @@
-/** A small curve over the steps, in the accent colour. */
+/** Draws a small curve over the steps, in the accent colour. */
 
 /**
- * @param {HTMLCanvasElement} canvas  Its size on the page decides its pixels.
+ * @param {HTMLCanvasElement} canvas  Its resolution is set from its size on the page.
  * @param {Float32Array} values
- * @param {number} step  Marked by a dot.
+ * @param {number} step  The step to mark with a dot.
  */
 export function drawCurve(canvas, values, step) {
   const ratio = window.devicePixelRatio || 1

@@ -1,6 +1,6 @@
-/** Elements in one expression each. */
+/** Helpers that create an element in one expression. */
 
-/** @typedef {Node | string | null | undefined | false} Child  null, undefined and false show nothing. */
+/** @typedef {Node | string | null | undefined | false} Child  null, undefined and false are left out. */
 
 /**
  * @template {keyof HTMLElementTagNameMap} K
@@ -25,7 +25,7 @@ export function el(tag, properties = {}, ...children) {
 }
 
 /**
- * Replace what is in an element.
+ * Replace the children of an element.
  * @param {Element} element
  * @param {...Child} children
  */
@@ -67,7 +67,7 @@ export function icon(name) {
 export const button = (properties, ...children) => el('button', {type: 'button', ...properties}, ...children)
 
 /**
- * A button with an icon; its title is also what screen readers read out.
+ * Create a button with an icon; screen readers read out its title.
  * @param {keyof typeof PATHS} name
  * @param {string} title
  * @param {() => void} onclick

@@ -1,4 +1,4 @@
-/** What a feature fires on most, from its index: small crops of images, the strongest first. */
+/** The small image crops on which a feature fires most, strongest first, from the feature index. */
 import {el} from './dom.js'
 import {formatNumber} from './colour.js'
 import {parseSafetensors} from './safetensors.js'
@@ -6,10 +6,10 @@ import {parseSafetensors} from './safetensors.js'
 /**
  * @typedef {object} Examples
  * @property {number} bytes
- * @property {number} side  Of a crop in pixels.
+ * @property {number} side  Side of a crop in pixels.
  * @property {Uint8ClampedArray[]} crops  RGBA, row by row.
  * @property {number[]} values  The activation on each crop.
- * @property {string} label  What the index calls the feature, or "".
+ * @property {string} label  The index's label for the feature, or "".
  * @property {string} by  Where the label comes from.
  * @property {string} score
  */
@@ -29,9 +29,9 @@ export function openExamples(buffer) {
 }
 
 /**
- * @param {import('./safetensors.js').Numbers} rgb  Of all crops.
- * @param {number} number  Of the crop.
- * @param {number} pixels  Of one crop.
+ * @param {import('./safetensors.js').Numbers} rgb  RGB values of all crops.
+ * @param {number} number  Number of the crop.
+ * @param {number} pixels  Pixels per crop.
  */
 function toRgba(rgb, number, pixels) {
   const rgba = new Uint8ClampedArray(4 * pixels).fill(255)
@@ -43,7 +43,7 @@ function toRgba(rgb, number, pixels) {
 }
 
 /**
- * One canvas for each crop.
+ * Create one canvas for each crop.
  * @param {Examples} examples
  * @param {import('./texts.js').Translate} t
  */

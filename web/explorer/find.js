@@ -1,4 +1,4 @@
-/** Search by number, label or concept. */
+/** Searches for features and concepts by number, label or name. */
 
 /**
  * @typedef {import('./store.js').Subject} Subject
@@ -6,7 +6,7 @@
  */
 
 /**
- * What matches a text, best first: the number itself, concepts, then features by their labels.
+ * Return what matches a text, best first: the feature with that number, concepts, features by their labels.
  * @param {string} text
  * @param {HookPoint} hookPoint
  * @param {import('./labels.js').Labels} labels
@@ -32,7 +32,7 @@ export function findSubjects(text, hookPoint, labels, count) {
 }
 
 /**
- * Whether every word of the wanted text begins a word of the name.
+ * Whether every word of the wanted text is the beginning of a word of the name.
  * @param {string} name
  * @param {string} wanted
  */

@@ -1,8 +1,8 @@
-/** The explorer at full size: the same element, moved into a dialog and back. */
+/** Shows the explorer at full size by moving its element into a dialog and back. */
 import {el} from './dom.js'
 
 /**
- * @param {HTMLElement} host  Where the view lives in the node.
+ * @param {HTMLElement} host  The element that contains the view inside the node.
  * @param {HTMLElement} view
  * @param {import('./texts.js').Translate} t
  */

@@ -1,15 +1,15 @@
 /**
- * Maps of a coarse grid drawn as smooth heat.
+ * Draws maps of a coarse grid as smooth heat.
  *
  * @typedef {object} HeatMap
  * @property {Float32Array} values  [height, width]
  * @property {number} height
  * @property {number} width
- * @property {number} peak  Value of the hottest colour.
+ * @property {number} peak  The value that gets the hottest colour.
  *
- * @typedef {object} Raster  Part of an image that a map is drawn into.
- * @property {Uint32Array} pixels  Of the whole image.
- * @property {number} stride  Pixels of one row of the whole image.
+ * @typedef {object} Raster  The part of an image into which a map is drawn.
+ * @property {Uint32Array} pixels  Pixels of the whole image.
+ * @property {number} stride  Width of the whole image in pixels.
  * @property {number} start  Pixel number of the part's upper left corner.
  * @property {number} rows
  * @property {number} columns
@@ -19,7 +19,7 @@ import {paletteIndex} from './colour.js'
 const GAP = 2
 
 /**
- * Heat of one map on a canvas, which takes the size that suits.
+ * Draw one map as heat on a canvas, whose resolution is set to fit.
  * @param {HTMLCanvasElement} canvas
  * @param {HeatMap} map
  * @param {Uint32Array} palette  See heatPalette.
@@ -40,7 +40,7 @@ export function drawHeat(canvas, map, palette, side) {
 }
 
 /**
- * Maps of one size side by side, each in a cell of its own.
+ * Draw maps of equal size side by side, each in its own cell.
  * @param {HTMLCanvasElement} canvas
  * @param {HeatMap[]} maps
  * @param {Uint32Array} palette
@@ -67,7 +67,7 @@ export function drawStrip(canvas, maps, palette, {cell, perRow}) {
 }
 
 /**
- * Values are interpolated before they are coloured: mixed colours would show values that are not there.
+ * Draw a map into a raster. Values are interpolated before colouring: mixed colours would show wrong values.
  * @param {Raster} raster
  * @param {HeatMap} map
  * @param {Uint32Array} palette
@@ -99,7 +99,7 @@ function drawInto({pixels, stride, start, rows, columns}, {values, height, width
 const mix = (from, to, share) => from + (to - from) * share
 
 /**
- * For each pixel of a side the two cells between whose centres it lies, and how far towards the second.
+ * For each pixel of a side, return the two nearest cells and how far the pixel is towards the second.
  * @param {number} pixels
  * @param {number} cells
  */

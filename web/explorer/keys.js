@@ -1,4 +1,4 @@
-/** Keyboard control. */
+/** Controls the explorer by keyboard. */
 import {zoomAt} from './stage.js'
 
 const NUDGE = 0.06
@@ -48,7 +48,7 @@ export function onKey(event, parts) {
 /**
  * @param {string} key
  * @param {Parts} parts
- * @returns {boolean} Whether the key means anything here.
+ * @returns {boolean} Whether the explorer uses this key.
  */
 function handleKey(key, {context, list, stage, toggleFull}) {
   const {store} = context
@@ -88,7 +88,7 @@ function handleKey(key, {context, list, stage, toggleFull}) {
 }
 
 /**
- * One thing at a time: the page, then the box, then (not handled here) the full size.
+ * Close one thing at a time: first the page, then the box; the full size is not handled here.
  * @param {Store} store
  */
 function goBack({state, set}) {
@@ -105,7 +105,7 @@ function focusSearch(inside) {
 }
 
 /**
- * Move the inspected box, or put one into the middle.
+ * Move the inspected box; if there is none, put one in the middle.
  * @param {string} key
  * @param {Store} store
  */

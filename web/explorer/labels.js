@@ -1,19 +1,19 @@
 /**
- * Names that the user has given to features, one file for each dictionary, in ComfyUI's user data.
+ * Stores the names that the user gives to features: one file per dictionary, in ComfyUI's user data.
  *
  * @typedef {object} LabelStorage
- * @property {(file: string) => Promise<string | null>} load  null where there is no such file.
+ * @property {(file: string) => Promise<string | null>} load  null if there is no such file.
  * @property {(file: string, text: string) => Promise<void>} save
- *   Both throw where they fail.
+ *   Both throw if they fail.
  */
 
 const MAX_LENGTH = 60
 
-/** Changes wait for each other, so that two explorers on one page never work on the same file at once. */
+/** Each change waits for the previous one, so that two explorers never write the same file at once. */
 let lastChange = Promise.resolve()
 
 /**
- * ComfyUI's user data.
+ * Create a storage in ComfyUI's user data.
  * @param {Pick<import('@comfyorg/comfyui-frontend-types').ComfyApi, 'getUserData' | 'storeUserData'>} api
  * @returns {LabelStorage}
  */
@@ -42,7 +42,7 @@ export class Labels {
   }
 
   /**
-   * Load the names for a dictionary; throws where there is a file that cannot be read.
+   * Load the names for a dictionary; throws if its file exists but cannot be read.
    * @param {string} dictionary
    */
   async open(dictionary) {
@@ -55,7 +55,7 @@ export class Labels {
   }
 
   /**
-   * The user's name for a feature, else the one it came with, else "".
+   * Return the user's name for a feature, else the label from its SAE, else "".
    * @param {import('./run.js').HookPoint | undefined} hookPoint
    * @param {number} feature
    */
@@ -64,8 +64,8 @@ export class Labels {
   }
 
   /**
-   * Name a feature; an empty name removes the user's own. Names given elsewhere in the meantime stay.
-   * Throws, and changes nothing, where the names cannot be read or saved.
+   * Name a feature; an empty name removes the user's name. Names given elsewhere in the meantime are kept.
+   * Throws, and changes nothing, if the names cannot be read or saved.
    * @param {number} feature
    * @param {string} label
    */
@@ -83,13 +83,13 @@ export class Labels {
     return change
   }
 
-  /** All names by the user: [feature, name]. */
+  /** All names that the user has given: [feature, name]. */
   get own() {
     return [...this.#own]
   }
 
   /**
-   * What the file holds now.
+   * Read the current content of the file.
    * @param {string} dictionary
    * @returns {Promise<Record<string, unknown>>}
    */
@@ -117,7 +117,7 @@ export class Labels {
 const fileOf = dictionary => `revelio/labels_${dictionary}.json`
 
 /**
- * The label under which a feature ranks highest, as its SAE brings it.
+ * Return the label from the SAE under which a feature ranks highest.
  * @param {import('./run.js').HookPoint | undefined} hookPoint
  * @param {number} feature
  */

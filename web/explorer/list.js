@@ -1,4 +1,4 @@
-/** What is active in the region: concepts first, then features, each with a small map. */
+/** The list of what is active in the region: concepts first, then features, each with a small map. */
 import {formatPercent, heatPalette} from './colour.js'
 import {button, el, replaceChildren} from './dom.js'
 import {findSubjects} from './find.js'
@@ -23,12 +23,12 @@ const WATCHED = ['codes', 'presence', 'region', 'step', 'everyStep', 'subject', 
  *
  * @typedef {object} Entry
  * @property {Subject} subject
- * @property {number} share  Of the strongest entry's activity; 0 where it is not shown.
+ * @property {number} share  Activity relative to the strongest entry; 0 if it is not shown.
  * @property {string} note
- * @property {string[]} [alternatives]  Concepts that are about as likely.
+ * @property {string[]} [alternatives]  Concepts that are about equally likely.
  *
  * @typedef {{title: string, aside: string, entries: Entry[], empty?: string}} Group
- *   empty: shown without entries.
+ *   empty: the text that is shown if there are no entries.
  */
 
 /** @param {Context} context */
@@ -42,7 +42,7 @@ export function createList(context) {
 
   return {
     element,
-    /** The subjects in their order, for the number keys. */
+    /** The listed subjects in order; the number keys choose from them. */
     get shown() {
       return shown
     },
@@ -101,7 +101,7 @@ function createHeading({store, t}) {
 /**
  * @param {Context} context
  * @param {import('./run.js').HookPoint} hookPoint
- * @returns {Group | null} null where there are no concepts and nothing to do about it.
+ * @returns {Group | null} null if there are no concepts and the user can do nothing about it.
  */
 function conceptGroup({store, t}, hookPoint) {
   const {region, presence, everyStep, step} = store.state

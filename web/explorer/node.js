@@ -1,4 +1,4 @@
-/** The explorer inside a node of the graph: its widget, its inputs, what the workflow keeps. */
+/** Puts the explorer into a node of the graph: its widget, its inputs, and what the workflow stores. */
 import {formatChoice, parseChoice} from './choice.js'
 import {api, app} from './comfy.js'
 import {el} from './dom.js'
@@ -10,14 +10,14 @@ import {createView} from './view.js'
 
 /** The node class. */
 export const NODE = 'RevelioExplorer'
-/** Names of its output to the page and of its properties in the workflow. */
+/** The name of the node's output to the page; below, the names of its properties in the workflow. */
 const OUTPUT = 'revelio_explorer'
 const VIEW = 'revelio_view'
 const RUN = 'revelio_run'
 
 const SIZE = [860, 720]
 const MIN_HEIGHT = 480
-/** How many Select Features nodes between the explorer and Steer Features are followed. */
+/** The most Select Features nodes that are followed from the explorer to Steer Features. */
 const MAX_SELECTIONS = 8
 
 /**
@@ -47,17 +47,17 @@ export function addExplorer(node, t) {
   })
   const full = createFull(host, view.element, t)
   host.append(view.element)
-  // Nodes 2.0 puts the widget inside the node's element, where these would drag the node, open its menu, or
-  // copy and paste nodes (frontend 1.32.9: LGraphNode.vue, useCopy.ts, usePaste.ts; both modes compared:
-  // https://github.com/Comfy-Org/ComfyUI_frontend/pull/8162)
+  // Nodes 2.0 puts the widget inside the node's element, where these events would drag the node, open its
+  // menu, or copy and paste nodes (frontend 1.32.9: LGraphNode.vue, useCopy.ts, usePaste.ts; both modes
+  // compared: https://github.com/Comfy-Org/ComfyUI_frontend/pull/8162)
   for (const kind of ['pointerdown', 'dblclick', 'contextmenu', 'paste', 'copy']) {
     host.addEventListener(kind, event => event.stopPropagation())
   }
 
   const options = {serialize: false, hideOnZoom: false, getMinHeight: () => MIN_HEIGHT}
   const widget = /** @type {any} */ (node).addDOMWidget('explorer', 'revelio_explorer', host, options)
-  // options.serialize keeps it out of the prompt, widget.serialize out of the workflow (frontend 1.32.9):
-  // https://github.com/Comfy-Org/ComfyUI_frontend/pull/9102
+  // options.serialize keeps the widget out of the prompt, widget.serialize keeps it out of the workflow
+  // (frontend 1.32.9): https://github.com/Comfy-Org/ComfyUI_frontend/pull/9102
   widget.serialize = false
   for (const name of ['chosen', 'hook_point', 'painted']) hideWidget(node, name)
   const [width = 0, height = 0] = node.size
@@ -81,7 +81,7 @@ export function addExplorer(node, t) {
   // when all links are removed, the output's list of them is emptied only after this callback
   // (frontend 1.32.9, disconnectOutput in src/lib/litegraph/src/LGraphNode.ts)
   addCallback(node, 'onConnectionsChange', () => queueMicrotask(view.updateTarget))
-  // no event tells that a widget of another node was changed; it ends with the pointer on the canvas
+  // no event reports a changed widget of another node, but such a change ends with the pointer on the canvas
   const removed = new AbortController()
   app.canvas?.canvas.addEventListener('pointerup', view.updateTarget, {signal: removed.signal})
   addCallback(node, 'onRemoved', () => {
@@ -92,7 +92,7 @@ export function addExplorer(node, t) {
 }
 
 /**
- * Store a state: what steers in the node's inputs; the rest in its properties, so that it causes no new run.
+ * Store what steers in the node's inputs, and the rest in its properties, so that it causes no new run.
  * @param {Node} node
  * @param {import('./store.js').State} state
  */
@@ -142,7 +142,7 @@ function hideWidget(node, name) {
 }
 
 /**
- * The Steer Features node that FEATURES leads to, also through Select Features, and its strength.
+ * Find the Steer Features node that FEATURES leads to, directly or through Select Features, and its strength.
  * @param {Node} node
  * @param {number} [depth]
  * @returns {SteerTarget}
@@ -169,7 +169,7 @@ function findSteerTarget(node, depth = 0) {
 }
 
 /**
- * A run's output, with addresses of its images. A workflow may hold anything here: only what fits is taken.
+ * Read a run's output, with addresses of its images. A workflow may contain anything: only valid parts count.
  * @param {any} output
  * @returns {import('./view.js').Shown}
  */
@@ -192,7 +192,7 @@ function parseShown(output) {
 }
 
 /**
- * Do something after what a node's callback does already.
+ * Call `callback` after the callback that a node already has under this name.
  * @param {any} node
  * @param {string} name
  * @param {(...args: any[]) => void} callback

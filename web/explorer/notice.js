@@ -1,4 +1,4 @@
-/** What covers the explorer while there is no run to show. */
+/** The notice that covers the explorer while there is no run to show. */
 import {button, el, icon, replaceChildren} from './dom.js'
 
 /** @typedef {'new' | 'lost' | 'failed' | 'loading'} Kind */

@@ -1,6 +1,6 @@
 /**
- * The run that is shown and the one it is compared with. Every request stands alone: a failure of the second
- * run leaves the first as it is, and a response that comes late never replaces a newer one.
+ * The shown run and the run that it is compared with. Requests are independent: a failure of the second run
+ * does not affect the first, and a late response never replaces a newer one.
  *
  * @typedef {import('./run.js').Fetch} Fetch
  * @typedef {import('./run.js').Run} Run
@@ -8,11 +8,11 @@
  * @typedef {import('./presence.js').Presence} Presence
  *
  * @typedef {object} Problem
- * @property {boolean} second  Whether it concerns the second run.
- * @property {boolean} gone  Whether that run is no longer on the server.
+ * @property {boolean} second  Whether the problem concerns the second run.
+ * @property {boolean} gone  Whether the run is no longer on the server.
  * @property {string} sentence
  *
- * @typedef {object} PairData  What was recorded at one hook point; null where there is nothing, or it failed.
+ * @typedef {object} PairData  What was recorded at one hook point; null if there is nothing or it failed.
  * @property {Codes | null} codes
  * @property {Presence | null} presence
  * @property {Codes | null} comparedCodes
@@ -43,8 +43,8 @@ export function createPair(fetch) {
     },
 
     /**
-     * Open both runs by their keys; "" for no second one.
-     * Returns the problems, or null where a later call came first.
+     * Open both runs by their keys; "" means no second run.
+     * Returns the problems, or null if `open` was called again in the meantime.
      * @param {string} key
      * @param {string} comparedKey
      * @returns {Promise<Problem[] | null>}
@@ -62,14 +62,14 @@ export function createPair(fetch) {
     },
 
     /**
-     * Which image of the second run belongs beside one of the first: the same number, where it has as many.
-     * @param {string} name  Of the hook point.
+     * Return the number of the second run's image to compare with image `item`: the same, or 0 if it has none.
+     * @param {string} name  Name of the hook point.
      * @param {number} item
      */
     comparedItem: (name, item) => (item < (second?.hookPoint(name)?.items ?? 0) ? item : 0),
 
     /**
-     * Fetch what was recorded at a hook point. null where other runs were opened in the meantime.
+     * Fetch what was recorded at a hook point; null if other runs were opened in the meantime.
      * @param {string} name
      * @param {string} role
      * @param {number} item
@@ -81,7 +81,7 @@ export function createPair(fetch) {
       const hookPoint = run?.hookPoint(name)
       const otherHookPoint = other?.hookPoint(name)
       if (!run || !hookPoint) return null
-      // in another SAE the same number would be another feature
+      // with another SAE the same number is another feature
       const comparable =
         otherHookPoint?.roles.includes(role) && otherHookPoint.dictionary === hookPoint.dictionary
       const compared = comparable ? other : null
@@ -114,7 +114,7 @@ export function createPair(fetch) {
 const valueOf = result => (result.status === 'fulfilled' ? result.value : null)
 
 /**
- * At most one problem for each run: the worst.
+ * Return at most one problem for each run: the worst.
  * @param {PromiseSettledResult<unknown>[]} ofFirst
  * @param {PromiseSettledResult<unknown>[]} ofSecond
  * @returns {Problem[]}

@@ -1,4 +1,4 @@
-/** One image with heat over it, the inspected box, and what is painted. */
+/** One image with the heat over it, the inspected box, and the painted region. */
 import {el} from './dom.js'
 import {drawHeat} from './heat.js'
 
@@ -8,7 +8,7 @@ const PAINT_COLOUR = [70, 214, 190, 150]
 /** @typedef {ReturnType<typeof createPane>} Pane */
 
 /**
- * @param {string} name  What a screen reader calls the image.
+ * @param {string} name  The image's name for screen readers.
  * @param {string} caption  Shown below the image; "" for none.
  */
 export function createPane(name, caption) {
@@ -23,13 +23,13 @@ export function createPane(name, caption) {
   return {
     element,
     layers,
-    /** Width by height of the image. */
+    /** The image's aspect: width / height. */
     get aspect() {
       return aspect
     },
     /**
-     * @param {string} url  "" where the run has no image.
-     * @param {number} gridAspect  Width by height, for a run without an image.
+     * @param {string} url  "" if the run has no image.
+     * @param {number} gridAspect  Width / height of the grid, for a run without an image.
      * @param {() => void} onSized
      */
     show(url, gridAspect, onSized) {
@@ -51,7 +51,7 @@ export function createPane(name, caption) {
       image.src = url
     },
     /**
-     * Fit the image into so many pixels.
+     * Fit the image into this many pixels.
      * @param {number} width
      * @param {number} height
      */
@@ -95,7 +95,7 @@ export function createPane(name, caption) {
       context.putImageData(pixels, 0, 0)
     },
     /**
-     * Where a pointer is on the image.
+     * Return the position of a pointer on the image.
      * @param {PointerEvent | WheelEvent} event
      * @returns {import('./region.js').Point}
      */

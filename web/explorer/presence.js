@@ -1,12 +1,13 @@
 /**
- * Where each whole concept is at every step, computed by the server.
+ * Where each concept as a whole is present at every step, computed by the server.
  *
  * @typedef {object} Presence
  * @property {string[]} names
  * @property {number} height
  * @property {number} width
  * @property {number} steps
- * @property {Int16Array} maps  [concepts, steps, height, width]; times the concept's scale: 1 = usual amount.
+ * @property {Int16Array} maps  Presence [concepts, steps, height, width] divided by the concept's scale.
+ *   A presence of 1 is the usual amount.
  * @property {Float32Array} scale
  * @property {number} bytes
  */
@@ -33,7 +34,7 @@ export function openPresence(buffer, names) {
 }
 
 /**
- * One concept at one step, for every cell.
+ * Return the presence of one concept at one step, for every cell.
  * @param {Presence} presence
  * @param {string} name
  * @param {number} step

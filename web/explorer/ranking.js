@@ -1,38 +1,38 @@
 /**
- * What is active in a region: by how much, and by how much more than elsewhere.
+ * Ranks what is active in a region by how active it is there, and by how much more than elsewhere.
  *
  * @typedef {object} Score
  * @property {number} here  Mean over the region's cells.
  * @property {number} elsewhere  Mean over all other cells.
- * @property {number} specificity  0 to 1: 1 is active nowhere else.
- * @property {number} score  What it is ranked by: here * specificity.
+ * @property {number} specificity  0 to 1; 1 means active nowhere else.
+ * @property {number} score  The value for ranking: here * specificity.
  *
  * @typedef {Score & {feature: number}} FeatureScore
  * @typedef {Score & {name: string, alternatives: string[]}} ConceptScore
  *   alternatives: concepts of the same kind that are about as strong at the same cell.
  * @typedef {ConceptScore & {number: number, index: number}} Candidate
- *   number: of the concept; index: step * cells + cell of its strongest value.
+ *   number: number of the concept; index: step * cells + cell of its strongest value.
  * @typedef {import('./codes.js').Codes} Codes
  * @typedef {import('./presence.js').Presence} Presence
  */
 import {entriesOf} from './codes.js'
 
-/** A concept below this share of its usual amount is not called present. */
+/** A concept counts as present from this share of its usual amount on. */
 const LEAST_PRESENCE = 0.04
 
 /**
- * How much stronger one concept of a kind (blue hair) must be than another (red hair) at the same cell to be
- * told from it. On 96 images of the bundled model the colour that was ahead by this was right in 58 of 58 at
- * output_blocks.4.1. At output_blocks.2.1, which does not represent the colour, one was ahead in 13 only, and
- * the strongest was right in 26 of 96.
+ * How many times stronger one concept of a kind (blue hair) must be than another (red hair) at the same cell
+ * to rule the other out. On 96 images of the bundled model, at output_blocks.4.1 one colour was ahead by this
+ * factor in 58 and right in all 58. At output_blocks.2.1, which does not represent the colour, one was ahead in
+ * only 13, and the strongest was right in 26 of 96.
  */
 const AHEAD = 1.25
 
 /**
- * The features that are most active in a region, and not everywhere.
+ * Return the features that are most active in a region and less active elsewhere.
  * @param {Codes} codes
  * @param {Uint8Array} inside  1 for the region's cells.
- * @param {number | null} step  Number among the recorded steps; null = all of them.
+ * @param {number | null} step  Index into the recorded steps; null means all steps.
  * @param {number} count
  * @returns {FeatureScore[]}
  */
@@ -60,8 +60,9 @@ export function rankFeatures(codes, inside, step, count) {
 }
 
 /**
- * The concepts that are in a region, and less elsewhere; for the whole image, those that are anywhere in it.
- * Of one kind at one cell only the strongest is listed, and those about as strong are its `alternatives`.
+ * Return the concepts that are present in a region and less elsewhere; for the whole image, all present ones.
+ * Of several concepts of a kind at one cell, only the strongest is listed, with similarly strong ones as its
+ * `alternatives`.
  * @param {Presence} presence
  * @param {Uint8Array} inside
  * @param {number | null} step
@@ -90,7 +91,7 @@ export function rankConcepts(presence, inside, step, count) {
 }
 
 /**
- * One concept over some steps, in units of its scale.
+ * Measure one concept over some steps, in units of its scale.
  * @param {Presence} presence
  * @param {number} number
  * @param {Uint8Array} inside
@@ -116,7 +117,7 @@ function measure(presence, number, inside, steps) {
 }
 
 /**
- * Only the strongest concept of each kind at each cell, with those that are about as strong as alternatives.
+ * Keep only the strongest concept of each kind at each cell; list similarly strong ones as its alternatives.
  * @param {Presence} presence
  * @param {Candidate[]} ranked  Best first.
  */
@@ -138,7 +139,7 @@ function withoutRivals(presence, ranked) {
 }
 
 /**
- * Whether two names are variants of one thing, as "blue hair" and "red hair" are: they share the last word.
+ * Whether two names are variants of one thing, like "blue hair" and "red hair": they share the last word.
  * @param {string} a
  * @param {string} b
  */
@@ -151,15 +152,15 @@ function sameKind(a, b) {
 /**
  * @param {number} sumInside
  * @param {number} sumOutside
- * @param {number} within  Cells inside.
- * @param {number} cells  All cells.
+ * @param {number} within  Number of cells inside.
+ * @param {number} cells  Number of all cells.
  * @returns {Score}
  */
 function scoreOf(sumInside, sumOutside, within, cells) {
   const here = within ? sumInside / within : 0
   const elsewhere = cells > within ? sumOutside / (cells - within) : 0
   const specificity = here > 0 ? Math.max(0, (here - elsewhere) / (here + Math.max(elsewhere, 0))) : 0
-  // the whole image has no elsewhere: what is strongest counts there
+  // the whole image has no "elsewhere": rank by strength alone
   return {here, elsewhere, specificity, score: cells > within ? here * specificity : here}
 }
 

@@ -1,19 +1,19 @@
 /**
- * Parts of an image: the box that is inspected, and a region painted with a brush.
+ * Parts of an image: the inspected box, and a region painted with a brush.
  *
- * @typedef {[number, number]} Point  x and y in shares of the image, 0 to 1.
- * @typedef {{left: number, top: number, right: number, bottom: number}} Box  In shares of the image, 0 to 1.
+ * @typedef {[number, number]} Point  x and y as shares of the image, 0 to 1.
+ * @typedef {{left: number, top: number, right: number, bottom: number}} Box  As shares of the image, 0 to 1.
  * @typedef {{width: number, height: number, cells: Uint8Array}} Painted
  */
 
-/** Cells of a painted region's longer side. */
+/** The number of cells along a painted region's longer side. */
 const PAINTED_SIDE = 96
 
 /**
- * The box between two points, whichever way it was drawn; a mere click gets a small box around it.
+ * Return the box between two points, drawn in any direction; a mere click gives a small box around it.
  * @param {Point} from
  * @param {Point} to
- * @param {number} least  Side of the box of a click.
+ * @param {number} least  Smallest side, used for a click.
  * @returns {Box}
  */
 export function boxBetween([x0, y0], [x1, y1], least) {
@@ -36,7 +36,7 @@ function widened(a, b, least) {
 }
 
 /**
- * The cells of a grid that a box covers, by their centres; at least one.
+ * Mark the cells of a grid whose centres are inside a box; at least one.
  * @param {Box} box
  * @param {number} height
  * @param {number} width
@@ -50,7 +50,7 @@ export function cellsInBox(box, height, width) {
 }
 
 /**
- * The first and the last cell of a side.
+ * Return the first and the last covered cell along one side.
  * @param {number} from
  * @param {number} to
  * @param {number} count
@@ -65,8 +65,8 @@ function coveredRange(from, to, count) {
 }
 
 /**
- * An empty region with the image's aspect.
- * @param {number} aspect  Width by height.
+ * Create an empty region with the image's aspect.
+ * @param {number} aspect  Width / height.
  * @returns {Painted}
  */
 export function emptyPainted(aspect) {
@@ -76,11 +76,11 @@ export function emptyPainted(aspect) {
 }
 
 /**
- * A stroke of a round brush from one point to another, in place.
+ * Draw a stroke of a round brush from one point to another into `painted`.
  * @param {Painted} painted
  * @param {Point} from
  * @param {Point} to
- * @param {number} radius  In shares of the longer side.
+ * @param {number} radius  As a share of the longer side.
  * @param {0 | 1} value  1 paints, 0 erases.
  */
 export function stroke(painted, from, to, radius, value) {
@@ -101,7 +101,7 @@ export function stroke(painted, from, to, radius, value) {
 }
 
 /**
- * A region as the node's text: size and run lengths; "" for an empty region.
+ * Write a region as the node's text: size and run lengths; "" for an empty region.
  * @param {Painted | null} painted
  */
 export function formatPainted(painted) {
@@ -121,7 +121,7 @@ export function formatPainted(painted) {
 }
 
 /**
- * The region in the node's text; null for an empty or a broken one.
+ * Read a region from the node's text; null if it is empty or broken.
  * @param {string} text
  * @returns {Painted | null}
  */

@@ -1,7 +1,7 @@
 /**
  * One run on the server. Each part is fetched when it is first needed.
  *
- * @typedef {object} HookPoint  One that was recorded in the run.
+ * @typedef {object} HookPoint  A hook point that was recorded in the run.
  * @property {string} name
  * @property {[number, number]} grid  Height and width.
  * @property {number} features
@@ -12,9 +12,9 @@
  * @property {Record<string, number[]>} labels
  * @property {{name: string, features: number[]}[]} concepts
  * @property {boolean} neighbours  Whether the server can find similar features.
- * @property {string} missing  What to do when the SAE has been dropped from memory; "" where it has not.
+ * @property {string} missing  What to do if the SAE has been dropped from memory; "" if it has not.
  * @property {boolean} examples  Whether there is a feature index.
- * @property {string} dictionary  Identifies the dictionary.
+ * @property {string} dictionary  A key that identifies the dictionary.
  *
  * @typedef {{key: string, totalSteps: number, hookPoints: HookPoint[]}} Info
  * @typedef {(path: string) => Promise<Response>} Fetch
@@ -24,10 +24,10 @@ import {openCodes} from './codes.js'
 import {openExamples} from './examples.js'
 import {openPresence} from './presence.js'
 
-/** Memory for what was fetched; the least recently used part is dropped first. */
+/** The most memory for fetched parts; the least recently used part is dropped first. */
 const MAX_BYTES = 160 * 2 ** 20
 
-/** A run that is no longer on the server, or a request that the server refused. */
+/** Thrown if a run is no longer on the server, or if the server refused a request. */
 export class ServerError extends Error {
   /**
    * @param {number} status
@@ -47,7 +47,7 @@ export async function openRun(key, fetch) {
   const path = `/revelio/traces/${key}`
   /** @type {{total_steps: number, places: HookPoint[]}} */
   const {total_steps: totalSteps, places: hookPoints} = await (await okResponse(fetch(path))).json()
-  // in the order of the model, and the prompt's own half first
+  // sort hook points in the order of the model, and roles with the prompt's half first
   hookPoints.sort((a, b) => a.name.localeCompare(b.name, 'en', {numeric: true}))
   for (const {roles} of hookPoints) roles.sort()
   return new Run(path, {key, totalSteps, hookPoints}, fetch)
@@ -76,7 +76,7 @@ export class Run {
   }
 
   /**
-   * @param {string} name  Of the hook point, here and below.
+   * @param {string} name  Name of the hook point, here and below.
    * @param {string} role
    * @param {number} item
    * @returns {Promise<import('./codes.js').Codes>}
@@ -109,7 +109,7 @@ export class Run {
   }
 
   /**
-   * What a feature fires on most; null where there is no feature index.
+   * Fetch what a feature fires on most; null if there is no feature index.
    * @param {string} name
    * @param {number} feature
    * @returns {Promise<import('./examples.js').Examples | null>}
@@ -154,7 +154,7 @@ export class Run {
     return entry
   }
 
-  /** @param {string} needed  Address of the part that stays. */
+  /** @param {string} needed  Address of the part that must not be dropped. */
   #makeRoom(needed) {
     let bytes = [...this.#cache.values()].reduce((sum, entry) => sum + entry.bytes, 0)
     for (const [address, entry] of this.#cache) {
@@ -172,7 +172,7 @@ const query = question =>
     .join('&')
 
 /**
- * The response of a request that succeeded; else throws a ServerError with the server's sentence.
+ * Return the response of a successful request; otherwise throw a ServerError with the server's sentence.
  * @param {Promise<Response>} request
  * @returns {Promise<Response>}
  */

@@ -1,5 +1,5 @@
 /**
- * The format of the server's responses: a length, a JSON header, then the tensors one after another.
+ * Reads the format of the server's responses: a length, a JSON header, then the tensors one after another.
  *
  * @typedef {Uint8Array | Int16Array | Int32Array | Float32Array} Numbers
  *
@@ -12,7 +12,7 @@
 const KINDS = /** @type {const} */ ({U8: Uint8Array, I16: Int16Array, I32: Int32Array, F32: Float32Array})
 
 /**
- * The tensors of a file as views of its own memory, without a copy.
+ * Return the tensors of a file as views of its memory, without copying.
  * @param {ArrayBuffer} buffer
  * @returns {File}
  */

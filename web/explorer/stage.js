@@ -1,4 +1,4 @@
-/** The images of one run or of two, side by side: click, drag a box, paint, zoom and pan. */
+/** The images of one run or two runs side by side, with clicks, boxes, painting, zooming and panning. */
 import {GRADIENT, formatNumber, heatPalette} from './colour.js'
 import {el} from './dom.js'
 import {createPane} from './pane.js'
@@ -80,7 +80,7 @@ export function createStage(context) {
     if (opacity !== paletteOpacity) [palette, paletteOpacity] = [heatPalette(opacity), opacity]
     const maps = mapsOf(subject, state.codes, state.presence)
     const comparedMaps = mapsOf(subject, state.comparedCodes, state.comparedPresence)
-    // one scale for both, so that they can be compared
+    // one colour scale for both images, so that they can be compared
     const peak = Math.max(maps?.peak ?? 0, comparedMaps?.peak ?? 0)
     main.drawHeat(heatMapAt(maps, step, peak), palette, opacity)
     other.drawHeat(heatMapAt(comparedMaps, step, peak), palette, opacity)
@@ -185,7 +185,7 @@ function addPointerListeners(store, element, main, panes) {
 }
 
 /**
- * Zoom by the wheel. Until the stage has the focus, the wheel zooms the graph below it.
+ * Zoom with the wheel, but only if the stage has the focus: until then, the wheel zooms the graph.
  * @param {Store} store
  * @param {HTMLElement} element
  * @param {Pane} main
@@ -215,7 +215,7 @@ function addWheelListeners(store, element, main, other) {
 }
 
 /**
- * Zoom so that a point of the image stays where it is.
+ * Zoom so that the given point of the image keeps its place.
  * @param {Store} store
  * @param {Point} point
  * @param {number} factor

@@ -1,4 +1,4 @@
-/** The denoising steps: a slider that plays, over a curve of what is shown. */
+/** The denoising steps: a slider with a play button, over a curve of the shown subject. */
 import {button, el, icon, replaceChildren} from './dom.js'
 import {drawCurve} from './curve.js'
 import {anyChanged} from './store.js'
@@ -63,7 +63,7 @@ export function createSteps(context) {
 }
 
 /**
- * What happens in this part of the schedule, in a few words.
+ * Describe in a few words what happens in this part of the schedule.
  * @param {number} share
  * @param {import('./texts.js').Translate} t
  */

@@ -1,31 +1,31 @@
 /**
- * The state of one explorer. Changes made together are drawn together, in the next frame.
+ * The state of one explorer. Changes that are made together are drawn together, in the next frame.
  *
  * @typedef {{kind: 'feature', feature: number} | {kind: 'concept', name: string}} Subject
  * @typedef {'inspect' | 'paint' | 'erase'} Tool
  *
  * @typedef {object} State
- * @property {string} hookPoint  Name of the one that is shown.
+ * @property {string} hookPoint  Name of the shown hook point.
  * @property {string} role
  * @property {number} item  Number of the image in the batch.
- * @property {number} step  Number among the recorded steps.
- * @property {Subject | null} subject  Whose heat is shown.
+ * @property {number} step  Index into the recorded steps.
+ * @property {Subject | null} subject  The feature or concept whose heat is shown.
  * @property {import('./region.js').Box | null} region
- * @property {boolean} everyStep  Whether lists cover all steps, not only the one shown.
+ * @property {boolean} everyStep  Whether the list covers all steps instead of only the shown one.
  * @property {number} opacity
  * @property {Tool} tool
  * @property {boolean} page  Whether the subject's page is open.
  * @property {string} search
  * @property {boolean} playing
  * @property {number} zoom
- * @property {number} panX  In shares of the stage.
+ * @property {number} panX  As a share of the stage's size.
  * @property {number} panY
  * @property {import('./choice.js').Chosen[]} chosen
- * @property {string} chosenHookPoint  The one that the choice belongs to.
+ * @property {string} chosenHookPoint  The hook point to which the choice belongs.
  * @property {import('./region.js').Painted | null} painted
- * @property {import('./codes.js').Codes | null} codes  Of the run, at this hook point, role and item.
+ * @property {import('./codes.js').Codes | null} codes  Codes of the run at this hook point, role and item.
  * @property {import('./presence.js').Presence | null} presence
- * @property {import('./codes.js').Codes | null} comparedCodes  Of the second run.
+ * @property {import('./codes.js').Codes | null} comparedCodes  Codes of the second run.
  * @property {import('./presence.js').Presence | null} comparedPresence
  *
  * @typedef {Set<string>} Changed  Names of the state's fields, or "all".
@@ -58,7 +58,7 @@ export const initialState = () => ({
 })
 
 /**
- * What the workflow keeps, and under which name; the node's own inputs keep what is chosen and painted.
+ * The fields that the workflow stores, with their names there; the node's inputs store choice and paint.
  * @type {Partial<Record<keyof State, string>>}
  */
 const SAVED = {
@@ -79,7 +79,7 @@ export const savedFields = state =>
   Object.fromEntries(SAVED_NAMES.map(([field, name]) => [name, state[field]]))
 
 /**
- * The part of a saved state that can be trusted: the right names with the right kinds of values.
+ * Return the valid part of a saved state: known names with values of the right type.
  * @param {unknown} saved
  * @returns {Partial<State>}
  */
@@ -107,7 +107,7 @@ export function validFields(saved) {
 }
 
 /**
- * Whether any of some fields has changed, or everything is drawn again.
+ * Whether any of these fields has changed, or everything must be drawn again.
  * @param {Changed} changed
  * @param {(keyof State)[]} fields
  */

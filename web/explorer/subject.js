@@ -1,4 +1,4 @@
-/** What the heat shows, a feature or a concept, behind one interface. */
+/** One interface for both kinds of subject that the heat can show: features and concepts. */
 import {activationCurve, activationMap, peakActivation} from './codes.js'
 import {presenceMap, presencePeak} from './presence.js'
 
@@ -8,7 +8,7 @@ import {presenceMap, presencePeak} from './presence.js'
  * @typedef {import('./heat.js').HeatMap} HeatMap
  * @typedef {import('./presence.js').Presence} Presence
  *
- * @typedef {object} SubjectMaps  Maps of one subject over the recorded steps, on one scale.
+ * @typedef {object} SubjectMaps  Maps of one subject at the recorded steps, with one colour scale.
  * @property {number} steps
  * @property {number} height
  * @property {number} width
@@ -17,7 +17,7 @@ import {presenceMap, presencePeak} from './presence.js'
  */
 
 /**
- * Maps of a subject over the recorded steps; null where the run does not know it.
+ * Return the maps of a subject at the recorded steps; null if the run does not contain it.
  * @param {Subject | null} subject
  * @param {Codes | null} codes
  * @param {Presence | null} presence
@@ -46,7 +46,7 @@ export function mapsOf(subject, codes, presence) {
 }
 
 /**
- * Mean over the image at each step.
+ * Return a subject's mean over the image at each step.
  * @param {Subject} subject
  * @param {Codes | null} codes
  * @param {Presence | null} presence
@@ -64,7 +64,7 @@ export function meanCurve(subject, codes, presence) {
 const mean = values => values.reduce((sum, value) => sum + value, 0) / values.length
 
 /**
- * How a subject is named in the steering text.
+ * Return the name of a subject in the steering text.
  * @param {Subject} subject
  */
 export const nameOf = subject => (subject.kind === 'feature' ? String(subject.feature) : subject.name)

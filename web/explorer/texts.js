@@ -1,9 +1,9 @@
 /**
- * The explorer's texts. The English text in the code is the key: translations are in
- * locales/<language>/main.json under revelio.explorer, and a text without one stays English.
+ * Translates the explorer's texts. The English text in the code is the key: translations are in
+ * locales/<language>/main.json under revelio.explorer, and a text without a translation stays English.
  *
  * @typedef {(text: string, values?: Record<string, string | number>) => string} Translate
- *   values: what replaces {name} in the text.
+ *   values: each replaces its {name} in the text.
  * @typedef {Record<string, string>} Texts  Translations by English text.
  */
 
@@ -13,7 +13,7 @@ export const english = (text, values = {}) =>
 
 /**
  * @param {() => Record<string, Texts>} languages
- * @param {() => string} locale  Of the interface, such as "zh" or "zh-TW".
+ * @param {() => string} locale  The interface's language, such as "zh" or "zh-TW".
  * @returns {Translate}
  */
 export const createTranslate = (languages, locale) => (text, values) => {
@@ -24,7 +24,7 @@ export const createTranslate = (languages, locale) => (text, values) => {
 }
 
 /**
- * The explorer's part of the answer of ComfyUI's /i18n; {} where it holds anything else.
+ * Return the explorer's part of the response of ComfyUI's /i18n; {} if the response is anything else.
  * @param {unknown} locales
  * @returns {Record<string, Texts>}
  */

@@ -1,10 +1,10 @@
-/** What was chosen for steering, each with a slider from less to more, and which node it steers. */
+/** The entries chosen for steering, each with a slider from less to more, and the node that they steer. */
 import {formatPercent} from './colour.js'
 import {button, el, icon, replaceChildren} from './dom.js'
 import {paintedShare} from './region.js'
 import {anyChanged} from './store.js'
 
-/** Strength of what has just been chosen: enough to remove most of it. */
+/** The strength of a newly chosen entry: enough to remove most of it. */
 export const FIRST_STRENGTH = -2
 const MAX_STRENGTH = 6
 const STEP = 0.25
@@ -23,7 +23,7 @@ export function createTray(context) {
   const head = el('div', {class: 'rv-tray-head'}, el('h3', {}, t('Steering')), targetLabel, run)
   const element = el('div', {class: 'rv-tray'}, head, rows)
 
-  /** Show which node the choice steers; called again whenever the graph may have changed. */
+  /** Show which node the choice steers; called whenever the graph may have changed. */
   function updateTarget() {
     const {connected, strength, resetStrength} = context.steerTarget()
     if (!connected) {

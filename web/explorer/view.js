@@ -1,22 +1,22 @@
 /**
- * The whole explorer, without anything of ComfyUI in it: what it needs comes from a Host.
+ * The whole explorer, independent of ComfyUI: everything it needs from outside comes from a Host.
  *
  * @typedef {import('./run.js').Run} Run
  * @typedef {import('./store.js').Store} Store
  * @typedef {import('./store.js').Subject} Subject
  * @typedef {import('./texts.js').Translate} Translate
  *
- * @typedef {object} Shown  What the node's last execution has sent.
+ * @typedef {object} Shown  What the node's last execution sent.
  * @property {string} trace  Key of the run.
- * @property {string[]} images  Addresses.
+ * @property {string[]} images  Addresses of the run's images.
  * @property {string} compareTrace
  * @property {string[]} compareImages
  * @property {string[]} warnings
  *
- * @typedef {object} SteerTarget  The Steer Features node behind FEATURES.
+ * @typedef {object} SteerTarget  The Steer Features node that FEATURES is connected to.
  * @property {boolean} connected
  * @property {number} strength
- * @property {() => void} [resetStrength]  Set its strength to 1.
+ * @property {() => void} [resetStrength]  Sets the node's strength to 1.
  *
  * @typedef {object} Host
  * @property {import('./run.js').Fetch} fetch
@@ -25,7 +25,7 @@
  * @property {(severity: 'info' | 'warn' | 'error', text: string) => void} toast
  * @property {() => void} queue  Run the workflow.
  * @property {() => SteerTarget} steerTarget
- * @property {(state: import('./store.js').State) => void} save  After changes, to store them in the workflow.
+ * @property {(state: import('./store.js').State) => void} save  Called after changes, to store them in the workflow.
  * @property {() => void} toggleFull
  *
  * @typedef {object} Context  What the parts of the explorer share.
@@ -57,7 +57,7 @@ import {anyChanged, createStore} from './store.js'
 import {nameOf} from './subject.js'
 import {createTray, FIRST_STRENGTH} from './tray.js'
 
-/** The step shown first, as a share of all: late, where things can be recognised. */
+/** The step that is shown first, as a share of all steps: a late one, where things can be recognised. */
 const FIRST_STEP = 0.7
 
 /** @param {Host} host */
@@ -133,7 +133,7 @@ export function createView(host) {
     const hadFocus = element.contains(document.activeElement)
     for (const part of [bar, stage, steps, list, page, tray]) part.update(changed)
     list.element.hidden = !page.element.hidden
-    // what was pressed may be gone: the next key is still meant for the explorer
+    // the focused button may be gone, but the next key is still meant for the explorer
     if (hadFocus && !element.contains(document.activeElement)) stage.element.focus({preventScroll: true})
     if (anyChanged(changed, ['hookPoint'])) showWarnings()
     host.save(now)
@@ -169,7 +169,7 @@ export function createView(host) {
   }
 
   /**
-   * Say what failed; without the run itself, offer to run the workflow.
+   * Report what failed; if the run itself is missing, offer to run the workflow.
    * @param {import('./pair.js').Problem[]} problems
    */
   function reportProblems(problems) {
@@ -184,7 +184,7 @@ export function createView(host) {
   }
 
   /**
-   * Show a run; where it is no longer on the server, say so and offer to run the workflow.
+   * Show a run; if it is no longer on the server, say so and offer to run the workflow.
    * @param {Shown} requested
    */
   async function show(requested) {
