@@ -67,7 +67,7 @@ class Run:
         return cls(() if sigmas is None else sigmas.flatten().tolist())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Run:
-        # ModelPatcher.clone deep-copies options (comfy/model_patcher.py, seen in 0.3.75); a run stays one
+        # ModelPatcher.clone deep-copies its options (seen in ComfyUI 0.3.75); the clones share this run
         return self
 
     @property
