@@ -1,4 +1,4 @@
-"""Check JSON from untrusted files: a value of an unexpected type is refused with a one-sentence error."""
+"""Check JSON from untrusted files; refuse values of unexpected types with a one-sentence error."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Fields:
     path: str | os.PathLike[str]
     table: Any
     advice: str
-    """What the user should do about a broken file; ends each error message."""
+    """The end of every error message: what the user should do about a broken file."""
     what: str = "description"
-    """What error messages call this table, as in "its config"."""
+    """What error messages call this JSON object, such as "config"."""
     keys: Collection[str] = ()
-    """If given, the table must have exactly these entries."""
+    """If given, the JSON object must have exactly these keys."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.table, dict):
@@ -44,12 +44,12 @@ class Fields:
         return RevelioError(f"{self.path} is broken: {reason}; {self.advice}.")
 
     def take(self, name: str, is_sound: Callable[[Any], bool], expected: str, default: T = _REQUIRED) -> T:
-        """Return the entry `name` if `is_sound` accepts it; if it is missing, the default (if given)."""
+        """Return the entry `name` if `is_sound` accepts it; return any `default` if the entry is missing."""
         if name not in self.table and default is not _REQUIRED:
             return default
         value: T = self.table.get(name)
         if not is_sound(value):
-            # A list or a table is not shown: its text could be as long as the file.
+            # Lists and tables are not shown: their text could be as long as the file.
             shown = repr(value)[:40] if isinstance(value, (str, int, float)) else _JSON_NAMES[type(value)]
             raise self.broken(f"{name} in its {self.what} must be {expected}, not {shown}")
         return value

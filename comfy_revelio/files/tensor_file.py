@@ -36,7 +36,7 @@ _READ_TYPES = (*_TYPE_NAMES.values(), "F8_E4M3", "F8_E5M2", "U16", "U32", "U64")
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What the header of a file says about one tensor."""
+    """The entry for one tensor in a file's header."""
 
     dtype: str
     """The type's name in safetensors, such as "F16"."""
@@ -47,14 +47,14 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Header:
-    """The checked header of a file: its metadata strings and its tensors by name."""
+    """A file's header, already checked: the metadata strings, and an entry for each tensor."""
 
     metadata: dict[str, str]
     tensors: dict[str, TensorInfo]
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
-    """Read and check the header of a safetensors file; no tensor is read."""
+    """Read and check the header of a safetensors file, without reading any tensor."""
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
@@ -80,7 +80,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 
 
 def read_format(path: str | os.PathLike[str], name: str, version: str, otherwise: str) -> Header:
-    """Read the header of a file in the format `name`; `otherwise` ends the error for other files."""
+    """Read the header of a file in the format `name`; for other files, `otherwise` ends the error message."""
     header = read_header(path)
     if header.metadata.get("format") != name:
         raise RevelioError(f"{path} {otherwise}")
@@ -112,14 +112,14 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
         raise RevelioError(f"{path} cannot be written ({error.strerror}); choose another folder.") from None
-    except ValueError:  # a null byte, or half of a surrogate pair
+    except ValueError:  # the name has a null byte, or half of a surrogate pair
         raise RevelioError(
             f"{str(path)!r} cannot be written: a file name cannot have such characters; use another."
         ) from None
     try:
         with os.fdopen(handle, "wb") as file:
             _write_all(file, tensors, metadata)
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private; model files are not
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private; undo this
         os.replace(temporary, path)
     except OSError as error:
         raise RevelioError(
@@ -130,7 +130,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata:
 
 
 def discard_unfinished(path: str | os.PathLike[str]) -> None:
-    """Remove temporary files left behind by killed writers of `path`, or of files named after it.
+    """Remove temporary files of processes killed while writing `path`, or `path` plus a suffix.
 
     Call this only while no other process is writing these files.
     """
@@ -140,14 +140,14 @@ def discard_unfinished(path: str | os.PathLike[str]) -> None:
 
 
 def to_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Return the bytes that `write` would write, for sending them instead of saving them."""
+    """Return the bytes that `write` would write to a file."""
     out = io.BytesIO()
     _write_all(out, tensors, metadata)
     return out.getvalue()
 
 
 def parse_json(path: str | os.PathLike[str], text: str | bytes, what: str) -> Any:
-    """Parse a file's header or metadata as strict JSON: no repeated names, NaN, or excessive nesting."""
+    """Parse a file's header or metadata as strict JSON; refuse repeated names, NaN and deep nesting."""
     try:
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -179,7 +179,7 @@ def _write_all(file: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[
 
 
 def _tensor_info(path: Path, name: str, entry: Any, first: int) -> TensorInfo:
-    # The library also accepts an entry written as a list, and a type written as a table.
+    # The safetensors library also accepts an entry that is a JSON list, and a type that is a JSON object.
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise _not_safetensors(path, f"its entry for tensor {name!r:.80} is malformed")
     dtype, shape = entry["dtype"], entry["shape"]
@@ -191,7 +191,7 @@ def _tensor_info(path: Path, name: str, entry: Any, first: int) -> TensorInfo:
 
 
 def _short(error: Exception) -> str:
-    """Shorten the library's message, which may quote the file, to one line without its preamble."""
+    """Cut the preamble of a safetensors error message (it may quote the file), and shorten it to one line."""
     text = str(error)[:300].removeprefix("Error while deserializing header: ")
     return " ".join(text.split())[:200]
 

@@ -1,17 +1,17 @@
-"""Applying an intervention to tokens.
+"""Apply an intervention to tokens.
 
     h <- h + m dz W_dec[chosen]        m: mask times ramp; negative on the uncond side if the role is mirrored
 
-The mode defines dz (modes.py). Only the change is added, so what the dictionary does not explain and all
-other features stay as they are, except in modes "only", "replace" and "ablate_block". If nothing applies,
-`apply` returns the same tensor object, so that strength 0 is bit-identical to no intervention.
+The mode defines dz (modes.py). Only this change is added: all other features, and the part of the tokens that
+the dictionary does not explain, stay as they are, except in modes "only", "replace" and "ablate_block". If
+nothing applies, `apply` returns the same tensor object: strength 0 is bit-identical to no intervention.
 
-A concept itself determines where its features change, and by how much. At each token, with the concept's
-amount a and share r (`Concept`) for the kind of image that the tokens come from:
+A concept itself determines where its features change, and by how much. At each token, with the codes z and
+the concept's amount a and share r (`Concept`) for the kind of image that the tokens come from:
 
     p  = clamp(sum(z r max(a, 0)) / sum(max(a, 0)^2), 0, 1)      presence: the part that is there already
-    dz = s w (1 - p) a                           s > 0: only what is missing is added
-    dz = s w (z r + p min(a, 0))                 s < 0: its features are removed; those it displaced return
+    dz = s w (1 - p) a                           s > 0: adds only what is missing
+    dz = s w (z r + p min(a, 0))                 s < 0: removes the features, and restores those displaced
 
 Shapes: B rows, T tokens, D width of the activations, M chosen features.
 """
@@ -33,11 +33,11 @@ from .intervention import Intervention, TokenContext
 
 _TINY = 1e-12
 _KEPT_GRIDS = 2
-"""Number of image sizes whose concept maps are kept; few, because the maps take memory on the GPU."""
+"""Number of image sizes for which concept maps are cached: few, because the maps take memory on the GPU."""
 
 
 def apply(tokens: Tensor, intervention: Intervention, context: TokenContext) -> Tensor:
-    """Return the tokens [B, T, D] changed by the intervention, in their own type.
+    """Return the tokens [B, T, D] as changed by the intervention, in their original dtype.
 
     Returns the same object if nothing applies: strength 0, no features, a point of the schedule outside the
     range, or a role that the intervention does not act on.
@@ -56,7 +56,7 @@ def apply(tokens: Tensor, intervention: Intervention, context: TokenContext) -> 
 
 @torch.no_grad()
 def delta(tokens: Tensor, intervention: Intervention, context: TokenContext) -> Tensor | None:
-    """Return only the change, float32 [B or 1, T, D]; None if nothing applies.
+    """Return the change alone, float32 [B or 1, T, D], or None if nothing applies.
 
     If the dictionary reads output - input, pass that difference as tokens and add the result to the output.
 
@@ -92,19 +92,19 @@ def delta(tokens: Tensor, intervention: Intervention, context: TokenContext) -> 
 def _token_change(
     tokens: Tensor, intervention: Intervention, context: TokenContext, *, mirrored: bool
 ) -> Tensor:
-    """Return the change for the modes that change more than the chosen features: float32 [B, T, D].
+    """Return the change (float32 [B, T, D]) for modes that affect more than the chosen features.
 
     mirrored: True on the uncond side of a mirrored intervention, where the caller flips the result's sign.
     """
     dictionary, s, timestep = intervention.dictionary, intervention.strength, context.timestep
     x_BTD = tokens.float()
-    if intervention.mode == "ablate_block":  # off on both sides, so undo the caller's flip in advance
+    if intervention.mode == "ablate_block":  # the same on both sides: undo the caller's flip in advance
         return modes.ablate_block(-x_BTD if mirrored else x_BTD, s)
     features, w_M = _chosen(intervention, x_BTD.device)
     if intervention.mode == "only":
         codes = dictionary.encode(x_BTD, timestep=timestep)
         return modes.only(dictionary, codes, features, w_M, s, timestep)
-    if mirrored:  # on the uncond side all features are removed; this is minus that change
+    if mirrored:  # on the uncond side all features are removed; the caller negates this
         return x_BTD - modes.without_features(dictionary, x_BTD, timestep)
     dz_M = s * w_M * modes.unit_values(dictionary, features, intervention.unit, x_BTD)
     return modes.replace(dictionary, x_BTD, features, dz_M, timestep)
@@ -121,7 +121,7 @@ def _chosen(intervention: Intervention, device: torch.device) -> tuple[Tensor, T
 def _code_changes(
     intervention: Intervention, codes: Codes | None, tokens: Tensor, grid: tuple[int, int]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (feature numbers [M], dz [B or 1, T or 1, M]) for the single features, then for each concept.
+    """Yield (feature numbers [M], dz [B or 1, T or 1, M]) for the features, then for each concept.
 
     codes: the codes of the tokens; None if dz does not depend on them.
     """
@@ -150,8 +150,8 @@ def _code_changes(
 def _presence(due_BTM: Tensor, a_BTM: Tensor) -> Tensor:
     """Return how much of a concept is already at each token, 0..1: [B, T, 1].
 
-    due: z r, the part of the codes that is due to the concept. It is projected on what the concept usually
-    raises, so that 1 means as much as usual, and clamped, because no more than the whole can be removed.
+    due: z r, the part of the codes that is due to the concept. Projecting it on the amounts that the concept
+    usually adds makes 1 mean "as much as usual"; clamping ensures that no more than the whole is removed.
     """
     raised_BTM = a_BTM.clamp(min=0)
     usual_BT1 = raised_BTM.square().sum(dim=-1, keepdim=True).clamp(min=_TINY)
@@ -159,7 +159,7 @@ def _presence(due_BTM: Tensor, a_BTM: Tensor) -> Tensor:
 
 
 def _places_to_add(intervention: Intervention, features: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Return how much of each feature to add at each token: its mean map [T, M], or 1 everywhere, [T, 1]."""
+    """Return how much of each feature to add at each token: its mean map [T, M], or [T, 1] of ones."""
     stats = intervention.dictionary.stats
     everywhere = intervention.place == "everywhere" or intervention.mode == "add"
     # A mask says where to add; the mean map would leave parts of the mask empty.
@@ -173,7 +173,7 @@ def _amount_and_share(
 ) -> tuple[Tensor, Tensor]:
     """Return a concept's amount and share [B, T, M] for the kind of image that each row comes from."""
     kept, key = intervention.concept_maps, (concept, grid, tokens.device)
-    if key not in kept:  # made once: making them at every step would wait for the GPU
+    if key not in kept:  # cached, because making the maps at every step would wait for the GPU
         while len(kept) >= _KEPT_GRIDS * len(intervention.selection.concepts):
             kept.pop(next(iter(kept)))
         kept[key] = _concept_on_grid(concept, grid, tokens.device)

@@ -1,4 +1,4 @@
-"""Prompts with and without a concept, to find its features by contrast if the user gives no prompts."""
+"""Default prompts with and without a concept, for finding the features of the concept by contrast."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def phrases_of(text: str) -> list[str]:
 
 
 def neutral_prompts(text: str) -> tuple[list[str], list[str]]:
-    """Return prompts with the concept phrases in `text`, and the same prompts without what the phrases add.
+    """Return two lists: prompts with the concept phrases in `text`, and the same prompts without the concept.
 
-    The second list leaves out a phrase of one word, and keeps only the last word of a longer phrase: "blue
-    hair" is compared with "hair", so that only what "blue" adds is found.
+    The second list omits a phrase of one word, and keeps only the last word of a longer phrase: prompts with
+    "blue hair" are compared with prompts with "hair", to find only what "blue" adds.
 
     >>> with_it, without = neutral_prompts("blue hair")
     >>> with_it[1], without[1]

@@ -26,7 +26,7 @@ RAMPS: tuple[Ramp, ...] = get_args(Ramp)
 
 @dataclass(frozen=True, eq=False)
 class Intervention:
-    """A change to the features of one hook point, checked when made; formulas: modes.py and apply.py."""
+    """A change to the features at one hook point, checked on creation. Formulas: modes.py and apply.py."""
 
     dictionary: Dictionary
     selection: Selection
@@ -44,14 +44,14 @@ class Intervention:
     end_percent: float = 1.0
     """Where in the schedule the change ends, 0..1, exclusive unless it is 1."""
     role: Role = "cond"
-    """Side of guidance; "mirrored" acts on cond, and with the opposite sign on uncond."""
+    """Side of guidance to change; "mirrored" changes cond, and uncond with the opposite sign."""
     unit: Unit = "mean"
     """What a strength of 1 stands for in modes that add an amount."""
     ramp: Ramp = "none"
     """How the change varies linearly from start to end: "fade in" starts at nothing, "fade out" ends at
     nothing, "fade in and out" starts and ends at nothing and is full in the middle."""
     concept_maps: dict[object, tuple[Tensor, ...]] = field(init=False, repr=False, default_factory=dict)
-    """Cache of the concepts' maps by concept, grid and device."""
+    """Cache: (concept, grid, device) -> the concept's maps."""
 
     def __post_init__(self) -> None:
         checked_choice("mode", self.mode, MODES)
@@ -67,9 +67,9 @@ class Intervention:
         self._check_mode()
         if self.selection.concepts and not moves_concepts:
             raise RevelioError(
-                "A concept has its own map and amount: it needs mode push, where to add usual and unit mean, "
-                f"not mode {self.mode}, where to add {self.place} and unit {self.unit}; change these, or "
-                "select features instead."
+                'A concept has its own map and amount: it needs mode push, "where to add" usual and unit '
+                f'mean, not mode {self.mode}, "where to add" {self.place} and unit {self.unit}; change '
+                "these, or select features instead."
             )
         if self.needs_stats and self.active and self.dictionary.stats is None:
             raise RevelioError(
@@ -128,7 +128,7 @@ class Intervention:
     def _check_mode(self) -> None:
         if self.mode == "clamp" and self.strength < 0.0:
             raise RevelioError(
-                "Mode clamp needs a strength above 0, the highest value that a feature may reach, not "
+                "Mode clamp needs a strength above 0 (the highest value that a feature may reach), not "
                 f"{self.strength}."
             )
         if self.mode == "ablate_block" and self.dictionary.captured != "diff":
@@ -140,7 +140,7 @@ class Intervention:
         own_scale = self.dictionary.normalise != "none" or self.dictionary.modulation is not None
         if self.unit == "norm" and self.adds_amount and own_scale:
             raise RevelioError(
-                "This dictionary scales every activation by itself, so a strength in norms has no meaning; "
+                "This dictionary scales every activation, so a strength in norms has no meaning for it; "
                 "choose unit mean or code."
             )
 
@@ -170,7 +170,7 @@ class TokenContext:
         else:
             numbers = list(self.items)
         if len(numbers) != rows:
-            raise RevelioError(f"{rows} rows of tokens need as many batch item numbers, not {len(numbers)}.")
+            raise RevelioError(f"{rows} rows of tokens need one batch item number each, not {len(numbers)}.")
         return numbers
 
 
@@ -208,5 +208,5 @@ def checked_mask(mask: Tensor) -> Tensor:
         )
     mask = mask.detach().to(torch.float32)
     if not bool(mask.isfinite().all()):
-        raise RevelioError("The mask has values that are not finite; connect one with values from 0 to 1.")
+        raise RevelioError("The mask has values that are not finite; connect a mask with values from 0 to 1.")
     return mask.clamp(0.0, 1.0)  # resizing and blurring overshoot a little

@@ -29,9 +29,9 @@ Unit = Literal["mean", "code", "norm"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
 READS_CODES: frozenset[Mode] = frozenset({"scale", "set", "clamp", "ablate", "only"})
-"""Modes whose change depends on the tokens' own codes; push is one too if its strength is below 0."""
+"""Modes whose change depends on the codes of the tokens, as does that of push if its strength is below 0."""
 ADDS_AMOUNT: frozenset[Mode] = frozenset({"add", "set", "clamp", "replace"})
-"""Modes that add an amount counted in units; push is one too if its strength is above 0."""
+"""Modes that add an amount counted in units, as does push if its strength is above 0."""
 
 _TINY = 1e-12
 
@@ -102,16 +102,16 @@ CODE_CHANGES: Mapping[Mode, Callable[[float, Tensor, Tensor, Tensor], Tensor]] =
     "clamp": clamp,
     "ablate": ablate,
 }
-"""Functions for dz [B, T, M], for modes that change only the chosen features. The other modes are below."""
+"""Mode -> function that returns dz [B, T, M], for the modes that change only the chosen features."""
 
 
 def only(
     dictionary: Dictionary, codes: Codes, features: Tensor, w_M: Tensor, s: float, timestep: float
 ) -> Tensor:
-    """Return the change of tokens [B, T, D] that switches off all features but the chosen ones.
+    """Return the change to the tokens [B, T, D] that switches off all features except the chosen ones.
 
-    dz = |s| (w - 1) z for the chosen features and -|s| z for all others. The bias and what the dictionary
-    does not explain stay: strength 1 leaves error + b_out + (w z)_chosen W_dec.
+    dz = |s| (w - 1) z for the chosen features and -|s| z for all others. The bias stays, and so does the
+    error (what the dictionary does not explain): strength 1 leaves error + b_out + (w z)_chosen W_dec.
 
     >>> from comfy_revelio.dictionary import Activation
     >>> eye, zero = torch.eye(2), torch.zeros(2)
@@ -124,7 +124,7 @@ def only(
     kept_N[features.to(kept_N.device)] = w_M.to(kept_N.device)
     # Computed for the K active features, not for all N: a feature that does not fire does not change.
     dz_BTK = abs(s) * (kept_N[codes.indices] - 1) * codes.values
-    # Decoding also restores the scale of normalising dictionaries; the bias that it adds is subtracted again.
+    # `decode` also restores the scale of normalising dictionaries. It adds a bias, which is subtracted again.
     changed_BTD = dictionary.decode(replaced(codes, values=dz_BTK), timestep=timestep)
     return changed_BTD - decode_nothing(dictionary, codes, timestep)
 
@@ -132,8 +132,8 @@ def only(
 def replace(dictionary: Dictionary, x_BTD: Tensor, features: Tensor, dz_M: Tensor, timestep: float) -> Tensor:
     """Return the change dh = x' - x that leaves only the chosen features in a token, at dz = s w u.
 
-    x' = dz W_dec, plus b_out if the dictionary reads outputs. If it reads output - input, the block then
-    contributes these features and nothing else (as in the feature icons of sdxl-unbox).
+    x' = dz W_dec, plus b_out if the dictionary reads outputs. If the dictionary reads output - input, the
+    block then contributes only these features (as in the feature icons of sdxl-unbox).
 
     >>> from comfy_revelio.dictionary import Activation, Provenance
     >>> eye, zero = torch.eye(2), torch.zeros(2)
@@ -156,7 +156,7 @@ def ablate_block(x_BTD: Tensor, s: float) -> Tensor:
 
 
 def without_features(dictionary: Dictionary, x_BTD: Tensor, timestep: float) -> Tensor:
-    """Return tokens [B, T, D] without features: 0 if the dictionary reads output - input, else its bias.
+    """Return featureless tokens [B, T, D]: 0 if the dictionary reads output - input, else the bias.
 
     >>> from comfy_revelio.dictionary import Activation
     >>> eye, zero, bias = torch.eye(2), torch.zeros(2), torch.tensor([0.5, 1.0])
@@ -184,9 +184,9 @@ def decode_nothing(dictionary: Dictionary, codes: Codes, timestep: float) -> Ten
 
 
 def unit_values(dictionary: Dictionary, features: Tensor, unit: Unit, x_BTD: Tensor) -> Tensor:
-    """Return each feature's value u that strength 1 stands for: float32 [M], or [B, 1, M] for "norm".
+    """Return the value u that strength 1 means for each feature: float32 [M], or [B, 1, M] for "norm".
 
-    "mean": the feature's mean value where it fires (sdxl-unbox). "code": 1, in the feature's own numbers.
+    "mean": the feature's mean value where it fires (sdxl-unbox). "code": 1, so that strengths are codes.
     "norm": mean ||x|| / ||W_dec[f]||, which adds a vector as long as the image's mean token (2505.24360).
 
     >>> from comfy_revelio.dictionary import Activation

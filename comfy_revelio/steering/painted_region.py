@@ -1,4 +1,4 @@
-"""A region painted by hand: the short text that a workflow stores, and the mask made from it."""
+"""Turn the short text by which a workflow stores a hand-painted region into a mask."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _FORM = re.compile(r"(\d{1,3})x(\d{1,3}):(\d{1,6}(?:,\d{1,6})*)")
 def parse_painted(text: str) -> Tensor | None:
     """Return the mask that "4x2:1,2,5" describes: float32 [height, width] of 0 and 1; None for empty text.
 
-    The text gives width and height, then the lengths of runs of cells in reading order, unpainted and painted
-    in turn; the first run is unpainted.
+    The text gives width and height, then the lengths of runs of cells in reading order. Unpainted and painted
+    runs alternate; the first run is unpainted.
 
     >>> parse_painted("4x2:1,2,5").tolist()
     [[0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
@@ -45,7 +45,7 @@ def parse_painted(text: str) -> Tensor | None:
 def painted_mask(text: str, size: tuple[int, int] | None = None) -> Tensor:
     """Return a painted region as a mask: float32 [1, height, width] in 0..1; all 1 if nothing was painted.
 
-    size: height and width of the image; None keeps the size in which it was painted.
+    size: height and width of the image; None keeps the size at which the region was painted.
     """
     region = parse_painted(text)
     if region is None:

@@ -1,10 +1,10 @@
-"""Finding a concept in a text encoder: by contrast, or by the formula of Concept Steerers (arXiv 2501.19066).
+"""Find a concept in a text encoder by contrast, or by the formula of Concept Steerers (arXiv 2501.19066).
 
-    m+, m- = mean over prompts of a feature's maximum over tokens, with and without the concept
+    m+, m- = a feature's maximum over tokens, averaged over prompts with and without the concept
     score  = (m+ - m-) / (m+ + m- + eps)                     contrast, -1 to 1; works far better in practice
     dh     = s ENC(x_concept) W_dec                          Concept Steerers; ENC has no top-k
 
-Everything here is a pure function of hidden states [P, T, D]: P prompts, T tokens, D width; N features.
+All functions are pure functions of hidden states [P, T, D]. P prompts, T tokens, D width, N features.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def contrast_features(
     count: int = 8,
     min_score: float = 0.8,
 ) -> ConceptFeatures:
-    """Return the features that fire with a concept and not without it, ranked by `rank_contrast`.
+    """Return the features that fire in prompts with a concept but not without, ranked by `rank_contrast`.
 
     hidden_*: hidden states [P, T, D] of prompts with and without the concept; the two sets may differ in
     size. keep_*: bool [P, T], True for the tokens that count.
@@ -62,7 +62,7 @@ def contrast_features(
 def rank_contrast(
     mean_with: Tensor, mean_without: Tensor, *, count: int, min_score: float
 ) -> ConceptFeatures:
-    """Return the `count` features with the largest m+ - m- [N] where score > min_score and m+ > m-.
+    """Return the `count` features with the largest m+ - m- among those with score > min_score and m+ > m-.
 
     >>> with_it, without = torch.tensor([1.0, 4.0, 2.0]), torch.tensor([0.0, 3.0, 0.5])
     >>> rank_contrast(with_it, without, count=2, min_score=0.5).features
@@ -93,8 +93,8 @@ def contrast_score(mean_with: Tensor, mean_without: Tensor) -> Tensor:
 def paper_delta(dictionary: Dictionary, hidden_concept: Tensor, strength: float) -> Tensor:
     """Return s ENC(x_concept) W_dec for the hidden states [T, D] of a concept phrase: float32 [T, D].
 
-    It is to be added to the positive prompt's hidden states and subtracted from the negative prompt's,
-    position by position.
+    The caller adds the result to the positive prompt's hidden states and subtracts it from the negative
+    prompt's, position by position.
     """
     codes_TN = strength * dictionary.encode_dense(hidden_concept)
     return codes_TN @ dictionary.W_dec.to(codes_TN.device).float()
@@ -108,7 +108,7 @@ def _mean_peak(dictionary: Dictionary, hidden: Tensor, keep: Tensor, which: str)
             f"[prompts, tokens], not {list(hidden.shape)} and {list(keep.shape)}."
         )
     if not len(hidden):
-        raise RevelioError(f"There are no prompts {which} the concept to compare; give at least one.")
+        raise RevelioError(f"There are no prompts {which} the concept; give at least one to compare.")
     keep = keep.to(hidden.device, torch.bool)
     total = hidden.new_zeros(dictionary.n_features, dtype=torch.float32)
     for rows, kept in zip(hidden.split(64), keep.split(64), strict=True):  # peaks: [64, N] at most

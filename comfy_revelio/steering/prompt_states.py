@@ -1,4 +1,4 @@
-"""Changing a prompt's hidden states for one or more concepts, by contrast or as in Concept Steerers."""
+"""Change a prompt's hidden states to add or remove concepts, by contrast or as in Concept Steerers."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ _WEIGHT = re.compile(r"(?P<phrase>.*?):\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))\s
 
 @dataclass(frozen=True, eq=False)
 class TextChange:
-    """A change of hidden states [B, T, D] in three parts.
+    """A change to hidden states [B, T, D] in three parts: scaled, added and shifted.
 
-    Where `..._content` is True, that part changes only the prompt's own tokens, not start, end and padding.
+    A part whose `..._content` is True changes only the prompt's own tokens, not start, end and padding.
     """
 
     scaled: Mapping[int, float] = field(default_factory=dict)
-    """Feature number -> c, for dz = c z where the feature fires."""
+    """Feature number -> c: the code changes by dz = c z where the feature fires."""
     added: Mapping[int, float] = field(default_factory=dict)
-    """Feature number -> a, for dz = a."""
+    """Feature number -> a: the code changes by dz = a."""
     shifted: Tensor | None = None
-    """[T', D], added position by position; a longer prompt stays as it is after T' positions."""
+    """[T', D], added position by position; in a longer prompt, the positions after T' do not change."""
     scaled_content: bool = False
     added_content: bool = True
     shifted_content: bool = False
 
     @torch.no_grad()
     def apply(self, hidden: Tensor, keep: Tensor, dictionary: Dictionary) -> Tensor:
-        """Return the changed hidden states, in their own type; the same object if there is nothing to change.
+        """Return the changed hidden states in their original dtype; the same object if nothing changes.
 
         keep: bool [B, T], True for the prompt's own tokens.
         """
@@ -64,10 +64,10 @@ class TextChange:
 def contrast_change(
     found: Sequence[tuple[ConceptFeatures, float]], tokens: TokenScope = "auto"
 ) -> TextChange:
-    """Return the change for concepts found by contrast, each paired with its strength.
+    """Return the change for concepts found by contrast. found: pairs of a concept and its strength.
 
     A strength below 0 scales a concept's features down where they fire (-1: off); a strength above 0 adds
-    strength times their mean. A feature of several concepts follows the strongest of them. tokens: "content"
+    strength times their mean. A feature of several concepts takes the strongest change. tokens: "content"
     changes only the prompt's own tokens, "all" every position; "auto" adds at the prompt's own tokens and
     removes wherever features fire.
 
@@ -113,7 +113,7 @@ def weighted_phrases(text: str, *, commas: bool) -> list[tuple[str, float]]:
 
 
 def fitted(shift: Tensor, length: int) -> Tensor:
-    """Cut `shift` [T, D], or fill it up with zeros, to `length` positions.
+    """Cut `shift` [T, D] to `length` positions, or pad it with zeros to that length.
 
     >>> fitted(torch.ones(1, 2), 2).tolist()
     [[1.0, 1.0], [0.0, 0.0]]

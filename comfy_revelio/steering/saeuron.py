@@ -1,4 +1,4 @@
-"""Unlearning a concept as in SAeUron (arXiv 2501.18052), with a sign error in the authors' code corrected.
+"""Unlearn a concept as in SAeUron (arXiv 2501.18052), but without the sign error in the authors' code.
 
     score = m_concept / sum(m_concept) - m_others / sum(m_others)      at one timestep
     F     = the features whose score exceeds a percentile of all scores
@@ -49,11 +49,11 @@ def unlearn(
     *,
     timestep: float = 0.0,
 ) -> Tensor:
-    """Return the change of tokens that unlearns the features [M] at this timestep: float32 [B, T, D].
+    """Return the change to the tokens that unlearns the features [M] at this timestep: float32 [B, T, D].
 
-    mean_concept, threshold: [N], mean codes at the timestep over images with the concept and over all images.
-    strength: in the paper, -1 for styles and -1 to -30 for objects. What the dictionary does not explain
-    stays; the authors' code adds it with the wrong sign.
+    mean_concept: [N], mean codes at this timestep over images with the concept. threshold: [N], mean codes
+    over all images. strength: in the paper, -1 for styles and -1 to -30 for objects. The part of the tokens
+    that the dictionary does not explain stays; the authors' code adds this part with the wrong sign.
 
     >>> from comfy_revelio.dictionary import Activation
     >>> eye, zero = torch.eye(2), torch.zeros(2)
@@ -73,7 +73,7 @@ def unlearn(
 
 
 def quantile(values: Tensor, share: float) -> Tensor:
-    """Return the quantile along dimension 0, float32, by sorting: torch.quantile refuses over 2**24 values.
+    """Return a float32 quantile along dimension 0 by sorting, as torch.quantile refuses over 2**24 values.
 
     >>> quantile(torch.tensor([4.0, 1.0, 3.0]), 0.25).item()
     2.0

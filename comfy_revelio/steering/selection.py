@@ -20,7 +20,7 @@ _MOST_LISTED = 40
 
 
 class Vocabulary(Protocol):
-    """Anything that knows feature numbers and labels: a dictionary, or a trace's note about one."""
+    """Any object with numbered features and labels: a dictionary, or a trace's note on a dictionary."""
 
     @property
     def n_features(self) -> int: ...
@@ -31,7 +31,7 @@ class Vocabulary(Protocol):
 
 @dataclass(frozen=True)
 class Selection:
-    """Chosen features and concepts with their weights; what a REVELIO_FEATURES socket carries."""
+    """Chosen features and concepts with their weights: the value that a REVELIO_FEATURES socket carries."""
 
     features: tuple[int, ...]
     weights: tuple[float, ...] = ()
@@ -43,14 +43,14 @@ class Selection:
     concepts: tuple[tuple[Concept, float], ...] = ()
     """Concepts with weights; a concept lists its features and where they change."""
     named: tuple[tuple[str, float], ...] = ()
-    """Names with weights, written where no dictionary was available to look them up in; see `resolved`."""
+    """Names, with weights, that still have to be looked up in a dictionary; see `resolved`."""
 
     def __post_init__(self) -> None:
         if not self.weights:
             object.__setattr__(self, "weights", (1.0,) * len(self.features))
         if len(self.weights) != len(self.features):
             raise RevelioError(
-                f"{len(self.features)} features need as many weights, not {len(self.weights)}."
+                f"{len(self.features)} features need one weight each; got {len(self.weights)} weights."
             )
         if len(set(self.features)) != len(self.features):
             raise RevelioError("A selection may contain each feature only once; remove the repeated ones.")
@@ -67,7 +67,7 @@ class Selection:
         return (*self.weights, *(weight for _, weight in (*self.concepts, *self.named)))
 
     def with_others(self, others: Selection | None) -> Selection:
-        """Merge both selections: this one's weights win over the others', but the others' source wins.
+        """Merge this selection with `others`. This selection's weights win, but the source of `others` wins.
 
         >>> Selection((3, 5), (2.0, 1.0)).with_others(Selection((5, 8), (-1.0, 0.5))).weights
         (1.0, 0.5, 2.0)
@@ -90,7 +90,7 @@ class Selection:
         )
 
     def resolved(self, dictionary: Vocabulary, concepts: Mapping[str, Concept] | None = None) -> Selection:
-        """Return this selection with `named` looked up as in `parse_selection`; existing weights win."""
+        """Return this selection with `named` looked up by `parse_selection`. Existing weights win."""
         if not self.named:
             return self
         text = ", ".join(f"{name}:{weight!r}" for name, weight in self.named)
@@ -99,12 +99,12 @@ class Selection:
 
     @property
     def shown(self) -> list[int]:
-        """The features to show: the chosen ones, then each concept's strongest, its second, and so on."""
+        """The features to show: the chosen ones, each concept's strongest, each concept's second, ..."""
         carriers = chain.from_iterable(zip_longest(*(concept.features for concept, _ in self.concepts)))
         return list(dict.fromkeys((*self.features, *(f for f in carriers if f is not None))))
 
     def by_sign(self, strength: float) -> list[tuple[Selection, float]]:
-        """Split this selection, at a strength, into parts without negative weights: (part, its strength).
+        """Split this selection into parts without negative weights: pairs of a part and the part's strength.
 
         Adding and removing have different formulas (mode "push"), so a weight below 0 has to flip the sign of
         the strength, and not only the sign of the change.
@@ -146,8 +146,8 @@ def parse_selection(
 
     A name is looked up among the concepts, then among the dictionary's labels, ignoring case; a label stands
     for all of its features. ":number" or "= number" gives a weight. If something is named twice, the later
-    weight counts. Empty text is an empty selection. look_up: False keeps names in `named`, to be looked up
-    where the dictionary is known.
+    weight counts. Empty text is an empty selection. look_up: False stores names in `named`, to be looked up
+    later, when the dictionary is known.
 
     >>> from comfy_revelio.trace import DictionaryNote
     >>> note = DictionaryNote(n_features=9, k=2, labels={"glasses": [4, 2]})
@@ -189,10 +189,10 @@ def parse_selection(
 
 
 def features_in_trace(trace: Trace, text: str, connected: Selection | None = None) -> tuple[str, list[int]]:
-    """Return which features of a trace to show, and at which of its hook points: (hook point, features).
+    """Return (hook point, features): the hook point of the trace to show, and the features to show there.
 
-    The hook point is that of the connected features, or the first recorded one if theirs is unknown. Features
-    written as text come first. The list is empty if nothing was chosen.
+    The hook point is that of the connected features, or the first recorded hook point if theirs is unknown.
+    Features written in `text` come first. The list of features is empty if nothing was chosen.
     """
     source = "" if connected is None else connected.source
     if source and trace.frames and source not in trace.hook_points:
@@ -221,7 +221,7 @@ def _split_weight(part: str, names: Sequence[str]) -> tuple[str, float]:
 
 
 def _known_name(name: str, names: Sequence[str], n_features: int) -> str:
-    """Return the known name that equals `name` if case is ignored."""
+    """Return the known name that equals `name`, ignoring case."""
     for known in names:
         if known.lower() == name.lower():
             return known
@@ -232,6 +232,6 @@ def _known_name(name: str, names: Sequence[str], n_features: int) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Join the first names, because an index can have hundreds."""
+    """Join only the first names, because a dictionary can have hundreds of labels."""
     more = len(names) - _MOST_LISTED
     return ", ".join(names[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""Transferring what one generation shows inside a mask to another, as in RIEBench (arXiv 2410.22366).
+"""Transfer what one generation shows inside a mask to another generation, as in RIEBench (arXiv 2410.22366).
 
 The features that distinguish the masked part of the source are added to the target with the values that they
 had in the source at the same timestep, and features that distinguish the target's masked part are removed:
@@ -48,17 +48,17 @@ class Transfer:
     target: Trace | None = None
     """Trace of an unsteered run of the target; None removes no features."""
     target_mask: Tensor | None = None
-    """Like source_mask, which is used if this is None."""
+    """Like source_mask; None uses source_mask."""
     strength: float = 1.0
-    """With 1, the values of the source are added unscaled."""
+    """A strength of 1 adds the values of the source unscaled."""
     count: int = 80
     """Number of features in F+, and in F-."""
     method: Method = "adaptive"
     """"plain" removes the values of F- in the target's trace; "adaptive" removes the values of F- in the
     current generation, times sum ||W_dec[F+]|| / sum ||W_dec[F-]||."""
     spread: Spread = "place"
-    """"place" adds each cell's values at the same place; "mean" and "quantile" (0.95) add one value per
-    feature, taken over the source mask, to every cell of the target mask."""
+    """"place" adds each cell's values at the same place; "mean" and "quantile" (0.95) reduce the
+    values inside the source mask to one per feature, and add it to every cell of the target mask."""
     scores: Scores = "first"
     """"first" takes the scores from the first recorded step, "mean" from all steps together."""
     source_item: int = 0
@@ -81,7 +81,7 @@ class Transfer:
         checked_choice("role", self.role, SIDES)
         check_amount(self.strength, self.start_percent, self.end_percent)
         if self.count < 1:
-            raise RevelioError(f"At least one feature must be transferred, not {self.count}.")
+            raise RevelioError(f"The number of features to transfer must be at least 1, not {self.count}.")
         source_mask = checked_mask(self.source_mask)[:1]
         target_mask = source_mask if self.target_mask is None else checked_mask(self.target_mask)[:1]
         source_frames = self._frames(self.source, self.source_item, "source")
@@ -108,7 +108,7 @@ class Transfer:
 
     @torch.no_grad()
     def delta(self, tokens: Tensor, context: TokenContext) -> Tensor | None:
-        """Return the change of tokens [B, T, D]: float32 [B or 1, T, D]; None if nothing changes here."""
+        """Return the change to the tokens [B, T, D] as float32 [B or 1, T, D]; None if nothing changes."""
         acts = self.role in ("both", side_of(context.role))
         if not (self.active and acts and in_range(context.percent, self.start_percent, self.end_percent)):
             return None
@@ -149,7 +149,7 @@ class Transfer:
         return frames
 
     def _source_values(self, context: TokenContext, device: torch.device) -> Tensor:
-        """Return the values of F+ to add at this timestep at strength 1: [T, M] on the target's grid."""
+        """Return the values of F+ that strength 1 adds at this timestep: [T, M] on the target's grid."""
         frame = _nearest_frame(self._source_frames, context.timestep)
         key = ("source", frame.step, context.grid, device)
         if key not in self._maps:
@@ -164,7 +164,7 @@ class Transfer:
         return self._maps[key]
 
     def _target_values(self, tokens: Tensor, context: TokenContext) -> Tensor:
-        """Return the values of F- to remove at this timestep at strength 1: [B or 1, T, M]."""
+        """Return the values of F- that strength 1 removes at this timestep: [B or 1, T, M]."""
         assert self.target_mask is not None
         if self.method == "plain":
             frame = _nearest_frame(self._target_frames, context.timestep)
@@ -201,7 +201,7 @@ def transferred_features(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return (F+, F-): the `count` features with the highest and with the lowest scores, from mean codes [N].
 
-    Without a target the score is the source's share alone, and F- is empty.
+    Without a target, the scores are source / sum(source), and F- is empty.
 
     >>> transferred_features(torch.tensor([3.0, 1.0, 0.0]), torch.tensor([1.0, 1.0, 2.0]), 1)
     ((0,), (2,))
@@ -215,7 +215,7 @@ def transferred_features(
 
 
 def cells_of(mask: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """Return which cells of the grid a mask [1, h, w] covers by half or more: bool [T].
+    """Return bool [T]: whether a mask [1, h, w] covers at least half of each cell of the grid.
 
     If the mask is too small to cover half of any cell, the cells that it touches count instead.
     """
@@ -224,7 +224,7 @@ def cells_of(mask: Tensor, grid: tuple[int, ...]) -> Tensor:
     if not bool(inside.any()):
         inside = shares > 0
     if not bool(inside.any()):
-        raise RevelioError("The mask of a transfer is all black; paint the part to transfer white.")
+        raise RevelioError("The mask of a transfer is all black; use white for the part to transfer.")
     return inside
 
 

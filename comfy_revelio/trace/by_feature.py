@@ -1,4 +1,4 @@
-"""The codes of a run, sorted by feature: the map of a feature at a step is one short slice."""
+"""Sort the codes of a run by feature, so that the map of a feature at one step is one short slice."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ LEVELS = 32767
 
 
 def by_feature(frames: Sequence[Frame], item: int) -> dict[str, Tensor]:
-    """Sort the codes of one batch item by feature: return compact tensors for S steps and n features.
+    """Sort the codes of one batch item by feature, into compact tensors for S steps and n features.
 
-    frames: those of one hook point and role, from `Trace.steps`. The entries from starts[f * S + s] to
+    frames: all of one hook point and role, from `Trace.steps`. The entries from starts[f * S + s] to
     starts[f * S + s + 1] - 1 are the tokens on which feature f fires in frame s:
 
     starts: int32 [n * S + 1].

@@ -56,7 +56,7 @@ class DictionaryNote:
 
     @classmethod
     def of(cls, dictionary: Dictionary, aliases: Sequence[str] = ()) -> DictionaryNote:
-        """Return the note on a dictionary. aliases: other names of the recorded hook point."""
+        """Return a note on a dictionary. aliases: other names of the recorded hook point."""
         stats = dictionary.stats
         means = None if stats is None else stats.mean_active.detach().float().cpu()
         labels = {name: list(features) for name, features in dictionary.labels.items()}
@@ -71,7 +71,7 @@ class DictionaryNote:
         )
 
     def fits(self, dictionary: Dictionary) -> bool:
-        """Whether the dictionary has the sizes in this note."""
+        """Whether the sizes of the dictionary equal those in this note."""
         sizes = (dictionary.n_features, dictionary.k) == (self.n_features, self.k)
         return sizes and self.d_model in (0, dictionary.d_model)
 

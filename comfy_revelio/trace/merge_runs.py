@@ -1,4 +1,4 @@
-"""Merge runs with the same schedule into one trace, with the runs as batch items."""
+"""Merge runs with the same schedule into one trace, in which the runs are batch items."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def as_one_batch(traces: Sequence[Trace]) -> Trace:
     keyed = [{_key(frame): frame for frame in trace.frames} for trace in traces]
     if any(trace.sigmas != first.sigmas for trace in others) or any(set(k) != set(keyed[0]) for k in keyed):
         raise RevelioError(
-            "Runs with different schedules, hook points or sizes cannot be merged; sample all alike."
+            "Runs with different schedules, hook points or sizes cannot be merged; sample all runs alike."
         )
     frames = tuple(
         replace(frame, codes=concatenate([each[key].codes for each in keyed]))

@@ -23,7 +23,7 @@ class FeatureScore:
     feature: int
     label: str
     score: float
-    """The value that the ranking sorts by."""
+    """The value by which the ranking sorts."""
     peak: float
     """Largest code on any token."""
     mean: float

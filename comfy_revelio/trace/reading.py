@@ -39,14 +39,14 @@ class Reading:
         return self.trace.dictionaries[self.hook_point]
 
     def maps(self, feature: int) -> Tensor:
-        """Return the maps of where a feature fires: float32 [recorded steps, H, W], on the CPU."""
+        """Return maps that show where a feature fires: float32 [recorded steps, H, W], on the CPU."""
         maps = self.trace.feature_map(
             self.hook_point, feature, item=self.item, role=self.role, frame=self.frame
         )
         return maps.float().cpu()
 
     def of_second(self, other: Trace, *, same_maps: bool = True) -> Reading:
-        """Return the same selection from another run's trace; if that run has one image, select that one.
+        """Make the same selection in another run's trace, or select its only image if that run has just one.
 
         same_maps: also require the same grid and steps, so that the maps can be subtracted.
         """

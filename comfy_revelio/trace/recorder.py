@@ -39,8 +39,8 @@ class RunRecorder:
     def add(self, frame: Frame, prediction: int | None = None) -> None:
         """Store the codes of one model call. Safe to call from several threads.
 
-        prediction: number of the sampler's prediction that the call belongs to, if known. With these numbers
-        `finish` assigns a prediction that looked ahead to the step that requested it.
+        prediction: number of the sampler's prediction that the call belongs to, if known. `finish` uses these
+        numbers to find predictions that looked ahead, and assigns each to the step that requested it.
         """
         codes, grid = frame.codes, frame.grid
         if len(codes.shape) != 2 or len(grid) not in (2, 3) or codes.shape[1] != math.prod(grid):
@@ -53,7 +53,7 @@ class RunRecorder:
         # Cloned, because codes may be views of a larger tensor or of memory that the model reuses.
         copies = (None if t is None else t.detach().clone() for t in (codes.scale, codes.shift))
         kept = Codes(codes.indices.to(torch.int32), codes.values.detach().clone(), codes.n_features, *copies)
-        size = kept.nbytes + kept.indices.nbytes  # indices twice: in the trace they take 8 bytes each
+        size = kept.nbytes + kept.indices.nbytes  # indices twice: the trace stores each in 8 bytes
         with self._lock:
             if self._bytes + size > self.max_bytes:
                 raise RevelioError(
@@ -71,7 +71,7 @@ class RunRecorder:
     ) -> Trace:
         """Return the trace of all frames so far, and empty the recorder.
 
-        dictionaries: {hook point: dictionary}. aliases: {hook point: other names that also find it}.
+        dictionaries: {hook point: dictionary}. aliases: {hook point: its other names}.
         """
         with self._lock:
             frames = _with_steps(self._frames, self._predictions, self.sigmas)
@@ -89,7 +89,7 @@ class RunRecorder:
 
 
 def _with_steps(frames: list[Frame], predictions: list[int | None], sigmas: tuple[float, ...]) -> list[Frame]:
-    """Return the frames, with evaluations that looked ahead assigned to the step that requested them."""
+    """Return all frames; those of evaluations that looked ahead move to the step that requested them."""
     numbers = sorted({number for number in predictions if number is not None})
     noise = {number: frame.sigma for number, frame in zip(predictions, frames, strict=True)}
     moved = look_ahead([noise[number] for number in numbers], sigmas)
@@ -107,7 +107,7 @@ def _with_steps(frames: list[Frame], predictions: list[int | None], sigmas: tupl
 
 
 def _to_cpu(frames: list[Frame]) -> tuple[Frame, ...]:
-    """Move the codes of all frames to the CPU; codes of the same shape are moved together."""
+    """Return the frames with their codes on the CPU; codes of the same shape are moved together."""
     groups: dict[tuple[object, ...], list[int]] = {}
     for number, frame in enumerate(frames):
         codes = frame.codes

@@ -1,24 +1,24 @@
-"""Find evaluations that a sampler makes at the noise level of a later step, as part of the current step."""
+"""Find evaluations that a sampler makes for the current step at the noise level of a later step."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 
-MOST_AHEAD = 2  # Heun looks at one sigma ahead, Heun++ at two
+MOST_AHEAD = 2  # Heun looks ahead by one sigma, Heun++ by two
 SAME_SIGMA = 1e-4
 """A sigma within this relative distance of a point of the schedule counts as that point (in some samplers, a
 float32 round trip through exp(log(sigma)) moves sigma by about 1e-6)."""
 
 
 def look_ahead(evaluations: Sequence[float], sigmas: Sequence[float]) -> dict[int, int]:
-    """Find the evaluations that belong to an earlier step than their sigma suggests: {evaluation: that step}.
+    """Return {evaluation: step} for evaluations that belong to an earlier step than their sigma suggests.
 
     evaluations: the sigma of each evaluation of a run, in order. sigmas: the schedule, decreasing.
     Heun's corrector is evaluated at the sigma where the next step begins, and that step then evaluates the
     same sigma again. So the last evaluation at a point of the schedule belongs to the step that begins there,
-    and those before it belong to an earlier step. The result is empty if the sampler does not follow the
-    schedule in order or repeats parts of it (restarts: more evaluations look ahead than any sampler makes).
+    and the ones before belong to an earlier step. The result is empty if the sampler does not follow the
+    schedule in order, or repeats parts of it (after restarts, too many evaluations would look ahead).
 
     >>> look_ahead([3.0, 2.0, 2.0, 1.0, 1.0], [3.0, 2.0, 1.0, 0.0])  # Heun
     {1: 0, 3: 1}

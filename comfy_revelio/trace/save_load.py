@@ -1,9 +1,9 @@
-"""Save a trace to a .safetensors file without any loss, and load it with all its content checked.
+"""Save a trace to a .safetensors file without any loss; load a trace and check all its content.
 
 Tensors: frame.N.indices (int32 [B, T, k]) and frame.N.values (float32) for frame N, frame.N.scale and
 frame.N.shift (float32 [B, T]) if its dictionary normalises, and note.N.mean_active (float32 [n]) for
 dictionary N if known. Metadata: format "revelio-trace", format_version "1", and trace, a JSON object with
-total_steps, sigmas, frames and dictionaries, plus words if the trace is of a prompt. Traces of earlier
+total_steps, sigmas, frames and dictionaries, plus words if a prompt was traced. Traces of earlier
 versions lack scale and shift, and the fields d_model, called and aliases of each dictionary.
 Numbers in the JSON text have enough digits to be read back as the same doubles.
 """
@@ -77,7 +77,7 @@ def load(path: str | os.PathLike[str]) -> TraceParts:
 
 
 def check_file(path: str | os.PathLike[str]) -> tensor_file.Header:
-    """Read and check the header of a trace, not its codes; raise RevelioError if the file is not a trace."""
+    """Read and check only the header of a trace; raise RevelioError if the file is not a trace."""
     otherwise = f"is not a trace: its metadata lacks format {FORMAT!r}; choose a saved trace."
     return tensor_file.read_format(path, FORMAT, FORMAT_VERSION, otherwise)
 
@@ -135,10 +135,10 @@ def _frame(entry: Fields, number: int, notes: dict[str, DictionaryNote], tensors
     """Return frame `number`, and remove its tensors from `tensors`."""
     hook_point = entry.text("hook_point")
     if (note := notes.get(hook_point)) is None:
-        raise entry.broken(f"a frame is of the unknown hook point {hook_point!r:.80}")
+        raise entry.broken(f"a frame refers to the unknown hook point {hook_point!r:.80}")
     grid = tuple(entry.counts("grid"))
     if len(grid) not in (2, 3):
-        raise entry.broken("the grid of a frame is neither that of an image nor that of a video")
+        raise entry.broken("the grid of a frame fits neither an image nor a video")
     return Frame(
         hook_point,
         entry.count("step"),
@@ -166,7 +166,7 @@ def _codes(
     if any(t is not None and (t.shape != indices.shape[:2] or t.dtype != torch.float32) for t in undone):
         raise entry.broken("scale or shift of a frame do not fit its tokens")
     if not len(indices):
-        raise entry.broken("a frame holds no image")
+        raise entry.broken("a frame has no images")
     if indices.numel() and (int(indices.min()) < 0 or int(indices.max()) >= note.n_features):
         raise entry.broken("the codes of a frame name features that do not exist")
     return Codes(indices.to(torch.int64), values, note.n_features, *undone)

@@ -1,4 +1,4 @@
-"""Timelines: the activity of features at each step, as numbers."""
+"""Compute timelines (the activity of features at each step), and write them as CSV."""
 
 from __future__ import annotations
 

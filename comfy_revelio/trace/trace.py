@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """The codes of the features in one sampling run, or on one prompt."""
+    """The codes recorded in one sampling run, or for one prompt."""
 
     frames: tuple[Frame, ...]
-    """In the order in which they were computed; their codes are on the CPU."""
+    """Frames in the order in which they were computed, with their codes on the CPU."""
     dictionaries: Mapping[str, DictionaryNote]
     """Hook point -> note on its dictionary."""
     total_steps: int
@@ -47,7 +47,7 @@ class Trace:
 
     @property
     def nbytes(self) -> int:
-        """Memory of all codes, in bytes."""
+        """Memory that all codes take, in bytes."""
         return sum(frame.codes.nbytes for frame in self.frames)
 
     def hook_point(self, name: str = "") -> str:
@@ -65,9 +65,9 @@ class Trace:
         return name
 
     def hook_points_of(self, dictionary: Dictionary) -> list[str]:
-        """Return the recorded hook points whose codes are from a dictionary: its sizes and hook point match.
+        """Return the recorded hook points that match the sizes and the hook point of a dictionary.
 
-        If names are missing to compare hook points, the only recorded one with the right sizes is returned.
+        Without names to compare, a hook point is returned only if no other one matches the sizes.
         """
         notes = {name: self.dictionaries[name] for name in self.hook_points}
         alike = [name for name, note in notes.items() if note.fits(dictionary)]
@@ -85,7 +85,7 @@ class Trace:
     def steps(self, hook_point: str, role: str = "cond") -> list[Frame]:
         """Return the frame of the first evaluation of each recorded step, in the order of the steps."""
         if role not in (roles := self.roles(hook_point)):
-            raise RevelioError(f"Nothing was recorded for role {role!r}; recorded are {', '.join(roles)}.")
+            raise RevelioError(f"Nothing was recorded for role {role!r}; recorded roles: {', '.join(roles)}.")
         first: dict[int, Frame] = {}
         for frame in self.frames:
             if frame.hook_point == hook_point and frame.role == role:
@@ -133,7 +133,7 @@ class Trace:
         role: str = "cond",
         by: Way = "peak",
     ) -> list[FeatureScore]:
-        """Rank the features (see `ranking.rank`) at one step or all (None), for one item or all (None)."""
+        """Rank the features with `ranking.rank`. step, item: one step or batch item; None means all."""
         frames = self._chosen(hook_point, step, item or 0, role)
         return ranking.rank(frames, count, item, by, self.dictionaries[hook_point].label)
 
@@ -148,8 +148,8 @@ class Trace:
             raise RevelioError(f"Both traces recorded {both[0]}; record each hook point once.")
         if self.words != other.words:
             raise RevelioError(
-                "The two traces are of different prompts, or of text encoders that split them differently; "
-                "join traces of one prompt in one text encoder."
+                "The two traces are of different prompts, or of text encoders that split prompts "
+                "differently; join traces of one prompt in one text encoder."
             )
         notes = {**self.dictionaries, **other.dictionaries}
         return Trace((*self.frames, *other.frames), notes, self.total_steps, self.sigmas, self.words)

@@ -1,4 +1,4 @@
-"""How much each image patch attended to the words of the prompts in one sampling run."""
+"""Record how much each image patch attends to the words of the prompts in one sampling run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import RevelioError
 
 MAX_BYTES = 4 * 1024**3
 SCALE = 256.0
-"""Shares are multiplied by this to be stored in float16, which has few digits for very small numbers."""
+"""Shares times this factor are stored in float16, because float16 has few digits for tiny numbers."""
 _Key = tuple[str, int, int, float, str, tuple[int, int]]
 
 
@@ -31,8 +31,8 @@ class WordFrame:
     grid: tuple[int, int]
     """Height and width of the patch grid."""
     scaled: Tensor
-    """Float16 [B, words, H*W]: the share of its attention that a patch pays to a word, averaged over heads
-    (and over the frames of a video), times SCALE."""
+    """Float16 [B, words, H*W]: the share of its attention that each patch pays to each word, averaged over
+    heads (and over the frames of a video), times SCALE."""
 
     @property
     def batch_size(self) -> int:
@@ -50,7 +50,7 @@ class WordFrame:
 
 @dataclass(frozen=True, eq=False)
 class WordTrace:
-    """The word frames of one run."""
+    """The attention to words recorded in one run."""
 
     frames: tuple[WordFrame, ...]
     words: Mapping[str, tuple[str, ...]]
@@ -74,13 +74,13 @@ class WordTrace:
 
     @property
     def nbytes(self) -> int:
-        """Memory of all shares, in bytes."""
+        """Memory that all shares take, in bytes."""
         return sum(frame.scaled.nbytes for frame in self.frames)
 
     def select(
         self, role: str, *, step: int | None = None, layers: Sequence[str] | None = None
     ) -> list[WordFrame]:
-        """Return the frames of a role, at one step and in some layers if given; RevelioError if none."""
+        """Return the frames of a role (at one step and in some layers, if given); raise if there are none."""
         if not self.words:
             raise RevelioError(
                 "The words of the sampler's prompts are unknown: connect the positive and negative outputs "
@@ -123,15 +123,15 @@ class WordTrace:
 class WordRecorder:
     """Collects the frames of a run while it is running, and averages the cross-attentions of each layer.
 
-    max_bytes: limit for the trace. The shares of a step stay on the device until the next step begins and are
+    max_bytes: limit on the trace. The shares of a step stay on the device until the next step begins and are
     then moved to the CPU together, because copying them layer by layer would make the device wait every time.
     """
 
     def __init__(self, total_steps: int, *, max_bytes: int = MAX_BYTES) -> None:
         self.total_steps = total_steps
         self.max_bytes = max_bytes
-        self._sums: dict[_Key, tuple[Tensor, int]] = {}  # for the current step
-        self._frames: list[WordFrame] = []  # for the steps before
+        self._sums: dict[_Key, tuple[Tensor, int]] = {}  # of the current step
+        self._frames: list[WordFrame] = []  # of earlier steps
         self._bytes = 0
         self._lock = threading.Lock()
 
@@ -148,7 +148,7 @@ class WordRecorder:
         """Store the shares [B, words, patches] of one cross-attention. grid: (H, W); for videos (F, H, W).
 
         Safe to call from several threads. Raises RevelioError when the trace exceeds max_bytes, or, at the
-        beginning of a step, when the whole run would exceed max_bytes judging by the steps so far.
+        beginning of a step, when the steps so far suggest that the whole run would exceed max_bytes.
         """
         shares = shares.detach().float()
         if len(grid) == 3:
@@ -166,7 +166,7 @@ class WordRecorder:
             self._sums[key] = (shares if total is None else total + shares, count + 1)
 
     def finish(self, words: Mapping[str, Iterable[str]]) -> WordTrace:
-        """Return the trace of everything so far, on the CPU, and empty the recorder. words: by role."""
+        """Return a trace of all frames so far, on the CPU, and empty the recorder. words: role -> words."""
         with self._lock:
             self._store()
             frames, self._frames, self._bytes = tuple(self._frames), [], 0

@@ -8,9 +8,9 @@ to keep the processor busy forever, or to pass off damaged numbers as sound ones
   functions (`machine`, `calls`);
 - memory stays within the size of the file, at most 4 GB, or for a gzip file within the larger of 512 MB and
   four times its size: every length is checked against the rest of the file before that much is read, and no
-  tensor is read before the whole pickle was checked (`reader`, `zip_entries`);
-- time stays within a few seconds besides the reading: at most a million opcodes and values, and no table
-  keys whose hashes can be made to collide or to take forever;
+  tensor is read before the whole pickle has been checked (`reader`, `zip_entries`);
+- apart from reading the file, time stays within a few seconds: at most a million opcodes and values are
+  allowed, and no dict keys whose hashes could be crafted to collide or to take forever;
 - the checksums of zip and gzip files are verified.
 
 `torch.load(weights_only=True)` runs no code either, but ensures none of the other points; docs/decisions.md

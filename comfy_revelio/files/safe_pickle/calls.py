@@ -1,7 +1,7 @@
-"""Safe replacements for the functions that pickles of tensors name.
+"""Safe replacements for the functions that pickles of tensors call.
 
-Each replacement works on inert values and checks its arguments, which the original would not do. Those that
-depend on the file are in `machine`.
+Unlike the original, each replacement works on inert values and checks its arguments. Replacements that need
+the file are in `machine`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FORMS = {
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, _: Any, *rest: Any) -> View:
-    if not 1 <= len(rest) <= 2 or any(rest):  # hooks, and metadata such as the conjugate bit
+    if not 1 <= len(rest) <= 2 or any(rest):  # rest: hooks, and metadata such as the conjugate bit
         raise broken("it holds an unsupported kind of tensor")
     return view_of(storage, offset, size, stride)
 
@@ -37,7 +37,7 @@ def _ordered_dict() -> OrderedDict[Any, Any]:
 
 
 def _no_bytes() -> bytes:
-    """Return b"", which protocol 2 writes as a call without arguments."""
+    """Return b"", which pickle protocol 2 writes as the call bytes()."""
     return b""
 
 
@@ -59,26 +59,26 @@ def _device(kind: Any, *index: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class NumberType:
-    """A number type of NumPy."""
+    """A NumPy number type."""
 
     form: str
-    """The format of one number's bytes for the module struct, such as "<f"."""
+    """The type's format string for Python's struct module, such as "<f"."""
 
 
 def _number_type(name: Any, *rest: Any) -> NumberType:
-    """Return the type with this short name ("f8"), as pickles call numpy.dtype."""
+    """Return the number type with a short name such as "f8", in place of numpy.dtype."""
     if type(name) is not str or name not in _FORMS or not all(type(flag) in (bool, int) for flag in rest):
         raise _not_a_number()
     return NumberType(_FORMS[name])
 
 
 def is_usual(state: Any) -> bool:
-    """Whether the pickled state of a NumPy type means little-endian, without fields or subarrays."""
+    """Whether a NumPy type with this pickled state is little-endian and has no fields or subarrays."""
     return type(state) is tuple and len(state) >= 5 and state[1] in ("<", "|") and not any(state[2:5])
 
 
 def _number(kind: Any, data: Any = None) -> bool | int | float:
-    """Return the plain number in these bytes, which must be exactly one number of the type `kind`."""
+    """Return the plain number in the bytes `data`, which must be exactly one number of the type `kind`."""
     if type(kind) is not NumberType or type(data) is not bytes or len(data) != struct.calcsize(kind.form):
         raise _not_a_number()
     value: bool | int | float = struct.unpack(kind.form, data)[0]
@@ -102,4 +102,4 @@ CALLS: dict[str, Callable[..., Any]] = {
     "numpy.core.multiarray.scalar": _number,
     "numpy._core.multiarray.scalar": _number,
 }
-"""Name in a pickle -> replacement. It may raise any exception for arguments that torch never writes."""
+"""Function in a pickle -> its replacement, which may raise any exception for arguments torch never writes."""

@@ -1,8 +1,8 @@
-"""Read pickles with a machine that cannot call what they name: it turns opcodes into inert values.
+"""Read pickles with a machine that turns opcodes into inert values and cannot call what a pickle names.
 
 The machine knows only the opcodes that saved tensors and plain values need. A name remains text, a tensor
-is a description of where its numbers are in the file, and the few calls that torch writes are carried out
-by our own functions, with checked arguments.
+becomes a description of where its numbers are in the file, and the few calls that torch writes are carried
+out by our own functions, with checked arguments.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from .values import (
 
 
 class Machine:
-    """Reads all pickles of one file, within one limit on their total work."""
+    """Reads all pickles in one file, and limits the total work that they cause."""
 
     def __init__(
         self, file: BufferedIOBase, stubs: frozenset[str], unpack: Callable[[Span], Storage]
     ) -> None:
-        """`unpack` returns the Storage that was saved on its own in the bytes of a Span."""
+        """unpack: returns the Storage that the bytes of a Span contain as a nested file."""
         self._file = file
         self._stubs = stubs
         self._unpack = unpack
@@ -50,9 +50,9 @@ class Machine:
         }
 
     def load(self, start: int, end: int, storages: dict[str, Storage] | None = None) -> tuple[Any, int]:
-        """Return the value of the pickle at `start`, and the position where it ends, at most `end`.
+        """Return the value of the pickle at `start`, and the position (`end` at most) where this pickle ends.
 
-        Storages that the pickle names by key are added to `storages`; if that is None, they are refused.
+        Storages that the pickle refers to by key are added to `storages`, or refused if `storages` is None.
         """
         window = _Window(self._file, start, end)
         program = _Program(self, window, storages)
@@ -67,7 +67,7 @@ class Machine:
         return program.result(), window.position
 
     def spend(self, items: int) -> None:
-        """Count work; refuse the file if it needs more than the limit."""
+        """Count `items` more units of work, and refuse the file if its total exceeds the limit."""
         self._items += items
         if self._items > MAX_ITEMS:
             raise broken("it holds far more parts than a dictionary has")
@@ -78,7 +78,7 @@ class Machine:
             raise broken("it holds far more text than a dictionary has")
 
     def name(self, module: Any, name: Any) -> Name:
-        """Return the Name of a class or function; refuse one that saved tensors may not name."""
+        """Return the Name of a class or function; refuse names that saved tensors do not need."""
         if type(module) is not str or type(name) is not str:
             raise broken("its pickle is malformed")
         text = f"{module}.{name}"
@@ -99,13 +99,13 @@ class Machine:
         return self._calls[name](*arguments)
 
     def stub(self, cls: Any, arguments: Any) -> Stub:
-        """Return a Stub for an object whose class is not imported."""
+        """Return a Stub in place of an object, so that the object's class need not be imported."""
         if type(cls) is not Name or cls.text not in self._stubs or arguments != ():
             raise broken("it makes an object that saved tensors do not need")
         return Stub(cls.text)
 
     def set_attributes(self, target: Any, state: Any) -> None:
-        """Set attributes of a Stub or a state dict (torch's `_metadata`), or check those of a NumPy type."""
+        """Set a Stub's attributes or a state dict's `_metadata`; only check the state of a NumPy type."""
         if type(target) is OrderedDict and type(state) is dict and len(state) == 1 and "_metadata" in state:
             vars(target).update(state)
             return
@@ -124,7 +124,7 @@ class Machine:
         return self._unpack(data)
 
     def _encoded(self, text: Any, encoding: Any) -> bytes:
-        """Return the bytes that protocol 2 writes as latin1 text."""
+        """Return the bytes that pickle protocol 2 writes as latin1 text."""
         if type(text) is not str or encoding != "latin1":
             raise broken("it holds text in an unknown encoding")
         self.spend_text(len(text))
@@ -132,7 +132,7 @@ class Machine:
 
 
 class _Program:
-    """The state while one pickle is read: its stack, the marks in the stack, and its memo."""
+    """The machine's state while it reads one pickle: the stack, the marks in the stack, and the memo."""
 
     def __init__(self, machine: Machine, window: _Window, storages: dict[str, Storage] | None) -> None:
         self.machine = machine
@@ -156,21 +156,21 @@ class _Program:
         return self._pop_from(len(self._stack) - count)
 
     def pop_mark(self) -> list[Any]:
-        """Remove the last mark, and remove and return all values pushed since."""
+        """Remove the last mark; remove and return all values pushed after it."""
         return self._pop_from(self._marks.pop())
 
     def mark(self) -> None:
         self._marks.append(len(self._stack))
 
     def memoize(self, index: int | None = None) -> None:
-        """Memoize the last value, by default under the next index; the dict makes large indices cheap."""
+        """Memoize the last value, by default at the next index; as a dict, the memo allows large indices."""
         self._memo[len(self._memo) if index is None else index] = self._stack[-1]
 
     def recall(self, index: int) -> None:
         self.push(self._memo[index])
 
     def text(self, width: int) -> None:
-        """Push a text that follows its length, a number of `width` bytes."""
+        """Read a length, stored in `width` bytes, and a text of this length; push the text."""
         length = self.window.number(width)
         self.machine.spend_text(length)
         self.push(self.window.take(length).decode())
@@ -191,7 +191,7 @@ class _Program:
         if type(table) not in (dict, OrderedDict) or len(items) % 2:
             raise broken("it adds entries to something that is not a table")
         for key, item in zip(items[::2], items[1::2], strict=True):
-            # Longer numbers can be crafted to share one hash, and tuples to take forever to hash.
+            # Longer numbers can be crafted to have equal hashes, and tuples to take forever to hash.
             plain = type(key) in (str, bool) or key is None or (type(key) is int and key.bit_length() <= 60)
             if not plain:
                 raise broken("a table in it has keys that are neither text nor small numbers")
@@ -224,7 +224,7 @@ class _Program:
 
 
 class _Window:
-    """A part of the file, read forward and never past its end."""
+    """A part of the file that is read forward, and never past the end of the part."""
 
     def __init__(self, file: BufferedIOBase, position: int, end: int) -> None:
         self._file = file
@@ -233,7 +233,7 @@ class _Window:
         self.resume()
 
     def resume(self) -> None:
-        """Continue where this window was, after something else has read the file."""
+        """Move the file back to this window's position, after other code has read from the file."""
         self._file.seek(self.position)
 
     def check(self, length: int) -> None:
@@ -306,4 +306,4 @@ _ACTIONS: dict[bytes, Callable[[_Program], None]] = {
     pickle.BUILD: lambda p: p.build(),
     pickle.BINPERSID: lambda p: p.refer(),
 }
-"""Opcode -> what the machine does for it; other opcodes are refused."""
+"""Opcode -> the machine's action. All other opcodes are refused."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _MAX_BYTES = 4 * 1024**3  # 65,536 features of width 4,096 take a little more than 2 GB
-_MAX_UNPACKED_BYTES = 512 * 1024**2  # or four times the packed size, as weights hardly shrink
+_MAX_UNPACKED_BYTES = 512 * 1024**2  # or four times the packed size, if that is more; weights hardly shrink
 _CHUNK = 1024**2
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -57,7 +57,7 @@ def read_pickle(
         problem = f"{path} needs more memory than is free; close other programs or use a smaller file."
     except Exception:  # a malformed file can cause any exception
         problem = f"{path} {broken('it does not follow the format')}"
-    # Raised outside the handlers, so that the error does not keep what was read in memory.
+    # Raised outside the handlers: inside, the error would keep the content read so far in memory.
     raise RevelioError(problem)
 
 
@@ -101,14 +101,14 @@ def _unpacked(file: io.BufferedIOBase, size: int, max_bytes: int) -> io.BytesIO:
 
 
 class _SavedFile:
-    """A file whose pickle is parsed first; its tensors are read only after the pickle was found sound."""
+    """A file whose tensors are read only after its whole pickle has been parsed and found sound."""
 
     def __init__(self, file: io.BufferedIOBase, stubs: frozenset[str]) -> None:
         self._file = file
         self._machine = Machine(file, stubs, self._inner_storage)
         self._inner: dict[int, Storage] = {}
         self._is_inside = False
-        self._done: dict[int, Any] = {}  # id of a View, Span or Storage -> what was read for it
+        self._done: dict[int, Any] = {}  # id of a View, Span or Storage -> its content
 
     def parse(self, start: int, end: int) -> Any:
         """Return the content between two positions in the file, with its tensors still unread."""
@@ -132,7 +132,7 @@ class _SavedFile:
         return self._done[id(leaf)]
 
     def _inner_storage(self, span: Span) -> Storage:
-        """Return a storage that was saved on its own, which is how plain pickles hold a tensor's numbers."""
+        """Return the storage in a span that is a nested file: plain pickles save tensors this way."""
         if self._is_inside:
             raise broken("it holds saved tensors inside saved tensors")
         if span.start not in self._inner:

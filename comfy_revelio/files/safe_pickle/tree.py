@@ -1,4 +1,4 @@
-"""Copy what the machine read into a plain tree, with tensors in place of their descriptions."""
+"""Copy the machine's result into a plain tree, with tensors in place of their descriptions."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _MAX_DEPTH = 64
 
 
 def as_tree(value: Any, leaf: Callable[[View | Span], Any]) -> Any:
-    """Copy what the machine read, with each View and Span replaced by what `leaf` returns for it.
+    """Copy the machine's result, replacing each View and Span by the value that `leaf` returns for it.
 
-    The copy shares no containers, and its size and depth are limited, so that a walk through it ends.
+    No container occurs twice in the copy, and its size and depth are limited, so a walk through it ends.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""The values that the machine makes from a pickle: inert, they only describe tensors, bytes and objects."""
+"""The inert values that the machine makes from a pickle: they only describe tensors, bytes and objects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 MAX_TEXT_BYTES = 16 * 1024 * 1024
 MAX_ITEMS = 1_000_000
-"""Limit on the opcodes in a file, and on the values in the content that they build."""
+"""The most opcodes that a file may have, and the most values that they may build."""
 _MAX_RANK = 8
 _MAX_NUMBER = 2**48
 
@@ -34,7 +34,7 @@ STORAGE_TYPES = {
 
 
 class Refused(Exception):
-    """A file is refused; the message gives the reason, worded to follow the file's name."""
+    """Raised to refuse a file. The message continues a sentence that begins with the file's name."""
 
 
 def broken(reason: str) -> Refused:
@@ -43,7 +43,7 @@ def broken(reason: str) -> Refused:
 
 @dataclass(frozen=True, eq=False)
 class Span:
-    """Bytes that stay in the file until all of the pickle is checked."""
+    """A range of bytes that stay in the file until the whole pickle has been checked."""
 
     start: int
     length: int
@@ -66,7 +66,7 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A tensor as a part of its storage; all its numbers are inside the storage."""
+    """A tensor, described as a view of a storage that contains all of the tensor's numbers."""
 
     storage: Storage
     offset: int
@@ -76,14 +76,14 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Name:
-    """What a pickle calls a class or a function: a word, never the thing itself."""
+    """The name of a class or function in a pickle: only text, never the class or function itself."""
 
     text: str
 
 
 @dataclass(eq=False)
 class Stub:
-    """An object of a class that was not loaded."""
+    """A placeholder for an object whose class is not imported."""
 
     name: str
     """The full name of the class."""
@@ -92,7 +92,7 @@ class Stub:
 
 
 def dtype_called(name: str) -> Any:
-    """Return torch's dtype with this full name, or None; nothing that the name mentions is imported."""
+    """Return the torch dtype with this full name, or None. The name is only looked up, never imported."""
     import torch
 
     found = vars(torch).get(name.removeprefix("torch.")) if name.startswith("torch.") else None
@@ -100,7 +100,7 @@ def dtype_called(name: str) -> Any:
 
 
 def storage_of(identity: Any, storages: dict[str, Storage] | None) -> Storage:
-    """Return the storage that torch refers to as ("storage", type, key, device, count, and perhaps None)."""
+    """Return the storage with the persistent id ("storage", type, key, device, count[, None]) of torch."""
     if storages is None or type(identity) is not tuple or not 5 <= len(identity) <= 6:
         raise broken("it refers to something outside the file")
     what, kind, key, _, count, *old = identity
@@ -116,7 +116,7 @@ def storage_of(identity: Any, storages: dict[str, Storage] | None) -> Storage:
 
 
 def view_of(storage: Any, offset: Any, size: Any, stride: Any) -> View:
-    """Return the View of this size and stride, in numbers, that begins `offset` numbers into a storage."""
+    """Return a View of this storage. offset, stride: counted in numbers, not in bytes."""
     if type(storage) is not Storage or type(size) is not tuple or type(stride) is not tuple:
         raise broken("one of its tensors is malformed")
     if len(stride) != len(size) or not is_shape(size) or not are_sizes((offset, *stride)):
@@ -126,7 +126,7 @@ def view_of(storage: Any, offset: Any, size: Any, stride: Any) -> View:
     if offset + sum(n * step for n, step in steps) >= storage.count:
         raise broken("a tensor reaches past the end of its storage")
     if count > storage.count or any(n > 0 and step == 0 for n, step in steps):
-        raise broken("a tensor repeats its numbers, as an expanded one does, which is not supported")
+        raise broken("a tensor repeats its numbers, like an expanded tensor, which is not supported")
     return View(storage, offset, size, stride)
 
 

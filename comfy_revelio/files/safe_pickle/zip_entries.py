@@ -1,6 +1,6 @@
-"""Read the directory of a zip file as torch writes it, and check it before any entry is read.
+"""Read the directory of a zip file written by torch, and check the directory before any entry is read.
 
-Python's zipfile would read a directory of any size, and accepts entries that overlap.
+Python's zipfile would read a directory of any size, and would accept entries that overlap.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 
 
 def zip_entries(file: io.BufferedIOBase, start: int, end: int, machine: Machine) -> dict[str, Span]:
-    """Return where a zip file's entries are, by their names without the one folder that contains them."""
+    """Return the Span of each entry in a zip file, keyed by the entry's name without the top folder."""
     first, last, count = _directory(file, start, end)
     if count > _MAX_ENTRIES or last - first > _MAX_DIRECTORY_BYTES:
         raise broken("it has far more entries than a dictionary needs")
@@ -44,7 +44,7 @@ def zip_entries(file: io.BufferedIOBase, start: int, end: int, machine: Machine)
         if mark != b"PK\x01\x02":
             raise broken("its list of entries is malformed")
         if method != 0 or packed != length:
-            raise broken("it is compressed inside, which torch never does")
+            raise broken("its entries are compressed, which torch never does")
         if flags & 0x2041:
             raise broken("it is encrypted")
         header = start + offset
@@ -85,7 +85,7 @@ def _directory(file: io.BufferedIOBase, start: int, end: int) -> tuple[int, int,
 
 
 def _wide_numbers(extra: bytes, *numbers: int) -> list[int]:
-    """Return the sizes and the offset of an entry; those above 32 bits are taken from its extra field."""
+    """Return the sizes and the offset of an entry, reading those that need 64 bits from its extra field."""
     at = 0
     while at + 4 <= len(extra):
         kind, size = struct.unpack_from("<2H", extra, at)
@@ -100,9 +100,9 @@ def _wide_numbers(extra: bytes, *numbers: int) -> list[int]:
 
 
 def _name_bytes(file: io.BufferedIOBase, header: int, end: int, name: bytes) -> int:
-    """Return how many bytes, name and extra field, are between an entry's local header and its data."""
+    """Return the length in bytes of the name and extra field between an entry's local header and its data."""
     if header + _LOCAL.size > end:
-        raise broken("an entry is outside it")
+        raise broken("an entry is outside the file")
     mark, *_, name_size, extra_size = _unpack(file, header, _LOCAL)
     if mark != b"PK\x03\x04" or file.read(name_size) != name:
         raise broken("an entry is not where it should be")
