@@ -44,7 +44,7 @@ class Fields:
         return RevelioError(f"{self.path} is broken: {reason}; {self.advice}.")
 
     def take(self, name: str, is_sound: Callable[[Any], bool], expected: str, default: T = _REQUIRED) -> T:
-        """Return the entry `name` if `is_sound` accepts it; return any `default` if the entry is missing."""
+        """Return the entry `name` if `is_sound` accepts it. A missing entry gives `default`, if given."""
         if name not in self.table and default is not _REQUIRED:
             return default
         value: T = self.table.get(name)

@@ -119,7 +119,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata:
     try:
         with os.fdopen(handle, "wb") as file:
             _write_all(file, tensors, metadata)
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private; undo this
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private; restore the usual permissions
         os.replace(temporary, path)
     except OSError as error:
         raise RevelioError(
@@ -130,7 +130,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata:
 
 
 def discard_unfinished(path: str | os.PathLike[str]) -> None:
-    """Remove temporary files of processes killed while writing `path`, or `path` plus a suffix.
+    """Remove temporary files of processes that were killed while writing `path` or `path` plus ".suffix".
 
     Call this only while no other process is writing these files.
     """

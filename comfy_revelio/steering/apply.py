@@ -11,7 +11,7 @@ the concept's amount a and share r (`Concept`) for the kind of image that the to
 
     p  = clamp(sum(z r max(a, 0)) / sum(max(a, 0)^2), 0, 1)      presence: the part that is there already
     dz = s w (1 - p) a                           s > 0: adds only what is missing
-    dz = s w (z r + p min(a, 0))                 s < 0: removes the features, and restores those displaced
+    dz = s w (z r + p min(a, 0))                 s < 0: removes its features, and restores those it displaced
 
 Shapes: B rows, T tokens, D width of the activations, M chosen features.
 """
@@ -104,7 +104,7 @@ def _token_change(
     if intervention.mode == "only":
         codes = dictionary.encode(x_BTD, timestep=timestep)
         return modes.only(dictionary, codes, features, w_M, s, timestep)
-    if mirrored:  # on the uncond side all features are removed; the caller negates this
+    if mirrored:  # on the uncond side all features are removed; the caller negates this change
         return x_BTD - modes.without_features(dictionary, x_BTD, timestep)
     dz_M = s * w_M * modes.unit_values(dictionary, features, intervention.unit, x_BTD)
     return modes.replace(dictionary, x_BTD, features, dz_M, timestep)
@@ -121,7 +121,7 @@ def _chosen(intervention: Intervention, device: torch.device) -> tuple[Tensor, T
 def _code_changes(
     intervention: Intervention, codes: Codes | None, tokens: Tensor, grid: tuple[int, int]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (feature numbers [M], dz [B or 1, T or 1, M]) for the features, then for each concept.
+    """Yield (feature numbers [M], dz [B or 1, T or 1, M]) first for the features, then for each concept.
 
     codes: the codes of the tokens; None if dz does not depend on them.
     """

@@ -29,9 +29,9 @@ Unit = Literal["mean", "code", "norm"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
 READS_CODES: frozenset[Mode] = frozenset({"scale", "set", "clamp", "ablate", "only"})
-"""Modes whose change depends on the codes of the tokens, as does that of push if its strength is below 0."""
+"""Modes that read the codes of the tokens; push does so too if its strength is below 0."""
 ADDS_AMOUNT: frozenset[Mode] = frozenset({"add", "set", "clamp", "replace"})
-"""Modes that add an amount counted in units, as does push if its strength is above 0."""
+"""Modes that add an amount counted in units; push does so too if its strength is above 0."""
 
 _TINY = 1e-12
 

@@ -17,7 +17,7 @@ LEVELS = 32767
 def by_feature(frames: Sequence[Frame], item: int) -> dict[str, Tensor]:
     """Sort the codes of one batch item by feature, into compact tensors for S steps and n features.
 
-    frames: all of one hook point and role, from `Trace.steps`. The entries from starts[f * S + s] to
+    frames: the frames of one hook point and role (`Trace.steps`). The entries from starts[f * S + s] to
     starts[f * S + s + 1] - 1 are the tokens on which feature f fires in frame s:
 
     starts: int32 [n * S + 1].

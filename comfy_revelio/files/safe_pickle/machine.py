@@ -105,7 +105,7 @@ class Machine:
         return Stub(cls.text)
 
     def set_attributes(self, target: Any, state: Any) -> None:
-        """Set a Stub's attributes or a state dict's `_metadata`; only check the state of a NumPy type."""
+        """Set a Stub's attributes or a state dict's `_metadata`; for a NumPy type, only check the state."""
         if type(target) is OrderedDict and type(state) is dict and len(state) == 1 and "_metadata" in state:
             vars(target).update(state)
             return

@@ -132,7 +132,7 @@ class _SavedFile:
         return self._done[id(leaf)]
 
     def _inner_storage(self, span: Span) -> Storage:
-        """Return the storage in a span that is a nested file: plain pickles save tensors this way."""
+        """Return the storage in a nested file, the form in which plain pickles save a tensor's numbers."""
         if self._is_inside:
             raise broken("it holds saved tensors inside saved tensors")
         if span.start not in self._inner:

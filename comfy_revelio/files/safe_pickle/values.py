@@ -8,7 +8,7 @@ from typing import Any
 
 MAX_TEXT_BYTES = 16 * 1024 * 1024
 MAX_ITEMS = 1_000_000
-"""The most opcodes that a file may have, and the most values that they may build."""
+"""The maximum number of opcodes in a file, and of values that these opcodes build."""
 _MAX_RANK = 8
 _MAX_NUMBER = 2**48
 
@@ -100,7 +100,7 @@ def dtype_called(name: str) -> Any:
 
 
 def storage_of(identity: Any, storages: dict[str, Storage] | None) -> Storage:
-    """Return the storage with the persistent id ("storage", type, key, device, count[, None]) of torch."""
+    """Return the storage for a persistent id of torch: ("storage", type, key, device, count[, None])."""
     if storages is None or type(identity) is not tuple or not 5 <= len(identity) <= 6:
         raise broken("it refers to something outside the file")
     what, kind, key, _, count, *old = identity
