@@ -1,4 +1,4 @@
-"""Labels and concepts for a trained dictionary, from the prompts that its activations came from."""
+"""Add labels and concepts to a trained dictionary, from the prompts of the harvested activations."""
 
 from __future__ import annotations
 

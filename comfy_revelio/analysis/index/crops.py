@@ -1,4 +1,4 @@
-"""Small square crops of an image around its tokens."""
+"""Cut small square crops out of an image, each around one token."""
 
 from __future__ import annotations
 
