@@ -26,7 +26,7 @@ FINEST = 16
 """The most cells on a side of a concept's maps."""
 _EPS = 1e-3
 _PRIOR = 8.0
-"""To each kind's mean code, the mean over all kinds is added as if it were this many images of the kind."""
+"""In each kind's mean code, the mean over all kinds counts as much as this many images of the kind."""
 
 
 @torch.no_grad()
@@ -135,7 +135,7 @@ def _hook_point_of(dictionary: Dictionary, trace: Trace) -> str:
 def _mean_codes(frames: Sequence[Frame], height: int, width: int) -> Tensor:
     """Return the mean code in each of height x width cells: float32 [1, height, width, n_features].
 
-    The frames' grids may differ, as some nodes shrink the first steps, but all have at least these cells.
+    The frames' grids may differ, as some nodes shrink the first steps, but none is below height x width.
     """
     n = frames[0].codes.n_features
     sums, tokens = torch.zeros(height * width * n), torch.zeros(height * width)

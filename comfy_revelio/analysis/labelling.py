@@ -23,7 +23,7 @@ from .prompt_labels import phrases
 Progress = Callable[[int, int], None]
 """Called as progress(done, total); an exception that it raises ends the work."""
 Images = Callable[[Sequence[Item]], Sequence[Tensor]]
-"""Returns the images [H, W, 3] of items that the host has just run."""
+"""Function that returns the images [H, W, 3] of items; the host must have just run these items."""
 
 _ROWS_AT_ONCE = 16_384
 

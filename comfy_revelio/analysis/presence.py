@@ -52,9 +52,9 @@ def concept_presence(frames: Sequence[Frame], dictionary: Dictionary, item: int)
 
 @torch.no_grad()
 def nearest_features(dictionary: Dictionary, feature: int, count: int = 8) -> list[tuple[int, float]]:
-    """Return the features with the directions most similar to a feature's: (feature, cosine), best first.
+    """Return the features whose directions are most similar to that of `feature`: (number, cosine) pairs.
 
-    Features whose cosine is not above 0 are left out, and so are dead features, whose direction is 0.
+    The most similar is first. Features with a cosine of at most 0 are left out, such as dead features.
 
     >>> from comfy_revelio.dictionary import Activation
     >>> W_dec, zero = torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 4.0]]), torch.zeros(3)

@@ -16,7 +16,7 @@ FEWEST = 4
 """A word needs at least this many prompts that contain it, and as many that do not."""
 _WORD = re.compile(r"[^\W\d_][\w'-]+")
 _SUMS_BYTES = 256 * 1024 * 1024
-"""The most memory that the words' sums may take in one pass over the activations."""
+"""Maximum memory for the words' sums in one pass over the activations."""
 _LONGEST = 3
 """A phrase between commas can become a label if it has at most this many words."""
 FUNCTION_WORDS = frozenset({

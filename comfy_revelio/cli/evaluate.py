@@ -107,7 +107,7 @@ def _mini(arguments: argparse.Namespace) -> None:
             arguments.minutes, arguments.prompts, arguments.steering, started=started, say=_say
         )
     else:
-        # after an interruption of this long measurement, the same command resumes from these notes
+        # If this long measurement is interrupted, the same command resumes from these notes.
         notes = arguments.json and arguments.json.with_name(f"{arguments.json.name}.partial")
         report = _lab("measure").evaluate(arguments.prompts, arguments.steering, notes=notes, say=_say)
     if not arguments.json:
@@ -116,7 +116,7 @@ def _mini(arguments: argparse.Namespace) -> None:
     try:
         _write_json(report, arguments.json)
     except OSError as problem:
-        print(json.dumps(rounded(report), indent=2))  # so that long work is not lost
+        print(json.dumps(rounded(report), indent=2))  # otherwise, the long work would be lost
         raise RevelioError(f"{arguments.json} could not be written: {problem.strerror}.") from None
     if notes:
         notes.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from .names import facts, feature_name, hook_point_name
 MOST_PANELS = 6
 _ACROSS = 3
 _LARGEST = (512, 288)  # longest side of a single panel, and of each of several panels
-_LOWEST = 72  # least height of a panel with a colour scale beside it: a map of a prompt has a single row
+_LOWEST = 72  # least height of a panel: a prompt's map has a single row, too low for the colour scale
 _HEAD = font(19, bold=True)
 _NAME = font(14, bold=True)
 

@@ -122,7 +122,7 @@ def _draw_steps(canvas: Canvas, at: tuple[int, int], run: Timeline, last: int) -
 
 
 def _draw_curves(canvas: Canvas, at: tuple[int, int], curves: list[_Curve], zero: float) -> dict[int, float]:
-    """Draw the curves in order; return {feature: y of its curves' end, the one farther from zero if two}."""
+    """Draw the curves in order. Return {feature: y of its curve's end}, of two the one farther from zero."""
     pad = 8
     ends: dict[int, float] = {}
     with canvas.smooth((at[0] - pad, at[1] - pad), (_PLOT_W + 2 * pad, _PLOT_H + 2 * pad)) as pen:

@@ -29,7 +29,7 @@ _DARK_ABOVE = 0.5
 
 
 def effect_table(findings: Findings, *, title: str = "", compared: str = "") -> Tensor:
-    """Draw, as heat, the highest effect size of any feature at each hook point (rows) and step (columns).
+    """Draw a heat table: the highest effect size of any feature at each hook point (row) and step (column).
 
     Next to each row are the features that distinguish the two sides best at that hook point; the best cell
     has a bright frame. compared: what was compared, in a few words. If there are more than 60 steps, only

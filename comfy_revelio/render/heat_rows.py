@@ -45,7 +45,7 @@ class HeatFigure:
     notes: Sequence[str]
     """Sentences under the title."""
     images: Sequence[tuple[str, Tensor]]
-    """(head, image [h, w, 3]) for each image to show, without heat, in the first columns of every row."""
+    """(head, image [h, w, 3]) for each image that every row shows without heat, in its first columns."""
     heads: Sequence[Head]
     """The heads of the columns of heat."""
     behind: Tensor | None

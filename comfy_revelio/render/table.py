@@ -61,7 +61,7 @@ def concept_table(concept: Concept, dictionary: Dictionary, count: int = 16) -> 
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers_from: int) -> str:
-    """Format a header and rows of cells as columns; from the column `numbers_from` on, right-aligned.
+    """Format a header and rows of cells as aligned columns; columns from `numbers_from` on align right.
 
     >>> print(table(("feature", "peak"), [("#7", "0.5")], numbers_from=1))
     | feature | peak |

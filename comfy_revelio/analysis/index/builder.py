@@ -134,7 +134,7 @@ class IndexBuilder:
         )
 
     def _labels(self) -> dict[int, Label]:
-        """Label each feature with the word whose images it distinguishes best, if the effect is large."""
+        """Label each feature with the word whose images it distinguishes best, if d is above MIN_EFFECT."""
         best = torch.full((self.dictionary.n_features,), MIN_EFFECT)
         names: dict[int, str] = {}
         for word, spread in self._words.items():

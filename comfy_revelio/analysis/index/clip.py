@@ -26,7 +26,7 @@ def clip_labels(
     words: Sequence[str],
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, Label]:
-    """Return {feature: label}: the word that scores highest for the feature's crops, from MIN_SCORE up.
+    """Return {feature: label}: the word that scores highest for the feature's crops, if it reaches MIN_SCORE.
 
     folder: a CLIP model as transformers saves it, with weights in safetensors. The similarity of a feature to
     a word is the mean cosine between the feature's crops and the word. The score is how many standard

@@ -95,7 +95,7 @@ def dictionary_id(dictionary: Dictionary) -> str:
 
 
 def labels_by_name(labels: Mapping[int, Label]) -> dict[str, list[int]]:
-    """Return labels in the form that a `Dictionary` has them: name -> features, the surest first.
+    """Return labels in the form that `Dictionary` uses: name -> features, the surest first.
 
     >>> labels_by_name({3: Label("hat", 2.0, "clip"), 5: Label("hat", 4.0, "clip")})
     {'hat': [5, 3]}
