@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 CHUNK_BYTES = 64 * 1024 * 1024
-"""The most memory that the probabilities of one chunk of patches may take."""
+"""Maximum memory for the attention probabilities of one chunk of patches."""
 
 
 def membership(words: Sequence[Sequence[int]], keys: int) -> Tensor:
@@ -32,9 +32,9 @@ def membership(words: Sequence[Sequence[int]], keys: int) -> Tensor:
 def word_shares(q: Tensor, k: Tensor, member: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """Return the attention that each query pays to each word, averaged over heads: float32 [B, W, Q].
 
-    q: [B, H, Q, D]; k: [B, H, K, D], after everything that the model does to them (norms, rotary embedding).
-    member: [K, W] as from `membership`, on the device of q. mask: as in scaled dot product attention, boolean
-    (True keeps a key) or added to the scores.
+    q: [B, H, Q, D]; k: [B, H, K, D]; both after the model's norms and rotary embedding. member: [K, W], made
+    by `membership`, on the device of q. mask: as in scaled dot product attention, either boolean (True keeps
+    a key) or numbers to add to the scores.
 
     >>> q, k = torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 4, 2)  # attends to every key alike
     >>> word_shares(q, k, membership([[0], [1, 2]], keys=4)).tolist()
@@ -45,7 +45,7 @@ def word_shares(q: Tensor, k: Tensor, member: Tensor, *, mask: Tensor | None = N
     bias = None if mask is None else _as_bias(mask)
     shares_BWQ = q.new_zeros(batch, member.shape[1], queries, dtype=torch.float32)
     chunk = max(1, CHUNK_BYTES // (4 * batch * heads * k.shape[2]))
-    for start in range(0, queries, chunk):  # a whole image would need gigabytes
+    for start in range(0, queries, chunk):  # in chunks: a whole image would need gigabytes
         part = slice(start, start + chunk)
         scores_BHQK = q[:, :, part].float() @ k_BHDK
         if bias is not None:

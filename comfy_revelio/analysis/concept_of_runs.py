@@ -1,10 +1,10 @@
-"""Finding how a dictionary carries a concept, from images with it and images without it.
+"""Find the features by which a dictionary represents a concept, from images with and without the concept.
 
     dz        = mean code with the concept - mean code without it            for each kind of image and cell
     carried_f = sum over kinds and cells of dz_f (dz W_dec) . W_dec[f]
 
-carried_f is what feature f contributes to the squared length of the change in the activations. It also finds
-features that fire as strongly without the concept, but somewhere else; their maps then distinguish the two.
+carried_f is what feature f contributes to the squared length of the change in the activations. Its sum over
+cells also finds features that fire as strongly without the concept, but in other cells.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FINEST = 16
 """The most cells on a side of a concept's maps."""
 _EPS = 1e-3
 _PRIOR = 8.0
-"""In the mean of each kind, the mean over all kinds counts as this many images, as few images say little."""
+"""In each kind's mean code, the mean over all kinds counts as much as this many images of the kind."""
 
 
 @torch.no_grad()
@@ -38,11 +38,11 @@ def concept_between(
     reader: Tensor | None = None,
     count: int = 64,
 ) -> Concept:
-    """Find the `count` features that carry most of what a concept changes, with a map for each kind of image.
+    """Find the `count` features that carry most of a concept's change, and their maps for each kind of image.
 
-    with_it, without: batches of activations [n, height, width, d_model] of images with the concept and
-    without it, all on one grid. The same prompts and seeds on both sides are best; otherwise, use many images
-    whose other differences are random. reader: recognises the kind of an image (`Concept.reader`, made by
+    with_it, without: batches of activations [n, height, width, d_model], all on one grid, of images with and
+    without the concept. Use the same prompts and seeds for both if possible; otherwise, use many images whose
+    other differences are random. reader: recognises the kind of an image (`Concept.reader`, made by
     `kind_reader`); None if all images are of one kind.
     """
     if reader is None:
@@ -50,7 +50,7 @@ def concept_between(
     high, low = (_sums(dictionary, side, reader) for side in (with_it, without))
     if high.codes.shape != low.codes.shape:
         raise RevelioError(
-            f"Both sides of a concept must have one size, not {list(high.codes.shape[1:3])} and "
+            f"Both sides of a concept must have maps of one size; got {list(high.codes.shape[1:3])} and "
             f"{list(low.codes.shape[1:3])}; use images of one size."
         )
     return concept_of_means(dictionary, high.means(), low.means(), reader=reader, count=count)
@@ -60,7 +60,7 @@ def concept_between(
 def concept_of_means(
     dictionary: Dictionary, high: Tensor, low: Tensor, *, reader: Tensor | None = None, count: int = 64
 ) -> Concept:
-    """Make a concept from mean codes [kinds, height, width, n_features] with it (high) and without it (low).
+    """Make a concept from the mean codes [kinds, height, width, n_features] with it (high) and without (low).
 
     >>> from comfy_revelio.dictionary import Activation
     >>> eye, zero = torch.eye(2), torch.zeros(2)
@@ -76,7 +76,7 @@ def concept_of_means(
     carried = (change * ((change @ W_dec) @ W_dec.T)).sum(dim=0)
     features = carried.argsort(descending=True, stable=True)[:count]
     high, low = (side[..., features].permute(0, 3, 1, 2) for side in (high, low))
-    share = ((high - low) / (high + _EPS)).clamp(0, 1)  # the part of a code due to the concept
+    share = ((high - low) / (high + _EPS)).clamp(0, 1)  # the part of each code that is due to the concept
     reader = single_kind_reader(dictionary.d_model) if reader is None else reader
     return Concept(tuple(features.tolist()), (high - low).cpu(), share.cpu(), reader.cpu())
 
@@ -84,10 +84,10 @@ def concept_of_means(
 def concept_of_runs(
     dictionary: Dictionary, with_it: Trace, without: Trace, *, role: str = "cond", count: int = 64
 ) -> tuple[Concept, str]:
-    """Return (the concept in which two runs differ, the hook point where this dictionary recorded them).
+    """Return the concept in which two runs differ, and the hook point where the dictionary recorded both.
 
-    Codes are averaged over images, over the steps that both runs recorded and over the frames of a video, as
-    one kind of image. Best are several images on each side, with equal seeds and prompts except the concept.
+    Codes are averaged over images, video frames and the steps that both runs recorded; all images count as
+    one kind. Best are several images per run, from equal seeds, whose prompts differ in the concept only.
     """
     hook_point = _hook_point_of(dictionary, with_it)
     if hook_point not in _recorded_with(dictionary, without):
@@ -135,7 +135,7 @@ def _hook_point_of(dictionary: Dictionary, trace: Trace) -> str:
 def _mean_codes(frames: Sequence[Frame], height: int, width: int) -> Tensor:
     """Return the mean code in each of height x width cells: float32 [1, height, width, n_features].
 
-    The grids of the frames may differ, but none may be smaller than this: some nodes shrink the first steps.
+    The frames' grids may differ, as some nodes shrink the first steps, but none is below height x width.
     """
     n = frames[0].codes.n_features
     sums, tokens = torch.zeros(height * width * n), torch.zeros(height * width)
@@ -145,7 +145,7 @@ def _mean_codes(frames: Sequence[Frame], height: int, width: int) -> Tensor:
         columns = torch.arange(full_width) * width // full_width
         cell = (rows[:, None] * width + columns).flatten()
         items, count = frame.codes.shape
-        cells = cell.repeat(count // len(cell))  # once for each frame of a video
+        cells = cell.repeat(count // len(cell))  # repeated for each frame of a video
         where = cells[:, None] * n + frame.codes.indices.cpu()
         sums.index_add_(0, where.flatten(), frame.codes.values.float().cpu().flatten())
         tokens += items * torch.bincount(cells, minlength=height * width)
@@ -155,7 +155,7 @@ def _mean_codes(frames: Sequence[Frame], height: int, width: int) -> Tensor:
 def codes_on_grid(dictionary: Dictionary, maps: Tensor) -> Tensor:
     """Encode activations [n, height, width, d_model] into dense codes: float32 [n, h, w, n_features].
 
-    They are averaged to at most FINEST cells on a side: a concept needs no finer maps, and this saves memory.
+    To save memory, the codes are averaged to at most FINEST cells a side; a concept needs no finer maps.
     """
     height, width = (min(FINEST, side) for side in maps.shape[1:3])
     device = dictionary.W_enc.device
@@ -174,7 +174,7 @@ class _Sums:
     """[kinds]: number of images."""
 
     def means(self) -> Tensor:
-        """Return the mean code of each kind; the fewer its images, the closer to the mean over all kinds."""
+        """Return each kind's mean code; with few images, it is close to the mean over all kinds (_PRIOR)."""
         overall = self.codes.sum(dim=0) / self.counts.sum()
         weights = self.counts[:, None, None, None].to(self.codes)
         return (self.codes + _PRIOR * overall) / (weights + _PRIOR)
@@ -191,5 +191,5 @@ def _sums(dictionary: Dictionary, parts: Iterable[Tensor], reader: Tensor) -> _S
             total.codes[kind] += codes
             total.counts[kind] += 1
     if total is None:
-        raise RevelioError("A concept needs at least one image with it and one without it.")
+        raise RevelioError("Images with or without the concept are missing; give at least one of each.")
     return total

@@ -1,4 +1,4 @@
-"""Which features distinguish one run from another, or the inside of a mask from the outside.
+"""Find the features that distinguish one run from another, or the inside of a mask from its outside.
 
 The effect size of a feature, at one hook point and one step, is
 
@@ -13,8 +13,8 @@ together. It is the constant of Significance Analysis of Microarrays (Tusher, Ti
 without s0, features that hardly fire would win, because they hardly vary, and one image on each side could
 not be compared. d has no unit, so hook points and steps can be compared with each other.
 
-To compare runs, each image is a sample, with the feature's maximum over the image's tokens as its value; to
-compare parts of an image, each token is a sample.
+When runs are compared, each image is a sample; its value is the feature's maximum over the image's tokens.
+When parts of an image are compared, each token is a sample.
 
 Shapes: P images of a run, T tokens, N features, K active features, S steps.
 """
@@ -37,7 +37,7 @@ _TINY = 1e-12
 
 
 class Spread:
-    """Mean and spread of every feature over samples that are added a few at a time.
+    """The mean and spread of every feature's values over samples, which are added a few at a time.
 
     >>> spread = Spread(1)
     >>> spread.add(torch.tensor([[1.0], [3.0]]))
@@ -66,7 +66,7 @@ class Spread:
         self._squares_N += values_PN.square().sum(0)
 
     def add_tokens(self, codes: Codes, weights: Tensor) -> None:
-        """Add every token of codes [P, T] as a sample with the weight, 0 to 1, in weights [P, T].
+        """Add every token of codes [P, T] as a sample; weights [P, T] are the samples' weights, 0 to 1.
 
         >>> spread, codes = Spread(2), Codes(torch.tensor([[[1], [1]]]), torch.tensor([[[4.0], [1.0]]]), 2)
         >>> spread.add_tokens(codes, torch.tensor([[1.0, 0.5]]))
@@ -83,7 +83,7 @@ class Spread:
 
     @property
     def mean(self) -> Tensor:
-        """m, float64 [N]; 0 without samples.
+        """m, the mean of each feature: float64 [N]; 0 if there are no samples.
 
         >>> spread = Spread(2)
         >>> spread.add(torch.tensor([[1.0, 0.0], [3.0, 5.0]]))
@@ -94,7 +94,7 @@ class Spread:
 
     @property
     def scatter(self) -> Tensor:
-        """S, the sum of squared distances from the mean: float64 [N].
+        """S, the sum of each feature's squared distances from its mean: float64 [N].
 
         >>> spread = Spread(1)
         >>> spread.add(torch.tensor([[1.0], [3.0], [5.0]]))
@@ -104,7 +104,7 @@ class Spread:
         return (self._squares_N - self.weight * self.mean.square()).clamp(min=0)  # rounding may go below 0
 
     def without(self, part: Spread) -> Spread:
-        """Return the spread without the samples of `part`, all of which must be in this spread.
+        """Return the spread of all samples except those of `part`, which must all be in this spread.
 
         >>> whole, part = Spread(1), Spread(1)
         >>> whole.add(torch.tensor([[1.0], [3.0], [8.0]]))
@@ -177,9 +177,9 @@ class Findings:
     """Hook point -> what is known about its dictionary."""
 
     def best(self, count: int, hook_point: str = "") -> list[FoundFeature]:
-        """Return the `count` features with the highest effect sizes, of all hook points or of one.
+        """Return the `count` features with the highest effect sizes, among all hook points or at one.
 
-        Each is listed once, at its best step. Features with no effect size above 0 are left out.
+        Each feature is listed once, at its best step. Features with no effect size above 0 are left out.
 
         >>> d = torch.tensor([[0.0, 1.5, 2.0], [0.0, 3.0, 0.5]])
         >>> findings = Findings({"mid": Effects((0, 1), d, d, d)}, 2, {"mid": DictionaryNote(3, k=1)})
@@ -216,8 +216,8 @@ def find_features(
 ) -> Findings:
     """Return the effect sizes of all features at every hook point and step that was recorded.
 
-    With two traces, the images of the first are compared with those of the second, whose number may differ;
-    a mask limits both to its area. With one trace, the inside of the mask is compared with the outside.
+    With two traces, their images are compared, whose numbers may differ; a mask limits the comparison to its
+    area. With one trace, the inside of the mask is compared with the outside.
     mask: [height, width] or [P, height, width] in 0..1, of any size.
 
     >>> codes = Codes(torch.tensor([[[2], [3]]]), torch.ones(1, 2, 1), n_features=4)
@@ -231,7 +231,7 @@ def find_features(
     if without is None and mask is None:
         raise RevelioError(
             "There is nothing to compare with; connect a second trace without the concept, or a mask that "
-            "shows where the concept is in this one."
+            "shows where the concept is in this trace."
         )
     names = _common_hook_points(with_it, without)
     effects = {name: _effects(name, with_it, without, mask, role) for name in names}
@@ -265,7 +265,7 @@ def _common_hook_points(with_it: Trace, without: Trace | None) -> list[str]:
         raise RevelioError(
             "The two traces have no hook point in common; record both with the same SAEs."
             if without is not None and with_it.frames and without.frames
-            else "A trace is empty: its sampler made no step with the recorded model; sample at least one."
+            else "A trace is empty: its sampler made no step with the recorded model; sample at least once."
         )
     for name in names:
         sizes = {trace.dictionaries[name].n_features for trace in (with_it, without) if trace is not None}
@@ -307,7 +307,7 @@ def _peaks(frame: Frame, mask: Tensor | None) -> Tensor:
 
 
 def _add_sides(inside: Spread, outside: Spread, frame: Frame, mask: Tensor) -> None:
-    """Add every token to both sides, weighted by the shares of it inside and outside the mask."""
+    """Add every token to both sides, weighted by the shares of its area inside and outside the mask."""
     weights_PT = mask_on_grid(mask.cpu(), frame.grid, range(frame.codes.shape[0]))
     for side, share_PT in ((inside, weights_PT), (outside, 1 - weights_PT)):
         if float(share_PT.sum()) < _TINY:

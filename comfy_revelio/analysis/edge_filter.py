@@ -1,8 +1,8 @@
-"""Sharpening maps on a model's coarse grid along the edges of the image.
+"""Sharpen maps, which have a model's coarse resolution, along the edges of the image.
 
-This is the guided filter (He, Sun and Tang, ECCV 2010, equations 14 to 16): each window replaces a map by the
-linear function of the image's colours I that fits it best, and each pixel takes the mean over the windows
-that contain it:
+This is the guided filter (He, Sun and Tang, ECCV 2010, equations 14 to 16). In each window, a map is replaced
+by the linear function of the image's colours I that fits the map best. Each pixel then takes the mean over
+the windows that contain the pixel:
 
     a = (cov(I) + eps)^-1 cov(I, map),  b = mean(map) - a . mean(I),  map' = mean(a) . I + mean(b)
 
@@ -26,8 +26,8 @@ EPSILON = 1e-4
 def follow_edges(maps: Tensor, image: Tensor, radius: float) -> Tensor:
     """Return maps that change where the image changes: float32 [n, H, W] in 0..1, each with a peak of 1.
 
-    maps: [n, h, w], at least 0, of any size. image: [H, W, 3] in 0..1. radius: of the windows, in pixels of
-    the image; as large as the blur of the maps. A map that is 0 everywhere stays 0.
+    maps: [n, h, w], at least 0, of any size. image: [H, W, 3] in 0..1. radius: the radius of the windows in
+    pixels of the image; use the blur radius of the maps. A map that is 0 everywhere stays 0.
     """
     height, width = image.shape[:2]
     guide = image[..., :3].to(maps.device).float().permute(2, 0, 1)
@@ -35,7 +35,7 @@ def follow_edges(maps: Tensor, image: Tensor, radius: float) -> Tensor:
     small = (max(1, round(height * shrink)), max(1, round(width * shrink)))
     fit = _Fit(_sized(guide, small), max(1, round(radius * shrink)))
     found = maps.new_empty(len(maps), height, width, dtype=torch.float32)
-    for number, map_ in enumerate(maps):  # one by one: twenty maps of a large image would fill gigabytes
+    for number, map_ in enumerate(maps):  # one at a time: twenty maps of a large image would fill gigabytes
         slope, offset = fit(_sized(map_[None].float(), small))
         level = (_sized(slope, (height, width)) * guide).sum(0) + _sized(offset, (height, width))[0]
         found[number] = level.clamp(min=0.0)

@@ -1,4 +1,4 @@
-"""Learning to recognise the kind of an image from a model's activations."""
+"""Learn to recognise the kind of an image from a model's activations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..dictionary.concept import single_kind_reader
 
 
 def kind_reader(pooled: Tensor, kinds: Tensor) -> Tensor:
-    """Fit a linear classifier of an image's kind, `Concept.reader`: float32 [number of kinds, d_model + 1].
+    """Fit a `Concept.reader`, a linear classifier of image kinds: float32 [number of kinds, d_model + 1].
 
     pooled: float [n, d_model], the mean activation of each image. kinds: int [n], the kind of each image; the
     result's rows are in ascending order of these numbers. The method is linear discriminant analysis with

@@ -1,4 +1,4 @@
-"""Making feature indexes from harvested activations or a running model, and labelling the features."""
+"""Make feature indexes from harvested activations or a running model, and label the features."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .prompt_labels import phrases
 Progress = Callable[[int, int], None]
 """Called as progress(done, total); an exception that it raises ends the work."""
 Images = Callable[[Sequence[Item]], Sequence[Tensor]]
-"""Returns the images [H, W, 3] of items that the host has just run."""
+"""Function that returns the images [H, W, 3] of items; the host must have just run these items."""
 
 _ROWS_AT_ONCE = 16_384
 
@@ -39,8 +39,8 @@ def index_of_shards(
 ) -> FeatureIndex:
     """Build the index from a folder of harvested activations, with crops if the folder of images is given.
 
-    Labels come from the prompts that the harvest recorded. Only a few thousand rows are in memory at a time,
-    with the results so far for their images.
+    Labels come from the prompts that the harvest recorded. Only a few thousand rows, and the results so far
+    for unfinished images, are in memory at a time.
     """
     shards = ShardSet(data)
     _check_width(dictionary, shards.d_model, str(data))
@@ -83,7 +83,7 @@ def index_of_host(
 ) -> FeatureIndex:
     """Build the index from a running model, which generates or reads the items' images, a few at a time."""
     if not items:
-        raise RevelioError("There are no items to make an index of; give prompts or images.")
+        raise RevelioError("There is nothing to index; give prompts or images.")
     hook_point = host.hook_point(dictionary.hook_point)
     spec = CaptureSpec((hook_point,), dictionary.captured, timesteps=timesteps)
     captions = {item.number: item.prompt for item in items if item.prompt}
@@ -136,7 +136,7 @@ def words_of(prompts: Sequence[str], most: int = 400) -> list[str]:
 
 
 def _maps(shards: ShardSet) -> Iterator[tuple[int, float, Tensor]]:
-    """Yield (item, timestep, rows [T, d]) for every map; without a grid, for an item's consecutive rows."""
+    """Yield (item, timestep, rows [T, d]): one map or, without a grid, consecutive rows of one item."""
     grid = shards.source.grid
     cells = 1 if grid is None else grid[0] * grid[1]
     size = max(1, _ROWS_AT_ONCE // cells) * cells
@@ -162,5 +162,5 @@ def _settings_of_size(size: str) -> SamplingSettings:
     """Parse the image size that a harvest recorded, such as "64x48"; raise if it recorded none ("")."""
     width, x, height = size.partition("x")
     if not x or not width.isdigit() or not height.isdigit():
-        raise RevelioError("These activations do not record the size of their images; harvest them again.")
+        raise RevelioError("The harvest did not record the size of its images; harvest them again.")
     return SamplingSettings(int(height), int(width))

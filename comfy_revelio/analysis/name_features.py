@@ -1,4 +1,4 @@
-"""Labels and concepts for a trained dictionary, from the prompts that its activations came from."""
+"""Add labels and concepts to a trained dictionary, from the prompts of the harvested activations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..training.shards import ShardSet
 from .prompt_labels import concepts_of_prompts, labels_of_prompts
 
 _ROWS_BYTES = 256 * 2**20
-"""The most memory that the activations used to find labels may take."""
+"""Maximum memory for the activations from which labels are found."""
 
 
 def name_features(dictionary: Dictionary, data: Path) -> None:

@@ -1,10 +1,10 @@
-"""Where in an image a whole concept is, and which features of a dictionary are alike.
+"""Find where in an image a concept is, and which features of a dictionary are similar.
 
     heat = sqrt(sum(z r max(a, 0)) / A),   A = the largest sum(max(a, 0)^2) over the tokens
 
-with z the codes of a concept's features at a token, a the amounts and r the shares of the concept (`Concept`)
-on the grid, for the frame's kind of image. The heat is 1 where the concept is as strong as it usually is at
-its strongest token; it is 0 where the concept never appears and where none of its features fire.
+At each token, z are the codes of the concept's features, and a and r are the concept's amounts and shares
+(`Concept`) for the frame's kind of image. The heat is 1 where the concept is as strong as it usually is at
+its strongest token. The heat is 0 where the concept never appears and where none of its features fire.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CHUNK_ROWS = 8192
 def concept_presence(frames: Sequence[Frame], dictionary: Dictionary, item: int) -> Tensor:
     """Return the heat of each concept at each step: float32 [concepts, steps, height, width], at least 0.
 
-    frames: of one hook point and role, recorded with the dictionary, all of one size.
+    frames: frames with one hook point, role and grid size, recorded with the dictionary.
     """
     grid = frames[0].grid
     codes = [frame.codes[item] for frame in frames]
@@ -45,16 +45,16 @@ def concept_presence(frames: Sequence[Frame], dictionary: Dictionary, item: int)
         pulls = _pulls(concept, grid)
         for step, kind in enumerate(image_kinds(pooled, concept.reader.cpu()).tolist()):
             projected = (codes[step].of_many(features) * pulls[kind]).sum(-1)
-            # The root makes the heat decrease like the amounts, and not like their squares.
+            # Without the root, the heat would decrease like the squares of the amounts.
             heat[number, step] = projected.clamp(min=0).sqrt().reshape(grid)
     return heat
 
 
 @torch.no_grad()
 def nearest_features(dictionary: Dictionary, feature: int, count: int = 8) -> list[tuple[int, float]]:
-    """Return the features whose directions are most similar to this one's: (feature, cosine), best first.
+    """Return the features whose directions are most similar to that of `feature`: (number, cosine) pairs.
 
-    Features whose cosine is not above 0 are left out, and so are dead features, whose direction is 0.
+    The most similar is first. Features with a cosine of at most 0 are left out, such as dead features.
 
     >>> from comfy_revelio.dictionary import Activation
     >>> W_dec, zero = torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 4.0]]), torch.zeros(3)
@@ -79,7 +79,7 @@ def nearest_features(dictionary: Dictionary, feature: int, count: int = 8) -> li
 
 
 def _pulls(concept: Concept, grid: tuple[int, ...]) -> list[Tensor]:
-    """Return the factors r max(a, 0) / A of the codes of a concept's features: [T, M] for each kind."""
+    """Return the factors r max(a, 0) / A that multiply the codes of M features: a tensor [T, M] per kind."""
     pulls = []
     for amount, share in zip(concept.amount, concept.share, strict=True):
         raised = maps_on_grid(amount.cpu(), grid).clamp(min=0)

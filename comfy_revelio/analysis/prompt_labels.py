@@ -1,4 +1,4 @@
-"""Labels and concepts from prompts: what differs in the images whose prompt contains a word."""
+"""Find labels and concepts from prompts: compare the images whose prompt contains a word with the others."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ FEWEST = 4
 """A word needs at least this many prompts that contain it, and as many that do not."""
 _WORD = re.compile(r"[^\W\d_][\w'-]+")
 _SUMS_BYTES = 256 * 1024 * 1024
-"""The most memory that the words' sums may take in one pass over the activations."""
+"""Maximum memory for the words' sums in one pass over the activations."""
 _LONGEST = 3
-"""The most words that a phrase between commas may have to count as one label."""
+"""A phrase between commas can become a label if it has at most this many words."""
 FUNCTION_WORDS = frozenset({
     "a", "an", "the", "of", "in", "on", "at", "with", "and", "or", "to", "by", "for", "from", "without",
     "no", "is", "are", "his", "her", "its", "their", "this", "that",
@@ -52,10 +52,10 @@ def labels_of_prompts(
     count: int = 4,
     min_score: float = 0.3,
 ) -> dict[str, list[int]]:
-    """Return word -> features, strongest first, whose highest values distinguish the images with the word.
+    """Return {word: features, strongest first}: the features' peaks distinguish the images with that word.
 
     rows: activations [n, d]. items: [n], the image number of each row. prompts: image number -> prompt. Words
-    in nearly all or nearly no prompts are left out, and so are words that no feature follows.
+    in nearly all or nearly no prompts are left out, and so are words that no feature distinguishes.
     """
     known = [number for number in items.unique().tolist() if number in prompts]
     if not known:
@@ -85,16 +85,16 @@ def labels_of_prompts(
 
 
 Maps = Iterable[tuple[Tensor, Tensor]]
-"""Batches of activations [n, height, width, d_model], with the image number [n] of each."""
+"""Batches of n images: (activations [n, height, width, d_model], image numbers [n])."""
 
 
 @torch.no_grad()
 def concepts_of_prompts(
     dictionary: Dictionary, maps: Callable[[], Maps], prompts: Mapping[int, str], words: Sequence[str]
 ) -> dict[str, Concept]:
-    """Find how the features change with each word: compare images whose prompt contains it with the others.
+    """Find each word's concept: compare the images whose prompt contains the word with the other images.
 
-    maps: called once for every group of words whose sums fit into memory; yields all activations. prompts:
+    maps: returns all activations; called once for every group of words whose sums fit into memory. prompts:
     image number -> prompt. Apart from the word, the two sets of images should differ only by chance.
     """
     words_of_prompts = {number: phrases(prompt) for number, prompt in prompts.items()}

@@ -6,9 +6,9 @@ averaged over the layer's calls; sd and mean are taken over the image:
     map  = sum over layers of (sd(share) / mean(share)) share
     heat = (map - min(map)) / (max(map) - min(map))
 
-DAAM weights all layers equally. Here layers are weighted by their contrast, because a layer that attends to a
-word equally everywhere does not show where it is; this found the parts of the bundled model's images better
-(docs/word-maps.md).
+DAAM weights all layers equally. Here layers are weighted by their contrast, because a layer whose attention
+to a word is equal everywhere shows nothing. With these weights, the maps found the parts of the bundled
+model's images better (docs/word-maps.md).
 
 Shapes: V words of the prompt, R words or phrases to draw, H height and W width of the finest grid.
 """
@@ -27,7 +27,7 @@ from .prompt_labels import FUNCTION_WORDS
 
 
 def content_words(words: Sequence[str]) -> tuple[str, ...]:
-    """Return the words that can name something visible, each once, in their order.
+    """Return the words that can name something visible, in order and without repetitions.
 
     >>> content_words(["a", "red", "hat", "and", "a", "red", "scarf"])
     ('red', 'hat', 'scarf')
@@ -36,10 +36,10 @@ def content_words(words: Sequence[str]) -> tuple[str, ...]:
 
 
 def word_positions(words: Sequence[str], wanted: str) -> list[int]:
-    """Return the positions, in a prompt's words, of all occurrences of a word or of several words in a row.
+    """Return the positions of all occurrences of a word or phrase among the words of a prompt.
 
-    Only letters and digits are compared, so that words that a tokenizer splits are found, such as t-shirt,
-    blue_hair and 1girl.
+    Only letters and digits are compared, so that words such as t-shirt, blue_hair and 1girl are found even if
+    the tokenizer splits them.
 
     >>> word_positions(["blue", "hair", "a", "t", "-", "shirt"], "t-shirt")
     [3, 4, 5]
@@ -65,7 +65,7 @@ def _spelled(text: str) -> str:
 
 @torch.no_grad()
 def mean_shares(frames: Sequence[WordFrame], item: int) -> Tensor:
-    """Return the attention to each word, averaged over frames: float32 [V, H, W] on their finest grid.
+    """Return the attention to each word, averaged over frames: float32 [V, H, W] on the frames' finest grid.
 
     Coarser grids are resized bicubically, as in DAAM.
 
@@ -88,7 +88,7 @@ def mean_shares(frames: Sequence[WordFrame], item: int) -> Tensor:
 
 
 def resized_maps(maps: Tensor, height: int, width: int) -> Tensor:
-    """Resize maps [n, h, w] bicubically, clamping values below 0: float32 [n, height, width].
+    """Resize maps [n, h, w] bicubically and set negative values to 0: float32 [n, height, width].
 
     >>> resized_maps(torch.tensor([[[0.0, 128.0]]]), 1, 4).tolist()
     [[[0.0, 29.0, 99.0, 141.5]]]

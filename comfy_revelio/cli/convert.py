@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("source", type=Path, help="file or folder")
     parser.add_argument("out", type=Path, help="the .safetensors file to write")
-    parser.add_argument("--hook-point", default="", help="overrides the one in the source's name or config")
+    parser.add_argument("--hook-point", default="", help="overrides the hook point in the source")
     parser.add_argument("--captured", choices=("output", "diff"), help="trained on output, or output - input")
     parser.add_argument("--k", type=count, help="number of active features, only for Orbax checkpoints")
     parser.add_argument("--float32", action="store_true", help="save in float32; by default float16")

@@ -22,25 +22,25 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("evaluate", help="measure a model and its dictionaries")
     subjects = parser.add_subparsers(required=True, metavar="SUBJECT")
     mini = subjects.add_parser("mini", help="the bundled model, its judge, its SAEs and steering with them")
-    mini.add_argument("--prompts", type=count, default=512, help="held-out prompts")
+    mini.add_argument("--prompts", type=count, default=512, help="number of held-out prompts")
     mini.add_argument(
-        "--steering", type=_count_or_zero, default=128, help="prompts per concept and direction; 0: skip"
+        "--steering", type=_count_or_zero, default=128, help="prompts per concept and direction; 0: none"
     )
     mini.add_argument("--minutes", type=_minutes, help="measure only as many samples as this time allows")
     mini.add_argument("--json", type=Path, help="file for the metrics")
     mini.set_defaults(run=_mini)
     steering = subjects.add_parser(
-        "steering", help="steering of the bundled model with every mode, role, schedule and mask"
+        "steering", help="the bundled model, steered with every mode, role, schedule and mask"
     )
-    steering.add_argument("--prompts", type=count, default=16, help="prompts for each direction")
+    steering.add_argument("--prompts", type=count, default=16, help="number of prompts for each direction")
     steering.add_argument("--json", type=Path, required=True, help="file for the metrics")
     steering.add_argument("--pictures", type=Path, required=True, help="folder for the images")
     steering.set_defaults(run=_steering)
     reconstruction = subjects.add_parser("reconstruction", help="how well a dictionary explains activations")
     reconstruction.add_argument("dictionary", type=Path, help="file or folder in any layout")
     reconstruction.add_argument("data", type=Path, help="folder of activations")
-    reconstruction.add_argument("--rows", type=count, default=65_536, help="activations to measure on")
-    reconstruction.add_argument("--all", action="store_true", help="include the activations of training")
+    reconstruction.add_argument("--rows", type=count, default=65_536, help="number of activations")
+    reconstruction.add_argument("--all", action="store_true", help="use all activations, not just held-out")
     add_json(reconstruction)
     reconstruction.set_defaults(run=_reconstruction)
 
@@ -107,7 +107,7 @@ def _mini(arguments: argparse.Namespace) -> None:
             arguments.minutes, arguments.prompts, arguments.steering, started=started, say=_say
         )
     else:
-        # after an interruption of this long measurement, the same command resumes from these notes
+        # If this long measurement is interrupted, the same command resumes from these notes.
         notes = arguments.json and arguments.json.with_name(f"{arguments.json.name}.partial")
         report = _lab("measure").evaluate(arguments.prompts, arguments.steering, notes=notes, say=_say)
     if not arguments.json:
@@ -116,7 +116,7 @@ def _mini(arguments: argparse.Namespace) -> None:
     try:
         _write_json(report, arguments.json)
     except OSError as problem:
-        print(json.dumps(rounded(report), indent=2))  # so that long work is not lost
+        print(json.dumps(rounded(report), indent=2))  # otherwise, the long work would be lost
         raise RevelioError(f"{arguments.json} could not be written: {problem.strerror}.") from None
     if notes:
         notes.unlink(missing_ok=True)

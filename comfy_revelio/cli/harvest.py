@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
         description="For several processes: accelerate launch --multi_gpu -m comfy_revelio harvest ...",
     )
     parser.add_argument("out", type=Path, help="folder to write; each hook point gets a subfolder")
-    parser.add_argument("--hook-point", action="append", required=True, help="repeat to save several")
+    parser.add_argument("--hook-point", action="append", required=True, help="repeat for several hook points")
     add_fields(parser, CaptureSpec, "captured")
     inputs = parser.add_mutually_exclusive_group(required=True)
     inputs.add_argument("--prompts", type=Path, help="a text file, one prompt per line")
@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--timesteps", default="25,200", help="for images: timesteps from 0 to 999, separated by commas"
     )
-    parser.add_argument("--checkpoint-every", type=count, default=64, help="items that a kill can lose")
+    parser.add_argument("--checkpoint-every", type=count, default=64, help="save after this many items")
     parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="float16")
     parser.add_argument("--budget-gb", type=float, help="stop before the folders together exceed this")
     add_json(parser)
@@ -43,7 +43,7 @@ def add(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    processes, _ = join_processes("" if torch.cuda.is_available() else "cpu")  # first, as it chooses the GPU
+    processes, _ = join_processes("" if torch.cuda.is_available() else "cpu")  # first: chooses the GPU
     items = (
         items_of_images(arguments.images)
         if arguments.images

@@ -49,7 +49,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--prompts", type=Path, help="a text file, one prompt to generate per line")
     parser.add_argument("--images", type=Path, help="a folder of images, each with its caption in NAME.txt")
     parser.add_argument(
-        "--pictures", type=count, help="images to generate, cycling through the prompts; by default one each"
+        "--pictures", type=count, help="images to generate, cycling over the prompts; default one per prompt"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the first image")
     add_model(parser)
@@ -59,12 +59,12 @@ def add(commands: Any) -> None:
     parser.add_argument("--clip", type=Path, help="folder of a CLIP model as transformers saves it")
     parser.add_argument("--words", type=Path, help="for clip: words to choose from, one per line")
     parser.add_argument(
-        "--endpoint", default="", help="address that speaks OpenAI's API, such as http://…/v1"
+        "--endpoint", default="", help="address of a server with OpenAI's API, such as http://…/v1"
     )
     parser.add_argument("--model", default="", help="for endpoint: the name of a model that sees images")
     parser.add_argument("--key-from", default="", help="for endpoint: the environment variable with its key")
-    parser.add_argument("--timeout", type=count, default=60, help="for endpoint: seconds for one answer")
-    parser.add_argument("--most", type=count, default=64, help="for endpoint: features to ask about")
+    parser.add_argument("--timeout", type=count, default=60, help="for endpoint: longest wait in seconds")
+    parser.add_argument("--most", type=count, default=64, help="for endpoint: number of features to label")
     add_json(parser)
     parser.set_defaults(run=_run)
 
@@ -73,14 +73,14 @@ def _run(arguments: argparse.Namespace) -> None:
     dictionary = load_dictionary(arguments.dictionary)
     out = arguments.out or index_path(arguments.dictionary)
     require_safetensors(out, "an index file")
-    add_labels = _labeller(arguments)  # so that wrong options are reported before the long work
+    add_labels = _labeller(arguments)  # now, so that wrong options are reported before the long work
     if arguments.data or arguments.prompts or arguments.images:
         with ProgressBar("items") as progress:
             index = _build_index(arguments, dictionary, progress)
     else:
         if arguments.by == "captions":
             raise RevelioError(
-                "There is nothing to index: give --data, --prompts or --images, or other labels with --by."
+                "There is nothing to index: give --data, --prompts or --images, or other labels, with --by."
             )
         index = read_index(out)
         if index.dictionary != dictionary_id(dictionary):
@@ -121,7 +121,7 @@ def _labeller(arguments: argparse.Namespace) -> Callable[[FeatureIndex, Progress
         )
     if arguments.by == "endpoint":
         if arguments.key_from and not os.environ.get(arguments.key_from):
-            raise RevelioError(f"The environment variable {arguments.key_from} holds no key.")
+            raise RevelioError(f"The environment variable {arguments.key_from} is not set or is empty.")
         key = os.environ.get(arguments.key_from, "")
         endpoint = Endpoint(arguments.endpoint, arguments.model, key, arguments.timeout)
         return lambda index, progress: label_by_endpoint(index, endpoint, arguments.most, progress)

@@ -1,4 +1,4 @@
-"""The command line, `python -m comfy_revelio COMMAND`; each command is in a file with its name."""
+"""The command line, `python -m comfy_revelio COMMAND`; each command has a file of the same name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser for all commands; parsing sets `run` to the function of the command."""
+    """Return the parser for all commands; parsing sets `run` to the chosen command's function."""
     top = argparse.ArgumentParser(prog="python -m comfy_revelio", description=DESCRIPTION)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:

@@ -1,4 +1,4 @@
-"""What the commands share: options from config dataclasses, loading the model to run, and printing."""
+"""Code that the commands share: options from config dataclasses, loading the model to run, and printing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def add_fields(parser: Any, config: type, *names: str, use_defaults: bool = True
 
 
 def field_docstrings(config: type) -> dict[str, str]:
-    """Return the string under each field of a dataclass, read from the source as Python does not keep it.
+    """Return {field: docstring under it} for a dataclass, read from the source, as Python does not keep them.
 
     >>> field_docstrings(SamplingSettings)["steps"]
     'Steps of the sampler.'
@@ -58,12 +58,12 @@ def field_docstrings(config: type) -> dict[str, str]:
 
 
 def add_json(parser: Any) -> None:
-    """Add the option --json, for `print_table`."""
+    """Add the option --json, which makes `print_table` print JSON."""
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def count(text: str) -> int:
-    """Parse the value of an option as a whole number from 1."""
+    """Parse the value of an option as a whole number that is at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
     return int(text)
@@ -79,9 +79,9 @@ def add_model(parser: Any, *, diffusers: bool = False) -> None:
         model.add_argument("--diffusers", type=Path, help="a diffusers pipeline folder, run without ComfyUI")
     add_fields(parser, SamplingSettings, "steps", "cfg")
     parser.add_argument(
-        "--size", default="", help="WIDTHxHEIGHT; by default 128x128, or 512x512 if not the bundled model"
+        "--size", default="", help="WIDTHxHEIGHT; default 128x128 for the bundled model, 512x512 for others"
     )
-    parser.add_argument("--batch", type=count, default=8, help="prompts or images at once")
+    parser.add_argument("--batch", type=count, default=8, help="number of prompts or images at once")
     parser.set_defaults(diffusers=None)
 
 
@@ -109,12 +109,12 @@ def _size(text: str) -> tuple[int, int]:
     """Parse WIDTHxHEIGHT and return (width, height)."""
     width, x, height = text.lower().partition("x")
     if not x or not width.isdigit() or not height.isdigit() or not int(width) or not int(height):
-        raise RevelioError(f"A size is written WIDTHxHEIGHT, as in 512x768, not {text!r}.")
+        raise RevelioError(f"A size must be WIDTHxHEIGHT, such as 512x768; got {text!r}.")
     return int(width), int(height)
 
 
 def read_lines(file: Path) -> list[str]:
-    """Return the lines of a text file that are not empty."""
+    """Return the non-empty lines of a text file."""
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as problem:
@@ -131,7 +131,7 @@ def require_safetensors(file: Path, what: str) -> None:
 
 
 def print_table(table: dict[str, Any], *, as_json: bool) -> None:
-    """Print the result of a command, as lines or as JSON."""
+    """Print the result of a command as lines or as JSON."""
     if as_json:
         print(json.dumps(table, indent=2))
         return
@@ -159,7 +159,7 @@ def rounded(value: Any) -> Any:
 class ProgressBar:
     """A progress bar on stderr with the remaining time. Use it in a `with` block; call it with (done, total).
 
-    The bar begins with the first call, so that a resumed run estimates the time from its own work only.
+    The bar starts at the first call, so that the remaining time of a resumed run is estimated from new work.
     """
 
     def __init__(self, unit: str, *, shown: bool = True) -> None:

@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
         metavar="NAME=VALUE",
         help="any other setting, as in --option aux_k=256",
     )
-    parser.add_argument("--checkpoint-every", type=count, default=500, help="steps that a kill can lose")
+    parser.add_argument("--checkpoint-every", type=count, default=500, help="save after this many steps")
     add_json(parser)
     parser.set_defaults(run=_run)
 
@@ -71,7 +71,7 @@ def _named_values(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
-            raise RevelioError(f"An option is written NAME=VALUE, not {pair!r}.")
+            raise RevelioError(f"An option must be NAME=VALUE; got {pair!r}.")
         try:
             value = json.loads(text)
         except ValueError:

@@ -22,8 +22,8 @@ from .names import facts, feature_name, hook_point_name
 
 MOST_PANELS = 6
 _ACROSS = 3
-_LARGEST = (512, 288)  # longest side of a panel if it is the only one, and if there are several
-_LOWEST = 72  # least height of a panel: the map of a prompt is a single row, too low for the colour scale
+_LARGEST = (512, 288)  # longest side of a single panel, and of each of several panels
+_LOWEST = 72  # least height of a panel: a prompt's map has a single row, too low for the colour scale
 _HEAD = font(19, bold=True)
 _NAME = font(14, bold=True)
 
@@ -55,7 +55,7 @@ def feature_animation(
 
 
 def held(frames: Tensor, fps: float, hold: float) -> Tensor:
-    """Return the frames [n, H, W, 3] with the last one repeated so that it is shown `hold` seconds longer.
+    """Return the frames [n, H, W, 3] with the last frame repeated to be shown `hold` seconds longer.
 
     fps: frames per second.
 
@@ -77,8 +77,8 @@ def save_webp(
 ) -> None:
     """Write frames [n, H, W, 3] in 0..1 as an animated WebP.
 
-    fps: frames per second. hold: extra seconds for which the last frame is shown. loop: play endlessly, else
-    once. notes: EXIF tag -> text.
+    fps: frames per second. hold: extra seconds for which the last frame is shown. loop: whether to play
+    endlessly, or once. notes: EXIF tag -> text.
     """
     _check_times(fps, hold)
     images = [to_pillow(frame) for frame in frames]
@@ -109,7 +109,7 @@ def _check_times(fps: float, hold: float) -> None:
 def _sheet(
     reading: Reading, rows: Sequence[FeatureRow], cell: tuple[int, int], scale: Scale
 ) -> tuple[Canvas, list[tuple[int, int]]]:
-    """Draw what all steps share (names, colour scale, footer); also return the panels' top left corners."""
+    """Draw what all steps share (names, colour scale, footer); return (canvas, panels' top left corners)."""
     across = len(rows) if len(rows) <= _ACROSS else math.ceil(len(rows) / math.ceil(len(rows) / _ACROSS))
     down = math.ceil(len(rows) / across)
     tall = max(cell[0], _LOWEST)

@@ -1,4 +1,4 @@
-"""Convert between tensors and Pillow images, and draw what all figures share."""
+"""Draw images, text and lines on the sheet of a figure, and convert tensors to Pillow images."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Canvas:
         self._draw.text(at, text, font=face, fill=colour, anchor=anchor)
 
     def lines(self, lines: list[str], at: tuple[int, int], face: Font, colour: RGB) -> int:
-        """Draw lines of text below each other, the first at a point; return the y below the last one."""
+        """Draw lines of text below each other, the first at a point; return the y below the last line."""
         for index, line in enumerate(lines):
             self.text(line, (at[0], at[1] + index * line_height(face)), face, colour)
         return at[1] + len(lines) * line_height(face)
@@ -84,7 +84,7 @@ class Canvas:
 
 
 class Pen:
-    """Draws lines and marks with subpixel precision on a part of a sheet, from whose corner points count."""
+    """Draws lines and marks with subpixel precision on a part of a sheet; points are relative to it."""
 
     FINE = 4  # resolution of the drawing, relative to the sheet
 
@@ -99,7 +99,7 @@ class Pen:
         *,
         dash: tuple[float, float] | None = None,
     ) -> None:
-        """Draw a line through points. dash: lengths of dashes and gaps in pixels, kept across corners."""
+        """Draw a line through points. dash: (length of dashes, length of gaps) in pixels, or None."""
         thick = round(width * self.FINE)
         for part in [points] if dash is None else _dashes(points, *dash):
             if len(part) > 1:
@@ -127,9 +127,9 @@ class Pen:
 
 
 def titled_canvas(title: str, notes: Sequence[str], width: int, below: int) -> tuple[Canvas, int]:
-    """Return a canvas with a title and notes, wrapped into lines, and the y at which the free part begins.
+    """Return a canvas with a wrapped title and notes at the top, and the y at which its free part begins.
 
-    below: height of the free part, which is below the notes, in pixels.
+    below: height in pixels of the free part, which is below the notes.
     """
     room = width - 2 * MARGIN
     titles = wrapped(title, TITLE, room)

@@ -26,7 +26,7 @@ _HEAT = (
     (0.858, (250, 212, 76)),
     (1.000, (252, 250, 190)),
 )
-# The same in blue, for negative values: codes of signed dictionaries, and decreases in differences.
+# The same scale in blue, for negative values: codes of signed dictionaries, and decreases between runs.
 _COLD = (
     (0.000, (20, 34, 92)),
     (0.211, (28, 72, 150)),
@@ -35,7 +35,7 @@ _COLD = (
     (0.827, (130, 208, 228)),
     (1.000, (206, 240, 244)),
 )
-# For increases in differences. Colour-blind people can distinguish these colours from _COLD, but not the
+# For increases between runs. Colour-blind people can distinguish these colours from _COLD, but not the
 # violet end of _HEAT.
 _MORE = (
     (0.000, (104, 46, 10)),
@@ -62,7 +62,7 @@ CURVES: tuple[RGB, ...] = (
 def heat_colour(values: Tensor) -> Tensor:
     """Map values to colours: 0..1 from violet to pale yellow; -1..0 in blue, for signed features.
 
-    values: [...] any float tensor; values outside -1..1 take the nearest end colour, NaN takes that of 0.
+    values: any float tensor [...]; values outside -1..1 get the nearest end colour, NaN the colour of 0.
     Returns [..., 3] float32 in 0..1 on the same device.
     """
     values = torch.nan_to_num(values.float(), nan=0.0).clamp(-1.0, 1.0)
@@ -70,7 +70,7 @@ def heat_colour(values: Tensor) -> Tensor:
 
 
 def difference_colour(values: Tensor) -> Tensor:
-    """Map differences in -1..1 to colours, as `heat_colour`: blue for less, orange for more, dark near 0."""
+    """Map differences in -1..1 to colours, like `heat_colour`: decreases blue, increases orange, 0 dark."""
     values = torch.nan_to_num(values.float(), nan=0.0).clamp(-1.0, 1.0)
     return torch.where((values < 0)[..., None], _ramp(-values, _COLD), _ramp(values, _MORE))
 

@@ -1,4 +1,4 @@
-"""Draw curves: features over the denoising steps of one or two runs, and metrics over a training."""
+"""Draw curves: features over the denoising steps of one or two runs, and metrics over training steps."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _MOST_POINTS = 400
 
 class _Curve(NamedTuple):
     feature: int  # index among the drawn features
-    second: bool  # whether the curve is of the second run
+    second: bool  # whether the curve belongs to the second run
     points: list[Point]  # in pixels, from the panel's top left corner
 
 
 def feature_timeline(reading: Reading, runs: Sequence[Timeline], measure: Measure = "mean") -> Tensor:
-    """Draw a panel with a curve per feature, above steps and noise levels: [H, W, 3] float32 in 0..1.
+    """Draw a panel with a curve per feature, and below it steps and noise levels: [H, W, 3] float32 in 0..1.
 
     runs: the timeline of `reading`, and optionally that of a second run, which is drawn dashed in the same
     colours. Only the first 12 features are drawn. The curves have 8 colours; from the ninth curve on, the
@@ -93,7 +93,7 @@ def _notes(reading: Reading, runs: Sequence[Timeline], measure: Measure) -> list
     if len(runs) == 2:
         notes.append("Solid: the first run. Dashed, in the same colour: the second run.")
         if runs[0].sigmas != runs[1].sigmas:
-            notes.append("σ is that of the first run; the second has other noise levels.")
+            notes.append("σ is from the first run; the second run has other noise levels.")
     return notes
 
 
@@ -122,7 +122,7 @@ def _draw_steps(canvas: Canvas, at: tuple[int, int], run: Timeline, last: int) -
 
 
 def _draw_curves(canvas: Canvas, at: tuple[int, int], curves: list[_Curve], zero: float) -> dict[int, float]:
-    """Draw the curves in order; return {feature: y for its name}, the end of its curve farthest from zero."""
+    """Draw the curves in order. Return {feature: y of its curve's end}, of two the one farther from zero."""
     pad = 8
     ends: dict[int, float] = {}
     with canvas.smooth((at[0] - pad, at[1] - pad), (_PLOT_W + 2 * pad, _PLOT_H + 2 * pad)) as pen:
@@ -131,7 +131,7 @@ def _draw_curves(canvas: Canvas, at: tuple[int, int], curves: list[_Curve], zero
             colour = colour_of(index)
             pen.line(moved, colour, 2.4, dash=(7.0, 5.0) if second else None)
             for mark in evenly_spread(len(moved), _MOST_MARKS):
-                # Squares from the ninth curve on, whose colours are those of earlier curves.
+                # From the ninth curve on, colours repeat; square marks distinguish these curves.
                 pen.mark(moved[mark], 3.4, colour, square=index >= len(CURVES), hollow=second)
             ends[index] = max(ends.get(index, zero), points[-1][1], key=lambda y: abs(y - zero))
     return ends
@@ -155,7 +155,7 @@ def _draw_names(
 
 
 def _apart(wanted: list[float], distance: float, height: float) -> list[float]:
-    """Return ascending y near the wanted ones, at least `distance` apart, within 0..height if they fit."""
+    """Return ascending y values near the wanted ones, at least `distance` apart, in 0..height if they fit."""
     placed: list[float] = []
     for y in wanted:
         placed.append(max(y, placed[-1] + distance) if placed else y)
@@ -166,10 +166,10 @@ def _apart(wanted: list[float], distance: float, height: float) -> list[float]:
 
 
 def training_curves(series: Mapping[str, Sequence[Point]], *, title: str = "", last: float = 0.0) -> Tensor:
-    """Draw a panel per metric, one below the other, with the latest values: [H, W, 3] float32 in 0..1.
+    """Draw a panel per metric, each with the latest value, below each other: [H, W, 3] float32 in 0..1.
 
     series: name -> points (step, value) in order of steps; values that are not finite are omitted. last: the
-    last step of the training, up to which the axis extends.
+    last step of the training; the axis extends at least to this step.
     """
     if not series:
         raise RevelioError("There are no curves to draw.")

@@ -25,15 +25,15 @@ _LABELS = 250  # width of the names of the hook points
 _NAMES = 250  # width of the names of the best features
 _SHOWN_PER_HOOK_POINT = 2
 _DARK_ABOVE = 0.5
-"""Numbers in cells with more heat than this (0..1) are dark."""
+"""Cells with more heat than this (0..1) have dark numbers."""
 
 
 def effect_table(findings: Findings, *, title: str = "", compared: str = "") -> Tensor:
-    """Draw, as heat, the highest effect size of any feature at each hook point (rows) and step (columns).
+    """Draw a heat table: the highest effect size of any feature at each hook point (row) and step (column).
 
     Next to each row are the features that distinguish the two sides best at that hook point; the best cell
-    has a bright frame. compared: what was compared, in a few words. Of more than 60 steps, only some are
-    shown, spread evenly and including the best. Returns [H, W, 3] float32 in 0..1.
+    has a bright frame. compared: what was compared, in a few words. If there are more than 60 steps, only
+    evenly spread ones and the best one are shown. Returns [H, W, 3] float32 in 0..1.
     """
     best = next(iter(findings.best(1)), None)
     columns = _columns(findings, best)

@@ -26,8 +26,8 @@ _MOST_ROWS = 16
 def example_sheet(index: FeatureIndex, features: list[int] | None = None, *, title: str = "") -> Tensor:
     """Draw a row for each feature: its label and the crops on which it fires most. [H, W, 3] float32 in 0..1.
 
-    features: None takes the best feature of each label, by the label's score, and then the features without a
-    label, by their peak; at most 16.
+    features: None chooses at most 16: first the best feature of each label, highest scores first, and then
+    features without a label, highest peaks first.
     """
     rows = _surest(index)[:_MOST_ROWS] if features is None else features
     if index.crops is None or not rows:
@@ -59,7 +59,7 @@ def example_sheet(index: FeatureIndex, features: list[int] | None = None, *, tit
 def label_table(index: FeatureIndex, most: int = 40) -> str:
     """List the labels with the highest scores as aligned text that is also Markdown."""
     if not index.labels:
-        return "No feature has a label: no word distinguishes its images from the others."
+        return "No feature has a label: no word describes a feature well enough."
     chosen = sorted(index.labels, key=lambda f: (-(index.labels[f].score or 0.0), f))[:most]
     rows = [
         (

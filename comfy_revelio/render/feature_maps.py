@@ -63,7 +63,7 @@ class FeatureRow:
 
 
 def read_rows(reading: Reading, features: Sequence[int], second: Reading | None = None) -> list[FeatureRow]:
-    """Read the maps of features; with a second run, the maps of the second minus those of the first."""
+    """Read the features' maps; if there is a second run, return its maps minus those of the first run."""
     rows = []
     for feature in features:
         maps = reading.maps(feature)
@@ -94,19 +94,19 @@ def feature_maps(
     per step: one figure with a row for each feature and a column for each step. overlay: an image for each
     feature, as large as `image`, with the mean map over the steps as heat. side by side: one figure with the
     image next to each mean map. mean: one figure with only the mean maps. difference: one figure that shows
-    how much more a feature fires in the `second` run than in this one.
+    how much more a feature fires in the `second` run than in the first.
 
     features: feature numbers, in the order of the rows. image, second_image: [H, W, 3 or 4] in 0..1, the
-    finished images of the two runs; None draws the maps alone. Figures use the aspect of the recorded grid.
+    finished images of the two runs; None draws the maps alone. Maps have the aspect of the recorded grid.
     columns: maximum number of steps shown, spread evenly from the first to the last recorded step.
-    opacity: that of the hottest heat, 0..1; heat is transparent where a feature is silent. All features share
-    one colour scale, which extends to their highest value; in overlays each feature has its own scale.
+    opacity: opacity of the hottest heat, 0..1; where a feature is silent, heat is transparent. All features
+    share one colour scale up to the highest value of any; but in overlays, each feature has its own scale.
     """
     if view not in VIEWS:
         raise RevelioError(f"Unknown view {view!r}; choose one of {', '.join(VIEWS)}.")
     check_settings(features, "feature", opacity, columns)
     if view == "difference" and second is None:
-        raise RevelioError("A difference needs two runs; connect the trace of the second one.")
+        raise RevelioError("A difference needs two runs; connect the trace of the second run.")
     image = None if image is None else checked_image(image)
     rows = read_rows(reading, features, second if view == "difference" else None)
     match view:
@@ -130,7 +130,7 @@ def feature_masks(
     size: tuple[int, int] | None = None,
     second: Reading | None = None,
 ) -> Tensor:
-    """Return masks of where features fire: [features, height, width] float32 in 0..1.
+    """Return masks that show where features fire: [features, height, width] float32 in 0..1.
 
     A mask is the absolute value of the mean map over the steps, resized and divided by its highest value.
     With a second run, the mean maps of the two runs are subtracted first. A silent feature has an empty mask.

@@ -27,7 +27,7 @@ def grid(
 ) -> Tensor:
     """Draw a labelled grid of images: [H, W, 3] float32 in 0..1.
 
-    images: [H, W, 3 or 4] each, of any sizes; all cells are equal, and every image keeps its aspect.
+    images: [H, W, 3 or 4] each, of any sizes; all cells have one size, and every image keeps its aspect.
     labels: one per image. columns: None fills rows of up to 8 images as evenly as possible.
     """
     if not images or len(images) != len(labels):
@@ -84,7 +84,7 @@ def grid_of_batches(
 
 
 def _even_columns(count: int) -> int:
-    """Return how many columns fill the fewest rows of at most 8 evenly: 10 images take 5 columns."""
+    """Return the number of columns, at most 8, that fills the fewest rows evenly: 5 for 10 images."""
     rows = math.ceil(count / _MOST_COLUMNS)
     return math.ceil(count / rows)
 

@@ -68,7 +68,7 @@ def heat_cells(maps: Tensor, behind: Tensor, scale: Scale) -> Tensor:
 
 
 def overlay(behind: Tensor, values: Tensor, scale: Scale) -> Tensor:
-    """Draw heat over a backdrop: transparent where the value is 0, of the scale's opacity at 1 and -1.
+    """Draw heat over a backdrop: transparent where a value is 0, with the scale's opacity at values 1 and -1.
 
     behind: [H, W, 3] or anything that broadcasts; values: [..., H, W] in -1..1. Returns [..., H, W, 3].
     """
@@ -93,7 +93,7 @@ def draw_scale(canvas: Canvas, at: tuple[int, int], height: int, scale: Scale) -
 
 
 def ticks(bottom: float, top: float) -> list[float]:
-    """Return both ends, the upper one first, and then the round values between them.
+    """Return the upper end of a scale, the lower end, and then the round values between them.
 
     >>> ticks(0.0, 7.0)
     [7.0, 0.0, 0, 2, 4, 6]
@@ -108,7 +108,7 @@ def ticks(bottom: float, top: float) -> list[float]:
 
 
 def spaced(values: list[float], bottom: float, top: float, height: int) -> list[float]:
-    """Return the values whose numbers on the scale do not overlap with those of earlier values."""
+    """Return the values that can be written on a scale without overlapping the values before them."""
     kept: list[float] = []
     for value in values:
         if all(abs(value - other) / (top - bottom) * height >= _APART for other in kept):

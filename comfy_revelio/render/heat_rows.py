@@ -20,7 +20,7 @@ _SCALE_GAP = 22  # between the cells and the colour scale
 _NARROWEST = 560  # least width of a figure, so that the text above the cells has enough room
 _TALLEST_SCALE = 340
 LONGEST_CELL = 160
-"""Default for the longest side of a cell."""
+"""Default for the longest side of a cell, in pixels."""
 _NATURAL = 128  # images whose longest side is from this to LONGEST_CELL are shown pixel by pixel
 _SMALLEST = 96  # least height and width reserved for a cell; smaller maps are centred in this space
 
@@ -45,7 +45,7 @@ class HeatFigure:
     notes: Sequence[str]
     """Sentences under the title."""
     images: Sequence[tuple[str, Tensor]]
-    """(head, image [h, w, 3]) for each image to show, without heat, in the first columns of every row."""
+    """(head, image [h, w, 3]) for each image that every row shows without heat, in its first columns."""
     heads: Sequence[Head]
     """The heads of the columns of heat."""
     behind: Tensor | None
@@ -100,8 +100,8 @@ def _draw_label(canvas: Canvas, row: HeatRow, top: int, height: int, room: int) 
 def cell_size(grid: Sequence[int], image: Tensor | None, most: int = LONGEST_CELL) -> tuple[int, int]:
     """Return height and width of a cell in pixels, in the aspect of the recorded grid (..., height, width).
 
-    The longest side is `most`; if the longest side of the image [H, W, 3] is from 128 to `most`, the largest
-    multiple of that side up to `most`.
+    The cell's longest side is `most`. But if the longest side of the image [H, W, 3] is from 128 to `most`,
+    the cell's longest side is the largest multiple of the image's that is not above `most`.
 
     >>> cell_size((8, 4), None)
     (160, 80)
@@ -114,7 +114,7 @@ def cell_size(grid: Sequence[int], image: Tensor | None, most: int = LONGEST_CEL
 
 
 def evenly_spread(count: int, wanted: int) -> list[int]:
-    """Return up to `wanted` indices of 0..count-1, spread evenly from first to last; if one, the last.
+    """Return up to `wanted` indices of 0..count-1, spread evenly from first to last; if only one, the last.
 
     >>> evenly_spread(20, 4)
     [0, 6, 13, 19]
@@ -126,7 +126,7 @@ def evenly_spread(count: int, wanted: int) -> list[int]:
 
 
 def check_settings(rows: Sequence[object], what: str, opacity: float, columns: int = 1) -> None:
-    """Raise RevelioError if the settings do not allow a figure. what: what a row is, "feature" or "word"."""
+    """Raise RevelioError if the settings do not allow a figure. what: a row's name, "feature" or "word"."""
     if not rows:
         raise RevelioError(f"There is no {what} to draw; give at least one {what}.")
     if columns < 1:

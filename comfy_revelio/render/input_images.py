@@ -1,4 +1,4 @@
-"""Check the images that users connect, and pick the one that belongs to a recorded batch item."""
+"""Check the images that users connect, and pick the image that belongs to a recorded batch item."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ..trace import Reading
 
 
 def image_of_reading(images: Tensor | None, reading: Reading) -> Tensor | None:
-    """Return the image [H, W, C] of the reading's batch item from images [n, H, W, C], or None from None.
+    """Return the image [H, W, C] of the reading's batch item; None if images [n, H, W, C] is None.
 
     A single image is used for every item. If a video was recorded, the images are its frames; the result is
-    the frame at the same relative position as the reading's frame, or the middle one if that is None.
+    the frame at the same relative position as the reading's frame, or the middle frame if the latter is None.
     """
     if images is None or len(images) < 2 or (count := reading.trace.video_frames(reading.hook_point)) == 1:
         return image_of_item(images, reading.item)

@@ -54,7 +54,7 @@ def wrapped(text: str, face: Font, limit: int) -> list[str]:
 
 
 def number(value: float) -> str:
-    """Format a value with up to three significant digits, with an exponent only if very large or small."""
+    """Format a value with up to three significant digits; use an exponent if it is very large or small."""
     if not math.isfinite(value):
         return "∞" if value > 0 else "−∞" if value < 0 else "?"
     size = abs(value)

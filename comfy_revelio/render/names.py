@@ -37,7 +37,7 @@ def feature_name(feature: int, label: str) -> str:
 
 
 def facts(reading: Reading) -> list[str]:
-    """List, for the line under a title, the reading's prompt and, if there are several, image and frame."""
+    """Return the parts of the line under a title: the prompt and, if there are several, image and frame."""
     kind = ROLE_NAMES.get(reading.role.rstrip("0123456789"), "")
     parts = [f"{kind} ({reading.role})" if kind else reading.role]
     if reading.trace.batch_size > 1:

@@ -1,4 +1,4 @@
-"""Tables as aligned text that is also Markdown, because ComfyUI previews text as either."""
+"""Format tables as aligned text that is also Markdown, because ComfyUI previews text as either."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def selection_table(selection: Selection, dictionary: Dictionary) -> str:
 
 
 def concept_table(concept: Concept, dictionary: Dictionary, count: int = 16) -> str:
-    """List the first features of a concept, with the largest amount by which each rises and falls."""
+    """List a concept's first features, each with the largest amounts by which it rises and falls."""
     rows = []
     for number, feature in enumerate(concept.features[:count]):
         amount = concept.amount[:, number]
@@ -61,7 +61,7 @@ def concept_table(concept: Concept, dictionary: Dictionary, count: int = 16) -> 
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers_from: int) -> str:
-    """Format a header and rows of cells as aligned columns; those from `numbers_from` on are right-aligned.
+    """Format a header and rows of cells as aligned columns; columns from `numbers_from` on align right.
 
     >>> print(table(("feature", "peak"), [("#7", "0.5")], numbers_from=1))
     | feature | peak |

@@ -41,13 +41,13 @@ _WORD = font(17, bold=True)
 _LARGEST = 512  # longest side of a map in the view of the whole run, in pixels
 _HOW = (
     "Each map is scaled to its own peak: it shows where the model attended to the word. The percentage is "
-    "the highest mean over steps and layers."
+    "the peak of the attention averaged over steps and layers."
 )
 
 
 @dataclass(frozen=True)
 class WordMapOptions:
-    """Which part of a run to show, and how."""
+    """Settings of `word_maps`: which part of a run to show, and how."""
 
     view: View = "whole run"
     step: int | None = None
@@ -57,13 +57,13 @@ class WordMapOptions:
     columns: int = 8
     """Maximum number of steps or layers in the figure."""
     role: str = "cond"
-    """Which prompt: "cond", "uncond"..."""
+    """Role of the prompt: "cond", "uncond"..."""
     item: int = 0
     """Index of the image in the batch, from 0."""
     opacity: float = 0.9
     """Opacity of the hottest heat, 0..1."""
     threshold: float = 0.0
-    """0 for soft masks; else a word's mask is 1 where its map reaches this share of the peak, else 0."""
+    """0 for soft masks; above 0, a word's mask is 1 where its map reaches this share of its peak, else 0."""
     edges: bool = True
     """Make the masks, and the heat in the view "whole run", follow the edges of the image."""
 
@@ -101,7 +101,7 @@ def word_maps(
     image: Tensor | None = None,
     size: tuple[int, int],
 ) -> WordMaps:
-    """Show where the image attended to the words of a prompt.
+    """Draw where the image attended to the words of a prompt.
 
     show: words or phrases, separated by commas; if empty, all content words. The figure shows the first MOST
     of them; masks and table include all. image: [H, W, 3 or 4] in 0..1, the finished image, or None.

@@ -1,4 +1,4 @@
-"""A dictionary's feature index: each feature's label and what it fires on; saved next to the dictionary."""
+"""A dictionary's feature index: each feature's label and strongest examples, saved next to the dictionary."""
 
 from .builder import IndexBuilder
 from .feature_index import FeatureIndex, Label, dictionary_id

@@ -1,4 +1,4 @@
-"""Building a feature index from a stream of activations, image by image, in bounded memory."""
+"""Build a feature index from a stream of activations, image by image, in bounded memory."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from .feature_index import LONGEST_LABEL, FeatureIndex, Label, dictionary_id
 from .files import LARGEST_CROP, MOST_EXAMPLES
 
 MOST_BYTES = 4 * 1024**3
-"""The most memory that the crops may take."""
+"""Maximum memory for the crops."""
 MIN_EFFECT = 1.0
 """Effect size above which a word becomes a feature's label."""
 _WORDS_BYTES = 256 * 1024**2
 
 
 class IndexBuilder:
-    """Builds an index: pass an image's rows to `see`, and call `close` after the last of them.
+    """Builds an index: pass all rows of an image to `see`, then call `close`; call `finish` after all images.
 
-    captions: image number -> caption, for any of the images; labels come from these. top: number of examples
-    kept of each feature, each from a different image. crop: side of the crops in pixels; 0 for no crops.
+    captions: image number -> caption, for some or all images; the source of labels. top: number of examples
+    to keep per feature, each from a different image. crop: side of the crops in pixels; 0 for no crops.
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class IndexBuilder:
         n = dictionary.n_features
         if not 1 <= top <= MOST_EXAMPLES or not 0 <= crop <= LARGEST_CROP:
             raise RevelioError(
-                f"An index keeps 1 to {MOST_EXAMPLES} examples of a feature, with crops of at most "
-                f"{LARGEST_CROP} pixels a side, not {top} with {crop}."
+                f"An index must have 1 to {MOST_EXAMPLES} examples per feature, with crops of 0 to "
+                f"{LARGEST_CROP} pixels a side; got {top} examples with crops of {crop} pixels."
             )
         if (size := n * top * crop * crop * 3) > MOST_BYTES:
             raise RevelioError(
                 f"{top} crops of {crop} pixels for each of {n} features would take {size / 2**30:.1f} GiB; "
-                f"use fewer or smaller ones, to stay below {MOST_BYTES / 2**30:.0f}."
+                f"use fewer or smaller crops, to stay below {MOST_BYTES / 2**30:.0f} GiB."
             )
         self.dictionary, self.grid, self.items = dictionary, grid, 0
         self._value = torch.zeros(n, top)
@@ -84,7 +84,7 @@ class IndexBuilder:
         self._open[item] = (peak, token, time)
 
     def close(self, item: int, image: Tensor | None = None) -> None:
-        """Finish an image after its last rows were added. image: [H, W, 3] in 0..1, for the crops."""
+        """Finish an image after all its rows were added. image: [H, W, 3] in 0..1, for the crops."""
         if item not in self._open:
             return
         peak, token, time = self._open.pop(item)
@@ -106,9 +106,9 @@ class IndexBuilder:
             self._crops[features, slot] = crops[which]
 
     def finish(self, source: str) -> FeatureIndex:
-        """Return the index of all images so far. source: what the images were, in a few words."""
+        """Return the index of all finished images. source: what the images are, in a few words."""
         if not self.items:
-            raise RevelioError("There are no images to make an index of; give at least one.")
+            raise RevelioError("There are no images to index; give at least one.")
         order = self._value.argsort(dim=1, descending=True, stable=True)
         value = self._value.gather(1, order)
         kept = value > 0
@@ -134,7 +134,7 @@ class IndexBuilder:
         )
 
     def _labels(self) -> dict[int, Label]:
-        """Label each feature with the word whose images it distinguishes best, if the effect is large."""
+        """Label each feature with the word whose images it distinguishes best, if d is above MIN_EFFECT."""
         best = torch.full((self.dictionary.n_features,), MIN_EFFECT)
         names: dict[int, str] = {}
         for word, spread in self._words.items():
@@ -147,7 +147,7 @@ class IndexBuilder:
 
 
 def _strongest(codes: Codes) -> tuple[Tensor, Tensor]:
-    """Return each feature's highest value over tokens [T, k], and the token that has it: both [n]."""
+    """Return each feature's highest value in codes [T, k], and the token where it occurs: both [n]."""
     peak = codes[None].peaks()[0]
     where = torch.arange(len(codes.values))[:, None].expand_as(codes.values)
     best = (codes.values == peak[codes.indices]) & (codes.values > 0)

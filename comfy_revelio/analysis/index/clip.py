@@ -1,4 +1,4 @@
-"""Labels from a CLIP model on the user's disk: the word that is most similar to a feature's crops."""
+"""Label features with a CLIP model on the user's disk: find the word most similar to a feature's crops."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...errors import RevelioError
 from .feature_index import LONGEST_LABEL, FeatureIndex, Label
 
 MIN_SCORE = 2.0
-"""A word becomes a label if its similarity is at least this many standard deviations above its mean."""
+"""Minimum score of a word that becomes a label; `clip_labels` defines the score."""
 _AT_ONCE = 64
 _TEMPLATE = "a picture of {}"
 
@@ -26,7 +26,7 @@ def clip_labels(
     words: Sequence[str],
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, Label]:
-    """Label each feature that has crops with the word of the highest score, if that is at least MIN_SCORE.
+    """Return {feature: label}: the word that scores highest for the feature's crops, if it reaches MIN_SCORE.
 
     folder: a CLIP model as transformers saves it, with weights in safetensors. The similarity of a feature to
     a word is the mean cosine between the feature's crops and the word. The score is how many standard

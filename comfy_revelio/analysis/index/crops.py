@@ -1,4 +1,4 @@
-"""Small square crops of an image around its tokens."""
+"""Cut small square crops out of an image, each around one token."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _FEWEST_TOKENS = 3
 
 
 def crop_around(image: Tensor, tokens: Tensor, grid: tuple[int, int], side: int) -> Tensor:
-    """Return square crops around tokens: uint8 [m, side, side, 3].
+    """Return a square crop of the image around each token: uint8 [m, side, side, 3].
 
-    image: [H, W, 3] in 0..1. tokens: int64 [m], row * width + column on the grid (height, width). A square
+    image: [H, W, 3] in 0..1. tokens: int64 [m], row * width + column on the grid (height, width). A crop
     that would cross the image's edge is moved inwards.
     """
     height, width = image.shape[:2]

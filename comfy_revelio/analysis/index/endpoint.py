@@ -1,7 +1,7 @@
-"""Labels from a vision model that is shown the crops, through OpenAI's chat completions API at any address.
+"""Get labels from a vision model that sees the crops, through OpenAI's chat completions API at any address.
 
-Unused unless the user gives an address. Each request holds one image with a feature's crops side by side and
-the instruction below, but no captions, names or numbers.
+Unused unless the user gives an address. Each request contains the instruction below and one image of a
+feature's crops, side by side, but no captions, names or numbers.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Endpoint:
 
 
 def ask(endpoint: Endpoint, crops: Tensor) -> str:
-    """Ask the model what crops uint8 [m, side, side, 3] have in common; return one line, "" for no answer.
+    """Ask the model what the given crops (uint8 [m, side, side, 3]) have in common; return its answer or "".
 
     Raises RevelioError if the endpoint cannot be reached, refuses, or answers in another format.
     """

@@ -28,21 +28,21 @@ class Label:
     text: str
     score: float | None
     """How sure the label is: for captions, the word's effect size; for CLIP, how many standard deviations the
-    word's similarity to the crops is above its mean; None for an endpoint, which gives no score."""
+    similarity is above the word's mean similarity; None for an endpoint, which gives no score."""
     by: Way
 
     def __post_init__(self) -> None:
         if self.by not in WAYS or (self.score is not None and not math.isfinite(self.score)):
-            raise RevelioError(f"A label needs a finite score and one of {', '.join(WAYS)}, not {self.by!r}.")
+            raise RevelioError(f"A label needs a finite score and one of {', '.join(WAYS)}; got {self.by!r}.")
         if not self.text or len(self.text) > LONGEST_LABEL or not self.text.isprintable():
             raise RevelioError(
-                f"A label is one line of 1 to {LONGEST_LABEL} letters, not {self.text[:80]!r}."
+                f"A label must be one line of 1 to {LONGEST_LABEL} characters; got {self.text[:80]!r}."
             )
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureIndex:
-    """The strongest examples of each of n features, strongest first, from different images; m in total."""
+    """For each of n features, its strongest examples (from different images, strongest first); m in total."""
 
     hook_point: str
     dictionary: str
@@ -78,14 +78,14 @@ class FeatureIndex:
         return len(self.starts) - 1
 
     def examples(self, feature: int) -> slice:
-        """Return the slice that holds a feature's examples among the m examples."""
+        """Return the slice of the m examples that belongs to a feature."""
         return slice(int(self.starts[feature]), int(self.starts[feature + 1]))
 
 
 def dictionary_id(dictionary: Dictionary) -> str:
-    """Return 64 hexadecimal digits that identify a dictionary, even among retrained ones of the same name.
+    """Return 64 hexadecimal digits that identify a dictionary; they change if it is trained again.
 
-    They are a digest of its sizes and of some of its directions in float32, which is quick to compute.
+    They are a digest of its sizes and some of its directions in float32, which is quick to compute.
     """
     n = dictionary.n_features
     rows = torch.linspace(0, n - 1, min(n, _PROBED_ROWS)).long().to(dictionary.W_dec.device)
@@ -95,7 +95,7 @@ def dictionary_id(dictionary: Dictionary) -> str:
 
 
 def labels_by_name(labels: Mapping[int, Label]) -> dict[str, list[int]]:
-    """Return labels as dictionaries keep them: name -> features, the surest first.
+    """Return labels in the form that `Dictionary` uses: name -> features, the surest first.
 
     >>> labels_by_name({3: Label("hat", 2.0, "clip"), 5: Label("hat", 4.0, "clip")})
     {'hat': [5, 3]}

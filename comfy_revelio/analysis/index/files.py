@@ -1,8 +1,8 @@
-"""A feature index as one .safetensors file, checked strictly when read, because anyone may have made it.
+"""Read and write feature index files (.safetensors); reading is strict, as anyone may have made a file.
 
 Tensors: those of `FeatureIndex`, with the same names. Metadata: format "revelio-index", format_version "1",
-and config, a JSON object with hook_point, dictionary, grid, items, source, and labels: feature -> [text,
-score or null, way].
+and config, a JSON object with hook_point, dictionary, grid, items, source and labels. labels maps features to
+[text, score or null, way].
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FORMAT_VERSION = "1"
 _ADVICE = "make the index again"
 LARGEST_CROP = 256
 MOST_EXAMPLES = 64
-"""Per feature."""
+"""Maximum number of examples per feature."""
 _MOST_FEATURES = 2**24
 _KEYS = {"hook_point", "dictionary", "grid", "items", "source", "labels"}
 _BY_FEATURE = {"mean_active": "F32", "peak": "F32", "rate": "F32"}
@@ -71,7 +71,7 @@ def index_path(path: str | os.PathLike[str]) -> Path:
 
 
 def write_index(index: FeatureIndex, path: str | os.PathLike[str]) -> None:
-    """Write the file atomically: if writing fails, the old file is still there."""
+    """Write an index file atomically: if writing fails, the old file remains."""
     names = ("starts", *_BY_FEATURE, *_BY_EXAMPLE)
     tensors = {name: getattr(index, name) for name in names}
     if index.crops is not None:
@@ -111,7 +111,7 @@ def read_head(path: str | os.PathLike[str]) -> IndexHead:
 
 
 def read_index(path: str | os.PathLike[str]) -> FeatureIndex:
-    """Read the complete index, to label it again."""
+    """Read a complete index, for example to label its features again."""
     head = read_head(path)
     names = ["starts", *_BY_FEATURE, *_BY_EXAMPLE, *(["crops"] if head.crop else [])]
     tensors = tensor_file.read_tensors(path, names)
@@ -119,14 +119,14 @@ def read_index(path: str | os.PathLike[str]) -> FeatureIndex:
         _example_range(head, tensors["starts"], feature)
     for name in (*_BY_FEATURE, "value", "timestep"):
         if not bool(torch.isfinite(tensors[name]).all()):
-            raise _broken(path, f"{name} holds numbers that are not finite")
+            raise _broken(path, f"{name} has numbers that are not finite")
     return FeatureIndex(
         head.hook_point, head.dictionary, head.grid, head.items, head.source, labels=head.labels, **tensors
     )
 
 
 def read_examples(head: IndexHead, feature: int) -> Examples:
-    """Read the examples of one feature, without reading those of the others."""
+    """Read the examples of one feature, without reading those of other features."""
     from safetensors import SafetensorError, safe_open
 
     if not 0 <= feature < head.n_features:
@@ -149,11 +149,11 @@ def _example_range(head: IndexHead, starts: Tensor, feature: int) -> tuple[int, 
 
 
 def _sizes(path: str | os.PathLike[str], header: tensor_file.Header) -> tuple[int, int, int]:
-    """Return (features, examples, side of the crops); raise if the tensors do not agree with each other."""
+    """Return (features, examples, side of the crops); raise if a tensor is missing or malformed."""
     known = {"starts": "I64", **_BY_FEATURE, **_BY_EXAMPLE}
     names = set(header.tensors)
     if names - {"crops"} != set(known):
-        raise _broken(path, f"it must hold {', '.join(known)}, perhaps crops, and nothing else")
+        raise _broken(path, f"it must contain {', '.join(known)}, optionally crops, and nothing else")
     shape = header.tensors["starts"].shape
     if len(shape) != 1 or not 2 <= shape[0] <= _MOST_FEATURES:
         raise _broken(path, "its starts are not a list")

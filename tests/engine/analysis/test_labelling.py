@@ -153,7 +153,7 @@ def test_asking_an_endpoint_from_the_command(
     assert after.labels.get(second) == before.labels.get(second)
     assert "secret" not in capsys.readouterr().out
     assert main(["label", file, *options, "--key-from", "NO_KEY"]) == 2
-    assert "NO_KEY holds no key" in capsys.readouterr().err
+    assert "NO_KEY is not set" in capsys.readouterr().err
 
 
 def test_bad_input_is_one_sentence_and_exit_code_2(

@@ -142,7 +142,7 @@ class TestMasks:
     ("change", "words"),
     [
         ({"view": "upside down"}, "per step, overlay"),
-        ({"view": "difference"}, "second one"),
+        ({"view": "difference"}, "second run"),
         ({"features": []}, "at least one feature"),
         ({"features": [64]}, "63"),
         ({"features": [-1]}, "63"),
