@@ -61,4 +61,4 @@ def _checked_device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise RevelioError(f"torch cannot use the device {name!r} here; try cpu.") from None
+        raise RevelioError(f"There is no device {name!r} that torch can use here; try cpu.") from None

@@ -205,9 +205,7 @@ class RowView:
         if start < 0:
             raise RevelioError(f"Batches are numbered from 0; {start} is not a batch.")
         if self.n_rows < batch:
-            raise RevelioError(
-                f"There are {self.n_rows} rows, too few for a batch of {batch}; harvest more."
-            )
+            raise RevelioError(f"There are {self.n_rows} rows, too few for a batch of {batch}; harvest more.")
         share = slice(batch * rank // world, batch * (rank + 1) // world)
         return self._stream(_Shuffle(self, seed, buffer_bytes), batch, share, start)
 

@@ -105,7 +105,7 @@ class ShardWriter:
         if item in self._before:
             return
         if not 0 <= item < ITEM_END or item in self._finished:
-            raise RevelioError(f"Item {item} was finished before, or its number is not valid.")
+            raise RevelioError(f"Item {item} was finished before, or is not a valid item number.")
         self._check(item, timestep, rows)
         kept = rows.detach().to("cpu", self._dtype, copy=True)
         self._check_values(item, timestep, rows, kept)
@@ -224,7 +224,7 @@ def _open_folder(folder: Path, new: Manifest) -> tuple[Manifest, int]:
         if (difference := manifest.difference(new)) is not None:
             raise RevelioError(f"{folder} contains other activations: {difference}; choose another folder.")
     elif any(SHARD_NAME.fullmatch(name) for name in names):
-        raise RevelioError(f"{folder} contains shards but no {MANIFEST}; choose another folder.")
+        raise RevelioError(f"{folder} contains shards without their {MANIFEST}; choose another folder.")
     size = sum(file.bytes for file in check_shards(folder, manifest))
     _remove_leftovers(folder, names, {shard.name for shard in manifest.shards})
     if MANIFEST not in names:

@@ -578,7 +578,7 @@ def test_what_cannot_be_read_is_reported(tmp_path: Path) -> None:
         with pytest.raises(RevelioError, match="numbered from 0 to 11"):
             shards.rows(index)
     for index in (torch.tensor([1.0]), torch.tensor([[1]]), torch.tensor([True])):
-        with pytest.raises(RevelioError, match="list of their numbers"):
+        with pytest.raises(RevelioError, match="one-dimensional tensor of integers"):
             shards.rows(index)
     with pytest.raises(RevelioError, match="from 0 to below 1"):
         shards.split(1.0)
