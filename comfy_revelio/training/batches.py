@@ -73,7 +73,7 @@ def batches(
 def _check(rows: Tensor, timesteps: Tensor | None) -> None:
     if rows.ndim != 2 or not len(rows):
         raise RevelioError(
-            f"The training activations must have the shape [rows, width], rows > 0; got {list(rows.shape)}."
+            f"Activations to train on must be [rows, width] with at least one row, not {list(rows.shape)}."
         )
     if timesteps is not None and timesteps.shape != rows.shape[:1]:
         raise RevelioError(f"{len(rows)} activations need as many timesteps; got {list(timesteps.shape)}.")
