@@ -32,7 +32,7 @@ class TrainConfig:
     activation: Selection = "topk_relu"
     """topk_relu, topk_signed, batchtopk, relu (needs l1), or pursuit (ITDA: the features are activations)."""
     temporal: bool = False
-    """Scale and shift the input and output by amounts learned per timestep (as in TIDE, arXiv 2503.07050)."""
+    """Scale and shift the input and output by amounts that depend on the timestep (TIDE, arXiv 2503.07050)."""
     steps: int = 4000
     """Optimiser steps."""
     batch: int = 4096
@@ -203,7 +203,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset(name: str, d_model: int, **options: Any) -> TrainConfig:
-    """Return the settings of the recipe `name` for activations of width `d_model`; `options` override some.
+    """Return the settings of the recipe `name` for activations of width `d_model`, changed by `options`.
 
     >>> preset("topk", 1280, k=64).n_features
     20480

@@ -122,7 +122,7 @@ class RecordedCall(NamedTuple):
 
 
 class RecordedModules:
-    """A context manager that uses forward hooks to record what the spec's hook points of a UNet output."""
+    """A context manager that records, with forward hooks, the outputs of a UNet's modules given by a spec."""
 
     def __init__(self, unet: nn.Module, spec: CaptureSpec) -> None:
         self.unet, self.spec = unet, spec

@@ -116,8 +116,8 @@ def harvest(
 
     batch: number of items that the host runs at once.
     checkpoint_every: maximum number of items per shard, and thus the most items that a kill can lose.
-    budget_bytes: maximum size of all folders together. At this size, the harvest raises BudgetReached; the
-        items on disk are complete.
+    budget_bytes: maximum size of all folders together. Reaching it raises BudgetReached; all items on
+        disk are complete.
     Raises RevelioError for unknown hook points, and for folders of another model or other settings.
     """
     folders, left = unfinished_items(host, items, out, spec)

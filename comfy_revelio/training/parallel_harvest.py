@@ -94,7 +94,7 @@ def _merge_folder(source: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     before = ours.items
     for shard in theirs.shards:
-        new = [item for item in shard.items if item not in before]  # some may be left from a killed merge
+        new = [item for item in shard.items if item not in before]  # a killed merge may have added some
         if not new:
             continue
         name, rows = next_name(ours), shard.rows

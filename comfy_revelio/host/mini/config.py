@@ -44,8 +44,8 @@ VAE: dict[str, Any] = {
     "multipliers": (1, 1, 2),
     "blocks_per_level": 1,
 }
-"""A convolutional autoencoder. It treats patches of 2x2 pixels as 12 channels: full resolution would be costly.
-channels: base width. multipliers: factors of the base width at each resolution (level)."""
+"""A convolutional autoencoder. It treats patches of 2x2 pixels as 12 channels, to avoid costly work at full
+resolution. channels: base width. multipliers: width at each resolution (level) / base width."""
 
 SCHEDULE: dict[str, Any] = {"timesteps": 1000, "linear_start": 0.00085, "linear_end": 0.012}
 """The noise schedule of Stable Diffusion 1 ("scaled linear"). The UNet predicts velocity."""

@@ -7,8 +7,8 @@
     GET /revelio/traces/{key}/examples?hook_point=&feature=             top examples, as safetensors
 
 A key is 32 random hexadecimal digits made by the server. All other values are checked against the trace, and
-no request contains a path. A request can make the server read only two files: the trace's file in the temp folder,
-and the feature index that Load SAE found next to the SAE of the run.
+no request contains a path. A request can make the server read only two files: the trace's file in the temp
+folder, and the feature index that Load SAE found next to the SAE of the run.
 """
 
 from __future__ import annotations

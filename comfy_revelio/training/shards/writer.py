@@ -73,7 +73,7 @@ class ShardWriter:
         shard_items: int = 64,
         budget_bytes: int | None = None,
     ) -> None:
-        """Open the folder. A kill loses only items that are not yet written because they do not fill a shard.
+        """Open the folder. A kill loses only the items that are not yet in a shard on disk.
 
         shard_bytes: maximum size of a shard, unless a single item is larger.
         shard_items: maximum number of items per shard.
