@@ -17,7 +17,7 @@ from .taps.model import resolve, tap
 from .taps.runs import ModelCall, Run
 
 LISTED = 8
-"""The report lists at most this many added features, and as many removed features."""
+"""The report lists at most this many added and this many removed features."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,10 +33,7 @@ def vector_of_prompts(
     steps: int,
     cfg: float,
 ) -> SAEHandle:
-    """Return a dictionary with one feature: the mean activation of `with_it` minus that of `without`.
-
-    Both lists of prompts are sampled with the same seeds.
-    """
+    """Return a one-feature dictionary: mean activation of `with_it` minus that of `without` (same seeds)."""
     if not with_it or not without:
         raise RevelioError(
             "A concept vector needs prompts with the concept and prompts without it, one per line."

@@ -67,7 +67,7 @@ def harvest_prompts(
     settings = SamplingSettings(height, width, steps, cfg)
     host = ComfyHost(model, clip, None, name, settings, sampler=sampler, scheduler=scheduler)
     items = items_of_prompts(prompts, seed, pictures)
-    # the folder's name depends on all settings: the same settings find an interrupted harvest again
+    # the folder's name depends on all settings, so the same settings resume an interrupted harvest
     words = repr((sorted(host.settings.items()), list(prompts), seed))
     mark = hashlib.sha256(words.encode()).hexdigest()[:8]
     out = Path(folder_paths.get_output_directory()) / FOLDER / f"{name}_{mark}"

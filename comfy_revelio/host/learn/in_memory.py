@@ -52,7 +52,7 @@ def listen(
 ) -> Model:
     """Return a clone of the model that passes the tokens [B, T, d] at a hook point to `receive`.
 
-    `receive` gets only tokens of the role `role`, from the first evaluation of each step. It changes nothing.
+    `receive` gets only tokens of the role `role`, from the first evaluation of each step.
     """
 
     def receive_once(tokens: Tensor, call: ModelCall, _run: Run) -> None:

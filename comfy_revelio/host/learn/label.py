@@ -1,4 +1,4 @@
-"""Label Features: find the images on which each feature fires most, label the feature, and save both."""
+"""Label Features: find the top examples of each feature, label the feature, and save the feature index."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _endpoint() -> Endpoint:
 
 
 def _clip_folder(name: str) -> Path:
-    """Return the folder called `name` in ComfyUI's folders for CLIP models; raise RevelioError for a path."""
+    """Return the folder called `name` in ComfyUI's folders for CLIP models; refuse names that are paths."""
     name = name.strip()
     if _NAME.fullmatch(name) and name.strip("."):
         for kind in _CLIP_FOLDERS:

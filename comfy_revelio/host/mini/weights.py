@@ -21,10 +21,7 @@ def load_weights(
 
 
 def load_strictly(module: torch.nn.Module, tensors: dict[str, torch.Tensor], what: str) -> None:
-    """Load `tensors` into the module; raise RevelioError if any tensor is missing or unknown.
-
-    what: the name of the module in the error message.
-    """
+    """Load `tensors` into the module; raise RevelioError (naming `what`) if any is missing or unknown."""
     missing, unexpected = module.load_state_dict(tensors, strict=False)
     if missing or unexpected:
         raise RevelioError(

@@ -95,10 +95,7 @@ class TraceRegistry:
             return self._known[key].indexes
 
     def _make_room(self) -> None:
-        """Move the oldest traces from memory to the temp folder, and delete the oldest there.
-
-        The newest trace always stays in memory.
-        """
+        """Move old traces (never the newest) to the temp folder, and delete the oldest of them."""
         while len(self._known) > KEPT_IN_ALL:
             key, _ = self._known.popitem(last=False)
             _file(key).unlink(missing_ok=True)
