@@ -32,7 +32,7 @@ class TrainConfig:
     activation: Selection = "topk_relu"
     """topk_relu, topk_signed, batchtopk, relu (needs l1), or pursuit (ITDA: the features are activations)."""
     temporal: bool = False
-    """Scale and shift the input and output by amounts that depend on the timestep (arXiv 2503.07050)."""
+    """Scale and shift the input and output depending on the timestep (as in TIDE, arXiv 2503.07050)."""
     steps: int = 4000
     """Optimiser steps."""
     batch: int = 4096

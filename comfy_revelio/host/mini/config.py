@@ -45,7 +45,7 @@ VAE: dict[str, Any] = {
     "blocks_per_level": 1,
 }
 """A convolutional autoencoder. It treats patches of 2x2 pixels as 12 channels, to avoid costly work at full
-resolution. channels: base width; multipliers: its factor at each resolution; blocks_per_level: residual blocks."""
+resolution. channels: base width; multipliers: its factors per level; blocks_per_level: residual blocks."""
 
 SCHEDULE: dict[str, Any] = {"timesteps": 1000, "linear_start": 0.00085, "linear_end": 0.012}
 """The noise schedule of Stable Diffusion 1 ("scaled linear"). The UNet predicts velocity."""
