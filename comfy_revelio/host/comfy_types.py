@@ -1,7 +1,7 @@
-"""Types for the values of ComfyUI's sockets: the parts of MODEL, CLIP, VAE and others that this pack uses.
+"""Types for the values of ComfyUI's sockets (MODEL, CLIP, VAE ...), with only the parts that this pack uses.
 
-ComfyUI has no typed interface, and other packs pass their own classes. So these types are protocols: any
-object with these attributes fits.
+ComfyUI has no typed interface, and other packs may pass classes of their own. Most of these types are
+therefore protocols: any object with the listed attributes fits.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ Image: TypeAlias = Tensor
 Mask: TypeAlias = Tensor
 """MASK: [B, H, W] or [H, W] in 0..1."""
 Conditioning: TypeAlias = list[list[Any]]
-"""CONDITIONING: entries [text states [B, T, D], a dict of the model's other inputs]."""
+"""CONDITIONING: a list of entries [text states [B, T, D], dict with the model's other inputs]."""
 Tokens: TypeAlias = dict[str, list[list[tuple[Any, ...]]]]
-"""A tokenized prompt: the sections for each text encoder; a section is a list of (token, weight) pairs."""
+"""A tokenized prompt: {text encoder: its sections}. A section is a list of tuples (token, weight, ...)."""
 
 
 class Latent(TypedDict):
-    """LATENT: what a sampler takes and returns."""
+    """LATENT: the input and the output of a sampler."""
 
     samples: Tensor
     """[B, C, H, W], or [B, C, F, H, W] for a video."""
@@ -32,7 +32,7 @@ class Model(Protocol):
     """MODEL: a `comfy.model_patcher.ModelPatcher` of a diffusion model."""
 
     model: Any
-    """The BaseModel, whose `diffusion_model` is the network; all clones share it."""
+    """The BaseModel, shared by all clones; its `diffusion_model` is the network."""
     model_options: dict[str, Any]
 
     def clone(self) -> Model: ...
@@ -46,10 +46,10 @@ class Clip(Protocol):
     """CLIP: a `comfy.sd.CLIP`, one or several text encoders with their tokenizers."""
 
     cond_stage_model: Any
-    """The text model, whose attributes (clip_l, t5xxl ...) are the encoders; all clones share it."""
+    """The text model, shared by all clones; its attributes (clip_l, t5xxl ...) are the encoders."""
     tokenizer: Any
     layer_idx: int | None
-    """The layer chosen by CLIP Set Last Layer: a negative number, counted from the end."""
+    """The layer chosen by the node CLIP Set Last Layer, as a negative number (-1 is the last layer)."""
 
     def clone(self) -> Clip: ...
     def tokenize(self, text: str) -> Tokens: ...

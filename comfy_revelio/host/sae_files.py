@@ -33,15 +33,15 @@ class SAEHandle:
 
     dictionary: Dictionary
     patcher: ModelPatcher
-    """Lets ComfyUI move and count the weights like those of any other model."""
+    """Makes ComfyUI move the weights between devices and count their memory, like those of any model."""
     name: str
-    """The name of its file, as Load SAE lists it."""
+    """The name of the SAE file, as listed by the node Load SAE."""
     index: IndexHead | None = None
-    """The SAE's feature index, if there is one."""
+    """The head of the SAE's feature index, if the SAE has one."""
 
     @property
     def title(self) -> str:
-        """The SAE's name in messages."""
+        """What messages call the SAE."""
         return f'SAE "{self.name}"'
 
     def get_ram_usage(self) -> int:
@@ -50,9 +50,9 @@ class SAEHandle:
 
 
 def register_folder(bundled: Path) -> None:
-    """Make `sae` a model folder: it lists the extra model paths, `models/sae` and `bundled`, in this order.
+    """Register `sae` as a model folder: already registered folders first, then `models/sae`, then `bundled`.
 
-    Folders that another pack has registered as `sae` are kept.
+    Folders may be registered already by the user's extra model paths or by another pack.
     """
     roots, extensions = folder_paths.folder_names_and_paths.get(FOLDER, ([], set()))
     global _bundled
@@ -65,12 +65,12 @@ def register_folder(bundled: Path) -> None:
 
 
 def listing() -> list[str]:
-    """Return the names of all SAE files that can be loaded, relative to their root folder."""
+    """Return the names (paths relative to their `sae` folder) of all SAE files that can be loaded."""
     return [name for name in folder_paths.get_filename_list(FOLDER) if check(name) is None]
 
 
 def path_of(name: str) -> Path:
-    """Find the file called `name`; raise RevelioError if there is none."""
+    """Return the path of the SAE file called `name`; raise RevelioError if no such file exists."""
     path = folder_paths.get_full_path(FOLDER, name) if name else None
     if path is None:
         root = folder_paths.get_folder_paths(FOLDER)[0]
@@ -81,7 +81,7 @@ def path_of(name: str) -> Path:
 
 
 def check(name: str) -> str | None:
-    """Return None if `name` is an SAE that can be loaded, else a sentence that says why it cannot."""
+    """Return None if the SAE file `name` can be loaded, else a sentence that explains why not."""
     try:
         path = path_of(name)
         stat = path.stat()
@@ -104,7 +104,7 @@ def fingerprint(name: str) -> str:
 def load(name: str, hook_point: str = "", captured: str = "") -> SAEHandle:
     """Load the SAE file called `name` and add the labels of its feature index to the file's own labels.
 
-    hook_point, captured: replace the file's values unless empty.
+    hook_point, captured: if not empty, these replace the values in the file.
     """
     dictionary = load_dictionary(path_of(name), hook_point=hook_point.strip(), captured=captured)
     index = _index_for(dictionary, name)
@@ -116,13 +116,13 @@ def load(name: str, hook_point: str = "", captured: str = "") -> SAEHandle:
 
 
 def index_of(name: str) -> Path | None:
-    """Find the feature index of the SAE file `name` in any of the `sae` folders; None if there is none."""
+    """Return the path of the SAE file's feature index in any of the `sae` folders; None if it has none."""
     found = folder_paths.get_full_path(FOLDER, index_path(name).as_posix()) if name else None
     return None if found is None else Path(found)
 
 
 def index_target(name: str) -> Path:
-    """Return where to write an SAE file's feature index: next to the file, or in models/sae if bundled."""
+    """Return where to write an SAE file's index: next to the file, but for bundled files in models/sae."""
     path = path_of(name)
     if _bundled is not None and _bundled.resolve() in path.resolve().parents:
         return Path(folder_paths.get_folder_paths(FOLDER)[0]) / index_path(name)
@@ -130,21 +130,21 @@ def index_target(name: str) -> Path:
 
 
 def handle(dictionary: Dictionary, name: str, index: IndexHead | None = None) -> SAEHandle:
-    """Wrap a dictionary so that it loads and offloads with the models that use it."""
+    """Wrap a dictionary so that ComfyUI loads and offloads it together with the models that use it."""
     dictionary.requires_grad_(False).eval()
     patcher = ModelPatcher(
         dictionary,
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),
     )
-    # ModelPatcher loads the parameters of modules, not their buffers (_load_list in comfy/model_patcher.py,
-    # seen in 0.3.75), and an SAE keeps its weights as buffers
+    # an SAE's weights are buffers, but ModelPatcher moves only the parameters of modules to the device
+    # (_load_list in comfy/model_patcher.py, seen in 0.3.75)
     patcher.add_callback_with_key(CallbacksMP.ON_LOAD, "revelio", _move_buffers)
     return SAEHandle(dictionary, patcher, name, index)
 
 
 def _index_for(dictionary: Dictionary, name: str) -> IndexHead | None:
-    """Return the head of the SAE's feature index, or None; log a warning if it is broken or outdated."""
+    """Return the head of the SAE's feature index, else None; log a warning if it is broken or outdated."""
     path = index_of(name)
     if path is None:
         return None
@@ -166,7 +166,7 @@ def _move_buffers(patcher: ModelPatcher, device: torch.device | None = None, *_:
 
 @lru_cache(maxsize=1024)
 def _problem_of(path: str, _size: int, _modified: int) -> str | None:
-    """Return why the file is not an SAE, or None; cached, because every page load asks for all files."""
+    """Return why the file cannot be loaded, or None. Cached, because every page load checks all files."""
     try:
         check_file(path)
     except RevelioError as problem:

@@ -1,4 +1,4 @@
-"""Use ComfyUI as a library on the command line, where no ComfyUI server has set it up."""
+"""Use ComfyUI as a library on the command line, where no ComfyUI server is running."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .comfy_types import Clip, Model, Vae
 
 
 def use_comfyui() -> None:
-    """Make `import comfy` work from the folder in COMFYUI_PATH; models run on the GPU when there is one.
+    """Make `import comfy` load ComfyUI from the folder in COMFYUI_PATH; models run on a GPU if there is one.
 
-    Does nothing inside ComfyUI. Raises RevelioError when that folder is not ComfyUI's.
+    Does nothing inside ComfyUI. Raises RevelioError when COMFYUI_PATH is not a ComfyUI folder.
     """
     if "comfy" in sys.modules:
         return
@@ -24,7 +24,7 @@ def use_comfyui() -> None:
         raise RevelioError(
             "ComfyUI was not found: set COMFYUI_PATH to its folder, or use `python3 dev.py run -- ...`."
         )
-    # ComfyUI's own `nodes.py` must win over this pack's `nodes/` when both are on the path
+    # first on the path, so that `import nodes` finds ComfyUI's nodes.py instead of this pack's nodes/
     sys.path.insert(0, root)
     import comfy.cli_args
 
@@ -35,12 +35,12 @@ def use_comfyui() -> None:
 def load_checkpoint(path: Path) -> tuple[Model, Clip, Vae]:
     """Load MODEL, CLIP and VAE from a checkpoint. Call `use_comfyui` first.
 
-    Raises RevelioError when the file is missing, or ComfyUI does not find all three in it.
+    Raises RevelioError when the file is missing, or does not contain all three.
     """
     import comfy.sd
 
     if not path.is_file():
-        raise RevelioError(f"There is no checkpoint {path}; check the name.")
+        raise RevelioError(f"There is no checkpoint {path}; check the path.")
     try:
         model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path))
     except Exception as problem:  # ComfyUI does not wrap the errors of its file readers

@@ -1,4 +1,4 @@
-"""Steer Features: apply the engine's intervention inside the model's calls."""
+"""Steer Features: apply an intervention to the tokens at a hook point during the model's calls."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .taps.runs import ModelCall, Run
 
 
 def steer(model: Model, intervention: Intervention, sae: SAEHandle, hook_point: str = "") -> Model:
-    """Return a clone of `model` that is steered at `hook_point` (empty: the SAE's own).
+    """Return a clone of `model` that is steered at `hook_point` (if empty, at the SAE's hook point).
 
-    If there is nothing to do (strength 0, no features, an empty range), the clone has no tap.
+    If the intervention does nothing (strength 0, no features, an empty range), the clone has no tap.
     """
     dictionary = sae.dictionary
     point = resolve(model, hook_point.strip() or dictionary.hook_point, dictionary.d_model, sae.title)
@@ -26,7 +26,7 @@ def steer(model: Model, intervention: Intervention, sae: SAEHandle, hook_point: 
         return model.clone()
 
     def change(tokens: Tensor, call: ModelCall, _run: Run) -> Tensor | None:
-        # the frames of a video are steered as separate images with the same batch item
+        # each frame of a video is steered as a separate image that belongs to the same batch item
         *frames, height, width = call.grid
         count = math.prod(frames)
         items = tuple(item for item in call.items for _ in range(count))

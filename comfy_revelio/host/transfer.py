@@ -1,4 +1,4 @@
-"""Transfer Features: add the features of one generation to another, inside the model's calls."""
+"""Transfer Features: add the features of one generation to another generation, as the model runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .taps.model import resolve, tap
 from .taps.runs import ModelCall, Run
 
 LISTED = 8
-"""The most added features, and the most removed features, that the report lists."""
+"""The report lists at most this many added and this many removed features."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,21 +26,21 @@ class Side:
 
     trace: Trace | None
     mask: Mask | None
-    """The part of the image to transfer from or to."""
+    """The part of the image from which (source) or to which (target) features are transferred."""
     item: int = 0
-    """Which image of the generation's batch, counted from 0."""
+    """Number of the image in the generation's batch, from 0."""
 
 
 def transfer_features(
     model: Model, sae: SAEHandle, source: Side, target: Side, **options: Any
 ) -> tuple[Model, str]:
-    """Return (a clone of `model` that gets the source's features, a table of the features added and removed).
+    """Return a clone of `model` that adds the source's features, and a table of features added and removed.
 
     options: as for `Transfer`. With strength 0 or an empty range, the clone has no tap.
     """
     dictionary = sae.dictionary
     if source.trace is None or source.mask is None:
-        raise RevelioError("A transfer needs a trace of its source and a mask of the part to transfer.")
+        raise RevelioError("A transfer needs a trace of the source image and a mask of the part to transfer.")
     known = source.trace.hook_points
     point = resolve(model, dictionary.hook_point or next(iter(known), ""), dictionary.d_model, sae.title)
     if known and point.name not in known:
@@ -68,7 +68,7 @@ def transfer_features(
     def change(tokens: Tensor, call: ModelCall, _run: Run) -> Tensor | None:
         if len(call.grid) != 2:
             raise RevelioError(
-                "This model makes videos, but features can be transferred between images only."
+                "This model makes videos, but features can only be transferred between images."
             )
         height, width = call.grid
         context = TokenContext(call.role, (height, width), call.items, call.percent, call.timestep)

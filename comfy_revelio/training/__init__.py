@@ -1,4 +1,4 @@
-"""Training of dictionaries: recipes, the trainer, activations on disk, and metrics of the result."""
+"""Train dictionaries: recipes, the trainer, activations on disk, and metrics of trained dictionaries."""
 
 from .config import PRESETS, TrainConfig, preset
 from .metrics import error_by_timestep, feature_stats, measure

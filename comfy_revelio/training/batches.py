@@ -1,4 +1,4 @@
-"""Batches of activations for training. Each batch depends only on the seed and the step."""
+"""Draw batches of activations for training. A batch depends only on the activations, seed and step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .processes import Processes
 from .shards import RowView
 
 Rows = Tensor | RowView | Callable[[int, Generator], Tensor]
-"""Activations: a tensor [N, d], rows of shards on disk, or a function (step, generator) -> batch [b, d]."""
+"""Activations: a tensor [N, d], rows on disk, or a function that draws a batch [b, d] for a step."""
 
 
 class Minibatch(NamedTuple):
@@ -26,7 +26,7 @@ class Minibatch(NamedTuple):
 
 
 def sample_rows(rows: Rows, timesteps: Tensor | None, count: int, batch: int, seed: int) -> Tensor:
-    """Return about `count` rows, float32 [n, d], to compute means and scales; the same in every process."""
+    """Return about `count` rows, float32 [n, d], to compute means and scales; all processes get the same."""
     if isinstance(rows, RowView):
         return rows.all(limit=count, seed=seed).x
     parts, stream = [], batches(rows, timesteps, batch, seed, start=-1_000_000)
@@ -45,9 +45,9 @@ def batches(
     processes: Processes | None = None,
     device: torch.device | str = "cpu",
 ) -> Iterator[Minibatch]:
-    """Yield batches without end, beginning with that of step `start`.
+    """Yield batches without end, beginning with the batch of step `start`.
 
-    Each process gets its share of every batch; together the shares are the batch of a single process.
+    Each process gets its share of every batch. Together, the shares are the batch that one process would get.
     """
     processes = processes or Processes()
     if isinstance(rows, RowView):
@@ -73,7 +73,7 @@ def batches(
 def _check(rows: Tensor, timesteps: Tensor | None) -> None:
     if rows.ndim != 2 or not len(rows):
         raise RevelioError(
-            f"Activations to train on must be [rows, width] and not empty, not {list(rows.shape)}."
+            f"Activations to train on must be [rows, width] with at least one row, not {list(rows.shape)}."
         )
     if timesteps is not None and timesteps.shape != rows.shape[:1]:
-        raise RevelioError(f"{len(rows)} activations need as many timesteps, not {list(timesteps.shape)}.")
+        raise RevelioError(f"{len(rows)} activations need as many timesteps; got {list(timesteps.shape)}.")

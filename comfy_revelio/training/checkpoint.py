@@ -27,7 +27,7 @@ class TrainingState:
     sae: LearningSAE
     optimizer: torch.optim.Optimizer
     average: list[Tensor] | None
-    """Moving average of the weights, in the order of `sae.parameters()`; None if none is computed."""
+    """Moving averages of the weights, in the order of `sae.parameters()`; None if config.ema is 0."""
     step: int = 0
     """Number of completed steps."""
 
@@ -47,9 +47,9 @@ def save_checkpoint(path: Path, state: TrainingState) -> None:
 
 
 def load_checkpoint(path: Path, state: TrainingState) -> None:
-    """Restore the state from a checkpoint, in place; do nothing if the file does not exist.
+    """Restore `state` in place from a checkpoint file; do nothing if the file does not exist.
 
-    Raises RevelioError when the checkpoint has other settings or does not fit the activations.
+    Raises RevelioError when the checkpoint was made with other settings or does not fit the activations.
     """
     if not path.exists():
         return
@@ -78,7 +78,7 @@ def _restore(state: TrainingState, tensors: dict[str, Tensor]) -> None:
     is_fused = state.optimizer.defaults.get("fused")
     for number, weight in enumerate(state.sae.parameters()):
         moments = {name: tensors[f"adam.{number}.{name}"] for name in _MOMENTS}
-        # Adam keeps its count of steps on the CPU, unless it is fused
+        # Adam keeps its step counter on the CPU, except in its fused variant
         state.optimizer.state[weight] = {
             name: t if name == "step" and not is_fused else t.to(weight.device) for name, t in moments.items()
         }
@@ -87,7 +87,7 @@ def _restore(state: TrainingState, tensors: dict[str, Tensor]) -> None:
 
 
 def _result_settings(config: TrainConfig) -> dict[str, Any]:
-    """Return the settings that affect the result, in the form in which JSON reads them back."""
+    """Return the settings that affect the result, as they look after being saved to and read from JSON."""
     settings = asdict(config)
     for name in ("device", "report_every"):
         del settings[name]

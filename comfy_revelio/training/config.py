@@ -1,7 +1,7 @@
 """The options for training a dictionary, and named presets with the recipes of the papers.
 
-The presets use the numbers in the papers' own code, except those that depend on the size of the data. No
-preset sets the number of steps or the batch size: the papers' 400 million tokens are too many for a trial.
+The presets use the numbers in the papers' own code, except for settings that depend on the size of the data.
+No preset sets the number of steps or the batch size: the papers' 400 million tokens are too many for a trial.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class TrainConfig:
     n_features: int = 2048
     """Number of features to learn."""
     k: int = 16
-    """Number of active features per token; for batchtopk the average over a batch."""
+    """Number of active features per token; for batchtopk, their average number over a batch."""
     activation: Selection = "topk_relu"
-    """topk_relu, topk_signed, batchtopk, relu (with l1), or pursuit (ITDA: activations become features)."""
+    """topk_relu, topk_signed, batchtopk, relu (needs l1), or pursuit (ITDA: the features are activations)."""
     temporal: bool = False
     """Scale and shift the input and output depending on the timestep (as in TIDE, arXiv 2503.07050)."""
     steps: int = 4000
@@ -44,15 +44,15 @@ class TrainConfig:
     warmup: int = 200
     """Steps over which the learning rate rises from 0."""
     schedule: Schedule = "end"
-    """How the learning rate falls to 0. end: in the last steps; linear, cosine: over all; constant: never."""
+    """The learning rate falls to 0 in the last steps (end), in all (linear, cosine) or never (constant)."""
     decay_share: float = 0.2
-    """For schedule end: the share of the steps over which the learning rate falls."""
+    """For schedule end: the learning rate falls during this last share of the steps."""
     clip: float = 0.0
     """Clip the gradient to this norm; 0 turns clipping off."""
     ema: float = 0.0
-    """Decay of the moving average of the weights that is the result; 0 returns the last weights instead."""
+    """Return a moving average of the weights, with this decay; 0 returns the last weights instead."""
     loss: LossScale = "variance"
-    """Divide the squared error by the variance of the data (variance) or of each batch (batch, Revelio)."""
+    """Divide the squared error by the variance of all data (variance) or of the batch (batch; Revelio)."""
     aux_k: int = 128
     """Number of dead features that AuxK trains on the remaining error (losses.py); 0 turns AuxK off."""
     aux_coef: float = 1 / 32
@@ -62,15 +62,15 @@ class TrainConfig:
     l1: float = 0.0
     """For relu: weight of the sparsity loss (L_1 in losses.py)."""
     dead_after: int = 400_000
-    """A feature counts as dead when it has not fired for more than this many tokens."""
+    """Count a feature as dead once it has not fired for more than this many tokens."""
     unit_decoder: bool = True
     """Keep every decoder row at norm 1, so that the codes of all features share one scale."""
     init: Start = "tied"
-    """tied: the encoder starts equal to the decoder; kaiming: independent of it (Revelio)."""
+    """tied: the encoder starts equal to the decoder; kaiming: the encoder starts independently (Revelio)."""
     bias: BiasStart = "mean"
     """Initial value of the shared bias: mean, geometric_median or zeros."""
     scale_input: InputScale = "one"
-    """one: scale inputs by a factor to unit mean square; each: standardise each dimension; none: do not."""
+    """one: one factor, to mean variance 1; each: every dimension to variance 1; none: no scaling."""
     fvu_threshold: float = 0.3
     """pursuit: an activation becomes a feature if its squared error exceeds this share of the variance."""
     seed: int = 0
@@ -80,7 +80,7 @@ class TrainConfig:
     amp: bool = False
     """Multiply matrices in bfloat16: faster on a GPU, slower on most CPUs, and slightly less precise."""
     report_every: int = 100
-    """Steps between progress reports, which also check for dead features; each makes the device wait."""
+    """Steps between progress reports, which also check for dead features. Each one stalls the device."""
 
     def __post_init__(self) -> None:
         """Raise RevelioError if a setting is invalid or two settings contradict each other."""
@@ -89,7 +89,7 @@ class TrainConfig:
         for name in ("n_features", "k", "steps", "batch", "report_every"):
             if getattr(self, name) < 1:
                 raise RevelioError(
-                    f"To train a dictionary {name} must be 1 or more, not {getattr(self, name)}."
+                    f"To train a dictionary, {name} must be 1 or more, not {getattr(self, name)}."
                 )
         if self.k > self.n_features:
             raise RevelioError(f"k must be from 1 to the {self.n_features} features, not {self.k}.")
@@ -99,10 +99,10 @@ class TrainConfig:
             if get_origin(kind) is Literal:
                 checked_choice(name, getattr(self, name), get_args(kind))
         if self.temporal and self.scale_input == "each":
-            raise RevelioError("A temporal dictionary needs one scale for all dimensions: scale_input one.")
+            raise RevelioError("A temporal dictionary cannot use scale_input each; choose one or none.")
 
     def learning_rate_at(self, step: int) -> float:
-        """Return the learning rate at a step (from 0): it rises in the warm-up, then follows the schedule.
+        """Return the learning rate at a step (from 0): rising in the warm-up, then following the schedule.
 
         >>> TrainConfig(steps=100, warmup=10, learning_rate=1.0).learning_rate_at(4)
         0.5
@@ -129,7 +129,7 @@ def _check_type(name: str, value: Any, kind: type) -> None:
         tuple: (_is_pair(value), "two numbers, as in [0.9, 0.999]"),
     }[kind]
     if not is_sound:
-        raise RevelioError(f"To train a dictionary {name} must be {expected}, not {value!r}.")
+        raise RevelioError(f"To train a dictionary, {name} must be {expected}, not {value!r}.")
 
 
 def _is_pair(value: Any) -> bool:
@@ -151,7 +151,7 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "topk": Preset("plain TopK with AuxK, quick on small data", 16, {"k": 32}),
-    "temporal": Preset("the same, modulated by the timestep", 16, {"k": 32, "temporal": True}),
+    "temporal": Preset("as topk, but modulated by the timestep", 16, {"k": 32, "temporal": True}),
     "revelio": Preset(
         "Revelio (arXiv 2411.16725): signed codes, no AuxK, untied start",
         64,
@@ -195,7 +195,7 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "itda": Preset(
-        "ITDA (arXiv 2505.17769; on Flux 2505.24360): features are activations that the others explain badly",
+        "ITDA (arXiv 2505.17769; on Flux 2505.24360): features are activations that the rest explain badly",
         16,
         {"k": 32, "activation": "pursuit", "scale_input": "none"},
     ),
@@ -203,7 +203,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset(name: str, d_model: int, **options: Any) -> TrainConfig:
-    """Return a recipe's settings for activations of width `d_model`; `options` override them.
+    """Return the settings of the recipe `name` for activations of width `d_model`, changed by `options`.
 
     >>> preset("topk", 1280, k=64).n_features
     20480

@@ -1,7 +1,7 @@
 """A host that harvests from a diffusers pipeline folder, for machines without ComfyUI.
 
-Hook points have the names used in the papers, which are diffusers' module paths. ComfyUI knows these names as
-aliases, so a dictionary trained here fits the same hook point there.
+Hook points are named as in the papers, by their module paths in diffusers. The hook points in ComfyUI have
+these names as aliases, so a dictionary trained on a diffusers pipeline can be used in ComfyUI.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class DiffusersHost:
             self.pipe.unet.get_submodule(plain)
         except AttributeError:
             raise RevelioError(
-                f"The UNet of {self.name} has no module {plain!r}; name one as diffusers does, such as "
+                f"The UNet of {self.name} has no module {plain!r}; give a module path of diffusers, such as "
                 "mid_block.attentions.0."
             ) from None
         return plain
@@ -64,7 +64,7 @@ class DiffusersHost:
         for call in recorded.calls:
             if items[0].image is None and spec.steps and call.step not in spec.steps:
                 continue
-            # with guidance, the negative prompts come first in the batch
+            # with guidance, the first half of the batch is for the negative prompts
             for item, rows in zip(items, call.tokens[-len(items) :], strict=True):
                 yield CapturedRows(call.hook_point, item.number, call.timestep, rows, call.grid)
 
@@ -114,7 +114,7 @@ class RecordedCall(NamedTuple):
 
     hook_point: str
     step: int
-    """Index of the evaluation, from 0."""
+    """Index of the UNet evaluation, from 0."""
     timestep: float
     tokens: Tensor
     """float32 [B, n, d] on the CPU."""
@@ -122,7 +122,7 @@ class RecordedCall(NamedTuple):
 
 
 class RecordedModules:
-    """A context manager that records the outputs of some modules of a UNet with forward hooks."""
+    """A context manager that records, with forward hooks, the outputs of a UNet's modules given by a spec."""
 
     def __init__(self, unet: nn.Module, spec: CaptureSpec) -> None:
         self.unet, self.spec = unet, spec
@@ -150,12 +150,12 @@ class RecordedModules:
         def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             found = output if isinstance(output, Tensor) else output[0]
             if found.ndim != 4:
-                raise RevelioError(f"{name} does not output a map of tokens; name a block or its attentions.")
+                raise RevelioError(f"{name} does not output a map of tokens; choose a block or attentions.")
             found = found.float()
             if self.spec.captured == "diff":
                 before = args[0] if args else kwargs["hidden_states"]
                 if before.shape != found.shape:
-                    raise RevelioError(f"The input of {name} does not have the shape of its output.")
+                    raise RevelioError(f"{name} has no diff: its input and output differ in shape.")
                 found = found - before.float()
             grid = (found.shape[2], found.shape[3])
             tokens = found.flatten(2).transpose(1, 2).cpu()

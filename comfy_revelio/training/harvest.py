@@ -32,7 +32,7 @@ class Item:
     prompt: str
     seed: int
     image: Path | None = None
-    """File of a real image; None generates an image from the prompt."""
+    """File of a real image; if None, an image is generated from the prompt."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class SamplingSettings:
     """Settings for generating images from prompts."""
 
     height: int
-    """In pixels, as is `width`; real images are cropped and resized to this size."""
+    """Height in pixels (width likewise). Real images are resized and cropped to height x width."""
     width: int
     steps: int = 20
     """Steps of the sampler."""
@@ -78,26 +78,26 @@ class CapturedRows(NamedTuple):
     rows: Tensor
     """[n, d]"""
     grid: tuple[int, int]
-    """Height and width of the map; their product is n."""
+    """Height and width of the token map; n = height * width."""
 
 
 class Host(Protocol):
-    """A model that can be run on items."""
+    """A model and the code that runs it on items."""
 
     name: str
     """Identifies the model."""
     settings: dict[str, str]
-    """Everything else that affects the activations."""
+    """All other settings that affect the activations."""
 
     def hook_point(self, name: str) -> str:
         """Return the standard name of a hook point; raise RevelioError if the model does not have it."""
 
     def run(self, items: Sequence[Item], spec: CaptureSpec, /) -> Iterator[CapturedRows]:
-        """Run the model on a batch of items and yield their activations, for the positive prompt only."""
+        """Run the model on a batch of items; yield their activations, but not those of a negative prompt."""
 
 
 Progress = Callable[[int, int], None]
-"""Called as progress(done, total) in items; whatever it raises ends the harvest."""
+"""Called as progress(finished items, all items); an exception from it ends the harvest."""
 
 
 def harvest(
@@ -112,12 +112,12 @@ def harvest(
     budget_bytes: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Path]:
-    """Run the host on all items that are not on disk yet. Return {standard name of hook point: its folder}.
+    """Run the host on all items that are not on disk yet. Return {a hook point's standard name: its folder}.
 
     batch: number of items that the host runs at once.
-    checkpoint_every: write a shard after at most this many items; a kill costs no more than these.
-    budget_bytes: limit for all folders together. When it is reached, BudgetReached is raised; what is on disk
-        is complete.
+    checkpoint_every: maximum number of items per shard, and thus the most items that a kill can lose.
+    budget_bytes: maximum size of all folders together. Reaching it raises BudgetReached; all items on
+        disk are complete.
     Raises RevelioError for unknown hook points, and for folders of another model or other settings.
     """
     folders, left = unfinished_items(host, items, out, spec)
@@ -152,7 +152,7 @@ def harvest(
 def unfinished_items(
     host: Host, items: Sequence[Item], out: Path, spec: CaptureSpec
 ) -> tuple[dict[str, Path], list[Item]]:
-    """Return {standard name of hook point: its folder}, and the items that at least one folder lacks.
+    """Return {a hook point's standard name: its folder}, and the items missing from at least one folder.
 
     Raises RevelioError for unknown hook points, and for folders of another model or other settings.
     """
@@ -164,7 +164,7 @@ def unfinished_items(
 
 
 def items_of_prompts(prompts: Sequence[str], first_seed: int = 0, count: int | None = None) -> list[Item]:
-    """Return `count` items that cycle through the prompts, with consecutive seeds; by default one per prompt.
+    """Return `count` items (by default one per prompt) that cycle through the prompts; seeds are consecutive.
 
     >>> items_of_prompts(["a cat", "a dog"], first_seed=7, count=3)[2]
     Item(number=2, prompt='a cat', seed=9, image=None)
@@ -180,12 +180,12 @@ def _finished_items(folder: Path, model: str, captured: Captured, extra: dict[st
     manifest = read_manifest(folder)
     now = replace(manifest.source, model=model, captured=captured, extra=extra)
     if (difference := manifest.source.difference(now)) is not None:
-        raise RevelioError(f"{folder} holds other activations: {difference}; choose another folder.")
+        raise RevelioError(f"{folder} contains other activations: {difference}; choose another folder.")
     return manifest.items
 
 
 def _spec_fields(spec: CaptureSpec, items: Sequence[Item]) -> dict[str, str]:
-    """Return the steps or timesteps of the spec as text, as the manifest stores them."""
+    """Return the spec's timesteps (for images) or steps (for prompts) as text, for the manifest."""
     from_images = bool(items) and items[0].image is not None
     chosen: Sequence[float] = spec.timesteps if from_images else spec.steps
     kind = "timesteps" if from_images else "kept steps"

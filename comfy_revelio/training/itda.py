@@ -1,9 +1,9 @@
 """ITDA: a dictionary whose features are activations themselves (arXiv 2505.17769; on Flux, 2505.24360).
 
-Nothing is optimised: as activations stream by, each one that the existing features explain badly becomes a
-new feature, normalised to unit length (an atom). Gradient pursuit computes the codes.
+Nothing is optimised. An activation that the existing features explain badly becomes a new feature (an atom),
+normalised to unit length. Gradient pursuit computes the codes.
 
-Shapes: B activations, D their width, A atoms so far.
+Shapes: B activations, D width of the activations, A atoms so far.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .config import TrainConfig
 
 _SAMPLE = 32768
 _PART = 256
-"""Activations compared with the atoms at once; atoms added from one such part do not help to explain it."""
+"""Number of activations compared with the atoms at once, and therefore not with one another."""
 
 
 @torch.no_grad()
@@ -59,7 +59,7 @@ def collect_atoms(
             break
     if count < config.k:
         raise RevelioError(
-            f"Only {count} activations differ from the others, fewer than k = {config.k}; "
+            f"Only {count} activations were different enough to become features, fewer than k = {config.k}; "
             "lower fvu_threshold."
         )
     found = atoms[:count].clone()
@@ -68,7 +68,7 @@ def collect_atoms(
 
 
 def _unexplained(x_BD: Tensor, atoms_AD: Tensor, k: int) -> Tensor:
-    """Return the squared error of each activation after gradient pursuit with k atoms: float32 [B]."""
+    """Return the squared error, float32 [B], of each activation after gradient pursuit with k atoms."""
     if len(atoms_AD):
         x_BD = x_BD - gradient_pursuit(x_BD, atoms_AD, min(k, len(atoms_AD))) @ atoms_AD
     return x_BD.square().sum(dim=1)

@@ -1,8 +1,8 @@
-"""A dictionary during training; its weights apply to scaled and centred activations.
+"""A dictionary during training. Its weights apply to centred and scaled activations.
 
     x <- (x - mean) scale
     h = W_enc (x - bias) + b_enc
-    z = f(h)                      the k largest of each token, or k per token on average (BatchTopK)
+    z = f(h)                      keep the k largest per token (TopK), or k per token on average (BatchTopK)
     x^ = z W_dec + bias
 
 losses.py defines the loss. A temporal dictionary also scales and shifts x - bias (before W_enc is applied)
@@ -28,9 +28,9 @@ from .initial_weights import decoder_and_encoder, mean_and_scale, shared_bias
 from .losses import aux_k_codes, aux_k_loss, reconstruction_loss, sparsity_loss
 
 _MULTI = 4
-"""Multi-TopK also reconstructs with this many times k active features."""
+"""Multi-TopK adds a second reconstruction, with 4 times k active features."""
 _THRESHOLD_RATE = 0.01
-"""Weight of the newest batch in the moving average that is BatchTopK's threshold."""
+"""BatchTopK's threshold is a moving average over batches; this is the weight of the newest batch."""
 
 
 class LearningSAE(nn.Module):
@@ -55,12 +55,12 @@ class LearningSAE(nn.Module):
     silent: Tensor
     """[N]: number of tokens since each feature last fired."""
     threshold: Tensor
-    """[]: running average of BatchTopK's smallest code; the finished dictionary keeps the codes above it."""
+    """[]: moving average of BatchTopK's smallest code. The finished dictionary drops smaller codes."""
     revive: bool
     """Whether the loss currently includes AuxK."""
 
     def __init__(self, sample: Tensor, config: TrainConfig, generator: Generator) -> None:
-        """Initialise the weights. sample: float32 [rows, D], which determines means and scales."""
+        """Initialise the weights, and compute means and scales from `sample`: float32 [rows, D]."""
         super().__init__()
         self.config = config
         mean, scale = mean_and_scale(sample, config)
@@ -100,19 +100,19 @@ class LearningSAE(nn.Module):
         if self.config.l1:
             loss = loss + self.config.l1 * sparsity_loss(z_BN, self.W_dec)
         if self.revive:
-            # detached: AuxK trains the dead features only, not the living ones that made this error
+            # detached: AuxK must not train the living features, which left this error
             dead_BN = aux_k_codes(h_BN, self.dead_mask(), self.config.aux_k)
             missed = aux_k_loss(error_BD.detach(), self._scaled_sum(dead_BN, time))
             loss = loss + self.config.aux_coef * missed
         return loss
 
     def _modulation(self, timestep: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-        """Return the scale and shift of the input, then those of the output; None if not temporal."""
+        """Return scale and shift of the input, then scale and shift of the output; None if not temporal."""
         if not self.config.temporal:
             return None
         if timestep is None:
             raise RevelioError(
-                "A temporal dictionary needs the timestep of every activation; these have none."
+                "A temporal dictionary needs the timestep of every activation, but these have none."
             )
         W1, b1, W2, b2 = self.time
         return modulate(timestep, W1, b1, W2, b2)
@@ -121,7 +121,7 @@ class LearningSAE(nn.Module):
         if time is not None:
             x_BD = (x_BD - self.bias) * (1 + time[0]) + time[1]
             return torch.addmm(self.b_enc, x_BD, self.W_enc.T)
-        # W_enc (x - bias) + b_enc, arranged so that the gradient of the bias needs no tensor [B, D]
+        # W_enc (x - bias) + b_enc, rearranged so that computing the bias gradient needs no [B, D] tensor
         return torch.addmm(self.b_enc - self.W_enc @ self.bias, x_BD, self.W_enc.T)
 
     def _codes(self, h_BN: Tensor, k: int) -> Tensor:
@@ -136,7 +136,7 @@ class LearningSAE(nn.Module):
         return torch.zeros_like(h_BN).scatter(1, indices_BK, values_BK)
 
     def _batch_top_k(self, h_BN: Tensor, k: int) -> Tensor:
-        """Keep the k B largest pre-activations of the whole batch (BatchTopK, arXiv 2412.06410)."""
+        """Keep the k * B largest pre-activations of the whole batch (BatchTopK, arXiv 2412.06410)."""
         flat = h_BN.relu().flatten()
         values, indices = flat.topk(min(k * len(h_BN), flat.numel()), sorted=False)
         if self.training and k == self.config.k:
@@ -148,7 +148,7 @@ class LearningSAE(nn.Module):
         return torch.zeros_like(flat).scatter(0, indices, values).reshape(h_BN.shape)
 
     def _scaled_sum(self, z_BN: Tensor, time: tuple[Tensor, ...] | None) -> Tensor:
-        """Return z W_dec, with the timestep's scale but without its shift and without the bias."""
+        """Return z W_dec times the timestep's output scale, without adding its shift or the bias."""
         sums_BD = (z_BN @ self.W_dec).float()
         return sums_BD if time is None else sums_BD * (1 + time[2])
 
@@ -158,7 +158,7 @@ class LearningSAE(nn.Module):
 
     @torch.no_grad()
     def remove_parallel_gradient(self) -> None:
-        """Remove the gradient component along each decoder row, which normalisation would undo anyway."""
+        """Remove the gradient along each decoder row, because normalise_decoder would undo its effect."""
         gradient = self.W_dec.grad
         assert gradient is not None
         gradient -= (gradient * self.W_dec).sum(1, keepdim=True) * self.W_dec
@@ -169,11 +169,11 @@ class LearningSAE(nn.Module):
         self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True).clamp(min=1e-8))
 
     def dead_mask(self) -> Tensor:
-        """Return which features have not fired for more than `dead_after` tokens, bool [N]."""
+        """Return a mask, bool [N], of the features that have not fired for more than `dead_after` tokens."""
         return self.silent > self.config.dead_after
 
     def update_metrics(self, loss: Tensor) -> dict[str, float]:
-        """Return the loss and dead_share after a step; turn AuxK on if there are dead features, else off."""
+        """Return the loss and dead_share after a step. Turn AuxK on if any feature is dead, else off."""
         value = float(loss.detach())
         if not math.isfinite(value):
             raise RevelioError("Training diverged: the loss is NaN or infinite. Lower the learning rate.")
@@ -183,11 +183,11 @@ class LearningSAE(nn.Module):
 
     @torch.no_grad()
     def to_dictionary(self) -> Dictionary:
-        """Return the dictionary for raw activations: fold the mean and the scale into the weights.
+        """Return a dictionary for raw activations, by folding the mean and the scale into the weights.
 
-        If all dimensions share one scale, the codes are divided by it and are then in units of the
-        activations. If each dimension has its own scale, the scales are folded into W_enc and W_dec, which
-        leaves the codes, and thus the choice of the strongest features, unchanged.
+        If all dimensions share one scale, the codes are divided by this scale, and are then in the units of
+        the activations. If each dimension has a scale, the scales are folded into W_enc and W_dec. This does
+        not change the codes, and therefore not the choice of the strongest features.
         """
         n, config, scale = self.config.n_features, self.config, self.scale
         bias = self.bias / scale + self.mean

@@ -7,7 +7,7 @@
     L_1     mean over tokens of sum_f |z_f| |W_dec,f|: sparsity, for ReLU codes without top-k
     L_aux   mean (e - e^)^2 / mean e^2, with e = x - x^ and e^ = z_dead W_dec
             AuxK, appendix A.2: z_dead are the codes of the aux_k strongest dead features. Dead features
-            learn to explain the error that the living ones leave, and thereby come back to life.
+            learn to explain the error that the living ones leave, and so become active again.
 
 Shapes: B tokens of a batch, D width of the activations, N features.
 """
@@ -28,7 +28,7 @@ def reconstruction_loss(error_BD: Tensor, variance: Tensor) -> Tensor:
 
 
 def sparsity_loss(z_BN: Tensor, W_dec_ND: Tensor) -> Tensor:
-    """Return L_1. The norms keep the loss from being lowered by small codes with long decoder rows.
+    """Return L_1. Because of the norms, smaller codes with longer decoder rows do not lower the loss.
 
     >>> float(sparsity_loss(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [1.0, 0.0]])))
     7.0
@@ -37,7 +37,7 @@ def sparsity_loss(z_BN: Tensor, W_dec_ND: Tensor) -> Tensor:
 
 
 def aux_k_codes(h_BN: Tensor, dead_N: Tensor, aux_k: int) -> Tensor:
-    """Return z_dead: the codes of the aux_k dead features with the largest pre-activations h; the rest are 0.
+    """Return z_dead: codes of the aux_k dead features with the largest pre-activations h; all others are 0.
 
     >>> h, dead = torch.tensor([[5.0, 1.0, 2.0]]), torch.tensor([False, True, True])
     >>> aux_k_codes(h, dead, 1).tolist()

@@ -1,4 +1,4 @@
-"""Metrics of a dictionary: how well it reconstructs activations, and statistics of its features.
+"""Measure how well a dictionary reconstructs activations, and compute statistics of its features.
 
     fvu = sum |x - x^|^2 / sum |x - mean(x)|^2        fraction of variance unexplained
     explained_variance = 1 - fvu                      0 for a dictionary that always returns the mean
@@ -6,8 +6,8 @@
     l0 = mean number of active features per row
     dead_share = share of features that fire on no row; meaningful only for many rows
 
-`measure` and `feature_stats` stream: they take one tensor or any iterable of tensors, of any type and on any
-device, and process one chunk at a time.
+`measure` and `feature_stats` take one tensor or an iterable of tensors, of any dtype and on any device. They
+process one chunk at a time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def measure(
     timesteps: Tensor | None = None,
     chunk_rows: int = _CHUNK_ROWS,
 ) -> dict[str, float]:
-    """Return the metrics above, and measured_rows, for a dictionary on activations [..., d_model].
+    """Return the metrics above for activations [..., d_model], and measured_rows, their number of rows.
 
     timesteps: [N], if rows is one tensor [N, d_model]; temporal dictionaries need them.
 
@@ -51,7 +51,7 @@ def measure(
     squares, cosines, error, active = 0.0, 0.0, 0.0, 0.0
     fired = torch.zeros(n, dtype=torch.bool, device=device)
     count = 0
-    shift = dictionary.b_out.float()  # without it, a large mean would swamp the variance in the sums
+    shift = dictionary.b_out.float()  # subtracted, because a large mean would swamp the variance
     times = iter(()) if timesteps is None else iter(timesteps.to(device).split(chunk_rows))
     for chunk in _chunks(rows, chunk_rows):
         x = chunk.reshape(-1, chunk.shape[-1]).to(device).float()
@@ -82,10 +82,10 @@ def measure(
 
 @torch.no_grad()
 def error_by_timestep(dictionary: Dictionary, rows: Tensor, timesteps: Tensor) -> list[dict[str, float]]:
-    """Return the mean squared error of rows [N, d] in each of five equal ranges of timestep up to 1000.
+    """Split timesteps 0..1000 into five equal ranges; return the errors of the rows [N, d] in each range.
 
-    timesteps: [N]. Each entry has from, to, rows, mse, and explained_variance within the range; ranges
-    without rows are omitted.
+    timesteps: [N]. Each entry has the range (from, to), its number of rows, their mean squared error (mse)
+    and explained_variance. Ranges without rows are omitted.
     """
     result = []
     width = _LAST_TIMESTEP / _BUCKETS
@@ -111,7 +111,7 @@ def error_by_timestep(dictionary: Dictionary, rows: Tensor, timesteps: Tensor) -
 
 
 def measure_by_timestep(dictionary: Dictionary, rows: Tensor, timesteps: Tensor) -> dict[str, Any]:
-    """Return `measure` of rows [N, d] with timesteps [N], plus `error_by_timestep` as by_timestep."""
+    """Return the metrics of `measure`, plus by_timestep: the result of `error_by_timestep`."""
     metrics: dict[str, Any] = dict(measure(dictionary, rows, timesteps=timesteps))
     return metrics | {"by_timestep": error_by_timestep(dictionary, rows, timesteps)}
 
@@ -122,8 +122,8 @@ def feature_stats(
 ) -> FeatureStats:
     """Return the mean active value, firing rate and mean map of every feature.
 
-    activations: maps [N, H, W, d_model], all of the same H and W, or rows [N, d_model] or [N, T, d_model],
-    for which there are no mean maps. Results are float32 on the dictionary's device.
+    activations: maps [N, H, W, d_model], all with the same H and W, or rows [N, d_model] or [N, T, d_model].
+    Rows have no mean maps. The results are float32 on the dictionary's device.
     """
     n, device = dictionary.n_features, dictionary.W_enc.device
     sums, fires = torch.zeros(n, device=device), torch.zeros(n, device=device)
@@ -134,7 +134,7 @@ def feature_stats(
         codes = dictionary.encode(chunk.to(device))
         here = tuple(codes.shape[1:]) if len(codes.shape) == 3 else ()
         if grid is not None and here != grid:
-            raise RevelioError(f"All maps must be of one size, but some are {grid} and some {here}.")
+            raise RevelioError(f"All maps must have the same size, but some are {grid} and some {here}.")
         grid = here
         flat, values = codes.indices.flatten(), codes.values.flatten()
         sums.index_add_(0, flat, values)

@@ -1,4 +1,4 @@
-"""Image files to harvest from: find them in a folder, with their prompts, and read their pixels."""
+"""Find the images of a folder and their prompts, to harvest from, and read their pixels."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def items_of_images(folder: Path) -> list[Item]:
-    """Return an item per image in a folder, sorted by name. NAME.txt next to an image is its prompt."""
+    """Return one item per image in a folder, sorted by name. The prompt of NAME.png is read from NAME.txt."""
     if not folder.is_dir():
-        raise RevelioError(f"There is no folder {folder}; check the name.")
+        raise RevelioError(f"There is no folder {folder}; check its name.")
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
     if not files:
         raise RevelioError(f"There are no images in {folder}; the types are {', '.join(SUFFIXES)}.")
@@ -31,7 +31,7 @@ def items_of_images(folder: Path) -> list[Item]:
 
 
 def read_image(item: Item, settings: SamplingSettings) -> Tensor:
-    """Read an item's image, crop and resize it to the settings: float32 [height, width, 3] in 0..1."""
+    """Read an item's image, cropped and resized to the settings' size: float32 [height, width, 3] in 0..1."""
     assert item.image is not None
     size = (settings.width, settings.height)
     try:

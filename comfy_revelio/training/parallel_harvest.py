@@ -1,6 +1,6 @@
-"""Harvest in several processes: each writes into its own folder, and the folders are then merged.
+"""Harvest in several processes. Each process writes into a separate folder; at the end, these are merged.
 
-A kill at any moment leaves complete shards in these folders; the next harvest begins by merging them.
+A kill at any moment leaves only complete shards in these folders. The next harvest begins by merging them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .shards.manifest import (
 )
 
 PART = "part-"
-"""Prefix of the processes' folders, which are inside the folder of the harvest."""
+"""Prefix of the processes' folders, which are subfolders of the harvest's folder."""
 
 
 def harvest_in_parallel(
@@ -44,9 +44,10 @@ def harvest_in_parallel(
     budget_bytes: int | None = None,
     **options: Any,
 ) -> dict[str, Path]:
-    """Run `harvest` in all processes, each on its share of the items; all return once everything is in `out`.
+    """Run `harvest` on this process's share of the items; return once the rows of all processes are in `out`.
 
-    The shards hold the rows that one process would harvest, in another order. The budget is split equally.
+    Every process must call this. The rows are those that one process would harvest, in another order.
+    budget_bytes: the total for all processes, which is split equally.
     """
     if processes.first:
         merge_parts(out)
@@ -73,7 +74,7 @@ def harvest_in_parallel(
 
 
 def merge_parts(out: Path) -> None:
-    """Move the finished shards from all processes' folders into the harvest's, then remove the former."""
+    """Move the finished shards from the processes' folders to the harvest's folder; remove the former."""
     for part in sorted(out.glob(f"{PART}*")):
         for folder in sorted(file.parent for file in part.rglob(MANIFEST)):
             _merge_folder(folder, out / folder.relative_to(part))
@@ -81,7 +82,7 @@ def merge_parts(out: Path) -> None:
 
 
 def _merge_folder(source: Path, target: Path) -> None:
-    """Add the shards of folder `source` to folder `target`, without the items that `target` already has.
+    """Add the shards in folder `source` to folder `target`, except for items that `target` already has.
 
     Raises RevelioError when the two folders differ in model, hook point or other settings.
     """
@@ -89,15 +90,15 @@ def _merge_folder(source: Path, target: Path) -> None:
     check_shards(source, theirs)
     ours = read_manifest(target) if (target / MANIFEST).is_file() else Manifest(theirs.source, theirs.dtype)
     if (difference := ours.difference(theirs)) is not None:
-        raise RevelioError(f"{target} holds other activations: {difference}; choose another folder.")
+        raise RevelioError(f"{target} contains other activations: {difference}; choose another folder.")
     target.mkdir(parents=True, exist_ok=True)
     before = ours.items
     for shard in theirs.shards:
-        new = [item for item in shard.items if item not in before]  # a killed merge may have moved some
+        new = [item for item in shard.items if item not in before]  # a killed merge may have added some
         if not new:
             continue
         name, rows = next_name(ours), shard.rows
-        (target / name).unlink(missing_ok=True)  # left by a killed merge: no manifest lists it
+        (target / name).unlink(missing_ok=True)  # a killed merge's leftover, in no manifest
         if len(new) == len(shard.items):
             _link_or_copy(source / shard.name, target / name)
         else:

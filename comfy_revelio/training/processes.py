@@ -1,4 +1,4 @@
-"""The processes that harvest or train together: those that `accelerate launch` started, or just this one."""
+"""Coordinate the processes that harvest or train together (started by `accelerate launch`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..errors import RevelioError
 
 @dataclass(frozen=True)
 class Processes:
-    """The rank of this process, and the number of processes that were started together."""
+    """The index of this process, and the number of processes that were started together."""
 
     rank: int = 0
     """Index of this process, from 0."""
@@ -24,11 +24,11 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that reports and writes."""
+        """Whether this process is the one that reports progress and writes files."""
         return self.rank == 0
 
     def average(self, tensors: Iterable[Tensor | None]) -> None:
-        """Replace tensors by their mean over all processes, in place."""
+        """Replace each tensor, in place, by its mean over all processes."""
         if self.world > 1:
             for tensor in tensors:
                 if tensor is not None:
@@ -36,7 +36,7 @@ class Processes:
                     tensor /= self.world
 
     def minimum(self, tensor: Tensor) -> None:
-        """Replace a tensor by its minimum over all processes, in place."""
+        """Replace each entry of the tensor, in place, by the minimum over all processes."""
         if self.world > 1:
             torch.distributed.all_reduce(tensor, op=torch.distributed.ReduceOp.MIN)
 
@@ -47,7 +47,7 @@ class Processes:
 
 
 def join_processes(device: str) -> tuple[Processes, torch.device]:
-    """Join the processes that were started together; return them and the device for this process."""
+    """Join the other processes, if `accelerate launch` started several. Return them and this one's device."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from accelerate import PartialState
 

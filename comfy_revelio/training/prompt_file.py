@@ -1,4 +1,4 @@
-"""prompts.json: the prompts of all items of a harvest, next to the folders of the hook points."""
+"""Read and write prompts.json, which lists the prompts of a harvest, next to the hook points' folders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PROMPTS = "prompts.json"
 
 
 def read_prompts(out: Path) -> dict[int, str]:
-    """Read the prompts: {item number: prompt}; {} if the harvest saved none."""
+    """Return the prompts in the folder `out` as {item number: prompt}; {} if it has no prompts.json."""
     file = out / PROMPTS
     if not file.is_file():
         return {}
@@ -24,7 +24,7 @@ def read_prompts(out: Path) -> dict[int, str]:
 
 
 def add_prompts(out: Path, prompts: Mapping[int, str]) -> None:
-    """Add prompts, given as {item number: prompt}, to the file; the file is replaced atomically."""
+    """Add prompts, given as {item number: prompt}, to prompts.json, replacing the file atomically."""
     table = {**read_prompts(out), **prompts}
     text = json.dumps({str(number): prompt for number, prompt in sorted(table.items())}, indent=0)
     part = out / f"{PROMPTS}.part"

@@ -31,17 +31,17 @@ def train_on_shards(
 ) -> dict[str, Any]:
     """Train on a folder of activations, write the dictionary to `out` and return its metrics.
 
-    The state of an unfinished training is saved next to `out`, as NAME.training; after an interruption the
-    same call resumes from this file. A tenth of the items is held out to compute the metrics, which are those
-    of `measure_by_timestep`.
-    family: the model's name to store in the dictionary; by default the one in the manifest.
-    finish(dictionary, data): called before the dictionary is saved; may add to the dictionary.
+    The state of an unfinished training is saved next to `out`, as NAME.training. After an interruption, the
+    same call resumes from this file. The metrics are those of `measure_by_timestep`, measured on a tenth of
+    the items, which are held out from training.
+    family: the model's name to store in the dictionary; by default the name in the manifest.
+    finish(dictionary, data): called before the dictionary is saved, for example to add labels to it.
     """
     shards = ShardSet(data)
     seen, held_out = shards.split()
-    if not held_out.n_rows:  # reported before the training instead of after it
+    if not held_out.n_rows:  # checked now, so that the error does not come after a long training
         raise RevelioError(
-            f"There are activations of only {shards.n_items} images or texts, so that none is left to "
+            f"There are activations of only {shards.n_items} images or texts, which leaves none to "
             "measure the SAE on; harvest more."
         )
     checkpoint = out.with_name(f"{out.name}.training")
@@ -49,7 +49,7 @@ def train_on_shards(
     dictionary = train(seen, config, progress, checkpoint=checkpoint, checkpoint_every=checkpoint_every)
     processes, _ = join_processes(config.device)
     if not processes.first:
-        processes.wait()  # accelerate ends all processes as soon as one ends badly
+        processes.wait()  # accelerate ends all processes as soon as one of them fails
         return {}
     dictionary.hook_point, dictionary.captured = shards.source.hook_point, shards.source.captured
     dictionary.model_family = family or shards.source.model

@@ -1,8 +1,8 @@
-"""The trainer.
+"""Train dictionaries.
 
-It follows Gao et al., "Scaling and evaluating sparse autoencoders" (arXiv 2406.04093): tied initialisation,
-unit-norm decoder rows with the gradient along each row removed, and AuxK (losses.py). Where other papers
-differ, TrainConfig has an option.
+The training follows Gao et al., "Scaling and evaluating sparse autoencoders" (arXiv 2406.04093): tied
+initialisation, unit-norm decoder rows with the gradient along each row removed, and AuxK (losses.py). Where
+other papers differ, TrainConfig has an option.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from .learning_sae import LearningSAE
 from .processes import Processes, join_processes
 
 Progress = Callable[[int, int, dict[str, float]], None]
-"""Called as progress(step, steps, metrics) at regular intervals; an exception from it ends the training."""
+"""Called as progress(step, steps, metrics) every `report_every` steps; an exception ends the training."""
 
 _SAMPLE = 32768
 """Number of rows from which means and scales are computed."""
 
 
-# ComfyUI runs nodes in inference mode, where nothing can learn (execution.py, seen in 0.3.75)
+# ComfyUI runs nodes in inference mode, which allows no training (execution.py, seen in 0.3.75)
 @torch.inference_mode(False)
 @torch.enable_grad()
 def train(
@@ -43,13 +43,13 @@ def train(
     checkpoint: Path | None = None,
     checkpoint_every: int = 500,
 ) -> Dictionary:
-    """Train a dictionary on activations. Return it on the training device, without feature statistics.
+    """Train a dictionary on activations; return the dictionary on the training device, without statistics.
 
-    timesteps: [N], if rows is a tensor; activations on disk include theirs.
+    timesteps: [N], if rows is a tensor; activations on disk come with their timesteps.
     checkpoint: a file that is written every `checkpoint_every` steps, and when an error or an interrupt ends
-        the training early. The same call then resumes, with the same final result. The file is removed when
-        the training is done.
-    The same rows, config and device produce the same dictionary, up to the device's rounding, for any number
+        the training early. The same call then resumes and gives the same final result. The file is removed
+        when the training is done.
+    The same rows, config and device produce the same dictionary, except for rounding errors, with any number
     of processes.
     """
     processes, device = join_processes(config.device)
@@ -91,13 +91,13 @@ def train(
 
 
 def _new_state(sample: Tensor, config: TrainConfig, device: torch.device) -> TrainingState:
-    """Return the state before the first step. The timestep modulation gets a lower learning rate."""
+    """Return the state before the first step, with a lower learning rate for the timestep modulation."""
     sae = LearningSAE(sample, config, torch.Generator().manual_seed(config.seed)).to(device)
     average = [weight.detach().clone() for weight in sae.parameters()] if config.ema else None
     weights = [weight for name, weight in sae.named_parameters() if not name.startswith("time.")]
     groups: list[dict[str, Any]] = [{"params": weights, "rate_factor": 1.0}]
     if len(sae.time):
-        # each output of the modulation sums over all hidden units, each of which moves by Adam's full step
+        # Adam moves every weight by a full step, and each output of the modulation sums over all hidden units
         groups.append({"params": list(sae.time), "rate_factor": HIDDEN**-0.5})
     optimizer = torch.optim.Adam(
         groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=device.type == "cuda"

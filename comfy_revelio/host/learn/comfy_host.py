@@ -1,4 +1,4 @@
-"""ComfyUI as a host for harvesting: any MODEL, CLIP and VAE."""
+"""A host that harvests from any MODEL, CLIP and VAE in ComfyUI."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .in_memory import listen
 
 
 class ComfyHost:
-    """Runs a ComfyUI model for `training.harvest`. name: the model's name in the manifest."""
+    """Runs a ComfyUI model for `training.harvest`. name: what the manifest calls the model."""
 
     def __init__(
         self,
@@ -70,13 +70,13 @@ class ComfyHost:
         return kept
 
     def images(self, items: Sequence[Item]) -> list[Tensor]:
-        """Return the images [H, W, 3] in 0..1 of the items that ran last, generated or read from files."""
+        """Return the last run's images (generated, or read from files), each [H, W, 3] in 0..1."""
         if items[0].image is not None:
             return [read_image(item, self.sampling_settings) for item in items]
         latents = torch.stack([self._latents[item.number] for item in items])
         if latents.ndim != 4:
             raise RevelioError("This model generates videos; labelling needs a model of still images.")
-        assert self.vae is not None  # only harvests that need no images have no VAE
+        assert self.vae is not None  # a host without a VAE is only used for harvests that need no images
         return list(self.vae.decode(latents).float().cpu())
 
     def _listen(
@@ -87,7 +87,7 @@ class ComfyHost:
         def keep(tokens: Tensor, call: ModelCall) -> None:
             if not (from_images or not wanted.steps or call.step in wanted.steps):
                 return
-            rows = tokens.to("cpu", torch.float32, copy=True)  # later blocks may overwrite the tokens
+            rows = tokens.to("cpu", torch.float32, copy=True)  # copied, as later blocks may overwrite them
             *frames, height, width = call.grid
             for row, item in zip(rows, call.items, strict=True):
                 # each frame of a video counts as an image
@@ -99,7 +99,7 @@ class ComfyHost:
     def _run_on_images(
         self, model: Model, items: Sequence[Item], positive: Conditioning, timesteps: Sequence[float]
     ) -> None:
-        """Evaluate the model at each timestep on images noised to it, as in Revelio (arXiv 2411.16725)."""
+        """Noise the images to each timestep and evaluate the model, as in Revelio (arXiv 2411.16725)."""
         pixels = torch.stack([read_image(item, self.sampling_settings) for item in items])
         assert self.vae is not None
         latents = self.vae.encode(pixels)
@@ -110,7 +110,7 @@ class ComfyHost:
         sampling = model.get_model_object("model_sampling")
         for timestep in timesteps:
             sigma = sigma_at(float(timestep), sampling)
-            # one Euler step from sigma to 0 evaluates the model once, at sigma, on the noised images
+            # a single Euler step from sigma to 0 evaluates the model once: on the images noised to sigma
             comfy.sample.sample_custom(
                 model,
                 noise,

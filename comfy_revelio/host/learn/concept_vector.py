@@ -1,4 +1,4 @@
-"""Concept Vector: a one-feature dictionary, the difference of the mean activations of two prompt lists."""
+"""Concept Vector: make a one-feature dictionary from prompts with a concept and prompts without it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def vector_of_prompts(
     steps: int,
     cfg: float,
 ) -> SAEHandle:
-    """Return a one-feature dictionary: mean activation of `with_it` minus `without`, on the same seeds."""
+    """Return a one-feature dictionary: mean activation of `with_it` minus that of `without` (same seeds)."""
     if not with_it or not without:
         raise RevelioError(
             "A concept vector needs prompts with the concept and prompts without it, one per line."

@@ -1,4 +1,4 @@
-"""Check the names that users give to harvests and SAEs, which become file names."""
+"""Check names of harvests and SAEs that users choose, because these names become file names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _NAME = re.compile(r"[\w\- ]{1,80}")
 
 
 def require_file_name(name: str) -> None:
-    """Refuse a path, or a name that is not a valid file name on every system."""
+    """Raise RevelioError unless `name` is a valid file name on every system, and not a path."""
     if not _NAME.fullmatch(name):
         raise RevelioError(
             f"{name!r} cannot be a file name; use letters, digits, spaces, - and _, at most 80 characters."

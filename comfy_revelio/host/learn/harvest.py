@@ -1,4 +1,4 @@
-"""Harvest Activations: generate images of many prompts and save a hook point's activations at every step."""
+"""Harvest Activations: generate images from prompts and save a hook point's activations at every step."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from .comfy_host import ComfyHost
 from .file_names import require_file_name
 
 FOLDER = "revelio_activations"
-"""The subfolder of ComfyUI's output folder that holds all harvests."""
+"""The subfolder of ComfyUI's output folder for all harvests."""
 
 
 @dataclass(frozen=True)
 class Activations:
-    """The value of a REVELIO_ACTIVATIONS socket: harvested activations on disk."""
+    """Harvested activations on disk: the value of a REVELIO_ACTIVATIONS socket."""
 
     folder: Path
-    """The folder of the shards."""
+    """The folder that contains the shards."""
     hook_point: str
     model: str
-    """The name that the user gave to the harvest."""
+    """The name that the user chose for the harvest."""
 
     @property
     def about(self) -> str:
@@ -57,9 +57,9 @@ def harvest_prompts(
     sampler: str,
     scheduler: str,
 ) -> Activations:
-    """Generate images of the prompts in turn and save the hook point's activations in the output folder.
+    """Generate `pictures` images, cycling through the prompts, and save the hook point's activations.
 
-    An interrupted harvest with the same name and settings resumes; other settings get a separate folder.
+    The same name and settings resume an interrupted harvest; other settings get a separate folder.
     """
     if not prompts:
         raise RevelioError("There are no prompts; write some, one per line.")
@@ -67,7 +67,7 @@ def harvest_prompts(
     settings = SamplingSettings(height, width, steps, cfg)
     host = ComfyHost(model, clip, None, name, settings, sampler=sampler, scheduler=scheduler)
     items = items_of_prompts(prompts, seed, pictures)
-    # the same settings lead to the same folder, so that an interrupted harvest can resume
+    # the folder's name depends on all settings, so the same settings resume an interrupted harvest
     words = repr((sorted(host.settings.items()), list(prompts), seed))
     mark = hashlib.sha256(words.encode()).hexdigest()[:8]
     out = Path(folder_paths.get_output_directory()) / FOLDER / f"{name}_{mark}"

@@ -14,16 +14,16 @@ from ..taps.model import network_of, tap
 from ..taps.runs import ModelCall, Run
 
 Generate = Callable[[Model], None]
-"""Generates images with the model that `harvest` passes to it; all its sampling runs are harvested."""
+"""A function that samples images with the model it is given; `harvest` keeps all its sampling runs."""
 
 
 def harvest(
     model: Model, names: Sequence[str], generate: Generate, *, role: str = "cond"
 ) -> dict[str, Tensor]:
-    """Run `generate` on a tapped clone of the model and return each hook point's activations in float16.
+    """Run `generate` on a tapped clone of the model; return {hook point: activations in float16}.
 
-    The shape is [steps, items, H, W, width], or [steps, items, frames, H, W, width] for videos. Items are in
-    sampling order; all runs must have the same steps and size. Only activations of the role `role` are kept.
+    Activations are [steps, items, H, W, width], or [steps, items, frames, H, W, width] for videos, and only
+    of the role `role`. Items are in sampling order. All runs must share the step count and the image size.
     """
     kept: dict[str, list[list[Tensor]]] = {name: [] for name in names}
     tapped = model
@@ -50,9 +50,9 @@ def listen(
     captured: Captured = "output",
     on_start: Callable[[Run], None] | None = None,
 ) -> Model:
-    """Return a clone of the model that passes the tokens [B, T, d] of a hook point to `receive`, unchanged.
+    """Return a clone of the model that passes the tokens [B, T, d] at a hook point to `receive`.
 
-    Only the first evaluation of each step is passed on, and only for conditionings with the role `role`.
+    `receive` gets only tokens of the role `role`, from the first evaluation of each step.
     """
 
     def receive_once(tokens: Tensor, call: ModelCall, _run: Run) -> None:

@@ -1,4 +1,4 @@
-"""Label Features: find what each feature fires on most, name it, and save both next to the SAE."""
+"""Label Features: find the top examples of each feature, label the feature, and save the feature index."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from ..sae_files import SAEHandle
 from .comfy_host import ComfyHost
 
 URL, MODEL, KEY = "REVELIO_LABEL_URL", "REVELIO_LABEL_MODEL", "REVELIO_LABEL_KEY"
-"""Environment variables for the endpoint. They are not inputs of the node, because a workflow from
-a stranger must not decide where images and a key are sent."""
+"""Environment variables for the endpoint. They are not inputs of the node, because otherwise a stranger's
+workflow could decide where images and a key are sent."""
 MAX_ASKED = 64
-"""The most features that the node asks the endpoint to label."""
+"""The node asks the endpoint to label at most this many features."""
 _CLIP_FOLDERS = ("clip_vision", "text_encoders", "clip")
 _NAME = re.compile(r"[\w\-. ]{1,120}")
 
@@ -52,7 +52,7 @@ def label_features(
     steps: int,
     cfg: float,
 ) -> tuple[SAEHandle, Tensor, str]:
-    """Return (the labelled SAE, a figure, a table); save the feature index at `sae_files.index_target`."""
+    """Return (the labelled SAE, a figure of examples, a report); save the index at `index_target`."""
     if not prompts:
         raise RevelioError("There are no prompts; write some, one per line.")
     target = sae_files.index_target(sae.name)
@@ -95,7 +95,7 @@ def _endpoint() -> Endpoint:
 
 
 def _clip_folder(name: str) -> Path:
-    """Find the folder called `name` in ComfyUI's folders of CLIP models; refuse a path."""
+    """Return the folder called `name` in ComfyUI's folders for CLIP models; refuse names that are paths."""
     name = name.strip()
     if _NAME.fullmatch(name) and name.strip("."):
         for kind in _CLIP_FOLDERS:
@@ -104,5 +104,5 @@ def _clip_folder(name: str) -> Path:
                     return Path(root) / name
     raise RevelioError(
         f"There is no CLIP model {name!r}: put the folder of a transformers CLIP model into "
-        "models/clip_vision and write its name."
+        "models/clip_vision and enter the folder's name."
     )

@@ -1,4 +1,4 @@
-"""Train SAE: train on harvested activations and save to models/sae, with progress, curves and Interrupt."""
+"""Train SAE: train an SAE on harvested activations and save it to models/sae, with progress and curves."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .file_names import require_file_name
 from .harvest import Activations
 
 CURVE_POINTS = 60
-"""How many times the node redraws its training curves, each time with one more point."""
+"""The node redraws its training curves about this many times, each time with one more point."""
 
 
 def train_sae(
@@ -32,7 +32,7 @@ def train_sae(
 ) -> tuple[SAEHandle, Tensor, str]:
     """Train an SAE, save it to models/sae and return (the SAE, a figure of the training curves, a report).
 
-    Interrupt saves the progress and stops; training with the same settings resumes from there.
+    ComfyUI's Interrupt stops the training and saves its state; the same settings then resume.
     """
     require_file_name(name)
     shards = ShardSet(activations.folder)
@@ -48,7 +48,7 @@ def train_sae(
         [
             f"{out.name}: {config.n_features} features, k {config.k}, at {activations.hook_point}",
             f"explained variance {metrics['explained_variance']:.3f}, L0 {metrics['l0']:.1f}, "
-            f"dead {metrics['dead_share']:.1%}, on activations that it was not trained on",
+            f"dead {metrics['dead_share']:.1%}, on activations held out from training",
             f"labels: {', '.join(sae.dictionary.labels) or 'none'}",
             *(
                 f"timesteps {b['from']:.0f} to {b['to']:.0f}: explained variance "
@@ -61,7 +61,7 @@ def train_sae(
 
 
 class LiveReport:
-    """A training callback: moves the progress bar, previews the curves so far, and stops on Interrupt."""
+    """A training callback: moves the progress bar, shows the curves so far, and stops on Interrupt."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.steps = config.steps

@@ -1,4 +1,4 @@
-"""The shapes of Revelio Mini: every number that data, training and ComfyUI must agree on."""
+"""Revelio Mini's shapes and other constants that its data, its training and ComfyUI share."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ IMAGE_SIZE = 128
 """Side of a training image in pixels."""
 
 LATENT_SCALE = 8
-"""Pixels per latent cell along each side."""
+"""Width and height of one latent cell in pixels."""
 
 LATENT_CHANNELS = 4
 
 CONTEXT_TOKENS = 77
-"""Length of one prompt section, as in CLIP."""
+"""Length of one prompt section in tokens, as in CLIP."""
 
 WEIGHTS_DIR = Path(__file__).resolve().parents[3] / "sae_weights" / "revelio_mini"
-"""Folder of the bundled weights: one `.safetensors` file each for unet, text_encoder, vae and judge."""
+"""Folder of the bundled weights, with one `.safetensors` file per part: unet, text_encoder, vae, judge."""
 
 UNET: dict[str, Any] = {
     "channels": (96, 192),
@@ -25,8 +25,8 @@ UNET: dict[str, Any] = {
     "head_width": 32,
     "context_width": 192,
 }
-"""A UNet of the SD family: channels at its two resolutions (16x16 and 8x8), residual blocks per
-resolution, width of an attention head, width of the text states."""
+"""A UNet of the SD family, with its channels at 16x16 and 8x8, number of residual blocks per resolution,
+width of each attention head, and width of the text states."""
 
 TEXT: dict[str, Any] = {
     "hidden_size": 192,
@@ -36,7 +36,7 @@ TEXT: dict[str, Any] = {
     "hidden_act": "quick_gelu",
     "max_position_embeddings": CONTEXT_TOKENS,
 }
-"""A CLIP text transformer; the keys are those of CLIP's JSON configuration."""
+"""A CLIP text transformer, described with the keys of CLIP's JSON configuration."""
 
 VAE: dict[str, Any] = {
     "patch": 2,
@@ -44,11 +44,11 @@ VAE: dict[str, Any] = {
     "multipliers": (1, 1, 2),
     "blocks_per_level": 1,
 }
-"""A convolutional autoencoder that reads and writes patches of 2x2 pixels as 12 channels, to avoid costly
-work at full resolution. Then: base width, width multiplier and residual blocks per resolution."""
+"""A convolutional autoencoder. It treats patches of 2x2 pixels as 12 channels, to avoid costly work at full
+resolution. channels: base width; multipliers: its factors per level; blocks_per_level: residual blocks."""
 
 SCHEDULE: dict[str, Any] = {"timesteps": 1000, "linear_start": 0.00085, "linear_end": 0.012}
-"""Noise schedule of Stable Diffusion 1 ("scaled linear"); the UNet predicts velocity."""
+"""The noise schedule of Stable Diffusion 1 ("scaled linear"). The UNet predicts velocity."""
 
 BOS_TOKEN, EOS_TOKEN, VOCABULARY = 49406, 49407, 49408
-"""Start token, end token and size of CLIP's byte-pair vocabulary."""
+"""CLIP's start token, its end token, and the size of its byte-pair vocabulary."""

@@ -1,4 +1,4 @@
-"""Revelio Mini inside ComfyUI: the bundled weights in ComfyUI's own UNet, CLIP and VAE classes."""
+"""Load Revelio Mini's bundled weights into ComfyUI's UNet, CLIP and VAE classes."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def _unet_config() -> dict[str, Any]:
 
 
 class MiniLatents(LatentFormat):
-    """The autoencoder's latents, scaled to unit variance for the UNet."""
+    """The latent format: the UNet sees the autoencoder's latents times `scale_factor` (unit variance)."""
 
     def __init__(self, scale_factor: float = 1.0) -> None:
         self.scale_factor = scale_factor
 
 
 class MiniConfig(comfy.supported_models_base.BASE):
-    """The model description that ComfyUI needs; the shapes are in config.py."""
+    """The description of Revelio Mini that ComfyUI needs; config.py defines the shapes."""
 
     unet_extra_config = {"num_heads": -1, "num_head_channels": config.UNET["head_width"]}  # noqa: RUF012
     sampling_settings = {  # noqa: RUF012
@@ -92,9 +92,9 @@ def _model(
 def load_mini(
     folder: Path = config.WEIGHTS_DIR, *, dtype: torch.dtype = torch.float32
 ) -> tuple[Model, Clip, Vae]:
-    """Return (MODEL, CLIP, VAE) of the bundled model; the MODEL computes in `dtype`, the others in float32.
+    """Return the bundled model as (MODEL, CLIP, VAE). MODEL computes in `dtype`, CLIP and VAE in float32.
 
-    Raises RevelioError when a weight file is missing or does not fit.
+    Raises RevelioError when a weight file is missing or does not fit the model.
     """
     files = {name: folder / f"{name}.safetensors" for name in ("unet", "text_encoder", "vae")}
     for file in files.values():
@@ -109,7 +109,7 @@ def load_mini(
 
 
 def build_untrained() -> tuple[Model, Clip, Vae]:
-    """Return (MODEL, CLIP, VAE) with random weights, for tests that need shapes, not images."""
+    """Return (MODEL, CLIP, VAE) with random weights, for tests that check shapes rather than images."""
     vae = build_vae(None)
     fill_with_random_weights(vae.first_stage_model)
     return _model(None, 1.0), build_text_encoder(None), vae

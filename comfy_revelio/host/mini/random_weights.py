@@ -1,4 +1,4 @@
-"""Random weights for ComfyUI's uninitialised layers, for tests that need shapes, not images."""
+"""Fill ComfyUI's uninitialised layers with random weights, for tests that check shapes, not images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 def fill_with_random_weights(module: torch.nn.Module) -> None:
-    """Give every parameter a finite value, the same in every run."""
+    """Set every parameter to finite values that are the same in every run."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in module.parameters():

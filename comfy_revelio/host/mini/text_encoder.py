@@ -1,4 +1,4 @@
-"""Revelio Mini's text encoder in ComfyUI's CLIP class."""
+"""Load Revelio Mini's text encoder into ComfyUI's CLIP class."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def build_text_encoder(tensors: dict[str, torch.Tensor] | None) -> Clip:
         tensors = dict(tensors)
         token_ids = tensors.pop("token_ids")
         few = tensors.pop("embeddings.token_embedding.weight")
-        # every token that training never saw shares the embedding of the unknown word, row 0
+        # tokens that never occurred in training all get row 0, the embedding of the unknown word
         full = few[:1].repeat(config.VOCABULARY, 1)
         full[token_ids] = few[1:]
         renamed = {f"text_model.{name}": value for name, value in tensors.items()}
         renamed["text_model.embeddings.token_embedding.weight"] = full
-        # ComfyUI's class has CLIP's final projection, which SD-type models do not use
+        # ComfyUI's class requires CLIP's final projection, although SD-type models do not use it
         renamed["text_projection.weight"] = torch.eye(full.shape[1])
         load_strictly(transformer, renamed, "text encoder")
     return clip

@@ -1,4 +1,4 @@
-"""Revelio Mini's autoencoder in ComfyUI's VAE class."""
+"""Load Revelio Mini's autoencoder into ComfyUI's VAE class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from . import config
 
 _LEVELS = len(config.VAE["multipliers"])
 
-# diffusers' names -> names in ComfyUI's AutoencoderKL, whose decoder counts levels from the other end
+# diffusers' weight names -> ComfyUI's; ComfyUI's AutoencoderKL counts decoder levels in reverse order
 _RENAMES: tuple[tuple[str, Any], ...] = (
     (r"down_blocks\.(\d+)\.resnets\.(\d+)", r"down.\1.block.\2"),
     (r"down_blocks\.(\d+)\.downsamplers\.0", r"down.\1.downsample"),
@@ -33,9 +33,9 @@ _RENAMES: tuple[tuple[str, Any], ...] = (
 
 
 class PatchAutoencoder(nn.Module):
-    """An autoencoder that internally treats patches of pixels as channels; its interface is the usual one.
+    """An autoencoder with the usual interface that turns patches of pixels into channels internally.
 
-    encode: images [B, 3, H, W] in -1..1 -> latents [B, 4, H/8, W/8]; decode is the inverse.
+    encode: images [B, 3, H, W] in -1..1 -> latents [B, 4, H/8, W/8]; decode: latents -> images.
     """
 
     def __init__(self, inner: nn.Module, patch: int) -> None:
@@ -51,7 +51,7 @@ class PatchAutoencoder(nn.Module):
 
 
 def build_vae(tensors: dict[str, Tensor] | None) -> Vae:
-    """Return a ComfyUI VAE with these weights (diffusers' names); None leaves the weights uninitialised."""
+    """Return a ComfyUI VAE with `tensors` (diffusers' names) as weights; None leaves them uninitialised."""
     patch = config.VAE["patch"]
     ddconfig = {
         "double_z": True,
@@ -89,6 +89,6 @@ def _renamed(name: str) -> str:
 
 
 def _shaped(name: str, tensor: Tensor) -> Tensor:
-    """Reshape weights of diffusers' linear attention layers for ComfyUI's 1x1 convolutions."""
+    """Reshape a weight of a linear attention layer (diffusers) for a 1x1 convolution (ComfyUI)."""
     linear = ".attentions." in name and tensor.ndim == 2
     return tensor[:, :, None, None] if linear else tensor

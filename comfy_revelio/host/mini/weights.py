@@ -13,7 +13,7 @@ from ...errors import RevelioError
 def load_weights(
     path: Path, device: torch.device | str = "cpu"
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Return all tensors of a safetensors file (floats as float32) and the file's metadata."""
+    """Return all tensors in a safetensors file, with floats as float32, and the file's metadata."""
     with safe_open(str(path), framework="pt", device=str(device)) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata = dict(file.metadata() or {})
@@ -21,7 +21,7 @@ def load_weights(
 
 
 def load_strictly(module: torch.nn.Module, tensors: dict[str, torch.Tensor], what: str) -> None:
-    """Load these tensors; raise RevelioError, which calls the module `what`, if any is missing or unknown."""
+    """Load `tensors` into the module; raise RevelioError (naming `what`) if any is missing or unknown."""
     missing, unexpected = module.load_state_dict(tensors, strict=False)
     if missing or unexpected:
         raise RevelioError(

@@ -1,1 +1,1 @@
-"""The routes and files that the pack serves to the browser."""
+"""Serve the pack's routes and files to the browser."""

@@ -1,4 +1,4 @@
-"""Save an animated image in ComfyUI's temp folder, for the node that shows it."""
+"""Save an animated image in ComfyUI's temp folder, so that a node can show it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from ...render.animation import save_webp
 
 _PROMPT, _FIRST_OTHER = 0x0110, 0x010F
-"""EXIF tags in which ComfyUI looks for the graph of a WebP: Model, then Make and the tags below it."""
+"""The EXIF tags of a WebP from which ComfyUI reads a graph: Model, then Make and lower-numbered tags."""
 
 
 def show_webp(
@@ -27,10 +27,10 @@ def show_webp(
     prompt: Any = None,
     more: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
-    """Write frames [n, H, W, 3] as an animated WebP, and return its location as ComfyUI's page requests it.
+    """Write frames [n, H, W, 3] to an animated WebP; return its location in the form ComfyUI's page needs.
 
-    prompt and more: the graph, saved in the file (unless ComfyUI runs with --disable-metadata), so that
-    ComfyUI opens the graph when the file is dropped on its page.
+    prompt, more: the graph, which is saved in the file unless ComfyUI runs with --disable-metadata. Dropping
+    the file on ComfyUI's page then opens the graph.
     """
     height, width = frames.shape[1:3]
     prefix = f"Revelio_animation_{secrets.token_hex(4)}"

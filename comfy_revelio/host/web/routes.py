@@ -1,4 +1,4 @@
-"""The Explorer's routes: each reads from one trace, by its key, and changes nothing on the server.
+"""The Explorer's routes. Each route reads from the trace with the given key and changes nothing.
 
     GET /revelio/traces/{key}                                           names and sizes, as JSON
     GET /revelio/traces/{key}/codes?hook_point=&role=&item=             codes by feature, as safetensors
@@ -6,9 +6,9 @@
     GET /revelio/traces/{key}/neighbours?hook_point=&feature=           nearest features, as JSON
     GET /revelio/traces/{key}/examples?hook_point=&feature=             top examples, as safetensors
 
-A key is 32 hexadecimal digits that the server made; everything else is checked against the trace. No request
-carries a path. The only files that a request can make the server read are the trace's file in the temp folder
-and the feature index that Load SAE found next to the SAE of the run.
+A key is 32 random hexadecimal digits made by the server. All other values are checked against the trace, and
+no request contains a path. A request can make the server read only two files: the trace's file in the temp
+folder, and the feature index that Load SAE found next to the SAE of the run.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from .trace_registry import GONE, Known
 _KEY = re.compile(r"[0-9a-f]{32}")
 _NUMBER = re.compile(r"\d{1,9}")
 _MAX_QUERY = 512
-_FOREVER = {"Cache-Control": "private, max-age=86400, immutable"}  # the data of a key never changes
+_FOREVER = {"Cache-Control": "private, max-age=86400, immutable"}  # a trace never changes
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 def register() -> None:
     """Add the routes to the running server, once; do nothing without a server."""
-    module = sys.modules.get("server")  # ComfyUI's module; importing it here would start half a server
+    module = sys.modules.get("server")  # ComfyUI's; importing it would start to set up a server
     server = getattr(getattr(module, "PromptServer", None), "instance", None)
     if server is not None and not getattr(server, "_revelio_routes", False):
         server._revelio_routes = True
@@ -43,7 +43,7 @@ def register() -> None:
 
 
 def add_to(routes: web.RouteTableDef) -> None:
-    """Add the routes to a table."""
+    """Add the Explorer's routes to a route table."""
     base = "/revelio/traces/{key}"
     for end, answer in (
         ("", _description),
@@ -62,7 +62,7 @@ class _Refused(Exception):
 
 
 def _guarded(answer: Callable[[str, dict[str, str]], web.Response]) -> Handler:
-    """Return a handler that runs `answer(key, query)` in a thread; bad requests get a 4xx and a sentence."""
+    """Return a handler that runs `answer(key, query)` in a thread and turns errors into 4xx responses."""
 
     async def handle(request: web.Request) -> web.Response:
         try:
@@ -147,7 +147,7 @@ def _find_trace(key: str) -> Any:
 
 
 def _dictionary(known: Known, hook_point: str) -> Any:
-    """Return the dictionary of a hook point, or None if none was ever connected."""
+    """Return the dictionary of a hook point, or None if no dictionary was ever connected there."""
     if hook_point in known and known[hook_point] is None:
         raise _Refused(410, GONE)
     return known.get(hook_point)
@@ -155,7 +155,7 @@ def _dictionary(known: Known, hook_point: str) -> Any:
 
 def _require_parameters(query: dict[str, str], *names: str) -> None:
     if set(query) != set(names):
-        raise _Refused(400, f"Expected exactly these query parameters: {', '.join(names) or 'none'}.")
+        raise _Refused(400, f"The query parameters must be exactly: {', '.join(names) or 'none'}.")
 
 
 def _hook_point(trace: Any, query: dict[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""What the routes reply about one trace: names and sizes as JSON, codes and maps as safetensors."""
+"""Build the routes' replies about one trace: names and sizes for JSON, codes and maps as safetensors."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _TINY = 1e-30
 
 
 def describe(key: str, trace: Trace, dictionaries: Known, indexes: Mapping[str, IndexHead]) -> dict[str, Any]:
-    """Return what a page needs before it asks for codes: names and sizes, no tensors.
+    """Return the names and sizes (no tensors) that a page needs before it requests codes.
 
-    "missing" says what to do about a dictionary that has been freed; otherwise it is "".
+    "missing" is advice for the user if a hook point's dictionary has been freed, else "".
     """
     hook_points = []
     for name in trace.hook_points:
@@ -54,7 +54,7 @@ def describe(key: str, trace: Trace, dictionaries: Known, indexes: Mapping[str, 
 
 
 def codes(trace: Trace, hook_point: str, role: str, item: int) -> bytes:
-    """Return a hook point's codes as a safetensors file (`by_feature`); grid and features are metadata."""
+    """Return a hook point's codes (`by_feature`) as safetensors, with grid and feature count as metadata."""
     frames = trace.steps(hook_point, role)
     _check_item(trace, item)
     height, width = frames[0].grid
@@ -63,9 +63,9 @@ def codes(trace: Trace, hook_point: str, role: str, item: int) -> bytes:
 
 
 def concepts(trace: Trace, dictionary: Dictionary | None, hook_point: str, role: str, item: int) -> bytes:
-    """Return the presence of every concept (`concept_presence`) as a safetensors file.
+    """Return how present each concept is (see `concept_presence`), as a safetensors file.
 
-    The presence is maps, int16 [concepts, steps, height, width], times scale, float32 [concepts].
+    The presence is maps, int16 [concepts, steps, height, width], multiplied by scale, float32 [concepts].
     """
     frames = trace.steps(hook_point, role)
     _check_item(trace, item)
@@ -80,7 +80,7 @@ def concepts(trace: Trace, dictionary: Dictionary | None, hook_point: str, role:
 
 
 def neighbours(dictionary: Dictionary | None, feature: int) -> list[dict[str, float]]:
-    """Return the features nearest to `feature`, with their cosines; empty without a dictionary."""
+    """Return the features nearest to `feature`, with their cosines; [] if there is no dictionary."""
     if dictionary is None:
         return []
     return [{"feature": n, "cosine": round(c, 4)} for n, c in nearest_features(dictionary, feature)]
@@ -89,7 +89,7 @@ def neighbours(dictionary: Dictionary | None, feature: int) -> list[dict[str, fl
 def examples(index: IndexHead, feature: int) -> bytes:
     """Return a feature's top examples as safetensors: crops uint8 [m, side, side, 3], value float32 [m].
 
-    The metadata holds the feature's label, if it has one: label, by, and the score if there is one.
+    If the feature has a label, the metadata contains label, by, and the label's score, if known.
     """
     found = read_examples(index, feature)
     metadata = {}
@@ -105,7 +105,7 @@ def _check_item(trace: Trace, item: int) -> None:
 
 
 def _dictionary_mark(trace: Trace, name: str) -> str:
-    """Return a hash of what the trace knows about a dictionary, to find the labels written for it again."""
+    """Return a hash that identifies a dictionary, so that a page can find labels written for it earlier."""
     note = trace.dictionaries[name]
     digest = hashlib.sha256(f"{name} {note.n_features} {note.k}".encode())
     if note.mean_active is not None:

@@ -1,4 +1,4 @@
-"""Traces that the Explorer can ask about: the last few in memory, older ones in ComfyUI's temp folder."""
+"""Keep the traces that the Explorer can show: recent traces in memory, older ones in the temp folder."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ GONE = (
 )
 
 Known = Mapping[str, Dictionary | None]
-"""Hook point -> its dictionary, or None if the dictionary has been freed since."""
+"""{hook point: its dictionary, or None if the dictionary has since been freed}."""
 
 
 @dataclass(eq=False)
 class ServedTrace:
-    """A trace under a key that cannot be guessed, and the dictionaries of its hook points.
+    """A trace, a key for it that cannot be guessed, and the dictionaries of its hook points.
 
-    The references to dictionaries are weak: a dictionary is the model of a ModelPatcher, and would otherwise
-    keep its GPU memory for as long as the trace is served.
+    The references to the dictionaries are weak. Otherwise the dictionaries, which are models of a
+    ModelPatcher, would occupy GPU memory for as long as the trace is served.
     """
 
     key: str
     dictionaries: Mapping[str, ReferenceType[Dictionary]]
     trace: Trace | None = field(repr=False)
-    """None while the trace is in the temp folder."""
+    """The trace, or None while it is in the temp folder instead of in memory."""
     indexes: Mapping[str, IndexHead] = field(default_factory=dict)
-    """Feature indexes by hook point."""
+    """{hook point: feature index of its dictionary}."""
 
 
 class TraceRegistry:
-    """The traces that are served. Thread-safe: nodes add traces, routes read them."""
+    """The traces that are served. Thread-safe, because nodes add traces while routes read them."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, ServedTrace] = OrderedDict()
@@ -60,7 +60,7 @@ class TraceRegistry:
         dictionaries: Mapping[str, Dictionary],
         indexes: Mapping[str, IndexHead] | None = None,
     ) -> str:
-        """Serve the trace and return its key; the same objects get the same key again."""
+        """Serve the trace and return its key. The same objects get the same key again."""
         references = {name: ref(dictionary) for name, dictionary in dictionaries.items()}
         with self._lock:
             asked = (references, dict(indexes or {}))
@@ -74,7 +74,7 @@ class TraceRegistry:
             return key
 
     def find(self, key: str) -> tuple[Trace, Known]:
-        """Return the trace of a key and its dictionaries; KeyError if there is none, or no longer."""
+        """Return the trace with this key and its dictionaries; raise KeyError if it is no longer served."""
         with self._lock:
             known = self._known[key]
             self._known.move_to_end(key)
@@ -90,12 +90,12 @@ class TraceRegistry:
             return trace, {name: reference() for name, reference in known.dictionaries.items()}
 
     def indexes(self, key: str) -> Mapping[str, IndexHead]:
-        """Return the feature indexes of the trace of a key; KeyError if there is none."""
+        """Return the feature indexes of the trace with this key; raise KeyError if there is no such trace."""
         with self._lock:
             return self._known[key].indexes
 
     def _make_room(self) -> None:
-        """Move the oldest traces to the temp folder and delete the oldest there; the newest always stays."""
+        """Move old traces (never the newest) to the temp folder, and delete the oldest of them."""
         while len(self._known) > KEPT_IN_ALL:
             key, _ = self._known.popitem(last=False)
             _file(key).unlink(missing_ok=True)
@@ -110,13 +110,13 @@ class TraceRegistry:
             if not _file(known.key).is_file():
                 try:
                     known.trace.save(_file(known.key))
-                except RevelioError:  # a full disk: the trace is lost, and the page says so
+                except RevelioError:  # a full disk: the trace is lost, and the page reports this
                     del self._known[known.key]
             known.trace = None
 
 
 SERVED_TRACES = TraceRegistry()
-"""The traces of this server: limited in number, and only from runs with an Explorer node."""
+"""The traces that this server serves: a limited number, only from runs with an Explorer node."""
 
 
 def _file(key: str) -> Path:

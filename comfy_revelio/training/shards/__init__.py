@@ -1,6 +1,6 @@
 """Harvested activations on disk: `ShardWriter` writes them, `ShardSet` reads them.
 
-manifest.py describes the layout of the folder.
+manifest.py describes the layout of a folder of activations.
 """
 
 from .manifest import Items, Source

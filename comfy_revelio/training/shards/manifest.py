@@ -1,9 +1,9 @@
 """The layout of a folder of activations: its manifest and the headers of its shards.
 
-    folder/manifest.json              the source of the rows (model, hook point...) and the finished shards
+    folder/manifest.json              the source of the rows (model, hook point...) and a list of the shards
     folder/rows-000000.safetensors    x [n, d], timestep [n] float32, item [n] int64; whole items only
 
-A shard is valid once the manifest lists it; an unlisted shard is a leftover of a process that was killed.
+A shard is valid once the manifest lists it. An unlisted shard was left by a process that was killed.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ MANIFEST = "manifest.json"
 SHARD_NAME = re.compile(r"rows-[0-9]{6}\.safetensors")
 LEFTOVER_NAME = re.compile(r"\.(rows-[0-9]{6}\.safetensors|manifest\.json)\.(.*\.)?part")
 ROW_TYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
-"""The dtypes that rows may have: torch's name -> safetensors' name."""
+"""{torch's name of a dtype that rows can have: safetensors' name of this dtype}."""
 ITEM_END = 2**62
-"""Item numbers are below this."""
+"""Item numbers must be below this number."""
 
 _ADVICE = "harvest again or restore the right file"
 _FORMAT = "activations"
@@ -39,26 +39,26 @@ _WIDEST = 2**20
 
 @dataclass(frozen=True)
 class Source:
-    """Where the rows come from: the model, the hook point and the settings."""
+    """The origin of the rows: the model, the hook point and the settings."""
 
     model: str
-    """Identifies the model: its name and a fingerprint."""
+    """A name that identifies the model."""
     hook_point: str
     captured: Captured
     """"output" (of the hooked module) or "diff" (its output minus its input)."""
     d_model: int
     grid: tuple[int, int] | None = None
-    """Height and width of the token map (row by row, complete) if all items share them; else None."""
+    """Height and width of the token maps, if all items have complete maps of this size; else None."""
     extra: dict[str, str] = field(default_factory=dict)
-    """Any other settings by which two harvests can differ."""
+    """All other settings that affect the activations, as {name: value}."""
 
     def __post_init__(self) -> None:
         fault = _fault(vars(self))
         if fault:
-            raise RevelioError(f"A source of activations needs {fault}.")
+            raise RevelioError(f"The source of the activations is invalid: it needs {fault}.")
 
     def difference(self, other: Source) -> str | None:
-        """Return the first difference from another source: "its NAME is HERE, not THERE"; None if equal."""
+        """Return the first difference as "its FIELD is OURS, not THEIRS"; None if the sources are equal."""
         for name in (f.name for f in fields(self)):
             mine, theirs = getattr(self, name), getattr(other, name)
             if name == "extra":
@@ -70,7 +70,7 @@ class Source:
 
 
 class Items(Set[int]):
-    """A set of item numbers, stored as sorted ranges (first, last): a million in a row cost nothing."""
+    """A set of item numbers, stored as sorted ranges (first, last): consecutive numbers share one range."""
 
     def __init__(self, ranges: Iterable[tuple[int, int]] = ()) -> None:
         merged: list[tuple[int, int]] = []
@@ -87,7 +87,7 @@ class Items(Set[int]):
 
     @classmethod
     def _from_iterable(cls, it: Iterable[Any]) -> Items:  # type: ignore[override]
-        """Construct the results of Set's operators, such as | and -."""
+        """Create an Items from the result of an operator of Set, such as | or -."""
         return cls.of(it)
 
     def __contains__(self, item: object) -> bool:
@@ -131,7 +131,7 @@ class Manifest:
         return Items(r for shard in self.shards for r in shard.items.ranges)
 
     def difference(self, other: Manifest) -> str | None:
-        """Return why the rows of two manifests cannot be mixed, as `Source.difference`; None if they can."""
+        """Return a difference that forbids mixing the two manifests' rows (a phrase), or None."""
         found = self.source.difference(other.source)
         if found is None and self.dtype != other.dtype:
             found = f"its dtype is {self.dtype}, not {other.dtype}"
@@ -147,7 +147,7 @@ class ShardFile:
     items: Items
     bytes: int
     starts: dict[str, int]
-    """{name of a tensor: byte offset in the file at which it begins}."""
+    """{name of a tensor: byte offset of its data in the file}."""
 
 
 def next_name(manifest: Manifest) -> str:
@@ -161,18 +161,18 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         if path.is_symlink() or not path.is_file():
-            raise RevelioError(f"There is no regular file {path}; name a folder of harvested activations.")
+            raise RevelioError(f"There is no regular file {path}; choose a folder of harvested activations.")
         with path.open("rb") as file:
             text = file.read(tensor_file.MAX_HEADER_BYTES + 1)
     except OSError as error:
         raise RevelioError(f"{path} cannot be read ({error.strerror}); check the folder.") from None
     if len(text) > tensor_file.MAX_HEADER_BYTES:
-        raise RevelioError(f"{path} is broken: it is larger than a manifest can be; {_ADVICE}.")
+        raise RevelioError(f"{path} is broken: it is too large for a manifest; {_ADVICE}.")
     return _manifest(path, tensor_file.parse_json(path, text, "content"))
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest atomically: if this fails, the old manifest remains."""
+    """Write the manifest atomically: if writing fails, the old manifest remains."""
     table = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -197,7 +197,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def check_shards(folder: Path, manifest: Manifest) -> list[ShardFile]:
-    """Check that every listed shard exists and matches the manifest; return the files."""
+    """Check that every listed shard exists and matches the manifest; return the shards' files."""
     return [_check_shard(folder / shard.name, manifest, shard) for shard in manifest.shards]
 
 
@@ -208,7 +208,7 @@ def _check_shard(path: Path, manifest: Manifest, shard: Shard) -> ShardFile:
     except OSError as error:
         raise RevelioError(f"{path} cannot be read ({error.strerror}); check the file.") from None
     if not plain:
-        raise RevelioError(f"{path} is listed in the manifest, but is not a regular file; restore it.")
+        raise RevelioError(f"{path} is listed in the manifest, but is not a regular file; restore the file.")
     tensors = tensor_file.read_header(path).tensors
     expected = {
         "x": tensor_file.TensorInfo(ROW_TYPES[manifest.dtype], (shard.rows, manifest.source.d_model)),
@@ -217,7 +217,7 @@ def _check_shard(path: Path, manifest: Manifest, shard: Shard) -> ShardFile:
     }
     if tensors != expected:
         raise RevelioError(
-            f"{path} does not hold the {shard.rows} {manifest.dtype} rows of width {manifest.source.d_model} "
+            f"{path} lacks the {shard.rows} {manifest.dtype} rows of width {manifest.source.d_model} "
             "that the manifest lists; restore the right file."
         )
     starts = {name: info.start for name, info in tensors.items()}
@@ -249,14 +249,14 @@ def _shard(entry: Fields) -> Shard:
     ranges: list[list[int]] = entry.take("items", lambda v: is_list(v, _is_range), "ranges of item numbers")
     items = Items((first, last) for first, last in ranges)
     total = sum(last - first + 1 for first, last in ranges)
-    # Each item has at least one row, so the number of items is bounded by the size of the file.
+    # Each item has at least one row, so a shard cannot have more items than rows.
     if not 1 <= total <= rows or len(items) != total:
         raise entry.broken(f"the items of {name} do not fit its {rows} rows")
     return Shard(name, rows, items)
 
 
 def _fault(source: dict[str, Any]) -> str | None:
-    """Return what the fields of a source need in order to be valid; None if they are valid."""
+    """Return what a source with invalid fields needs, such as "a grid of ..."; None if it is valid."""
     if not all(isinstance(source[name], str) and source[name] for name in ("model", "hook_point")):
         return "a model and a hook point with names"
     if source["captured"] not in ("output", "diff"):
@@ -269,7 +269,7 @@ def _fault(source: dict[str, Any]) -> str | None:
     ):
         return "a grid of (height, width), or none"
     if not isinstance(extra, dict) or not all(isinstance(s, str) for pair in extra.items() for s in pair):
-        return "extra to be strings by name"
+        return "extra to map names to strings"
     return None
 
 

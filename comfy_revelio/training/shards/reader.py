@@ -1,8 +1,8 @@
-"""Read harvested activations from disk, even if they are far larger than memory.
+"""Read harvested activations from disk, even if they are much larger than the memory.
 
-Rows are read into a bounded buffer by plain file reads, because the pages of a memory map would count as
-memory of the process. Every random choice is a hash of (seed, epoch, ...), so any batch of a long training
-can be computed without the ones before it.
+Rows are read into a buffer of limited size, not memory-mapped, because the mapped pages would count as memory
+of the process. Every random choice is a hash of (seed, epoch, ...), so any batch of a long training can be
+computed without computing the earlier batches.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BLOCK_ROWS = 256
 _BLOCKS_PER_WINDOW = 64  # at least this many, so that a window mixes rows from the whole set
 _ORDER_BYTES = 32  # memory for shuffling a window, per row
 _SPLIT_KEY = 0x5EED
-_MAP_ROWS, _MOST_MAP_ROWS = 16_384, 262_144  # when reading maps: rows per read, and rows in total
+_MAP_ROWS, _MOST_MAP_ROWS = 16_384, 262_144  # limits of `maps`: rows per read, and rows in total
 
 _RawRows = dict[str, np.ndarray]
 """Rows as stored on disk: {name of a shard's tensor: its bytes, uint8 [n, bytes of one row]}."""
@@ -45,14 +45,14 @@ class Batch:
 
 
 class ShardSet:
-    """The activations in a folder written by `ShardWriter`; shards added after opening it are not seen.
+    """The activations in a folder written by `ShardWriter`, without any shards added after opening the set.
 
-    Rows are numbered across all shards, in the order of the manifest. The rows of one `ShardWriter.add` are
-    consecutive: if source.grid is set, rows 0 to height * width - 1 are the first map, and so on.
+    Rows are numbered across all shards, in the order of the manifest. The rows added in one call of
+    `ShardWriter.add` are consecutive: with a source.grid, rows 0 to height * width - 1 are the first map.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        """Check the manifest and the headers of all shards; no row is read."""
+        """Check the manifest and the headers of all shards, without reading any rows."""
         manifest = read_manifest(Path(folder))
         self.source = manifest.source
         self.n_items = len(manifest.items)
@@ -80,9 +80,9 @@ class ShardSet:
         return sum(self._widths.values())
 
     def rows(self, index: Tensor) -> Batch:
-        """Return the rows with the given numbers, in the order of `index`."""
+        """Return the rows whose numbers are in `index`, in the same order."""
         if index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool:
-            raise RevelioError("Rows are chosen by a list of their numbers, as a tensor of integers.")
+            raise RevelioError("The row numbers must be a one-dimensional tensor of integers.")
         if not len(index):
             return Batch(torch.empty(0, self.d_model), torch.empty(0), torch.empty(0, dtype=torch.int64))
         numbers, inverse = np.unique(index.cpu().numpy().astype(np.int64), return_inverse=True)
@@ -93,7 +93,7 @@ class ShardSet:
         return self._batch(raw, torch.from_numpy(inverse))
 
     def maps(self) -> Iterator[Batch]:
-        """Yield maps, spread evenly over the set, up to 262,144 rows in total.
+        """Yield batches of maps from all parts of the set, up to 262,144 rows in total.
 
         x: [n, height, width, d], or rows [n, d] if the source has no grid. timestep, item: [n].
         """
@@ -109,8 +109,8 @@ class ShardSet:
     def split(self, held_out: float = 0.1) -> tuple[RowView, RowView]:
         """Split the rows into training rows and held-out rows, so that no item is in both.
 
-        held_out: the approximate share of the items to hold out. The side of an item depends only on its
-        number, so it does not change when more items are harvested. With few items, a side can be empty.
+        held_out: the approximate share of the items to hold out. Whether an item is held out depends only on
+        its number, so harvesting more items does not change it. With few items, either part can be empty.
         """
         if not 0.0 <= held_out < 1.0:
             raise RevelioError(f"The share of held-out rows must be from 0 to below 1, not {held_out}.")
@@ -120,7 +120,7 @@ class ShardSet:
         return RowView(self, begins[~out], counts[~out]), RowView(self, begins[out], counts[out])
 
     def rows_of_items(self) -> dict[int, int]:
-        """Return {item: its number of rows}."""
+        """Return {item number: how many rows the item has}."""
         begins, items = self._runs
         numbers, inverse = np.unique(items, return_inverse=True)
         rows = np.bincount(inverse, weights=np.diff(begins, append=self.n_rows)).astype(np.int64)
@@ -131,7 +131,7 @@ class ShardSet:
         return {name: np.empty((n, width), np.uint8) for name, width in self._widths.items()}
 
     def _read(self, rows: np.ndarray, raw: _RawRows) -> None:
-        """Read the rows with these ascending numbers, int64 [n], into the first n rows of `raw`."""
+        """Read rows, given as ascending row numbers int64 [n], into the first n rows of `raw`."""
         if not len(rows):
             return
         files = np.searchsorted(self._ends, rows, side="right")
@@ -154,7 +154,7 @@ class ShardSet:
 
     @cached_property
     def _runs(self) -> tuple[np.ndarray, np.ndarray]:
-        """Find the runs of consecutive rows of one item: the first row and the item of each, int64 [r]."""
+        """Find the runs of consecutive rows of one item; return each run's first row and item, int64 [r]."""
         begins, items = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         first = 0
         for file in self._files:
@@ -165,7 +165,7 @@ class ShardSet:
             listed = np.concatenate([np.arange(start, last + 1) for start, last in file.items.ranges])
             if not np.array_equal(np.unique(item[at]), listed):
                 raise RevelioError(
-                    f"{file.path} holds other items than the manifest lists; restore the right file."
+                    f"{file.path} contains other items than the manifest lists; restore the right file."
                 )
             begins.append(at + first)
             items.append(item[at])
@@ -174,7 +174,7 @@ class ShardSet:
 
 
 class RowView:
-    """Some rows of a `ShardSet`: runs with first rows `begins` (ascending), lengths `counts`: int64 [r]."""
+    """Some rows of a `ShardSet`, as runs: ascending first rows `begins` and lengths `counts`, int64 [r]."""
 
     def __init__(self, shards: ShardSet, begins: np.ndarray, counts: np.ndarray) -> None:
         self.shards = shards
@@ -194,25 +194,23 @@ class RowView:
     ) -> Iterator[Batch]:
         """Yield shuffled batches without end, starting with batch number `start`.
 
-        An epoch contains each row once, except the last rows that do not fill a batch, which are dropped.
-        Batch i of given rows depends only on batch, seed and buffer_bytes. Each of several processes gets its
-        share of every batch; the shares add up to the batch of a single process.
-        buffer_bytes: memory for rows. A set that fits is read once and shuffled as a whole. A larger set is
-        read one buffer at a time: each buffer is filled with small blocks from the whole set and shuffled.
+        An epoch contains each row once, without the rows at the end that do not fill a batch. For the same
+        rows, the content of batch i depends only on batch, seed and buffer_bytes. Each of several processes
+        gets its share of every batch; together, the shares are the batch that one process would get.
+        buffer_bytes: memory for rows. If all rows fit, they are read once and shuffled as a whole. Otherwise
+        the buffer is filled again and again with small blocks from everywhere, and shuffled each time.
         """
         if not 0 <= rank < world <= batch:
-            raise RevelioError(f"Rank {rank} of {world} has no share in a batch of {batch} rows.")
+            raise RevelioError(f"Process {rank} of {world} has no share in a batch of {batch} rows.")
         if start < 0:
             raise RevelioError(f"Batches are numbered from 0; {start} is not a batch.")
         if self.n_rows < batch:
-            raise RevelioError(
-                f"There are {self.n_rows} rows, too few for a batch of {batch}; harvest more or lower it."
-            )
+            raise RevelioError(f"There are {self.n_rows} rows, too few for a batch of {batch}; harvest more.")
         share = slice(batch * rank // world, batch * (rank + 1) // world)
         return self._stream(_Shuffle(self, seed, buffer_bytes), batch, share, start)
 
     def all(self, limit: int | None = None, seed: int = 0) -> Batch:
-        """Return all rows in order, or `limit` random ones, also in order and the same in every call."""
+        """Return all rows, or `limit` random rows (the same for the same seed), in their order on disk."""
         n = self.n_rows if limit is None else min(limit, self.n_rows)
         if n < 1:
             raise RevelioError("There are no activations to measure on; harvest more items.")
@@ -224,7 +222,7 @@ class RowView:
         return self.shards._batch(raw, slice(None))
 
     def _read(self, rows: np.ndarray, raw: _RawRows) -> None:
-        """Read rows into `raw`, given their ascending numbers in this view (0 to n_rows - 1), int64 [n]."""
+        """Read rows into `raw`; rows: ascending numbers within this view (0 to n_rows - 1), int64 [n]."""
         self.shards._read(rows + self._shifts[np.searchsorted(self._ends, rows, side="right")], raw)
 
     @staticmethod
@@ -236,10 +234,10 @@ class RowView:
 
 
 class _Shuffle:
-    """The shuffled order of a view's rows in each epoch; one window of rows at a time is in memory.
+    """Shuffles the rows of a view in each epoch, with only one window of rows in memory at a time.
 
-    Blocks of neighbouring rows are permuted over the whole view. The permuted blocks are divided into windows
-    of about equal size that fit into memory, and the rows within each window are permuted again.
+    The view's blocks of neighbouring rows are permuted. The permuted blocks are divided into windows of about
+    equal size that fit into memory, and the rows within each window are then permuted too.
     """
 
     def __init__(self, view: RowView, seed: int, buffer_bytes: int) -> None:
@@ -251,11 +249,11 @@ class _Shuffle:
         windows = 1 if fit >= self.n_rows else -(-self._blocks // (fit // self._block))
         self._cuts = np.arange(windows + 1) * self._blocks // windows
         self._raw = view.shards._allocate(min(self.n_rows, int(np.diff(self._cuts).max()) * self._block))
-        self._held = np.empty(0, np.int64)  # the blocks that `_raw` holds
+        self._held = np.empty(0, np.int64)  # the blocks now in `_raw`
         self._epoch = self._window = -1
 
     def rows(self, epoch: int, first: int, stop: int) -> Batch:
-        """Return rows first to stop - 1 of the shuffled order of an epoch."""
+        """Return rows first to stop - 1 in the shuffled order of an epoch."""
         if epoch != self._epoch:
             self._begin(epoch)
         parts = []
@@ -275,7 +273,7 @@ class _Shuffle:
     def _begin(self, epoch: int) -> None:
         self._epoch, self._window = epoch, -1
         self._permuted = seeded_order(self._blocks, self._seed, epoch)
-        sizes = np.minimum(self.n_rows - self._permuted * self._block, self._block)  # the last block is cut
+        sizes = np.minimum(self.n_rows - self._permuted * self._block, self._block)  # the last is shorter
         self._ends = np.concatenate([[0], np.cumsum(sizes)])[self._cuts]
 
     def _load(self, window: int) -> None:
@@ -292,7 +290,7 @@ class _Shuffle:
 
 
 def _read_file(file: ShardFile, stretches: list[tuple[int, int, int]], raw: _RawRows) -> None:
-    """Read stretches (first row in the file, start and stop in `raw`) of one shard into `raw`."""
+    """Read stretches of a shard's rows, given as (first row in the file, start and stop in raw), into raw."""
     try:
         with file.path.open("rb") as handle:
             for name, plane in raw.items():

@@ -1,6 +1,6 @@
 """Pseudo-random orders and hashes that depend only on a seed, not on the machine or the number of processes.
 
-Unlike the draws of a random generator, each can be computed without the ones before it.
+Unlike the numbers from a random generator, each number can be computed without the ones before.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Write harvested activations to disk so that a kill at any moment loses little and damages nothing.
 
-Rows stay in memory until their item is complete. Complete items are written together as a shard, whose file
-gets its name only when it is complete, and which is then listed in the manifest. What the manifest lists is
-therefore always complete; the next run harvests the rest again.
+Rows stay in memory until their item is complete. Complete items are written together as a shard. The shard is
+renamed to its final name when it is complete, and only then listed in the manifest. Every listed shard is
+therefore complete, and the next run harvests all other items again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .manifest import (
     write_manifest,
 )
 
-_HEADER_BYTES = 1024  # more than the header of any shard
+_HEADER_BYTES = 1024  # more than any shard's header
 
 
 class BudgetReached(RevelioError):
@@ -45,11 +45,11 @@ class BudgetReached(RevelioError):
 
 @dataclass
 class _Item:
-    """The rows that one item has so far."""
+    """The rows that one item has received so far."""
 
     number: int
     parts: list[Tensor] = field(default_factory=list)
-    """Each [n, d], in the dtype of the shards."""
+    """Tensors [n, d], in the dtype of the shards."""
     timesteps: list[float] = field(default_factory=list)
     """The timestep of each part."""
     rows: int = 0
@@ -59,7 +59,7 @@ class ShardWriter:
     """Collects the activations of items, in any order or interleaved, and writes shards of complete items.
 
     If the folder already has shards of the same source and dtype, new shards are added to them. Adding an
-    item that is complete on disk does nothing; a harvest can skip these items (`done_items`).
+    item that was complete on disk at the start does nothing; a harvest can skip such items (`done_items`).
     Only one process at a time may write to a folder.
     """
 
@@ -73,7 +73,7 @@ class ShardWriter:
         shard_items: int = 64,
         budget_bytes: int | None = None,
     ) -> None:
-        """Open the folder. A kill loses at most the items that have not yet filled a shard.
+        """Open the folder. A kill loses only the items that are not yet in a shard on disk.
 
         shard_bytes: maximum size of a shard, unless a single item is larger.
         shard_items: maximum number of items per shard.
@@ -81,7 +81,7 @@ class ShardWriter:
         """
         name = str(dtype).removeprefix("torch.")
         if name not in ROW_TYPES:
-            raise RevelioError(f"Activations are stored as one of {', '.join(ROW_TYPES)}, not as {name}.")
+            raise RevelioError(f"Activations must be stored as one of {', '.join(ROW_TYPES)}; got {name}.")
         self._folder, self._dtype = Path(folder), dtype
         self._shard_bytes, self._shard_items, self._budget = shard_bytes, shard_items, budget_bytes
         self._row_bytes = source.d_model * torch.finfo(dtype).bits // 8 + 4 + 8
@@ -100,7 +100,7 @@ class ShardWriter:
         return self._manifest.items
 
     def add(self, item: int, timestep: float, rows: Tensor) -> None:
-        """Add rows [n, d_model] of an item at a timestep; if the source has a grid, n = height * width."""
+        """Add the rows [n, d_model] of an item at one timestep; with a source grid, n = height * width."""
         item = operator.index(item)
         if item in self._before:
             return
@@ -116,7 +116,7 @@ class ShardWriter:
         self._check_budget(entry)
 
     def finish_item(self, item: int) -> None:
-        """Mark an item as complete, that is, all its rows have been added."""
+        """Mark an item as complete, after all its rows have been added."""
         item = operator.index(item)
         if item in self._before:
             return
@@ -133,7 +133,7 @@ class ShardWriter:
             self._flush()
 
     def close(self) -> None:
-        """Write the remaining complete items. Raise RevelioError if an item was begun but not finished."""
+        """Write the remaining complete items; raise RevelioError if an item is still incomplete."""
         self._flush()
         if self._open:
             raise RevelioError(f"Item {min(self._open)} was begun but not finished; harvest it again.")
@@ -157,8 +157,8 @@ class ShardWriter:
             name = next_name(self._manifest)
             shard = Shard(name, sum(item.rows for item in items), Items.of(item.number for item in items))
             tensor_file.write(self._folder / name, _tensors(items), {})
-            # This order matters: an interrupt between two lines can lose items, which are then harvested
-            # again, but cannot cause them to be written twice.
+            # This order matters: an interrupt between two lines can lose items, which the next run harvests
+            # again, but it cannot make items be written twice.
             self._ready, self._ready_rows = [], 0
             self._manifest = replace(self._manifest, shards=(*self._manifest.shards, shard))
             self._disk_bytes += (self._folder / name).stat().st_size
@@ -170,12 +170,12 @@ class ShardWriter:
         source = self._manifest.source
         if rows.ndim != 2 or rows.shape[1] != source.d_model or not len(rows) or not rows.is_floating_point():
             raise RevelioError(
-                f"Item {item} must be rows [n, {source.d_model}] of floating-point numbers, "
+                f"The rows of item {item} must be floating-point numbers [n, {source.d_model}], "
                 f"not {list(rows.shape)} of {rows.dtype}."
             )
         if source.grid is not None and len(rows) != math.prod(source.grid):
             raise RevelioError(
-                f"Item {item} has {len(rows)} tokens, but items of this source have a grid of {source.grid}."
+                f"Item {item} has {len(rows)} tokens, but this source needs a full grid of {source.grid}."
             )
         if not abs(timestep) < 1e30:
             raise RevelioError(f"Item {item} has the timestep {timestep}, which is out of range.")
@@ -196,7 +196,7 @@ class ShardWriter:
         )
 
     def _check_budget(self, entry: _Item) -> None:
-        """Raise BudgetReached if this item and the unwritten complete ones no longer fit into the budget."""
+        """Raise BudgetReached if this item and the unwritten complete items do not fit into the budget."""
         if self._budget is None:
             return
         rows = self._ready_rows + entry.rows
@@ -212,7 +212,7 @@ class ShardWriter:
 
 
 def _open_folder(folder: Path, new: Manifest) -> tuple[Manifest, int]:
-    """Remove leftovers of a kill; return the folder's manifest (or `new`) and the bytes of its shards."""
+    """Remove the files left by a kill; return the manifest (else `new`) and the shards' total bytes."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         names = sorted(os.listdir(folder))
@@ -222,9 +222,9 @@ def _open_folder(folder: Path, new: Manifest) -> tuple[Manifest, int]:
     if MANIFEST in names:
         manifest = read_manifest(folder)
         if (difference := manifest.difference(new)) is not None:
-            raise RevelioError(f"{folder} holds other activations: {difference}; choose another folder.")
+            raise RevelioError(f"{folder} contains other activations: {difference}; choose another folder.")
     elif any(SHARD_NAME.fullmatch(name) for name in names):
-        raise RevelioError(f"{folder} holds shards without their {MANIFEST}; choose another folder.")
+        raise RevelioError(f"{folder} contains shards without their {MANIFEST}; choose another folder.")
     size = sum(file.bytes for file in check_shards(folder, manifest))
     _remove_leftovers(folder, names, {shard.name for shard in manifest.shards})
     if MANIFEST not in names:

@@ -108,7 +108,7 @@ def test_too_few_items_are_reported_before_the_work(tmp_path: Path, capsys) -> N
     out = tmp_path / "sae.safetensors"
     assert main(["train", str(tmp_path / "rows"), str(out), "--batch", "4", "--k", "4"]) == 2
     told = capsys.readouterr().err
-    assert "only 1 images or texts, so that none is left to measure" in told and told.count("\n") == 1
+    assert "only 1 images or texts, which leaves none to measure" in told and told.count("\n") == 1
     assert [file.name for file in tmp_path.iterdir()] == ["rows"]
 
 

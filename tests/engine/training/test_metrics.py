@@ -102,5 +102,5 @@ def test_sources_that_cannot_be_measured_are_named(make_dictionary) -> None:
             function(sae, [])
         with pytest.raises(RevelioError, match="12 wide"):
             function(sae, torch.zeros(3, 13))
-    with pytest.raises(RevelioError, match="one size"):
+    with pytest.raises(RevelioError, match="the same size"):
         feature_stats(sae, [torch.randn(2, 3, 5, 12), torch.randn(2, 5, 3, 12)])

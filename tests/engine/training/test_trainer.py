@@ -169,7 +169,7 @@ def test_progress_is_told_and_may_stop_the_training() -> None:
 @pytest.mark.parametrize(
     ("rows", "word"),
     [
-        (torch.zeros(0, 24), "not empty"),
+        (torch.zeros(0, 24), "at least one row"),
         (torch.zeros(4, 4, 24), "rows, width"),
         (torch.full((50, 24), 3.0), "constant"),
         (torch.full((50, 24), float("nan")), "not finite"),

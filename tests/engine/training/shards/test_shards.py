@@ -328,7 +328,7 @@ def test_wrong_calls_are_reported(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path, SOURCE)
     good = _rows(0, 1.0)
     for rows in (good[:, :4], good[0], good[:0], good.long(), good[None]):
-        with pytest.raises(RevelioError, match=r"must be rows \[n, 5\]"):
+        with pytest.raises(RevelioError, match=r"must be floating-point numbers \[n, 5\]"):
             writer.add(0, 1.0, rows)
     with pytest.raises(RevelioError, match=r"has 4 tokens, but .* grid of \(2, 3\)"):
         writer.add(0, 1.0, good[:4])
@@ -442,7 +442,7 @@ def test_hostile_manifests_are_refused(tmp_path: Path, what: str) -> None:
         path.write_text(json.dumps(table))
     before = _content(tmp_path)
     for open_it in (ShardSet, lambda folder: ShardWriter(folder, SOURCE)):
-        with pytest.raises(RevelioError, match=r"manifest|holds other activations") as told:
+        with pytest.raises(RevelioError, match=r"manifest|contains other activations") as told:
             open_it(tmp_path)
         assert "\n" not in str(told.value)
     assert _content(tmp_path) == before
@@ -454,7 +454,7 @@ def test_a_manifest_that_names_other_items_is_found_out(tmp_path: Path) -> None:
     table = json.loads(path.read_bytes())
     table["shards"][0]["items"] = [[100, 102]]
     path.write_text(json.dumps(table))
-    with pytest.raises(RevelioError, match="holds other items"):
+    with pytest.raises(RevelioError, match="contains other items"):
         ShardSet(tmp_path).split()
 
 
@@ -578,7 +578,7 @@ def test_what_cannot_be_read_is_reported(tmp_path: Path) -> None:
         with pytest.raises(RevelioError, match="numbered from 0 to 11"):
             shards.rows(index)
     for index in (torch.tensor([1.0]), torch.tensor([[1]]), torch.tensor([True])):
-        with pytest.raises(RevelioError, match="list of their numbers"):
+        with pytest.raises(RevelioError, match="one-dimensional tensor of integers"):
             shards.rows(index)
     with pytest.raises(RevelioError, match="from 0 to below 1"):
         shards.split(1.0)
