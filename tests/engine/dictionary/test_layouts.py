@@ -595,7 +595,7 @@ def test_folders_without_one_or_with_too_many(tmp_path: Path) -> None:
         load_dictionary(tmp_path)
     for name in ("a.safetensors", "b.safetensors"):
         save_file({"x": torch.zeros(1)}, tmp_path / name)
-    with pytest.raises(RevelioError, match="holds several files"):
+    with pytest.raises(RevelioError, match="contains several files"):
         load_dictionary(tmp_path)
     with pytest.raises(RevelioError, match="match no known layout"):
         load_dictionary(tmp_path / "a.safetensors")
