@@ -350,7 +350,7 @@ class Dictionary(nn.Module):
     def _encoder_inputs(
         self, x_BD: Tensor, times_B: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Return the encoder's input (float32 [B, D]) and scale and shift ([B]) of the normalisation, if any."""
+        """Return the encoder's input, float32 [B, D], and scale and shift [B] (or None) of `normalise`."""
         x_BD = x_BD.float()
         if self.whitening is not None and self.whitening_bias is not None:
             x_BD = whiten(x_BD, self.whitening, self.whitening_bias, self.clip)

@@ -109,7 +109,7 @@ def kind_of(dictionary: Dictionary) -> str:
 
 
 def config_of(dictionary: Dictionary) -> dict[str, Any]:
-    """Return a dictionary's config as plain values; entries of _USUAL that have their defaults are left out."""
+    """Return a dictionary's config as plain values; entries of _USUAL with their defaults are omitted."""
     config = {
         "kind": kind_of(dictionary),
         "k": dictionary.k,
@@ -264,7 +264,7 @@ def _check_shapes(
 
 
 def _check_concepts(path: str | os.PathLike[str], header: tensor_file.Header, count: int, d: int) -> None:
-    """Check that the concepts' tensors fit together, and that there are none if the config names no concepts."""
+    """Check that the concepts' tensors fit together, or are absent if the config names no concepts."""
     found = [header.tensors.get(name) for name in (_CONCEPT_FEATURES, *_CONCEPT_MAPS, _CONCEPT_READER)]
     if not count and not any(found):
         return

@@ -73,8 +73,9 @@ def read_orbax(path: Path, k: int | None = None) -> Dictionary:
 def from_parameters(params: Mapping[str, Any], info: Mapping[str, Any], k: int) -> Dictionary:
     """Make a dictionary from fae's parameters; fold fae's standardisation into the weights where exact.
 
-    fae computes x_n = clip((x WM - mean) / std, -10, 10); e = (x_n - b_post + b_pre) W_enc; z = the k largest
-    e, signed; y = ((z W_dec + b_post) std + mean) WM^T. params: b_pre [d], W_enc [d, n], W_dec [n, d], b_post [d];
+    fae computes x_n = clip((x WM - mean) / std, -10, 10), e = (x_n - b_post + b_pre) W_enc, z = the k largest
+    e (signed), and y = ((z W_dec + b_post) std + mean) WM^T.
+    params: b_pre [d], W_enc [d, n], W_dec [n, d], b_post [d].
     info: feature_means [d], feature_square_means [d], whitening_matrix WM [d, d].
     """
     try:
