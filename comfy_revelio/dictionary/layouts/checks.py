@@ -37,7 +37,7 @@ def require_tensors(
     *,
     finite: tuple[str, ...] | None = None,
 ) -> dict[str, Tensor]:
-    """Return the required and optional tensors as float32; raise RevelioError unless `found` has just these.
+    """Return the tensors as float32; raise RevelioError if any is missing, unknown or of a wrong shape.
 
     required, optional: name -> shape, with one letter per dimension ("nd"). A letter has the same size in all
     shapes; "" is a single number. The prefix "int " means whole numbers, which keep their type.

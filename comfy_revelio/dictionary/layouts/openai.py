@@ -17,11 +17,11 @@ def _matches(content: Content, config: Content) -> bool:
 
 
 def _read(source: Source, content: Content) -> Dictionary:
-    """Read x^ = act((x - pre_bias) W_e^T + latent_bias) W_d^T + pre_bias; if act is TopK, x is normalised."""
+    """Read x^ = act((x - pre_bias) W_e^T + latent_bias) W_d^T + pre_bias; TopK: x is layer-normalised."""
     content = dict(content)
     activation = content.pop("activation", "ReLU")
     settings = content.pop("activation_state_dict", {})
-    for name in ("k", "postact_fn"):  # state_dict() of OpenAI's class TopK saves these twice
+    for name in ("k", "postact_fn"):  # OpenAI's class TopK saves these entries twice
         if f"activation.{name}" in content:
             again = content.pop(f"activation.{name}")
             if not isinstance(settings, Mapping) or settings.get(name) != again:

@@ -20,8 +20,9 @@ def _matches(content: Content, config: Content) -> bool:
 def _read(source: Source, content: Content) -> Dictionary:
     """Read x^ = relu(topk((x - pre_bias) W_e^T + latent_bias)) W_d^T + pre_bias.
 
-    In sdxl-unbox, x is the block's output - input. Concept Steerers subtracted pre_bias from the training target
-    too, so reconstructing x takes 2 pre_bias. Only its config has `auxk_coef`; both projects save the same keys.
+    In sdxl-unbox, x is the block's output - input. Concept Steerers also subtracted pre_bias from the
+    training target, so reconstructing x takes 2 pre_bias. Both projects save the same keys, but only Concept
+    Steerers has `auxk_coef` in the config.
     """
     reject_extra_keys(source, content, "state_dict")
     t = require_tensors(
