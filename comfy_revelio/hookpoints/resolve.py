@@ -42,8 +42,8 @@ def list_points(diffusion_model: Module) -> list[HookPoint]:
 def resolve_point(diffusion_model: Module, name: str) -> HookPoint:
     """Find the hook point with the given name, title, alias or module path.
 
-    The path of any module that the model calls is allowed, and may begin with a block's alias. A prefix such as
-    "unet." is ignored. Raises RevelioError with the nearest names if `name` is unknown, with all names for "?".
+    The path of any module that the model calls is allowed; it may begin with a block's alias. A prefix such
+    as "unet." is ignored. Raises RevelioError with the nearest names for an unknown name, or all for "?".
     """
     wanted = _PREFIX.sub("", name.strip())
     points = _points(diffusion_model)
@@ -111,7 +111,7 @@ def _named(points: list[HookPoint], wanted: str) -> HookPoint | None:
 
 
 def _inside_alias(model: Module, points: list[HookPoint], wanted: str) -> list[str]:
-    """List the module paths that `wanted` may mean if `wanted` is a block's alias and a path in this block."""
+    """List the module paths that `wanted` may mean if it is a block's alias and a path inside that block."""
     paths = []
     for point in points:
         for alias in (point.name, *point.aliases):

@@ -38,13 +38,13 @@ class TokenLayout:
     multiple: int = 1
     """The count "padded" is the count "image" rounded up to a multiple of this number."""
     beside: Count = ""
-    """Path of the module that embeds image and reference image side by side, so that each row of the sequence is
-    longer than a row of the image; "" if there is no such module."""
+    """Path of the module that embeds image and reference image side by side, so that each row of the sequence
+    is longer than a row of the image; "" if there is no such module."""
     exact: bool = False
     """Whether image tokens are located only if they end where the sequence ends."""
     either_end: bool = False
     """Whether text may also come first, although `begin` and `end` assume that text comes last. If
-    `seen` (see `locate_tokens`) has "ahead" = n, then n text tokens come first and the image begins n later."""
+    `locate_tokens` gets "ahead" = n in `seen`, n text tokens come first and the image begins n later."""
 
     @property
     def counted_modules(self) -> tuple[str, ...]:
@@ -99,8 +99,8 @@ def locate_tokens(
     """Find the tokens that `layout` describes in an activation.
 
     latent: shape of the model's input, [B, C, H, W] or [B, C, F, H, W], if known.
-    seen: for each path in the layout's `counted_modules`, the number of tokens that the module returned in this
-    call (0 if the module did not run); also "ahead" -> number of text tokens before the image, if reported.
+    seen: for each of the layout's `counted_modules`, the number of tokens that it returned in this call (0 if
+    it did not run). If known, "ahead" is the number of text tokens before the image.
     map_size: (height, width) of the map from which a sequence was made, if known.
 
     A sequence of image tokens that does not fit the latents' grid is treated as one row.
