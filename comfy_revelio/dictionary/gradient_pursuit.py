@@ -1,7 +1,6 @@
 """Gradient pursuit for ITDA (arXiv 2505.17769): find a sparse code z with z A close to a signal x.
 
-The rows a of A are fixed atoms. The computation follows the code behind arXiv 2505.24360. With the residual
-r = x - z A, in each of k rounds
+The rows a of A are atoms, r = x - z A is the residual. Each of k rounds, as in the code of arXiv 2505.24360:
 
     the atom with the largest r . a joins the chosen atoms
     g = r A^T over the chosen atoms, 0 elsewhere        the gradient

@@ -42,9 +42,7 @@ def positive(z_BN: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def group_max(h_BN: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Split each row into k equal groups of neighbours and return each group's maximum, as `top_k` does.
-
-    Maxima below 0 become 0.
+    """Return the maximum (0 if negative) of each of k equal groups of neighbours, in the form of `top_k`.
 
     >>> group_max(torch.tensor([[1.0, 2.0, 5.0, 4.0]]), 2)
     (tensor([[2, 1]]), tensor([[5., 2.]]))
