@@ -21,7 +21,7 @@ def _read(source: Source, content: Content) -> Dictionary:
     """Read x^ = relu(topk((x - pre_bias) W_e^T + latent_bias)) W_d^T + pre_bias.
 
     In sdxl-unbox, x is the block's output - input. Concept Steerers also subtracted pre_bias from the
-    training target, so reconstructing x takes 2 pre_bias. The keys are the same; only its config has `auxk_coef`.
+    training target, so rebuilding x takes 2 pre_bias. The keys are the same; only its config has `auxk_coef`.
     """
     reject_extra_keys(source, content, "state_dict")
     t = require_tensors(
