@@ -1,4 +1,4 @@
-"""Dictionaries: features as directions in one activation space, and sparse codes that use them."""
+"""Dictionaries, whose features are directions in one activation space, and the sparse codes they produce."""
 
 from .activations import Activation
 from .codes import Codes

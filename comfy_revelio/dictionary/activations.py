@@ -1,6 +1,6 @@
-"""Compute the codes z of an input x, with one small function for each kind of activation.
+"""Compute the code z of an input x. Each kind of activation has one small function.
 
-With h = W_enc x + b_enc and g = W_enc x, where b_in was already subtracted from x:
+b_in was already subtracted from x. With h = W_enc x + b_enc and g = W_enc x:
 
     topk_relu     z = ReLU(TopK(h))                                 Gao et al., arXiv 2406.04093, section 2.3
     topk_signed   z = TopK(h), negative values kept                 the code of Revelio, arXiv 2411.16725
@@ -11,8 +11,8 @@ With h = W_enc x + b_enc and g = W_enc x, where b_in was already subtracted from
     pursuit       z = gradient pursuit of x over the rows of W_enc  ITDA, arXiv 2505.17769
 
 A trained BatchTopK dictionary (arXiv 2412.06410) is a "jumprelu" with one threshold for all features. "relu",
-"jumprelu" and "gated" have no fixed number of active features. Codes keep at most the k strongest features,
-so k = n keeps all.
+"jumprelu" and "gated" have no fixed number of active features. A code keeps at most the k strongest
+features; k = n (the number of features) keeps all of them.
 
 Shapes: B rows, D width of the activations, N features, K active features.
 """
@@ -36,7 +36,7 @@ ACTIVATION_KINDS: tuple[ActivationKind, ...] = get_args(ActivationKind)
 
 @dataclass(frozen=True, eq=False)
 class Activation:
-    """A kind of activation with the tensors that it needs; the equations are at the top of this file."""
+    """A kind of activation and the tensors that it needs; the equations are at the top of this file."""
 
     kind: ActivationKind
     k: int
@@ -52,7 +52,7 @@ class Activation:
         """Raise RevelioError unless this activation fits a dictionary with `n_features` features."""
         checked_choice("activation", self.kind, ACTIVATION_KINDS)
         if not 1 <= self.k <= n_features:
-            raise RevelioError(f"k must be from 1 to {n_features}, the number of features, not {self.k}.")
+            raise RevelioError(f"k must be from 1 to {n_features}, the number of features; got {self.k}.")
         if self.kind == "groupmax" and n_features % self.k:
             raise RevelioError(f"{n_features} features cannot be split into k = {self.k} equal groups.")
         needed = {"threshold": "jumprelu", "gate_bias": "gated", "magnitude": "gated"}
@@ -62,13 +62,13 @@ class Activation:
             wanted = [n_features] if kind == self.kind else "absent"
             if found != wanted:
                 raise RevelioError(
-                    f"A dictionary with activation {self.kind!r} needs {name} {wanted}, but it is {found}."
+                    f"A dictionary with activation {self.kind!r} needs {name} {wanted}; got {found}."
                 )
 
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """The weights and the activation that turn inputs into codes, float32 on one device."""
+    """The weights (float32, all on one device) and the activation that turn inputs into codes."""
 
     W_enc_ND: Tensor
     b_enc_N: Tensor
@@ -79,7 +79,7 @@ class Encoder:
         return torch.addmm(self.b_enc_N, x_BD, self.W_enc_ND.T)
 
     def select(self, x_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the active features' indices (int64) and values (float32), both [B, K], strongest first."""
+        """Return indices (int64) and values (float32) of active features, both [B, K], strongest first."""
         return ACTIVATIONS[self.activation.kind](x_BD, self)
 
 
@@ -108,4 +108,4 @@ ACTIVATIONS: dict[ActivationKind, Callable[[Tensor, Encoder], tuple[Tensor, Tens
         gradient_pursuit(x_BD, enc.W_enc_ND, enc.activation.k), enc.activation.k
     ),
 }
-"""Kind -> function that turns x [B, D] into the active features' indices and values, both [B, K]."""
+"""Kind -> function from x [B, D] to the indices and values of the active features, both [B, K]."""

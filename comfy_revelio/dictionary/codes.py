@@ -1,9 +1,9 @@
-"""Sparse codes: only the few active features of each token are stored; a dense table is made on request.
+"""Sparse codes, which store only the few active features of each token.
 
-    z_f = values[k] where indices[k] = f, else 0         the dense code [..., N] that they represent
-    x^  = sum over k of values[k] W_dec[indices[k]] + b_out       what decoding computes from them
+    z_f = values[k] where indices[k] = f, else 0         the dense code [..., N]
+    x^  = sum over k of values[k] W_dec[indices[k]] + b_out       the decoded activation
 
-Shapes: "..." is any leading shape, such as batch, tokens; K active features, N features, M chosen features.
+Shapes: "..." is any leading shape (batch, tokens), K active features, N features, M chosen features.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ class Codes:
     """
 
     indices: Tensor
-    """int64 [..., K]: feature numbers, each at most once per position."""
+    """int64 [..., K]: feature numbers; a feature occurs at most once per position."""
     values: Tensor
-    """float32 [..., K]: strongest first; 0 (with index 0) where fewer than K features fire."""
+    """float32 [..., K]: strongest first; unused slots (fewer than K features fire) have value and index 0."""
     n_features: int
     """Size of the dictionary that the indices refer to."""
     scale: Tensor | None = None
-    """float32 [...]: factor that decoding multiplies by; None unless the dictionary normalises its inputs."""
+    """float32 [...]: factor by which decoding multiplies; None if the dictionary does not normalise."""
     shift: Tensor | None = None
     """float32 [...]: offset that decoding adds; None unless the dictionary centres its inputs."""
 
     def __post_init__(self) -> None:
         if self.indices.shape != self.values.shape or self.indices.ndim < 1:
             raise RevelioError(
-                f"Codes need indices and values of one shape, not {tuple(self.indices.shape)} "
+                f"Codes need indices and values of one shape; got {tuple(self.indices.shape)} "
                 f"and {tuple(self.values.shape)}."
             )
 
     @property
     def shape(self) -> torch.Size:
-        """The leading shape, without K.
+        """The shape of the codes without the last dimension K.
 
         >>> Codes(torch.zeros(2, 9, 3, dtype=torch.int64), torch.zeros(2, 9, 3), n_features=4).shape
         torch.Size([2, 9])
@@ -66,7 +66,7 @@ class Codes:
 
     @property
     def nbytes(self) -> int:
-        """Memory of all tensors, in bytes.
+        """Memory that all tensors take, in bytes.
 
         >>> Codes(torch.tensor([3, 1]), torch.tensor([2.0, 0.5]), n_features=4).nbytes  # 2 int64, 2 float32
         24
@@ -94,7 +94,7 @@ class Codes:
         return Codes(indices, values, self.n_features, scale, shift)
 
     def __getitem__(self, index: Any) -> Codes:
-        """Index the leading dimensions; every position keeps its K slots."""
+        """Index the leading dimensions; the K slots of each position are kept."""
         picks = index if isinstance(index, tuple) else (index,)
         if Ellipsis not in picks:
             picks = (*picks, Ellipsis)
@@ -103,7 +103,7 @@ class Codes:
         return Codes(self.indices[picks], self.values[picks], self.n_features, scale, shift)
 
     def of(self, feature: int) -> Tensor:
-        """Return the value of one feature at every position, 0 where it is not active: float32 [...].
+        """Return one feature's value at every position (0 where the feature is not active): float32 [...].
 
         >>> Codes(torch.tensor([[3, 1], [1, 0]]), torch.tensor([[2.0, 0.5], [1.0, 0.0]]), 4).of(1).tolist()
         [0.5, 1.0]
@@ -112,7 +112,7 @@ class Codes:
         return torch.where(self.indices == feature, self.values, 0.0).sum(-1)
 
     def of_many(self, features: Tensor) -> Tensor:
-        """Return the values of the features [M] at every position: float32 [..., M].
+        """Return the values of the given features (int64 [M]) at every position: float32 [..., M].
 
         >>> codes = Codes(torch.tensor([[3, 1]]), torch.tensor([[2.0, 0.5]]), 4)
         >>> codes.of_many(torch.tensor([1, 2, 3])).tolist()
@@ -120,7 +120,7 @@ class Codes:
         """
         features = features.to(self.indices.device)
         out = self.values.new_zeros(*self.shape, features.numel())
-        for slot in range(self.k):  # K small passes, because one comparison would need a table [..., K, M]
+        for slot in range(self.k):  # K small passes: a single one would need a table [..., K, M]
             hit = self.indices[..., slot, None] == features
             out += torch.where(hit, self.values[..., slot, None], 0.0)
         return out
@@ -132,14 +132,14 @@ class Codes:
         [0.0, 0.5, 0.0, 2.0]
         """
         out = self.values.new_zeros(*self.shape, self.n_features)
-        # add, not assign: empty slots hold "feature 0, value 0" and must not overwrite feature 0
+        # add instead of assigning: empty slots (index 0, value 0) must not overwrite feature 0
         return out.scatter_add_(-1, self.indices, self.values)
 
     def peaks(self, keep: Tensor | None = None) -> Tensor:
         """Return each feature's maximum over each item's positions: [items, ..., K] -> float32 [items, N].
 
-        keep: bool [items, ...]; positions that are False do not count. Features that never fire, or have only
-        negative values, get 0.
+        keep: bool [items, ...]; False positions are ignored. A feature that never fires, or has only negative
+        values, gets 0.
 
         >>> Codes(torch.tensor([[[1], [1], [2]]]), torch.tensor([[[3.0], [5.0], [4.0]]]), 4).peaks().tolist()
         [[0.0, 5.0, 4.0, 0.0]]
@@ -150,9 +150,9 @@ class Codes:
 
 
 def concatenate(parts: Sequence[Codes]) -> Codes:
-    """Concatenate codes of one dictionary along the first dimension.
+    """Concatenate codes from the same dictionary along the first dimension.
 
-    Codes with fewer slots are padded with zeros.
+    Codes that have fewer slots than others are padded with zeros.
 
     >>> one, two = (Codes(torch.ones(1, k, dtype=torch.int64), torch.ones(1, k), 4) for k in (1, 2))
     >>> concatenate([one, two]).values.tolist()
@@ -180,5 +180,5 @@ def check_feature(feature: int, n_features: int) -> None:
     if not 0 <= feature < n_features:
         raise RevelioError(
             f"Feature {feature} does not exist: this dictionary has the features 0 to {n_features - 1}; "
-            "choose one of these."
+            "choose one of them."
         )

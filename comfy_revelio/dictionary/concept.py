@@ -1,4 +1,4 @@
-"""How a dictionary's features change, and where in the image, when a concept is added."""
+"""Describe how a dictionary's features change when a concept is added to an image, and where."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from ..errors import RevelioError
 
 @dataclass(frozen=True, eq=False)
 class Concept:
-    """The features that carry a concept, measured on images with it and without it.
+    """The features that carry a concept, measured on images with and without the concept.
 
-    Images are divided into kinds (photos and drawings; early and late steps), because the concept looks
-    different, and is in a different part of the image, in each kind.
+    Images are divided into kinds (such as photos and drawings, or early and late steps), because how a
+    concept looks and where it appears in the image depend on the kind.
     """
 
     features: tuple[int, ...]
-    """m feature numbers, sorted by how much of the concept they carry, most first."""
+    """m feature numbers; the feature that carries most of the concept comes first."""
     amount: Tensor
-    """float32 [kinds, m, height, width]: mean code with the concept minus mean code without it: what the
-    concept adds (> 0) and removes (< 0) in each part of an image of that kind."""
+    """float32 [kinds, m, height, width]: mean code with the concept minus mean code without it: what
+    the concept adds to each part of an image (> 0) or removes from there (< 0)."""
     share: Tensor
-    """float32 [kinds, m, height, width] in 0..1: the share of the mean code that disappears without the
-    concept; 1 where a feature fires only for the concept, 0 where it fires as strongly without it."""
+    """float32 [kinds, m, height, width] in 0..1: the share of a feature's mean code that disappears without
+    the concept: 1 where the feature fires only for the concept, 0 where it fires as strongly without."""
     reader: Tensor
-    """float32 [kinds, d_model + 1]: weights and bias that score each kind from the mean activation of an
-    image; the image belongs to the kind with the highest score."""
+    """float32 [kinds, d_model + 1]: weights and bias of a linear classifier, which scores each kind from an
+    image's mean activation. The image belongs to the kind with the highest score."""
 
     def __post_init__(self) -> None:
         shape, reader = self.amount.shape, self.reader.shape
@@ -36,13 +36,13 @@ class Concept:
         if not fits or shape[1] != len(self.features) or len(reader) != 2 or reader[0] != shape[0]:
             raise RevelioError(
                 f"A concept of {len(self.features)} features needs maps [kinds, features, height, width] of "
-                f"one size and a reader [kinds, width + 1], not {list(shape)}, {list(self.share.shape)} and "
+                f"one size and a reader [kinds, width + 1]; got {list(shape)}, {list(self.share.shape)} and "
                 f"{list(reader)}."
             )
 
     @property
     def kinds(self) -> int:
-        """Number of kinds of image."""
+        """Number of kinds into which images are divided."""
         return self.amount.shape[0]
 
 
@@ -52,7 +52,7 @@ def single_kind_reader(d_model: int) -> Tensor:
 
 
 def image_kinds(pooled: Tensor, reader: Tensor) -> Tensor:
-    """Return the kind with the highest score: int64 [...], from the mean activations `pooled` [..., d_model].
+    """Return each image's kind (int64 [...]) from its mean activation (`pooled`: [..., d_model]).
 
     >>> reader = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, -0.5]])
     >>> image_kinds(torch.tensor([[1.0, 1.0], [0.0, 2.0]]), reader).tolist()

@@ -1,4 +1,4 @@
-"""Concept vectors from differences of means: the baseline that every dictionary must beat."""
+"""Make concept vectors from differences of means: the baseline that every dictionary must beat."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def concept_vectors(
 
         v = mean with - mean without,    z = (x - mean without) . v / |v|^2,    x <- x + dz v
 
-    The code z is 0 at the mean without the concept and 1 at the mean with it. A change dz of 1 therefore
-    moves a row by v, and a change of -1 moves it back.
-    contrasts: label -> (rows with the concept [a, d], rows without it [b, d]), of any float type.
+    The code z is 0 at the mean without the concept and 1 at the mean with the concept. Changing z by dz = 1
+    therefore moves a row by v, and dz = -1 moves the row back.
+    contrasts: label -> (rows with the concept [a, d], rows without the concept [b, d]), of any float type.
 
     >>> with_it, without = torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 0.0]])
     >>> vectors = concept_vectors({"hat": (with_it, without)})
@@ -36,7 +36,7 @@ def concept_vectors(
     directions, without_means = [], []
     for label, (with_it, without) in contrasts.items():
         if with_it.ndim != 2 or without.ndim != 2 or not len(with_it) or not len(without):
-            raise RevelioError(f"{label!r} needs rows with it and without it, at least one of each.")
+            raise RevelioError(f"{label!r} needs at least one row with the concept and one without.")
         if with_it.shape[1] != without.shape[1]:
             raise RevelioError(f"The rows with and without {label!r} differ in width.")
         with_mean, without_mean = with_it.double().mean(dim=0), without.double().mean(dim=0)
@@ -44,7 +44,7 @@ def concept_vectors(
         if not bool(direction.isfinite().all()) or not bool(direction.any()):
             raise RevelioError(
                 f"The activations with and without {label!r} have the same mean or are not finite, so there "
-                "is no direction between them; give other examples of both."
+                "is no direction between them; give other examples."
             )
         directions.append(direction)
         without_means.append(without_mean)

@@ -1,11 +1,11 @@
-"""A dictionary of features: it encodes an activation x as sparse codes z, and decodes z back to x^.
+"""A dictionary of features, which encodes an activation x as a sparse code z and decodes z to x^.
 
     z = f(W_enc (x - b_in) + b_enc)       encode
     x^ = z W_dec + b_out                  decode
 
 With f = TopK this is the k-sparse autoencoder of Gao et al. (arXiv 2406.04093, section 2.3), which Revelio
-(arXiv 2411.16725) trains on diffusion models. activations.py lists every f. Inputs may be transformed first
-(input_transform.py, timestep_modulation.py); decoding then undoes the scale and shift.
+(arXiv 2411.16725) trains on diffusion models. activations.py lists all functions f. Inputs may be transformed
+before encoding (input_transform.py, timestep_modulation.py); decoding then undoes the normalisation.
 
 Shapes: B rows (all leading dimensions of x, flattened), D width of the activations, N features, K active
 features, M chosen features. "..." is any leading shape.
@@ -29,7 +29,7 @@ from .metadata import Extras, Provenance, label_of
 WEIGHTS = ("W_enc", "b_enc", "W_dec", "b_in", "b_out")
 OPTIONAL_WEIGHTS = ("threshold", "gate_bias", "magnitude", "whitening", "whitening_bias")
 
-# Largest table of pre-activations [B, N] at once; selecting from it briefly takes a few times as much.
+# Largest table of pre-activations [B, N] made at once. Selecting features briefly takes a few times as much.
 _CHUNK_BYTES = 64 * 1024 * 1024
 
 
@@ -37,8 +37,8 @@ class Dictionary(nn.Module):
     """Features as directions in one activation space.
 
     All computations are in float32, whatever type the weights have. Inputs may have any type and be on any
-    device. The fields of `activation`, `inputs`, `provenance` and `extras` become attributes (`activation`
-    becomes the kind); their tensors, except those of concepts, are buffers and move with the weights.
+    device. The fields of `activation`, `inputs`, `provenance` and `extras` become attributes, and the
+    attribute `activation` is the kind. Tensors among them are buffers, except those of concepts.
 
     >>> eye, zero = torch.eye(3), torch.zeros(3)
     >>> sae = Dictionary(eye, zero, 2 * eye, zero, zero, Activation("topk_relu", k=2))
@@ -124,7 +124,7 @@ class Dictionary(nn.Module):
 
     @property
     def stats(self) -> FeatureStats | None:
-        """Statistics of the features; None if they were not measured.
+        """Statistics of the features; None if the statistics were not measured.
 
         >>> eye, zero = torch.eye(2), torch.zeros(2)
         >>> known = Extras(stats=FeatureStats(torch.tensor([3.0, 4.0])))
@@ -136,7 +136,7 @@ class Dictionary(nn.Module):
         return FeatureStats(self.stats_mean_active, self.stats_rate, self.stats_mean_map)
 
     def set_stats(self, stats: FeatureStats | None) -> None:
-        """Attach statistics as buffers, so that they move with the weights; None removes them.
+        """Attach statistics as buffers, which move with the weights; None removes the statistics.
 
         >>> eye, zero = torch.eye(2), torch.zeros(2)
         >>> sae = Dictionary(eye, zero, eye, zero, zero, Activation("relu", k=2))
@@ -158,9 +158,9 @@ class Dictionary(nn.Module):
     def encode(self, x: Tensor, *, timestep: Tensor | float | None = None) -> Codes:
         """Encode x [..., d_model] as sparse codes with the leading shape of x.
 
-        Values come strongest first; among equal values the lower feature number wins.
-        timestep: one number, or a tensor that broadcasts to the leading shape; needed by dictionaries with
-        a modulation, ignored by others.
+        The strongest feature comes first; of equally strong features, the one with the lower number.
+        timestep: one number, or a tensor that broadcasts to the leading shape; dictionaries with a
+        modulation need it, others ignore it.
 
         >>> eye, zero = torch.eye(3), torch.zeros(3)
         >>> sae = Dictionary(eye, zero, eye, zero, zero, Activation("topk_relu", k=2))
@@ -177,7 +177,7 @@ class Dictionary(nn.Module):
         times = repeat(None) if times_B is None else times_B.split(size)
         parts = []
         for rows_BD, part_B in zip(x_BD.split(size), times, strict=False):
-            # Turn off any mixed precision of the caller, because top-k needs full precision.
+            # Turn off mixed precision, in case the caller uses it: top-k needs full precision.
             with torch.autocast(x.device.type, enabled=False):
                 inputs_BD, scale_B, shift_B = self._encoder_inputs(rows_BD, part_B)
                 indices_BK, values_BK = encoder.select(inputs_BD)
@@ -188,7 +188,7 @@ class Dictionary(nn.Module):
     def encode_dense(self, x: Tensor) -> Tensor:
         """Return ReLU(W_enc (x - b_in) + b_enc), without top-k: [..., d_model] -> float32 [..., n_features].
 
-        The steering formula of Concept Steerers (arXiv 2501.19066) calls this ENC.
+        This is ENC in the steering formula of Concept Steerers (arXiv 2501.19066).
 
         >>> eye, zero = torch.eye(3), torch.zeros(3)
         >>> sae = Dictionary(eye, zero, eye, zero, zero, Activation("topk_relu", k=1))
@@ -202,7 +202,7 @@ class Dictionary(nn.Module):
 
     @torch.no_grad()
     def decode(self, codes: Codes, *, timestep: Tensor | float | None = None) -> Tensor:
-        """Return the reconstruction z W_dec + b_out of the codes: float32 [..., d_model].
+        """Return the reconstruction z W_dec + b_out that the codes z give: float32 [..., d_model].
 
         >>> rows, zero = torch.tensor([[1.0, 0.0], [3.0, 4.0]]), torch.zeros(2)
         >>> sae = Dictionary(rows, zero, rows, zero, torch.ones(2), Activation("relu", k=2))
@@ -220,8 +220,8 @@ class Dictionary(nn.Module):
         values_BK = codes.values.float().reshape(-1, codes.k)
         times_B = self._times(timestep, codes.shape, device)
         out_BD = b_out_D.new_empty(len(indices_BK), self.d_model)
-        # Only the rows of active features are read, so that no dense table [B, N] is made. The rows are
-        # copied for every token, [B, K, D], so they are read in chunks.
+        # Read only the decoder rows of active features, so that no dense table [B, N] is made. Every token
+        # needs its own copy of its rows ([B, K, D] in all), so work in chunks.
         size = max(1, _CHUNK_BYTES // (4 * codes.k * self.d_model))
         for start in range(0, len(indices_BK), size):
             part = slice(start, start + size)
@@ -246,11 +246,11 @@ class Dictionary(nn.Module):
         timestep: Tensor | float | None = None,
         codes: Codes | None = None,
     ) -> Tensor:
-        """Return what a change dz of codes adds to activations, dz W_dec[features]: float32 [..., d_model].
+        """Return what changing the codes of x by dz adds to x: dz W_dec[features], float32 [..., d_model].
 
-        change: [..., M], or anything that broadcasts to it, in the units of the codes of x.
-        features: M feature numbers, or the tensor that `feature_index` returned for them.
-        x: the activations [..., d_model] to change; a dictionary that normalises scales by their size.
+        change: dz, [..., M] or a shape that broadcasts to [..., M], in the units of the codes of x.
+        features: M feature numbers, or the tensor that `feature_index` returned for these numbers.
+        x: activations [..., d_model]; if the dictionary normalises its inputs, the result scales with x.
         codes: the codes of x, if the caller already has them.
 
         >>> sae = Dictionary(torch.eye(2), torch.zeros(2), torch.tensor([[1.0, 0.0], [3.0, 4.0]]),
@@ -285,7 +285,7 @@ class Dictionary(nn.Module):
         return self.decode(self.encode(x, timestep=timestep), timestep=timestep)
 
     def directions(self, features: Sequence[int] | Tensor) -> Tensor:
-        """Return the decoder rows of the features: float32 [len, d_model].
+        """Return the decoder rows of the given features: float32 [len, d_model].
 
         >>> rows, zero = torch.tensor([[1.0, 0.0], [3.0, 4.0]]), torch.zeros(2)
         >>> Dictionary(rows, zero, rows, zero, zero, Activation("relu", k=2)).directions([1]).tolist()
@@ -307,7 +307,7 @@ class Dictionary(nn.Module):
         return torch.tensor(numbers, dtype=torch.int64, device=self.W_dec.device)
 
     def label_of(self, feature: int) -> str:
-        """Return the label in which the feature ranks highest, or "" if it is in none.
+        """Return the label that ranks the feature highest, or "" if no label has the feature.
 
         >>> eye, zero, names = torch.eye(2), torch.zeros(2), Extras(labels={"hat": [1]})
         >>> Dictionary(eye, zero, eye, zero, zero, Activation("relu", k=2), extras=names).label_of(1)
@@ -321,8 +321,8 @@ class Dictionary(nn.Module):
             width = x.shape[-1] if x.ndim else 0
             raise RevelioError(
                 f"This dictionary is for activations {self.d_model} wide (hook point "
-                f"{self.hook_point or 'unknown'}), but these are {width} wide; "
-                "choose the hook point that it was trained on."
+                f"{self.hook_point or 'unknown'}), but the given activations are {width} wide; "
+                "choose the hook point that the dictionary was trained on."
             )
         return x.reshape(-1, self.d_model)
 
@@ -339,7 +339,7 @@ class Dictionary(nn.Module):
         return torch.as_tensor(timestep, dtype=torch.float32, device=device).expand(lead).reshape(-1)
 
     def _encoder(self, device: torch.device) -> Encoder:
-        """Return the encoder, with its weights in float32 on the device."""
+        """Return the encoder with float32 weights on the given device."""
         W_enc_ND, b_enc_N, *own = (
             None if tensor is None else tensor.to(device).float()
             for tensor in (self.W_enc, self.b_enc, self.threshold, self.gate_bias, self.magnitude)
@@ -350,7 +350,7 @@ class Dictionary(nn.Module):
     def _encoder_inputs(
         self, x_BD: Tensor, times_B: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Return the encoder's input, float32 [B, D], and the scale and shift [B] of the normalisation."""
+        """Return the encoder's input, float32 [B, D], and scale and shift [B] (or None) of `normalise`."""
         x_BD = x_BD.float()
         if self.whitening is not None and self.whitening_bias is not None:
             x_BD = whiten(x_BD, self.whitening, self.whitening_bias, self.clip)
@@ -369,8 +369,8 @@ class Dictionary(nn.Module):
             found = tuple(getattr(self, name).shape)
             if found != shape or n == 0 or d == 0:
                 raise RevelioError(
-                    "A dictionary needs W_enc and W_dec [n, d], b_enc [n], b_in and b_out [d], "
-                    f"but {name} is {list(found)}."
+                    "A dictionary needs W_enc and W_dec [n, d], b_enc [n], b_in and b_out [d]; "
+                    f"got {name} {list(found)}."
                 )
 
     def _check_names(self) -> None:

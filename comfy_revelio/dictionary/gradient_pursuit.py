@@ -1,14 +1,14 @@
-"""Gradient pursuit: find the sparse code z of a signal x over fixed atoms A, for ITDA (arXiv 2505.17769).
+"""Gradient pursuit for ITDA (arXiv 2505.17769): find a sparse code z with z A close to a signal x.
 
-This follows the code behind arXiv 2505.24360. The residual is r = x - z A; in each of k rounds
+The rows a of A are atoms, r = x - z A is the residual. Each of k rounds, as in the code of arXiv 2505.24360:
 
-    the atom with the largest r . a joins the chosen ones
+    the atom with the largest r . a joins the chosen atoms
     g = r A^T over the chosen atoms, 0 elsewhere        the gradient
     s = (g A . r) / |g A|^2                             the best step length along g
     z <- ReLU(z + s g)
 
-Atoms are activations and resemble each other: float32 rounding errors grow from round to round until the
-wrong atoms are chosen. Therefore everything except the first search over all atoms is in float64.
+Atoms are activations and resemble each other, so float32 rounding errors would grow from round to round until
+wrong atoms are chosen. Therefore everything is in float64, except each round's first search over all atoms.
 
 Shapes: B rows, D width, N atoms, K rounds, R rivals.
 """
@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 _SMALLEST = 1e-3  # lower bound on |g A|^2, to avoid division by 0
-_RIVALS = 4  # number of best atoms in float32 from which float64 chooses one
-_CHUNK = 1 << 24  # most elements in a table of chosen atoms
+_RIVALS = 4  # the best atoms in float32, of which float64 chooses one
+_CHUNK = 1 << 24  # largest number of elements in a table of chosen atoms
 
 
 def gradient_pursuit(signal: Tensor, atoms: Tensor, k: int) -> Tensor:
-    """Return weights z [B, N], at most k per row above 0, of signal [B, D] over atoms [N, D], all float32.
+    """Approximate signal [B, D] by z @ atoms [N, D]; return z [B, N], at most k per row above 0 (float32).
 
     >>> gradient_pursuit(torch.tensor([[3.0, 0.5]]), torch.eye(2), k=1).tolist()
     [[3.0, 0.0]]
@@ -37,7 +37,7 @@ def gradient_pursuit(signal: Tensor, atoms: Tensor, k: int) -> Tensor:
 
 
 def _pursue(signal: Tensor, atoms_ND: Tensor, k: int, out_BN: Tensor) -> None:
-    """Fill out_BN with the weights. Slot j of a row holds the atom chosen in round j and its weight."""
+    """Add the weights to out_BN (zeros). Slot j of a row is for the atom chosen in round j."""
     exact = torch.float32 if signal.device.type == "mps" else torch.float64
     n_rows, d = signal.shape
     index_BK = torch.full((n_rows, k), -1, device=signal.device)
@@ -64,10 +64,10 @@ def _pursue(signal: Tensor, atoms_ND: Tensor, k: int, out_BN: Tensor) -> None:
 
 
 def _along(atoms_BKD: Tensor, residual_BD: Tensor) -> Tensor:
-    """Return the dot products of each row's atoms with its residual: [B, K]."""
+    """Return, for each row, the dot products of its atoms with its residual: [B, K]."""
     return (atoms_BKD @ residual_BD[:, :, None]).squeeze(2)
 
 
 def _sum(weights_BK: Tensor, atoms_BKD: Tensor) -> Tensor:
-    """Return the weighted sum of each row's atoms: [B, D]."""
+    """Return, for each row, the weighted sum of its atoms: [B, D]."""
     return (weights_BK[:, None, :] @ atoms_BKD).squeeze(1)

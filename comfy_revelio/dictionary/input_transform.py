@@ -1,10 +1,10 @@
-"""Transform activations before they are encoded, in ways that decoding partly undoes.
+"""Transform activations before encoding. Decoding undoes only the normalisation.
 
     whitening       x <- clamp(x W + w, -clip, clip)      fae, arXiv 2505.24360
     normalisation   x <- (x - shift) / scale              decoding multiplies by scale and adds shift
 
-Decoding does not undo whitening, because W_dec and b_out already produce raw activations. Without the clamp,
-whitening could be folded into W_enc as well.
+Decoding need not undo whitening, because W_dec and b_out of a whitened dictionary produce raw activations.
+Whitening cannot be folded into W_enc because of the clamp.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .timestep_modulation import Modulation
 Normalisation = Literal["none", "layernorm", "rms"]
 NORMALISATIONS: tuple[Normalisation, ...] = get_args(Normalisation)
 
-_EPS = 1e-5  # added to the deviation, as in the authors' code
+_EPS = 1e-5  # added to the deviation, as in OpenAI's code
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class InputTransform:
     clip: float = 0.0
     """Largest absolute value after whitening; 0 means no clipping."""
     modulation: Modulation | None = None
-    """Scales and shifts input and output depending on the timestep, which encode and decode then need."""
+    """Scales and shifts input and output by amounts that depend on the timestep."""
 
     def check(self, d_model: int) -> None:
         """Raise RevelioError unless the transform fits activations of width `d_model`."""
@@ -46,12 +46,12 @@ class InputTransform:
         if shapes not in ([None, None], [(d_model, d_model), (d_model,)]):
             raise RevelioError(
                 f"Whitening of activations {d_model} wide needs a matrix [{d_model}, {d_model}] and a bias "
-                f"[{d_model}], not {shapes[0]} and {shapes[1]}."
+                f"[{d_model}]; got {shapes[0]} and {shapes[1]}."
             )
         if self.clip < 0 or (self.clip and self.whitening is None):
-            raise RevelioError(f"A clip of {self.clip} needs whitening and must not be negative.")
+            raise RevelioError(f"A clip must not be negative and needs whitening; got a clip of {self.clip}.")
         if self.modulation is not None and not self.modulation.fits(d_model):
-            raise RevelioError(f"The modulation of this dictionary is not for activations {d_model} wide.")
+            raise RevelioError(f"The modulation of this dictionary does not fit activations {d_model} wide.")
 
 
 def whiten(x_BD: Tensor, W_DD: Tensor, w_D: Tensor, clip: float) -> Tensor:
@@ -65,7 +65,7 @@ def whiten(x_BD: Tensor, W_DD: Tensor, w_D: Tensor, clip: float) -> Tensor:
 
 
 def normalise(x: Tensor, kind: Normalisation) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Normalise x [..., d] float32; return it with the scale and shift [..., 1] (or None) that undo this.
+    """Return x (float32 [..., d]) normalised, and the scale and shift ([..., 1] or None) to undo that.
 
     >>> x, scale, shift = normalise(torch.tensor([[3.0, 4.0, 0.0, 0.0]]), "rms")
     >>> x.tolist(), scale.tolist(), shift

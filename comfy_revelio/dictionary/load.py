@@ -1,4 +1,4 @@
-"""Load a dictionary of any layout, save one, and inspect a file without loading it."""
+"""Load dictionaries of any layout, save dictionaries, and inspect dictionary files without loading them."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def load_dictionary(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Dictionary:
-    """Load a dictionary from a file or a directory, of any layout in docs/formats.md.
+    """Load a dictionary from a file or folder that has any layout of docs/formats.md.
 
-    hook_point, captured: override what the file, its config or its name says, unless None or "".
-    dtype: the type in which the weights are stored; all computations are in float32 anyway.
+    hook_point, captured: used instead of the hook point and captured value in the file, unless None or "".
+    dtype: the type in which the weights are kept in memory; all computations are in float32 anyway.
 
-    Raises: RevelioError when the file is missing, broken, of an unknown layout, would run code, or holds
+    Raises RevelioError if the file is missing or broken, has an unknown layout, would run code, or contains
     numbers that are not finite.
     """
     chosen = checked_choice("captured", captured, CAPTURED) if captured else None
@@ -49,9 +49,9 @@ def load_dictionary(
 
 
 def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Describe a dictionary file by plain values: kind, k, d_model, n_features, hook_point and so on.
+    """Return what a dictionary file contains, as a dict: kind, k, d_model, n_features, hook_point and so on.
 
-    For the native layout only the header is read; files of other layouts are loaded.
+    If the file has the native layout, only its header is read; files of other layouts are loaded.
     """
     source = sources.find(path)
     if source.weights.suffix == ".safetensors" and is_native(source.weights):
@@ -68,9 +68,9 @@ def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def check_file(path: str | os.PathLike[str]) -> None:
-    """Raise RevelioError unless a file or directory looks like a dictionary; no tensor is read.
+    """Raise RevelioError unless a file or folder looks like a dictionary; no tensor is read.
 
-    Used to list the files that a user can choose; a file that passes may still turn out to be broken.
+    This check selects the files that a user can choose. A file that passes may still turn out to be broken.
     """
     source = sources.find(path)
     if source.weights.suffix != ".safetensors":

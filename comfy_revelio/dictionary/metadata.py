@@ -1,4 +1,4 @@
-"""Metadata of a dictionary: what it was trained on, and what its features mean."""
+"""Metadata of a dictionary: the activations it was trained on, and what its features mean."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ POOLING: tuple[Pooling, ...] = get_args(Pooling)
 
 @dataclass(frozen=True)
 class Provenance:
-    """Which activations a dictionary was trained on, and which layout its file had."""
+    """The activations that a dictionary was trained on, and the layout of the dictionary's file."""
 
     hook_point: str = ""
-    """Name of the hook point; "" if the file does not name one."""
+    """Name of the hook point; "" if the file does not name a hook point."""
     captured: Captured = "output"
-    """The module's "output", or "diff" = output - input."""
+    """What was recorded: the module's "output", or "diff" = output - input."""
     pooling: Pooling = "token"
-    """"token", or "spatial_mean" when trained on spatially averaged activations."""
+    """"token" if the activations were single tokens, "spatial_mean" if they were averaged over space."""
     source_format: str = "revelio"
-    """Layout of the file that the dictionary was read from."""
+    """Layout of the file from which the dictionary was read."""
     model_family: str = ""
 
     def __post_init__(self) -> None:
@@ -37,19 +37,19 @@ class Provenance:
 
 @dataclass(frozen=True, eq=False)
 class Extras:
-    """Measurements of the features, and their labels."""
+    """Training metrics of a dictionary, and the labels, concepts and statistics of its features."""
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Training metrics by name, such as explained_variance."""
     labels: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    """Label -> features, strongest first."""
+    """Label -> numbers of the features with this label, strongest first."""
     concepts: Mapping[str, Concept] = field(default_factory=dict)
-    """Concept name -> the features that carry the concept, and how and where they change with it."""
+    """Concept name -> the features that carry the concept, and how and where the concept changes them."""
     stats: FeatureStats | None = None
 
 
 def label_of(labels: Mapping[str, Sequence[int]], feature: int) -> str:
-    """Return the label in which the feature ranks highest, or "" if it is in none.
+    """Return the label that ranks the feature highest, or "" if no label has the feature.
 
     >>> label_of({"hat": [3, 4], "red hat": [4]}, 4)
     'red hat'

@@ -1,12 +1,13 @@
-"""Read and write the native layout, one .safetensors file. Files may come from anywhere: nothing is trusted.
+"""Read and write the native layout: one .safetensors file. Files may come from anywhere and are not trusted.
 
-Tensors, float16 or float32: W_enc [n, d], b_enc [n], W_dec [n, d], b_in [d], b_out [d]; the OPTIONAL_WEIGHTS
-and the modulation's weights that the kind needs; optionally stats.mean_active [n], stats.rate [n] and
-stats.mean_map [n, h, w]; for c concepts with m features and q kinds of image: concepts.features [c, m] int32,
-concepts.amount and concepts.share [c, q, m, h, w], and concepts.reader [q, d + 1]. Metadata: format
+Tensors, float16 or float32: W_enc [n, d], b_enc [n], W_dec [n, d], b_in [d], b_out [d]; those of
+OPTIONAL_WEIGHTS and of the modulation's weights that the kind needs; optionally stats.mean_active [n],
+stats.rate [n] and stats.mean_map [n, h, w]; if there are c concepts with m features and q kinds of image,
+concepts.features [c, m] int32, concepts.amount and concepts.share [c, q, m, h, w], and concepts.reader
+[q, d + 1]. Metadata: format
 "revelio-sae", format_version "1", and config, a JSON object with kind, k, activation, hook_point, captured,
-pooling, model_family, figures (the metrics), labels, and, unless they have their defaults, normalise, clip
-and concepts (the c names).
+pooling, model_family, figures (the metrics), labels, and normalise, clip and concepts (the c names) unless
+these three have their defaults.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ KINDS: dict[ActivationKind, str] = {
     "gated": "gated_sae",
     "pursuit": "itda",
 }
-"""Activation -> kind of dictionary."""
+"""Kind of activation -> kind of dictionary."""
 TEMPORAL = "temporal_sae"
-"""Kind of dictionaries that depend on the timestep."""
+"""The kind of a dictionary that depends on the timestep."""
 
 _STATS = ("stats.mean_active", "stats.rate", "stats.mean_map")
 _CONFIG_KEYS = {
@@ -58,21 +59,21 @@ _CONCEPT_MAPS = ("concepts.amount", "concepts.share")
 
 
 def is_native(path: str | os.PathLike[str]) -> bool:
-    """Whether a .safetensors file has the native layout, according to its header."""
+    """Whether the header of a .safetensors file names the native layout as its format."""
     return tensor_file.read_header(path).metadata.get("format") == FORMAT
 
 
 def read_native(path: str | os.PathLike[str]) -> Dictionary:
-    """Load a file of the native layout, with the weights in float32.
+    """Load a dictionary from a file of the native layout, with the weights in float32.
 
-    Raises RevelioError when the file is missing, broken, of another layout, or holds numbers that are not
+    Raises RevelioError if the file is missing or broken, has another layout, or contains numbers that are not
     finite.
     """
     config = peek_native(path)
     tensors = tensor_file.read_tensors(path, config["tensors"])
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
-            raise _broken(path, f"{name} holds numbers that are not finite")
+            raise _broken(path, f"{name} contains numbers that are not finite")
     numbers = tensors.pop(_CONCEPT_FEATURES, torch.zeros(0, 0)).tolist()
     tensors = {name: tensor.float() for name, tensor in tensors.items()}
     maps = (tensors[name] for name in _CONCEPT_MAPS) if config["concepts"] else ((), ())
@@ -103,12 +104,12 @@ def read_native(path: str | os.PathLike[str]) -> Dictionary:
 
 
 def kind_of(dictionary: Dictionary) -> str:
-    """Return the kind of a dictionary, as its config names it."""
+    """Return the kind of a dictionary, under the name that configs use."""
     return TEMPORAL if dictionary.modulation is not None else KINDS[dictionary.activation]
 
 
 def config_of(dictionary: Dictionary) -> dict[str, Any]:
-    """Return a dictionary's config, as plain values; entries of _USUAL with their default are left out."""
+    """Return a dictionary's config as plain values; entries of _USUAL with their defaults are omitted."""
     config = {
         "kind": kind_of(dictionary),
         "k": dictionary.k,
@@ -131,11 +132,11 @@ def config_of(dictionary: Dictionary) -> dict[str, Any]:
 def save_dictionary(
     dictionary: Dictionary, path: str | os.PathLike[str], *, dtype: torch.dtype = torch.float16
 ) -> None:
-    """Write the native layout, with weights in float16 (default) or float32."""
+    """Write a dictionary to a file of the native layout, with weights in float16 (default) or float32."""
     if dtype not in (torch.float16, torch.float32):
-        raise RevelioError(f"Dictionaries are saved as float16 or float32, not {dtype}.")
+        raise RevelioError(f"Dictionaries must be saved as float16 or float32; got {dtype}.")
     if Path(path).suffix != ".safetensors":
-        raise RevelioError(f"The name of a dictionary file ends in .safetensors; {Path(path).name} does not.")
+        raise RevelioError(f"The name of a dictionary file must end in .safetensors; got {Path(path).name}.")
     own: dict[str, Tensor | None] = {
         name: getattr(dictionary, name) for name in (*WEIGHTS, *OPTIONAL_WEIGHTS)
     }
@@ -145,14 +146,14 @@ def save_dictionary(
         own |= {f"stats.{name}": getattr(stats, name) for name in ("mean_active", "rate", "mean_map")}
     own |= _stacked(dictionary)
     tensors = {
-        # the reader is never rounded: it is small, and decides between kinds
+        # never round the reader, which is small and decides the kind of an image
         name: tensor.to(torch.float32 if name == _CONCEPT_READER else dtype)
         for name, tensor in own.items()
         if tensor is not None
     }
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
-            raise RevelioError(f"{name} has numbers that {dtype} cannot hold; save as float32.")
+            raise RevelioError(f"{name} has numbers that are not finite in {dtype}; save as float32.")
     if concepts := list(dictionary.concepts.values()):
         numbers = [concept.features for concept in concepts]
         tensors[_CONCEPT_FEATURES] = torch.tensor(numbers, dtype=torch.int32)
@@ -162,7 +163,7 @@ def save_dictionary(
 
 
 def _stacked(dictionary: Dictionary) -> dict[str, Tensor]:
-    """Return all concepts' maps and their reader, by tensor name; their sizes and kinds must agree."""
+    """Return the concepts' stacked maps and their reader, with tensor names; the concepts must be alike."""
     concepts = list(dictionary.concepts.values())
     if not concepts:
         return {}
@@ -179,7 +180,7 @@ def _stacked(dictionary: Dictionary) -> dict[str, Tensor]:
 def peek_native(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read and check the header of a dictionary file; no tensor is read.
 
-    Returns the config plus d_model, n_features, has_stats, has_maps and tensors (the names).
+    Returns a dict: the config plus d_model, n_features, has_stats, has_maps and tensors (their names).
     """
     otherwise = (
         f"is not a dictionary of a known layout: its metadata lacks format {FORMAT!r}; "
@@ -190,7 +191,7 @@ def peek_native(path: str | os.PathLike[str]) -> dict[str, Any]:
     n, d = _check_shapes(path, header, config["kind"] == TEMPORAL)
     _check_concepts(path, header, len(config["concepts"]), d)
     if config["k"] > n:
-        raise _broken(path, f"k is {config['k']}, more than its {n} features")
+        raise _broken(path, f"k is {config['k']}, but there are only {n} features")
     for label, features in config["labels"].items():
         if any(feature >= n for feature in features):
             raise _broken(path, f"label {label!r} names a feature outside 0 to {n - 1}")
@@ -205,7 +206,7 @@ def peek_native(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _checked_config(path: str | os.PathLike[str], config: Any) -> dict[str, Any]:
-    """Check a config and return it with missing entries set to their defaults."""
+    """Check a config and return the config with missing entries set to their defaults."""
     config = {**_USUAL, **config} if isinstance(config, dict) else config
     fields = Fields(path, config, _ADVICE, "config", (*_CONFIG_KEYS, *_USUAL))
     activation = fields.choice("activation", ACTIVATION_KINDS)
@@ -228,9 +229,9 @@ def _checked_config(path: str | os.PathLike[str], config: Any) -> dict[str, Any]
 def _check_shapes(
     path: str | os.PathLike[str], header: tensor_file.Header, temporal: bool
 ) -> tuple[int, int]:
-    """Check that all tensors are there and agree with each other; return (n_features, d_model).
+    """Check that no tensor is missing or has a wrong shape; return (n_features, d_model).
 
-    The class Dictionary checks which optional weights a kind needs, and their shapes.
+    The optional weights are checked later, by the class Dictionary.
     """
     tensors = header.tensors
     own = (*WEIGHTS, *(TIME_WEIGHTS if temporal else ()))
@@ -263,7 +264,7 @@ def _check_shapes(
 
 
 def _check_concepts(path: str | os.PathLike[str], header: tensor_file.Header, count: int, d: int) -> None:
-    """Check that the concepts' tensors agree, and that they exist exactly if the config names concepts."""
+    """Check that the concepts' tensors fit together, or are absent if the config names no concepts."""
     found = [header.tensors.get(name) for name in (_CONCEPT_FEATURES, *_CONCEPT_MAPS, _CONCEPT_READER)]
     if not count and not any(found):
         return

@@ -1,7 +1,7 @@
-"""Read the Flux SAEs of fae (arXiv 2505.24360), which are published as Orbax checkpoints of JAX.
+"""Read the Flux SAEs of fae (arXiv 2505.24360), which were published as Orbax (JAX) checkpoints.
 
-`python -m comfy_revelio convert` converts them once to the native layout. Only this conversion needs the
-package orbax-checkpoint.
+`python -m comfy_revelio convert` converts such a checkpoint to the native layout. Only this conversion needs
+the package orbax-checkpoint.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ _TENSORS = {
 
 
 def is_orbax(path: Path) -> bool:
-    """Whether a folder is an Orbax checkpoint, or holds one named `default`."""
+    """Whether a folder is an Orbax checkpoint or contains an Orbax checkpoint named `default`."""
     folders = (path, path / "default")
     return path.is_dir() and any((folder / mark).exists() for folder in folders for mark in _MARKS)
 
 
 def read_orbax(path: Path, k: int | None = None) -> Dictionary:
-    """Read the dictionary in an Orbax checkpoint folder; k: by default the one in the path, else 64."""
+    """Read the dictionary in an Orbax checkpoint folder. By default k is the number in the path, else 64."""
     try:
         import orbax.checkpoint as orbax
     except ImportError:
         raise RevelioError(
-            f"{path} is an Orbax checkpoint; install orbax-checkpoint (pip install orbax-checkpoint) to "
-            "convert it, once."
+            f"{path} is an Orbax checkpoint; to convert it, install orbax-checkpoint once "
+            "(pip install orbax-checkpoint)."
         ) from None
     folder = path / "default" if (path / "default").is_dir() else path
-    # Restore only the weights: optimizer state and averages are three times as large. Without the NumPy type,
-    # Orbax would ask for the devices that the weights were trained on.
+    # Restore only the weights: the optimizer state and the averages are three times as large. Restore NumPy
+    # arrays: otherwise Orbax would ask for the devices on which the weights were trained.
     wanted = {group: dict.fromkeys(names, 0) for group, names in _TENSORS.items()}
     as_numpy = {
         group: {name: orbax.RestoreArgs(restore_type=np.ndarray) for name in names}
@@ -71,10 +71,11 @@ def read_orbax(path: Path, k: int | None = None) -> Dictionary:
 
 
 def from_parameters(params: Mapping[str, Any], info: Mapping[str, Any], k: int) -> Dictionary:
-    """Make a dictionary from fae's parameters; fae's standardisation is folded in as far as that is exact.
+    """Make a dictionary from fae's parameters; fold fae's standardisation into the weights where exact.
 
-    x_n = clip((x WM - mean) / std, -10, 10); e = (x_n - b_post + b_pre) W_enc; the k largest, signed;
-    y = ((z W_dec + b_post) std + mean) WM^T. params: b_pre [d], W_enc [d, n], W_dec [n, d], b_post [d];
+    fae computes x_n = clip((x WM - mean) / std, -10, 10), e = (x_n - b_post + b_pre) W_enc, z = the k largest
+    e (signed), and y = ((z W_dec + b_post) std + mean) WM^T.
+    params: b_pre [d], W_enc [d, n], W_dec [n, d], b_post [d].
     info: feature_means [d], feature_square_means [d], whitening_matrix WM [d, d].
     """
     try:
@@ -96,5 +97,5 @@ def from_parameters(params: Mapping[str, Any], info: Mapping[str, Any], k: int) 
 
 
 def _double(array: Any) -> Tensor:
-    # through NumPy, because torch does not read JAX's bfloat16, the type of the whitening matrix
+    # through NumPy, because the whitening matrix is in JAX's bfloat16, which torch does not read
     return torch.from_numpy(np.asarray(array).astype(np.float64))

@@ -1,7 +1,7 @@
-"""Find and open a dictionary from anywhere: one file, or a directory with weights and a config.
+"""Find and open the files of a dictionary: a single file, or a folder with weights and a config.
 
-Nothing in a file is trusted: safetensors headers are checked before a tensor is read, and pickles are read
-without running anything in them.
+Files are not trusted: safetensors headers are checked before a tensor is read, and pickles are read without
+running any code in them.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ WEIGHT_NAMES = (
     "sae_final.pt",
 )
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".pkl.gz")
-_BESIDE = ("mean.pt", "std.pt", "sparsity.safetensors")  # statistics that some layouts save with the weights
+_BESIDE = ("mean.pt", "std.pt", "sparsity.safetensors")  # statistics beside the weights in some layouts
 _MAX_CONFIG_BYTES = 1024 * 1024
 REVELIO_CONFIG = "training.config.SDSAERunnerConfig"
 
-# In some layouts a file or folder name has the hook point: "unet.mid_block.attentions.0_k10_hidden5120_..."
+# Some file and folder names contain the hook point: "unet.mid_block.attentions.0_k10_hidden5120_..."
 _HOOK_POINT = re.compile(
     r"(?:unet\.|transformer\.)?("
     r"(?:down_blocks|up_blocks)\.\d+(?:\.attentions\.\d+)?"
@@ -48,21 +48,21 @@ _HOOK_POINT = re.compile(
 
 @dataclass(frozen=True)
 class Source:
-    """The weights and config found at a path."""
+    """The files of a dictionary, found at a path."""
 
     path: Path
     weights: Path
     """The file with the tensors."""
     config: dict[str, Any]
-    """The JSON config beside the weights; {} if there is none."""
+    """The content of the JSON config beside the weights; {} if there is no config."""
 
     def refuse(self, reason: str) -> RevelioError:
-        """Return the error that says why this source cannot be used."""
+        """Return the error to raise when this source cannot be used."""
         return RevelioError(f"{self.path} cannot be used: {reason}")
 
     @property
     def hook_point(self) -> str:
-        """The hook point in the name of the file or of a folder above it; "" if none contains one."""
+        """The hook point in the name of the weights file or of a folder above it, or "" if there is none."""
         absolute = Path(os.path.abspath(self.weights))
         for part in (absolute.name, *(parent.name for parent in list(absolute.parents)[:4])):
             if match := _HOOK_POINT.search(part.removesuffix(".safetensors").removesuffix(".pt")):
@@ -71,7 +71,7 @@ class Source:
 
 
 def find(path: str | os.PathLike[str]) -> Source:
-    """Find the weights and config at a path; raise RevelioError if there are no weights or several."""
+    """Find the weights and config at a path; raise RevelioError unless there is exactly one weights file."""
     path = Path(path)
     try:
         folder = path if path.is_dir() else None
@@ -82,29 +82,29 @@ def find(path: str | os.PathLike[str]) -> Source:
 
 
 def read(source: Source) -> Mapping[str, Any]:
-    """Read the weights file: tensors by name, possibly nested, and possibly with plain values."""
+    """Read the weights file into a dict: name -> tensor, or in some layouts nested dicts and plain values."""
     if _is_safetensors(source.weights):
         header = tensor_file.read_header(source.weights)
         return tensor_file.read_tensors(source.weights, list(header.tensors))
     content = read_pickle(source.weights, stubs=(REVELIO_CONFIG,))
     if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
-        raise source.refuse("it does not hold a table of named tensors.")
+        raise source.refuse("it does not contain a dict of named tensors.")
     return content
 
 
 def read_beside(source: Source, name: str) -> Tensor | None:
-    """Read a single tensor saved beside the weights, such as mean.pt; None if there is no such file."""
+    """Read a file beside the weights with a single tensor, such as mean.pt; None if the file is missing."""
     file = source.weights.with_name(name)
     if not file.is_file():
         return None
     content = read_pickle(file)
     if not isinstance(content, Tensor):
-        raise RevelioError(f"{file} does not hold a tensor; get the file again, or remove it.")
+        raise RevelioError(f"{file} does not contain a tensor; get the file again, or remove it.")
     return content
 
 
 def looks_like_one(weights: Path) -> bool:
-    """Whether the file name is one that a known layout uses for its weights; nothing is read."""
+    """Whether a known layout uses this file name for its weights; the file itself is not read."""
     return weights.name in WEIGHT_NAMES or weights.name.startswith("final_k_sparse_autoencoder")
 
 
@@ -113,7 +113,7 @@ def _is_safetensors(file: Path) -> bool:
 
 
 def _weights_in(folder: Path) -> Path:
-    """Find the weights file in a folder, or in its subfolder `final` (sdxl-unbox, Concept Steerers)."""
+    """Find the weights file in a folder or in its subfolder `final` (sdxl-unbox, Concept Steerers)."""
     for parent in (folder, folder / "final"):
         for name in WEIGHT_NAMES:
             if (parent / name).is_file():
@@ -132,10 +132,10 @@ def _weights_in(folder: Path) -> Path:
             "python -m comfy_revelio convert FOLDER OUT.safetensors."
         )
     if not files:
-        raise RevelioError(f"There is no dictionary in the folder {folder}; expected one of {known}.")
+        raise RevelioError(f"There is no dictionary in the folder {folder}; expected a file named {known}.")
     raise RevelioError(
-        f"The folder {folder} holds several files ({', '.join(file.name for file in files[:4])}); name the "
-        "one to load."
+        f"The folder {folder} contains several files ({', '.join(file.name for file in files[:4])}); name "
+        "the file to load."
     )
 
 

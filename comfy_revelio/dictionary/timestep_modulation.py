@@ -1,11 +1,11 @@
-"""Scale and shift activations depending on the timestep, for dictionaries that follow the denoising.
+"""Scale and shift activations by amounts that depend on the timestep, for dictionaries that do so.
 
-    in    x <- x (1 + scale_in(t)) + shift_in(t)             after b_in is subtracted
-    out   x^ <- (z W_dec) (1 + scale_out(t)) + shift_out(t)    before b_out is added
+    in    x <- x (1 + scale_in(t)) + shift_in(t)             after subtracting b_in
+    out   x^ <- (z W_dec) (1 + scale_out(t)) + shift_out(t)    before adding b_out
 
-The idea is from TIDE (arXiv 2503.07050): what a feature looks like drifts with the noise level, so the
-timestep modulates the dictionary's input and output, as it modulates the blocks of a diffusion model. No code
-was published; the small network is our own: sinusoidal embedding of t, one hidden SiLU layer, four outputs.
+The idea is from TIDE (arXiv 2503.07050). What a feature looks like drifts with the noise level, so the
+timestep modulates the dictionary's input and output, as it modulates the blocks of a diffusion model. TIDE's
+code was not published. Our network is a sinusoidal embedding of t, one hidden SiLU layer and four outputs.
 
 Shapes: B rows, D width of the activations, H hidden width, E width of the embedding.
 """
@@ -24,7 +24,7 @@ _LONGEST = 10_000.0
 
 
 class Modulation(nn.Module):
-    """Map a timestep to (scale_in, shift_in, scale_out, shift_out), each [B, D]; all are 0 for new weights.
+    """Map timesteps [B] to (scale_in, shift_in, scale_out, shift_out), each [B, D]; new weights give only 0.
 
     Buffers: time_W1 [H, E], time_b1 [H], time_W2 [4 D, H], time_b2 [4 D].
     """
@@ -40,7 +40,7 @@ class Modulation(nn.Module):
             self.register_buffer(name, tensor.detach())
 
     def forward(self, timestep: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Map timesteps, float [B], to the four float32 tensors [B, D]."""
+        """Map timesteps, float [B], to (scale_in, shift_in, scale_out, shift_out), each float32 [B, D]."""
         device = timestep.device
         W1, b1, W2, b2 = (getattr(self, name).to(device).float() for name in NAMES)
         return modulate(timestep, W1, b1, W2, b2)
@@ -60,7 +60,7 @@ class Modulation(nn.Module):
 def new_weights(
     d_model: int, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return initial weights, with which the modulation changes nothing."""
+    """Return initial weights (W1, b1, W2, b2) for a modulation that does not change its inputs yet."""
     W1 = torch.randn(HIDDEN, EMBEDDING, generator=generator) / EMBEDDING**0.5
     return W1, torch.zeros(HIDDEN), torch.zeros(4 * d_model, HIDDEN), torch.zeros(4 * d_model)
 
@@ -68,7 +68,7 @@ def new_weights(
 def modulate(
     timestep_B: Tensor, W1_HE: Tensor, b1_H: Tensor, W2: Tensor, b2: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Compute `Modulation.forward` with given weights, for training: timestep [B] -> four tensors [B, D].
+    """Compute `Modulation.forward` with the given weights; training uses this function directly.
 
     >>> [part.tolist() for part in modulate(torch.tensor([300.0]), *new_weights(2))]
     [[[0.0, 0.0]], [[0.0, 0.0]], [[0.0, 0.0]], [[0.0, 0.0]]]

@@ -1,4 +1,4 @@
-"""Select the few pre-activations that count, with the same result on every device.
+"""Select the strongest pre-activations, with the same result on every device.
 
 Shapes: B rows, N features, K active features.
 """
@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 _NARROW = 128
-"""For k up to this width, `positive` makes k slots, however few features are active."""
+"""For k up to this number, `positive` returns k slots even if fewer features are active."""
 
 
 def top_k(h_BN: Tensor, k: int, *, signed: bool) -> tuple[Tensor, Tensor]:
-    """Return indices int64 and values float32 of each row's k largest values, both [B, K], descending.
+    """Return indices (int64) and values (float32) of each row's k largest values, both [B, K], descending.
 
-    Of equal values the one with the lower index is selected first and comes first, so that results do not
-    depend on the device. Unless signed, negative values become 0; wherever the value is 0 the index is 0.
+    Of equal values, the value with the lower index is selected first and comes first, so that results do not
+    depend on the device. Unless `signed`, negative values become 0. Where a value is 0, its index is 0.
 
     >>> top_k(torch.tensor([[1.0, 3.0, 3.0, -5.0]]), 2, signed=False)
     (tensor([[1, 2]]), tensor([[3., 3.]]))
@@ -28,10 +28,10 @@ def top_k(h_BN: Tensor, k: int, *, signed: bool) -> tuple[Tensor, Tensor]:
 
 
 def positive(z_BN: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the values above 0 of each row, at most the k largest, as indices and values like `top_k`.
+    """Return indices and values, as `top_k` does, of each row's values above 0, at most the k largest.
 
-    If a row has fewer, value and index are 0 in the other slots. For k above 128, K is the largest number
-    that any row has, at least 1; it is read back from the device, so the caller waits for the device.
+    In unused slots, value and index are 0. K = k for k up to 128. For larger k, K is only as large as the
+    fullest row needs (at least 1); reading K back from the device makes the caller wait for the device.
 
     >>> positive(torch.tensor([[0.0, 2.0, -1.0]]), 2)
     (tensor([[1, 0]]), tensor([[2., 0.]]))
@@ -42,7 +42,7 @@ def positive(z_BN: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def group_max(h_BN: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the largest value, at least 0, in each of k equal groups of neighbours, in the form of `top_k`.
+    """Return the maximum (0 if negative) of each of k equal groups of neighbours, in the form of `top_k`.
 
     >>> group_max(torch.tensor([[1.0, 2.0, 5.0, 4.0]]), 2)
     (tensor([[2, 1]]), tensor([[5., 2.]]))
@@ -55,11 +55,11 @@ def group_max(h_BN: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _checked_top(h_BN: Tensor, k: int, *, signed: bool) -> tuple[Tensor, Tensor]:
-    """Do what `_exact_top` does, but faster; not used on CUDA, where looking for ties would cause a wait."""
+    """Return what `_exact_top` returns, but faster; not for CUDA, where looking for ties forces a wait."""
     values, indices = h_BN.topk(min(k + 1, h_BN.shape[1]), dim=1)
     tied = values[:, 1:] == values[:, :-1]
     if not signed:
-        tied &= values[:, 1:] > 0  # what relu removes needs no order
+        tied &= values[:, 1:] > 0  # values that relu removes need no order
     values, indices = values[:, :k], indices[:, :k]
     rows = tied.any(1).nonzero()[:, 0]
     if len(rows):

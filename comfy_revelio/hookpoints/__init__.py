@@ -1,4 +1,4 @@
-"""Hook points: names for the layers where activations are read, and how tokens are arranged there."""
+"""Hook points: the layers where activations are read, with their names and their arrangement of tokens."""
 
 from .point import HookPoint
 from .resolve import list_points as list

@@ -1,4 +1,4 @@
-"""Convert an image mask to a model's token grid: the share of each token that the mask covers."""
+"""Convert an image mask to a model's token grid: compute which share of each token the mask covers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .resize_maps import resize_maps
 def mask_on_grid(mask: Tensor, grid: Sequence[int], items: Sequence[int]) -> Tensor:
     """Return the share (0..1) of each token's area that a mask covers: float32 [len(items), T].
 
-    mask: [b, h, w] of any size. grid: (height, width), or (frames, height, width) with the same mask in every
-    frame. items: the batch item of each row; a mask with fewer items is repeated.
+    mask: [b, h, w] of any size. grid: (height, width) or (frames, height, width); frames share the mask.
+    items: the batch item to which each row of the result belongs; masks of fewer items are repeated.
 
     >>> import torch
     >>> mask_on_grid(torch.tensor([[[1.0, 1.0, 1.0, 0.0]]]), (1, 2), [0, 1]).tolist()

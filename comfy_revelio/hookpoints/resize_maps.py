@@ -1,4 +1,4 @@
-"""Resize maps to a model's token grid, and back to the size of an image."""
+"""Resize maps to a model's token grid, or from the token grid to the size of an image."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def resize_maps(
 ) -> Tensor:
     """Resize maps [n, h, w] to `size` = (height, width): float32 [n, height, width].
 
-    Maps that already have this size keep their values. antialias: when a map shrinks, "bilinear" and
-    "bicubic" average over all cells that merge into one, as "area" always does.
+    Maps that already have this size keep their values. antialias: when maps shrink, "bilinear" and "bicubic"
+    average over all cells that merge into one cell, as "area" always does.
 
     >>> import torch
     >>> resize_maps(torch.tensor([[[0.0, 4.0]]]), (1, 4)).tolist()
@@ -25,7 +25,7 @@ def resize_maps(
     """
     if tuple(maps.shape[1:]) == tuple(size):
         return maps.float()
-    planes = maps[:, None].float()  # one channel each: maps in one image's channels may round differently
+    planes = maps[:, None].float()  # one channel per map: many channels may round differently
     return functional.interpolate(planes, size=tuple(size), mode=mode, antialias=antialias)[:, 0]
 
 

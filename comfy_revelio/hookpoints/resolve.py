@@ -1,4 +1,4 @@
-"""Find the hook point that a user's text names, and the module that belongs to a hook point."""
+"""Find the hook point that a user means, and the module that belongs to a hook point."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _CONTAINERS = ("input_blocks", "middle_block", "output_blocks")
 _PREFIX = re.compile(r"^(?:model\.)?(?:diffusion_model\.)?(?:unet\.|transformer\.(?!$))?")
-# Suffixes that other projects add to a block's name for its streams, and ours: none for the image.
+# Other projects' suffixes for the streams of a block -> our suffix, which is empty for the image.
 _STREAM_ENDINGS = (
     (re.compile(r"\.(?:img|image|image_output)$"), ""),
     (re.compile(r"\.(?:text|text_output)$"), ".txt"),
@@ -26,24 +26,24 @@ _STREAM_ENDINGS = (
 
 
 def list_points(diffusion_model: Module) -> list[HookPoint]:
-    """List all hook points of a diffusion model, in the order in which they are computed.
+    """List all hook points of a diffusion model in the order in which the model computes them.
 
-    For a model of an unknown family, they are the items of its lists of blocks.
+    In a model of an unknown family, every item of a list of blocks is a hook point.
     """
     points = _points(diffusion_model)
     if not points:
         raise RevelioError(
-            f"{type(diffusion_model).__name__} is not of a known family and has no lists of blocks; give the "
-            "module path of the hook point instead."
+            f"{type(diffusion_model).__name__} is not of a known family and has no lists of blocks; give a "
+            "module path as hook point."
         )
     return points
 
 
 def resolve_point(diffusion_model: Module, name: str) -> HookPoint:
-    """Find the hook point that `name` means: a name, a title, an alias, or the path of any module that the
-    model calls, also of one inside a block given by its alias. A prefix such as "unet." is ignored.
+    """Find the hook point with the given name, title, alias or module path.
 
-    Raises: RevelioError with the nearest valid names for an unknown name, and with all names for "?".
+    The path of any module that the model calls is allowed; it may begin with a block's alias. A prefix such
+    as "unet." is ignored. Raises RevelioError with the nearest names for an unknown name, or all for "?".
     """
     wanted = _PREFIX.sub("", name.strip())
     points = _points(diffusion_model)
@@ -62,13 +62,13 @@ def resolve_point(diffusion_model: Module, name: str) -> HookPoint:
         inside = [point.name for point in points if point.name.startswith(f"{path}.")]
         raise RevelioError(
             f"Hook point {name!r} is a list of modules, which is never called itself; "
-            f"name one inside it, such as {', '.join(inside[:4]) or f'{path}.0'}."
+            f"choose a module in this list, such as {', '.join(inside[:4]) or f'{path}.0'}."
         )
     raise _unknown(name, points, wanted)
 
 
 def resolve_text_point(text_model: Module, name: str) -> HookPoint:
-    """Find the text layer that `name` means: "layers.2", or a longer path such as "encoder.layers.2"."""
+    """Find the hook point of a text layer by name ("layers.2") or longer path ("encoder.layers.2")."""
     points = text.list_points(text_model)
     number = text.layer_number(name.strip())
     if number is not None and number < len(points):
@@ -81,7 +81,7 @@ def resolve_text_point(text_model: Module, name: str) -> HookPoint:
 
 
 def module_of(model: Module, hook_point: HookPoint) -> Module:
-    """Return the module of a hook point that was resolved on this model or one of the same architecture."""
+    """Return the module of a hook point, which may come from another model of the same architecture."""
     if hook_point.stage == "text":
         layers = text.layers_of(model)
         number = text.layer_number(hook_point.name)
@@ -111,7 +111,7 @@ def _named(points: list[HookPoint], wanted: str) -> HookPoint | None:
 
 
 def _inside_alias(model: Module, points: list[HookPoint], wanted: str) -> list[str]:
-    """List the module paths that `wanted` may mean: a block's alias followed by a part of that block."""
+    """List the module paths that `wanted` may mean if it is a block's alias and a path inside that block."""
     paths = []
     for point in points:
         for alias in (point.name, *point.aliases):
@@ -124,7 +124,7 @@ def _inside_alias(model: Module, points: list[HookPoint], wanted: str) -> list[s
 
 
 def _by_path(model: Module, points: list[HookPoint], path: str, module: Module) -> HookPoint:
-    """Make a hook point of any module; inside a block with one sequence it gets the block's token layout."""
+    """Make a hook point for any module. A module inside a block with one sequence gets the block's layout."""
     stage: Stage = "unet" if unet.is_unet(model) else ""
     found = HookPoint(path, path, (), unet.width_of(module), stage, layout=TokenLayout(exact=True))
     if stage == "unet":
@@ -153,16 +153,16 @@ def _module_at(model: Module, path: str) -> Module | None:
 
 
 def _is_container(path: str, module: Module) -> bool:
-    """Whether the model never calls this module: true of lists and UNet blocks, whose contents it calls."""
+    """Whether the model calls only the contents of this module: true of lists and of UNet blocks."""
     parts = path.split(".")
     depth = 1 if parts[0] == "middle_block" else 2
     return type(module).__name__ == "ModuleList" or (parts[0] in _CONTAINERS and len(parts) <= depth)
 
 
 def _all_of(points: list[HookPoint]) -> str:
-    """Return a readable list of a model's hook points, "title = name" on each line."""
+    """Return a readable list of hook points, with a line "title = name" for each."""
     lines = (f"{point.title} = {point.name}" for point in points)
-    return "\n".join(["The hook points of this model; write a title or a name:", *lines])
+    return "\n".join(["The hook points of this model (enter a title or a name):", *lines])
 
 
 def _unknown(name: str, points: list[HookPoint], wanted: str) -> RevelioError:

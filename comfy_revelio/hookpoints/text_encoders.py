@@ -1,8 +1,8 @@
 """Hook points of text encoders: the output of each layer.
 
-CLIP, T5, BERT and the language models name their layers differently. A text model may be given as the
-transformer itself, as a wrapper that holds it in `transformer` or `text_model`, or as ComfyUI's outer model,
-whose `clip` is the name of the attribute with the inner model.
+CLIP, T5, BERT and the language models name their layers differently. A text model may be the transformer
+itself, a wrapper that has the transformer in `transformer` or `text_model`, or ComfyUI's outer model, whose
+attribute `clip` is the name of the attribute that contains the inner model.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DIFFUSERS = {
 
 
 def list_points(text_model: Module) -> list[HookPoint]:
-    """List the hook points of a text model's layers, first to last."""
+    """List the hook points of a text model, from the first layer to the last."""
     kind, layers = _layers(text_model)
     points = []
     for number, layer in enumerate(layers):
@@ -43,12 +43,12 @@ def list_points(text_model: Module) -> list[HookPoint]:
 
 
 def layers_of(text_model: Module) -> list[Module]:
-    """Return the layer modules of a text model, looking inside the usual wrappers."""
+    """Return the layers of a text model; the model may be inside the usual wrappers."""
     return _layers(text_model)[1]
 
 
 def layer_number(name: str) -> int | None:
-    """Return the layer number in a path with any of the usual spellings, or None.
+    """Return the layer number in the path of a text layer, or None if `name` is not such a path.
 
     >>> layer_number("text_encoder.text_model.encoder.layers.9")
     9
@@ -58,7 +58,7 @@ def layer_number(name: str) -> int | None:
 
 
 def encoder_named(name: str) -> str:
-    """Return the encoder that a path names ("clip_g", "t5xxl", "qwen3_4b"), or "" if it names none.
+    """Return the text encoder in a layer's path ("clip_g", "t5xxl", "qwen3_4b"), or "" if there is none.
 
     >>> encoder_named("t5xxl.block.12")
     't5xxl'
@@ -68,9 +68,9 @@ def encoder_named(name: str) -> str:
 
 
 def parts_of(name: str) -> list[str]:
-    """Split a name into its layers: one, or several whose hidden states are joined.
+    """Split a name into the names of its layers. The hidden states of several layers ("a + b") are joined.
 
-    Concept Steerers name a layer in each of SDXL's two encoders by one path with two numbers:
+    Concept Steerers use one path with two numbers for two layers, one in each of SDXL's encoders:
 
     >>> parts_of("text_encoder.text_model.encoder.layers.10.28")
     ['clip_l.layers.10', 'clip_g.layers.28']
@@ -81,13 +81,13 @@ def parts_of(name: str) -> list[str]:
 
 
 def is_layer(name: str) -> bool:
-    """Whether the name means a text layer, or several joined layers."""
+    """Whether the name is that of a text layer or of several joined text layers."""
     return all(layer_number(part) is not None for part in parts_of(name))
 
 
 def _layers(text_model: Module) -> tuple[str, list[Module]]:
     module: Module | None = text_model
-    for _ in range(8):  # more levels than wrappers have; ends the loop if a model contains itself
+    for _ in range(8):  # more levels than any model has; a limit, in case a model contains itself
         if module is None:
             break
         for kind in _LISTS:
@@ -97,13 +97,13 @@ def _layers(text_model: Module) -> tuple[str, list[Module]]:
         named = getattr(module, str(getattr(module, "clip", "")), None)
         module = named or next((getattr(module, part) for part in _WRAPPERS if hasattr(module, part)), None)
     raise RevelioError(
-        f"{type(text_model).__name__} is not a supported text encoder: no layers were found in it; "
+        f"{type(text_model).__name__} is not a supported text encoder, because it has no known layers; "
         "use the CLIP of an image model."
     )
 
 
 def _width(layer: Module) -> int:
-    """Return the width of the hidden states: the layer's widest norm, ignoring norms of queries and keys."""
+    """Return the width of the hidden states: that of the widest norm, ignoring norms of queries and keys."""
     widths = [
         len(value)
         for name, value in layer.named_parameters()

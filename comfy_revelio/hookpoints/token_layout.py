@@ -19,36 +19,36 @@ if TYPE_CHECKING:
 Stream = Literal["image", "text"]
 
 Count = str
-"""The name of a token count: a module's path (the tokens that the module returned), "all" (the sequence),
-"image" (the tokens that the latents make), "padded" ("image" with its padding), or "" (zero)."""
+"""Name of a number of tokens: a module's path (the tokens that the module returned), "all" (the sequence),
+"image" (the image tokens made from the latents), "padded" (image tokens and their padding), or "" (zero)."""
 
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """Which tokens of a sequence are the image's or the prompt's, and how they are arranged."""
+    """Where the tokens of one stream (image or text) are in a sequence, and how they are arranged."""
 
     stream: Stream = "image"
-    """"image" tokens follow the latents' grid, frame by frame and row by row; "text" tokens form one row."""
+    """"image" tokens are in the order of the latents: by frame, row, column. "text" tokens form one row."""
     patch: tuple[int, int, int] = (1, 1, 1)
-    """Latent cells that a token covers along (frames, height, width); latents are padded to whole patches."""
+    """Latent cells in a token's patch: (frames, height, width). Latents are padded to whole patches."""
     begin: tuple[Count, Count] = ("", "")
-    """Index of the first token, one count minus another. Text, registers or reference images may precede."""
+    """Index of the first token: first count - second count. Text, registers, reference images may precede."""
     end: tuple[Count, Count] = ("all", "")
-    """Index after the last text token, likewise. Where image tokens end follows from their grid."""
+    """Index after the last text token, a difference like `begin`. Image tokens end with their grid."""
     multiple: int = 1
-    """The count "padded" is rounded up to a multiple of this number."""
+    """The count "padded" is the count "image" rounded up to a multiple of this number."""
     beside: Count = ""
-    """Path of a module whose tokens include a reference image to the right of the image, so that each row of
-    the sequence is longer than a row of the image."""
+    """Path of the module that embeds image and reference image side by side, so that each row of the sequence
+    is longer than a row of the image; "" if there is no such module."""
     exact: bool = False
-    """Whether the tokens count as the image's only if nothing follows them in the sequence."""
+    """Whether image tokens are located only if they end where the sequence ends."""
     either_end: bool = False
-    """Whether text can also come first, although begin and end assume that it comes last. In a call where
-    `seen` gives a number of text tokens "ahead", they come first and the image begins that much later."""
+    """Whether text may also come first, although `begin` and `end` assume that text comes last. If
+    `locate_tokens` gets "ahead" = n in `seen`, n text tokens come first and the image begins n later."""
 
     @property
     def counted_modules(self) -> tuple[str, ...]:
-        """Paths of the modules whose token counts are needed to locate the tokens."""
+        """Paths of the modules whose numbers of tokens are needed to locate this layout's tokens."""
         return tuple(
             dict.fromkeys(
                 count
@@ -60,10 +60,10 @@ class TokenLayout:
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """Where the tokens are in one activation, as found by `locate_tokens`."""
+    """The position and grid of the tokens in one activation, as found by `locate_tokens`."""
 
     grid: tuple[int, ...]
-    """(height, width), or (frames, height, width) for more than one frame."""
+    """(height, width), or (frames, height, width) if there is more than one frame."""
     start: int = 0
     """Index of the first token in the sequence."""
     pitch: int = 0
@@ -84,7 +84,7 @@ class TokenGrid:
         return view.reshape(view.shape[0], -1, view.shape[-1])
 
     def add(self, activation: Tensor, change: Tensor) -> None:
-        """Add `change` [B or 1, T, C] to these tokens of the activation, in place; no others change."""
+        """Add `change` [B or 1, T, C] in place to those tokens of the activation that are on this grid."""
         view = self.view(activation)
         view += change.to(activation).expand(len(view), -1, -1).reshape(view.shape)
 
@@ -99,9 +99,9 @@ def locate_tokens(
     """Find the tokens that `layout` describes in an activation.
 
     latent: shape of the model's input, [B, C, H, W] or [B, C, F, H, W], if known.
-    seen: number of tokens that each of the layout's counted modules returned in this call (0 if it did not
-    run), and, if the model reports it, "ahead": the number of text tokens before the image.
-    map_size: (height, width) of the map that a sequence was made from, if known.
+    seen: for each of the layout's `counted_modules`, the number of tokens that it returned in this call (0 if
+    it did not run). If known, "ahead" is the number of text tokens before the image.
+    map_size: (height, width) of the map from which a sequence was made, if known.
 
     A sequence of image tokens that does not fit the latents' grid is treated as one row.
 
@@ -124,7 +124,7 @@ def locate_tokens(
 
 
 def token_count(output: object) -> int:
-    """Count the tokens in a module's output: a sequence, a map, a video, or a tuple that begins with one."""
+    """Count the tokens in a module's output: a sequence, map or video, or a tuple with one of these first."""
     first = output[0] if isinstance(output, tuple | list) else output
     shape: tuple[int, ...] = getattr(first, "shape", ())
     if len(shape) == 3:
@@ -160,7 +160,7 @@ def _on_latents(
 
 
 def _latent_grid(latent: Sequence[int], patch: tuple[int, int, int]) -> tuple[int, ...] | None:
-    """Return the number of patches, rounded up, along (frames,) height and width; None for other shapes."""
+    """Return the numbers of patches along (frames,) height and width; None unless `latent` is 4D or 5D."""
     if len(latent) not in (4, 5):
         return None
     sides = latent[2:]
@@ -168,5 +168,5 @@ def _latent_grid(latent: Sequence[int], patch: tuple[int, int, int]) -> tuple[in
 
 
 def _without_single_frame(grid: tuple[int, ...]) -> tuple[int, ...]:
-    """Drop the frame dimension from the grid of a video with one frame."""
+    """Return the grid without the dimension of frames if there is only one frame."""
     return grid[1:] if len(grid) == 3 and grid[0] == 1 else grid

@@ -1,8 +1,8 @@
 """Hook points of the transformer families: the outputs of their blocks.
 
-A family is recognised by the names of its parts, not by its class. Its lists of blocks are described by what
-a block returns, which of its inputs each stream of tokens continues, and where the image's and the prompt's
-tokens are. Modules inside a block are found by their path.
+A model's family is recognised by the names of the model's parts, not by the class. A family's description
+states what a block returns, through which input each stream of tokens enters a block, and where the image and
+prompt tokens are. Modules inside a block are found by their path.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from .unet import width_of
 if TYPE_CHECKING:
     from torch.nn import Module
 
-_Counts = tuple[Count, Count]  # one count minus another; see TokenLayout
+_Counts = tuple[Count, Count]  # the first count minus the second; see TokenLayout
 _START: _Counts = ("", "")
 _END: _Counts = ("all", "")
 
 
 @dataclass(frozen=True)
 class Stream:
-    """One stream of tokens through a list of blocks; TokenLayout explains begin, end, beside, either_end."""
+    """A stream of tokens through a list of blocks. TokenLayout explains begin, end, beside and either_end."""
 
     kind: StreamKind
     element: int = 0
-    """The stream's position in the tuple that a block returns; 0 if a block returns one tensor."""
+    """Index of the stream in the tuple that a block returns; 0 if a block returns one tensor."""
     input: tuple[str, int] = ("", 0)
-    """Keyword and position of the block's input that the stream continues."""
+    """Keyword and position of the input through which the stream enters a block."""
     begin: _Counts = _START
     end: _Counts = _END
     beside: Count = ""
@@ -46,15 +46,15 @@ class Blocks:
     title: str
     """Name shown to people, such as "double block"."""
     alias: str
-    """The list's name in diffusers; "" if it is the same or does not exist."""
+    """Name of the list in diffusers; "" if diffusers uses `path` too or has no such list."""
     streams: tuple[Stream, ...]
     inside: tuple[tuple[str, str], ...] = ()
-    """Parts of a block that papers refer to: name in diffusers -> path inside our block."""
+    """Pairs (name in diffusers, path in ComfyUI) for parts of a block that papers refer to."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of diffusion model, recognised by having all of `parts`."""
+    """A family of diffusion models, recognised by their parts: a model of the family has all of `parts`."""
 
     name: str
     parts: tuple[str, ...]
@@ -62,7 +62,7 @@ class Family:
 
 
 def _flux(embedder: str) -> tuple[Blocks, ...]:
-    """Describe Flux: blocks with two streams, then one sequence of text and what `embedder` returned."""
+    """Describe Flux: blocks with two streams, then blocks with one sequence (text, `embedder`'s output)."""
     image = ("all", embedder)
     return (
         _double("double_blocks", "transformer_blocks", 0, ("img", "txt"), inside=_FLUX_INSIDE),
@@ -79,7 +79,7 @@ def _double(
     beside: Count = "",
     inside: tuple[tuple[str, str], ...] = (),
 ) -> Blocks:
-    """Describe blocks that take and return both streams. image: its index; inputs: keywords, image first."""
+    """Describe blocks with two streams. image: index of the image stream; inputs: keywords, image first."""
     streams = (
         Stream("image", image, (inputs[0], image), begin, beside=beside),
         Stream("text", 1 - image, (inputs[1], 1 - image)),
@@ -96,7 +96,7 @@ def _joint(
     title: str = "single block",
     either_end: bool = False,
 ) -> Blocks:
-    """Describe blocks with one sequence of both streams. begin: the image's; text: its begin and end."""
+    """Describe blocks with text and image in one sequence. begin: of the image; text: its begin and end."""
     streams = (
         Stream("image", begin=begin, beside=beside, either_end=either_end),
         Stream("text", begin=text[0], end=text[1], either_end=either_end),
@@ -107,7 +107,7 @@ def _joint(
 def _alone(
     path: str, alias: str = "", begin: _Counts = _START, title: str = "block", kind: StreamKind = "image"
 ) -> Blocks:
-    """Describe blocks with one stream of tokens; most receive the prompt through cross-attention."""
+    """Describe blocks with a single stream; most of them receive the prompt through cross-attention."""
     return Blocks(path, title, alias, (Stream(kind, begin=begin),))
 
 
@@ -115,7 +115,7 @@ _FLUX_INSIDE = (("ff", "img_mlp"), ("ff_context", "txt_mlp"))
 _SD3_INSIDE = (("ff", "x_block.mlp"), ("ff_context", "context_block.mlp"))
 _FLUX_PARTS = ("double_blocks", "single_blocks", "txt_in")
 
-# A model belongs to the first of these families whose parts it all has.
+# A model that has the parts of several families belongs to the first of these families.
 FAMILIES = (
     Family(
         "Stable Diffusion 3",
@@ -126,7 +126,7 @@ FAMILIES = (
         "HunyuanVideo",
         (*_FLUX_PARTS, "img_in", "txt_in.individual_token_refiner"),
         (
-            # order: a reference image, the image or video, text; newer versions of ComfyUI put text first
+            # order: reference image, image or video, text (newer versions of ComfyUI: text first)
             _double("double_blocks", "transformer_blocks", 0, ("img", "txt"), ("all", "image")),
             _joint(
                 "single_blocks",
@@ -149,7 +149,7 @@ FAMILIES = (
         ("layers", "noise_refiner", "context_refiner", "cap_embedder"),
         (
             _alone("context_refiner", title="text refiner", kind="text"),
-            # reference images come first; text and image are each padded at their end
+            # reference images come first; text and image both have padding at their end
             _alone("noise_refiner", begin=("all", "padded"), title="image refiner"),
             _joint("layers", "", ("all", "padded"), (_START, ("context_refiner.0", "")), title="block"),
         ),
@@ -159,7 +159,7 @@ FAMILIES = (
         ("double_layers", "single_layers", "cond_seq_linear", "register_tokens"),
         (
             _double("double_layers", "joint_transformer_blocks", 1, ("", "")),
-            # order: registers, text, the image
+            # order: registers, text, image
             _joint(
                 "single_layers", "single_transformer_blocks", ("all", "image"), (_START, ("all", "image"))
             ),
@@ -192,14 +192,14 @@ FAMILIES = (
 
 
 def family_of(model: Module) -> Family | None:
-    """Return the family of a diffusion model, or None if it belongs to none."""
+    """Return the family of a diffusion model, or None if the family is unknown."""
     return next(
         (family for family in FAMILIES if all(_part(model, part) is not None for part in family.parts)), None
     )
 
 
 def list_points(model: Module, family: Family) -> list[HookPoint]:
-    """List the hook points of all blocks in the order of computation, a block's image stream first."""
+    """List the hook points of all blocks in the order of computation; a block's image stream comes first."""
     return [
         point
         for blocks in family.blocks
@@ -211,7 +211,7 @@ def list_points(model: Module, family: Family) -> list[HookPoint]:
 
 
 def list_unknown(model: Module) -> list[HookPoint]:
-    """List the blocks of a model of unknown family: the items, of one class, of its outermost ModuleLists."""
+    """List an unknown model's hook points: the items of outermost ModuleLists whose items have one class."""
     from torch.nn import ModuleList
 
     points: list[HookPoint] = []
@@ -231,12 +231,12 @@ def list_unknown(model: Module) -> list[HookPoint]:
 
 
 def guessed(model: Module) -> TokenLayout:
-    """Return the layout for a module that no family describes: image tokens, if the token count matches."""
+    """Return a layout for modules that no family describes: image tokens only, if their number fits."""
     return TokenLayout(patch=_patch(model), exact=True)
 
 
 def model_width(model: Module) -> int:
-    """Return the width of a transformer's tokens, or 0 if the model does not state it."""
+    """Return the width of a transformer's tokens, or 0 if the width is unknown."""
     for name in ("hidden_size", "inner_dim", "dim", "model_channels"):
         if isinstance(width := getattr(model, name, None), int):
             return width
@@ -271,7 +271,7 @@ def _point(model: Module, blocks: Blocks, number: int, stream: Stream) -> HookPo
 
 
 def _drops_text(block: Module) -> bool:
-    """Whether the block returns None for text, as the last block of SD 3 does, which no longer needs it."""
+    """Whether the block returns None as text, as SD 3's last block does (no later block needs text)."""
     return bool(getattr(getattr(block, "context_block", None), "pre_only", False))
 
 
@@ -283,13 +283,13 @@ def _part(model: Module, path: str) -> object | None:
 
 
 def _patch(model: Module) -> tuple[int, int, int]:
-    """Return how many latent cells a token covers along frames, height and width."""
+    """Return the size of a token's patch in latent cells: (frames, height, width)."""
     size = getattr(model, "patch_size", 1)
     sides = (size, size) if isinstance(size, int) else tuple(int(side) for side in size)
     return (1, *sides) if len(sides) == 2 else (sides[0], sides[1], sides[2])
 
 
 def _multiple(model: Module) -> int:
-    """Return the multiple to which the model pads its sequences (Z-Image), or 1."""
+    """Return the number to a multiple of which the model (Z-Image) pads its sequences; 1 for no padding."""
     multiple = getattr(model, "pad_tokens_multiple", None)
     return multiple if isinstance(multiple, int) and multiple > 0 else 1

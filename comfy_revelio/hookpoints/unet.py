@@ -1,9 +1,9 @@
 """Hook points of the UNet family (SD 1.x, SD 2.x, SDXL and its relatives, Revelio Mini).
 
-Modules are recognised by parts, not by class: a UNet has input_blocks, middle_block and output_blocks; a leaf
-with transformer_blocks is an attention block, one with in_layers and out_layers a residual block. The model
-loops over the containers and never calls them, so a forward hook on them would never fire: only leaves are
-hook points.
+Modules are recognised by their parts, not by class. A UNet has the containers input_blocks, middle_block and
+output_blocks. A leaf with transformer_blocks is an attention block; a leaf with in_layers and out_layers is a
+residual block. Only leaves are hook points: the model loops over the containers and never calls them, so
+a forward hook on a container would never fire.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DIFFUSERS = {"attention": "attentions", "residual": "resnets", "downsampler": "
 
 
 def list_points(diffusion_model: Module) -> list[HookPoint]:
-    """List all hook points of a UNet, in the order in which they are computed.
+    """List all hook points of a UNet in the order in which the model computes them.
 
     Some distilled UNets (SSD-1B, KOALA) have a middle block without attention, or no middle block.
     """
@@ -38,7 +38,7 @@ def is_unet(diffusion_model: Module) -> bool:
 
 
 def width_of(module: Module) -> int:
-    """Return the number of channels of the module's output, or 0 if the module does not state it."""
+    """Return the number of channels of a module's output, or 0 if the number is unknown."""
     names = ("in_channels",) if hasattr(module, "transformer_blocks") else ("out_channels", "channels")
     for name in (*names, "out_features", "embed_dim"):
         if isinstance(width := getattr(module, name, None), int):
@@ -47,7 +47,7 @@ def width_of(module: Module) -> int:
 
 
 def _stages(model: Module) -> Iterator[tuple[str, int, list[_Leaf]]]:
-    """Yield (side, level, leaves) for every level of the down path, the middle, and the up path."""
+    """Yield (side, level, leaves) for all levels of the down path, for the middle, and for the up path."""
     down, middle, up = (
         list(getattr(model, part) or ()) for part in ("input_blocks", "middle_block", "output_blocks")
     )
@@ -82,7 +82,7 @@ def _stage_points(side: str, level: int, leaves: list[_Leaf]) -> list[HookPoint]
         counts[kind] = number + 1
         aliases = [f"{block}.{_DIFFUSERS[kind]}.{number}"]
         if position == len(leaves) - 1:
-            aliases.append(block)  # a block's output is the output of its last leaf
+            aliases.append(block)  # the output of the last leaf is the output of the block
         sampler = kind in ("downsampler", "upsampler")
         title = f"{part} - {kind}" if sampler else f"{part} - {kind} {number}"
         alike = kind == "attention" or getattr(leaf, "channels", 0) == getattr(leaf, "out_channels", None)

@@ -1,8 +1,8 @@
-"""Read the checkpoint layouts of other projects: each is recognised by its content and checked strictly.
+"""Read the checkpoint layouts of other projects. A layout is recognised by a file's content.
 
-Shapes do not show how layouts differ, so each states the formula in its authors' code: how the encoder's
-input is centred, which values are kept, which bias decoding adds, and how activations are normalised. The
-table in docs/formats.md names the sources.
+Every file is checked strictly. Layouts with the same shapes may compute different things, so each reader
+states the formula in the authors' code: how the encoder's input is centred, which values are kept, which bias
+decoding adds, and how activations are normalised. The table in docs/formats.md names the sources.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LAYOUTS = tuple(
 
 
 def read_layout(source: Source, content: Content) -> Dictionary:
-    """Read the dictionary from the content of a file."""
+    """Make a dictionary from the content of a file that has one of the known layouts."""
     layout = recognise(content, source.config)
     if layout is None:
         names = ", ".join(sorted(map(str, content))[:8]) or "none"
@@ -31,5 +31,5 @@ def read_layout(source: Source, content: Content) -> Dictionary:
 
 
 def recognise(content: Content, config: Content) -> FileLayout | None:
-    """Return the layout that matches the tensors' names and the config, or None."""
+    """Return the first layout that matches the names in the content and the config, or None."""
     return next((layout for layout in LAYOUTS if layout.matches(content, config)), None)

@@ -1,4 +1,4 @@
-"""Check strictly that a file has exactly a layout's tensors, with shapes and types that fit together."""
+"""Check that a file contains exactly the tensors of a layout, with shapes and types that fit together."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class FileLayout:
     """One layout of a checkpoint file."""
 
     of: Callable[[Content], str]
-    """config -> the layout's name, which becomes source_format."""
+    """Function from a config to the name of the layout, which becomes source_format."""
     matches: Callable[[Content, Content], bool]
-    """(content, config) -> whether a file has this layout."""
+    """Function from (content, config) to whether the file has this layout."""
     read: Callable[[Source, Content], Dictionary]
 
 
@@ -37,14 +37,14 @@ def require_tensors(
     *,
     finite: tuple[str, ...] | None = None,
 ) -> dict[str, Tensor]:
-    """Return the named tensors as float32; RevelioError if others are there or shapes do not agree.
+    """Return the tensors as float32; raise RevelioError if any is missing, unknown or of a wrong shape.
 
-    required, optional: name -> shape, one letter for each dimension: "nd" and "dn" must agree on n and d, ""
-    is a single number. The prefix "int " asks for whole numbers, which keep their type.
-    finite: names of the tensors that must not hold NaN or infinity; by default all.
+    required, optional: name -> shape, with one letter per dimension ("nd"). A letter has the same size in all
+    shapes; "" is a single number. The prefix "int " means whole numbers, which keep their type.
+    finite: names of the tensors that must not contain NaN or infinity; by default all tensors.
     """
     if not isinstance(found, Mapping):
-        raise source.refuse("its tensors are not in a table.")
+        raise source.refuse("its tensors must be in a dict.")
     wanted = {**required, **(optional or {})}
     missing = [name for name in required if name not in found]
     extra = sorted(str(name) for name in found if name not in wanted)
@@ -73,18 +73,18 @@ def require_tensors(
         for letter, size in zip(letters, tensor.shape, strict=True):
             if sizes.setdefault(letter, size) != size or not 0 < size <= _LARGEST:
                 raise source.refuse(
-                    f"{name} has the shape {list(tensor.shape)}, which does not fit its other tensors."
+                    f"{name} has the shape {list(tensor.shape)}, which does not fit the other tensors."
                 )
         if not whole_numbers:
             tensor = tensor.float()
             if (finite is None or name in finite) and not bool(tensor.isfinite().all()):
-                raise source.refuse(f"{name} holds numbers that are not finite.")
+                raise source.refuse(f"{name} contains numbers that are not finite.")
         result[name] = tensor
     return result
 
 
 def require_int(source: Source, settings: Content, name: str) -> int:
-    """Return the entry `name` of a config; RevelioError unless it is a whole number above 0."""
+    """Return the entry `name` of a config; raise RevelioError unless the entry is a whole number above 0."""
     value = settings.get(name)
     if type(value) is not int or value < 1:
         raise source.refuse(f"its config must give {name} as a whole number from 1, not {value!r}.")
@@ -94,8 +94,8 @@ def require_int(source: Source, settings: Content, name: str) -> int:
 def unit_decoder(W_enc: Tensor, b_enc: Tensor, W_dec: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Scale decoder rows to length 1 without changing reconstructions, so that codes have the output's units.
 
-    W_enc [n, d], b_enc [n], W_dec [n, d] -> the same three. ReLU(c h) = c ReLU(h) for c > 0, so the length of
-    a row can move from the decoder to the encoder.
+    Takes and returns W_enc [n, d], b_enc [n] and W_dec [n, d]. The length of a decoder row can move to the
+    encoder, because ReLU(c h) = c ReLU(h) for c > 0.
 
     >>> W_enc, b_enc, W_dec = unit_decoder(torch.ones(1, 1), torch.ones(1), torch.full((1, 1), 2.0))
     >>> W_enc.tolist(), b_enc.tolist(), W_dec.tolist()
@@ -111,14 +111,14 @@ def unit_decoder(W_enc: Tensor, b_enc: Tensor, W_dec: Tensor) -> tuple[Tensor, T
 
 
 def reject_extra_keys(source: Source, content: Content, *names: str) -> None:
-    """Refuse a table with entries other than `names`."""
+    """Raise RevelioError if the content has entries other than `names`."""
     extra = sorted(set(map(str, content)) - set(names))
     if extra:
         raise source.refuse(f"it has the unknown entries {', '.join(extra[:6])}.")
 
 
 def require_same_size(source: Source, W_enc: Tensor, *, d_in: Any, n: Any) -> None:
-    """Refuse a config whose sizes differ from those of the weights; pass None for a size that it lacks."""
+    """Raise RevelioError if the config's sizes d_in and n (None if absent) differ from W_enc's [n, d]."""
     for what, given, found in (("width", d_in, W_enc.shape[1]), ("number of features", n, W_enc.shape[0])):
         if given is not None and given != found:
             raise source.refuse(f"its config gives a {what} of {given!r}, but its weights have {found}.")

@@ -1,4 +1,4 @@
-"""Read checkpoints of dictionary_learning, of all its classes."""
+"""Read the checkpoints of all dictionary classes of dictionary_learning."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _read(source: Source, content: Content) -> Dictionary:
         kind = _class_by_keys(content)
     reader = _CLASSES.get(kind) if isinstance(kind, str) else None
     if reader is None:
-        raise source.refuse(f"its class is {kind!r}, but the known ones are {', '.join(_CLASSES)}.")
+        raise source.refuse(f"its class is {kind!r}, but must be one of {', '.join(_CLASSES)}.")
     dictionary = reader(source, content)
     if isinstance(trainer, Mapping):
         require_same_size(
@@ -38,8 +38,8 @@ def _read(source: Source, content: Content) -> Dictionary:
 
 
 def _class_by_keys(content: Content) -> str:
-    """Return the class of a file without a config. AutoEncoderTopK and BatchTopKSAE have the same keys; a
-    threshold that was never set (-1) belongs to the former."""
+    """Return the class of a file without a config. AutoEncoderTopK and BatchTopKSAE have the same keys, but a
+    threshold that was never set (-1) means AutoEncoderTopK."""
     if "group_sizes" in content:
         return "MatryoshkaBatchTopKSAE"
     if "r_mag" in content:
@@ -59,7 +59,7 @@ _LINEAR = {"encoder.weight": "nd", "encoder.bias": "n", "decoder.weight": "dn"}
 
 
 def _read_autoencoder(source: Source, content: Content) -> Dictionary:
-    """Read x^ = relu((x - bias) W_e^T + b) W_d^T + bias; its loader scales W_d's columns to length 1."""
+    """Read x^ = relu((x - bias) W_e^T + b) W_d^T + bias, with columns of W_d scaled to length 1."""
     t = require_tensors(source, content, {**_LINEAR, "bias": "d"})
     W_enc, b_enc, W_dec = unit_decoder(t["encoder.weight"], t["encoder.bias"], t["decoder.weight"].T)
     weights = (W_enc, b_enc, W_dec, t["bias"], t["bias"])
@@ -75,7 +75,7 @@ def _read_autoencoder_new(source: Source, content: Content) -> Dictionary:
 
 
 def _read_topk(source: Source, content: Content) -> Dictionary:
-    """Read x^ = topk(relu((x - b_dec) W_e^T + b)) W_d^T + b_dec; BatchTopK keeps all above one threshold."""
+    """Read x^ = topk(relu((x - b_dec) W_e^T + b)) W_d^T + b_dec; BatchTopK has a threshold, not top-k."""
     t = require_tensors(source, content, {**_LINEAR, "b_dec": "d"}, {"k": "int ", "threshold": ""})
     trainer = source.config.get("trainer", {})
     settings = trainer if isinstance(trainer, Mapping) else {}
@@ -93,12 +93,12 @@ def _read_topk(source: Source, content: Content) -> Dictionary:
 
 
 def _one_threshold(threshold: Tensor, n: int) -> Activation:
-    """Return the activation of a trained BatchTopK dictionary with n features."""
+    """Return the activation of a trained BatchTopK dictionary: one threshold for all n features."""
     return Activation("jumprelu", n, threshold.expand(n).contiguous())
 
 
 def _read_matryoshka(source: Source, content: Content) -> Dictionary:
-    """Read x^ = z W_dec + b_dec, z = relu((x - b_dec) W_enc + b_enc) above one threshold; uses all groups."""
+    """Read x^ = z W_dec + b_dec, z = relu((x - b_dec) W_enc + b_enc) above one threshold, in all groups."""
     own = {"W_enc": "dn", "b_enc": "n", "W_dec": "nd", "b_dec": "d", "threshold": ""}
     t = require_tensors(source, content, own, {"k": "int ", "group_sizes": "int g"})
     activation = _one_threshold(t["threshold"], len(t["b_enc"]))
@@ -107,7 +107,7 @@ def _read_matryoshka(source: Source, content: Content) -> Dictionary:
 
 
 def _read_jumprelu(source: Source, content: Content) -> Dictionary:
-    """Read z = relu(h) where h > threshold, h = x W_enc + b_enc; b_dec is used only in decoding."""
+    """Read z = relu(h) where h > threshold, h = x W_enc + b_enc; only decoding uses b_dec."""
     own = {"W_enc": "dn", "b_enc": "n", "W_dec": "nd", "b_dec": "d", "threshold": "n"}
     t = require_tensors(source, content, own)
     activation = Activation("jumprelu", len(t["b_enc"]), t["threshold"])

@@ -1,4 +1,4 @@
-"""Read SAEs of a feed-forward block of FLUX.1-dev from `sae_best.pt`, `sae_final.pt` or `sae_epoch_N.pt`."""
+"""Read SAEs for a feed-forward block of FLUX.1-dev (`sae_best.pt`, `sae_final.pt` or `sae_epoch_N.pt`)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def _matches(content: Content, config: Content) -> bool:
 
 
 def _read(source: Source, content: Content) -> Dictionary:
-    """Read x^ = topk(relu((x - pre_bias) W_e^T + b)) W_d^T + pre_bias; without `use_topk`, relu only."""
+    """Read x^ = topk(relu((x - pre_bias) W_e^T + b)) W_d^T + pre_bias; no topk unless `use_topk`."""
     settings = content.get("config")
     if not isinstance(settings, Mapping):
         raise source.refuse("it has no config beside model_state_dict.")
     if settings.get("normalize_data"):
         raise source.refuse(
-            "it was trained on standardised activations, but does not hold their mean and deviation."
+            "it was trained on standardised activations, but does not contain their mean and deviation."
         )
     t = require_tensors(
         source,
@@ -44,7 +44,7 @@ def _read(source: Source, content: Content) -> Dictionary:
 
 
 def _hook_point(layer: object) -> str:
-    """Turn the config's "layer5" into a hook point: the image stream's feed-forward in double block 5."""
+    """Return the hook point of "layer5" in a config: the image stream's feed-forward in double block 5."""
     match = re.fullmatch(r"layer(\d{1,3})", layer) if isinstance(layer, str) else None
     return f"transformer_blocks.{match[1]}.ff" if match else ""
 

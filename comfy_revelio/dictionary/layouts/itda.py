@@ -1,4 +1,4 @@
-"""Read ITDA checkpoints of fae (arXiv 2505.24360), in which each feature is an activation."""
+"""Read the ITDA checkpoints of fae (arXiv 2505.24360). In ITDA each feature is an activation."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def _matches(content: Content, config: Content) -> bool:
 
 
 def _read(source: Source, content: Content) -> Dictionary:
-    """Read atoms xs to encode (by gradient pursuit) and ys to decode; rows past dictionary_size are padding.
+    """Read the atoms xs for encoding (by gradient pursuit) and ys for decoding, without the padding rows.
 
-    Their script trains on x / std_x and saves std_x in the checkpoint, but their class does not use std_x.
-    Here the dictionary divides x by std_x, and reconstructions are in the units of x.
+    Rows from dictionary_size on are padding. fae's script trains on x / std_x and saves std_x with the atoms,
+    but fae's class does not use std_x. Our dictionary divides x by std_x and reconstructs in the units of x.
     """
     config = source.config
     t = require_tensors(
@@ -28,28 +28,28 @@ def _read(source: Source, content: Content) -> Dictionary:
         content,
         {"xs": "nd", "ys": "nd"},
         {"mean_x": "d", "mean_y": "d", "std_x": "d", "std_y": "d", "weight": "dd"},
-        # the padding and the unused tensors are uninitialised, so they are not checked
+        # the padding and the unused tensors are uninitialised and may contain any numbers
         finite=("mean_x", "mean_y", "std_x", "std_y"),
     )
     if config.get("skip_connection"):
-        raise source.refuse("it has a skip connection, and what that adds is not a sum of features.")
+        raise source.refuse("it has a skip connection, whose output is not a sum of features.")
     padded, d = t["xs"].shape
     n = require_int(source, config, "dictionary_size")
     if n > padded:
-        raise source.refuse(f"its config gives {n} atoms, but it holds {padded}.")
+        raise source.refuse(f"its config gives {n} atoms, but the file contains {padded}.")
     xs, ys = t["xs"][:n].contiguous(), t["ys"][:n].contiguous()
     for name, table in (("xs", xs), ("ys", ys)):
         if not bool(table.isfinite().all()):
-            raise source.refuse(f"{name} holds numbers that are not finite.")
+            raise source.refuse(f"{name} contains numbers that are not finite.")
     require_same_size(source, xs, d_in=config.get("d_model"), n=None)
     nothing, ones = torch.zeros(d), torch.ones(d)
     centred = bool(config.get("subtract_mean", False))
     std_x, std_y = t.get("std_x", ones), t.get("std_y", ones)
     if not bool((std_x > 0).all() and (std_y > 0).all()):
-        raise source.refuse("its std_x or std_y is not above 0 everywhere.")
+        raise source.refuse("all numbers in std_x and std_y must be above 0.")
     scaled = not torch.equal(std_x, ones)
     if torch.equal(std_y, ones) and torch.equal(xs, ys):
-        std_y = std_x  # the script sets only std_x, because the target is the input
+        std_y = std_x  # the script sets only std_x, because the training target is the input
     b_in = t.get("mean_x", nothing) if centred else nothing
     b_out = t.get("mean_y", nothing) * std_y if centred else nothing
     weights = (xs, torch.zeros(n), ys * std_y, b_in, b_out)

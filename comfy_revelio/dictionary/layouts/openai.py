@@ -17,15 +17,15 @@ def _matches(content: Content, config: Content) -> bool:
 
 
 def _read(source: Source, content: Content) -> Dictionary:
-    """Read x^ = act((x - pre_bias) W_e^T + latent_bias) W_d^T + pre_bias; TopK layer-normalises x first."""
+    """Read x^ = act((x - pre_bias) W_e^T + latent_bias) W_d^T + pre_bias; TopK: x is layer-normalised."""
     content = dict(content)
     activation = content.pop("activation", "ReLU")
     settings = content.pop("activation_state_dict", {})
-    for name in ("k", "postact_fn"):  # the state_dict() of the TopK class there saves these a second time
+    for name in ("k", "postact_fn"):  # OpenAI's class TopK saves these entries twice
         if f"activation.{name}" in content:
             again = content.pop(f"activation.{name}")
             if not isinstance(settings, Mapping) or settings.get(name) != again:
-                raise source.refuse(f"it holds two different values of {name} for its activation.")
+                raise source.refuse(f"it contains two different values of {name} for its activation.")
     tied = "decoder.linear.weight" in content
     t = require_tensors(
         source,

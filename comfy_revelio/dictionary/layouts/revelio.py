@@ -1,4 +1,4 @@
-"""Read checkpoints of Revelio (arXiv 2411.16725)."""
+"""Read the checkpoints of Revelio (arXiv 2411.16725)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _matches(content: Content, config: Content) -> bool:
 
 
 def _read(source: Source, content: Content) -> Dictionary:
-    """Read x^ = topk((x - b_dec) W_enc + b_enc) W_dec + b_dec (signed), x = spatial mean of block output."""
+    """Read x^ = topk((x - b_dec) W_enc + b_enc) W_dec + b_dec. topk is signed; x is a spatial mean."""
     reject_extra_keys(source, content, "cfg", "state_dict")
     cfg = content["cfg"]
     settings: Content = cfg.state if isinstance(cfg, Stub) else cfg if isinstance(cfg, Mapping) else {}

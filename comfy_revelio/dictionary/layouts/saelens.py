@@ -1,4 +1,4 @@
-"""Read checkpoints of SAELens, from before and after its version 6."""
+"""Read the checkpoints of SAELens, from before and after version 6."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _matches(content: Content, config: Content) -> bool:
 
 _NORMALISATIONS: dict[str, Normalisation] = {
     "none": "none",
-    "expected_average_only_in": "none",  # applied to the training data, not by the dictionary
+    "expected_average_only_in": "none",  # applies to the training data, not to the dictionary's inputs
     "constant_norm_rescale": "rms",
     "layer_norm": "layernorm",
 }
@@ -33,14 +33,14 @@ _KINDS: dict[str, ActivationKind] = {
     "jumprelu": "jumprelu",
     "gated": "gated",
 }
-"""Architecture -> kind of activation."""
+"""SAELens architecture -> kind of activation."""
 
 
 def _read(source: Source, content: Content) -> Dictionary:
     """Read a standard, topk, batchtopk, jumprelu or gated SAE, from before or after SAELens version 6."""
     config = source.config
     if not config:
-        raise source.refuse("it needs its cfg.json, which SAELens saves in the same folder.")
+        raise source.refuse("its cfg.json, which SAELens saves in the same folder, is missing.")
     architecture = config.get("architecture", "standard")
     function = config.get("activation_fn", config.get("activation_fn_str", "relu"))
     details = config.get("activation_fn_kwargs")
@@ -78,7 +78,7 @@ def _read(source: Source, content: Content) -> Dictionary:
         factor, torch.ones_like(factor)
     ):
         if not config.get("finetuning_scaling_factor"):
-            raise source.refuse("it has a scaling_factor, but its config does not mention one.")
+            raise source.refuse("it has a scaling_factor, but its config does not mention a scaling factor.")
         W_dec = W_dec * factor[:, None]
     centred = config.get("apply_b_dec_to_input", True)
     metadata = config.get("metadata")

@@ -1,4 +1,4 @@
-"""Read checkpoints of EleutherAI sparsify, and of SAeUron and SAEmnesia, which are based on it."""
+"""Read checkpoints of EleutherAI's sparsify, and of SAeUron and SAEmnesia, which are based on sparsify."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _matches(content: Content, config: Content) -> bool:
 def _read(source: Source, content: Content) -> Dictionary:
     """Read x^ = topk(relu((x - b_dec) W_e^T + b)) W_dec + b_dec.
 
-    SAeUron trains with BatchTopK, but its loader switches to top-k per token, as this reader does.
+    SAeUron trains with BatchTopK, but SAeUron's loader switches to top-k per token, as this reader does.
     """
     config = source.config
     if config.get("transcode") or config.get("skip_connection") or "W_skip" in content:

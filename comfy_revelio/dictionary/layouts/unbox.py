@@ -1,4 +1,4 @@
-"""Read checkpoints of sdxl-unbox (arXiv 2410.22366) and Concept Steerers (arXiv 2501.19066)."""
+"""Read the checkpoints of sdxl-unbox (arXiv 2410.22366) and Concept Steerers (arXiv 2501.19066)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def _matches(content: Content, config: Content) -> bool:
 
 
 def _read(source: Source, content: Content) -> Dictionary:
-    """Read x^ = relu(topk((x - pre_bias) W_e^T + latent_bias)) W_d^T + pre_bias, x = block output - input.
+    """Read x^ = relu(topk((x - pre_bias) W_e^T + latent_bias)) W_d^T + pre_bias.
 
-    Concept Steerers also subtracted pre_bias from the training target, so its weights reconstruct x only if
-    2 pre_bias is added. Both projects save the same keys; only Concept Steerers' config has `auxk_coef`.
+    In sdxl-unbox, x is the block's output - input. Concept Steerers also subtracted pre_bias from the
+    training target, so rebuilding x takes 2 pre_bias. The keys are the same; only its config has `auxk_coef`.
     """
     reject_extra_keys(source, content, "state_dict")
     t = require_tensors(
@@ -38,7 +38,7 @@ def _read(source: Source, content: Content) -> Dictionary:
     stats = None
     if (mean := read_beside(source, "mean.pt")) is not None:
         if tuple(mean.shape) != (len(t["latent_bias"]),) or not bool(mean.isfinite().all()):
-            raise source.refuse("the mean.pt beside it must hold one finite number for each feature.")
+            raise source.refuse("the mean.pt beside it must contain one finite number for each feature.")
         stats = FeatureStats(mean.float())
     text = source.hook_point.startswith("text_encoder")
     W_dec, b_in = t["decoder.weight"].T.contiguous(), t["pre_bias"]

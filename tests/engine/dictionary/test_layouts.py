@@ -520,7 +520,7 @@ FAULTS: dict[str, tuple[Spoil, str]] = {
     "missing": (lambda t, c: t.pop("W_dec"), "match no known layout"),
     "missing bias": (lambda t, c: t.pop("b_dec"), "b_dec are missing"),
     "extra": (lambda t, c: t.update(W_what=torch.zeros(3)), "unknown tensors W_what"),
-    "not finite": (lambda t, c: t["b_dec"].fill_(torch.inf), "b_dec holds numbers that are not finite"),
+    "not finite": (lambda t, c: t["b_dec"].fill_(torch.inf), "b_dec contains numbers that are not finite"),
     "whole numbers": (lambda t, c: t.update(b_dec=torch.zeros(D).long()), "b_dec is int64"),
     "wrong shape": (lambda t, c: t.update(W_dec=torch.zeros(N, D + 1)), "W_dec has the shape"),
     "wrong rank": (lambda t, c: t.update(W_dec=torch.zeros(N, D, 1)), "W_dec has the shape"),
@@ -595,7 +595,7 @@ def test_folders_without_one_or_with_too_many(tmp_path: Path) -> None:
         load_dictionary(tmp_path)
     for name in ("a.safetensors", "b.safetensors"):
         save_file({"x": torch.zeros(1)}, tmp_path / name)
-    with pytest.raises(RevelioError, match="holds several files"):
+    with pytest.raises(RevelioError, match="contains several files"):
         load_dictionary(tmp_path)
     with pytest.raises(RevelioError, match="match no known layout"):
         load_dictionary(tmp_path / "a.safetensors")
