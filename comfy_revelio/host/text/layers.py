@@ -94,7 +94,7 @@ def _resolve_one(encoders: dict[str, Any], name: str, width: int, title: str) ->
 
 
 def encoders_of(model: Any) -> dict[str, Any]:
-    """Return a text model's text encoders by attribute name,: clip_l, clip_g, t5xxl, qwen3_4b ..."""
+    """Return a text model's text encoders by attribute name: clip_l, clip_g, t5xxl, qwen3_4b ..."""
     found: dict[str, Any] = {}
     for name, child in model.named_children():
         transformer = getattr(child, "transformer", None)
