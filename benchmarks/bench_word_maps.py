@@ -163,7 +163,7 @@ class Seen:
         self._heats = [heat(case) for case in cases]
 
     def scores(self, threshold: float, *, filled: bool = False) -> list[float]:
-        """Return the IoU of each case, with masks above `threshold` times the peak. filled: as in `Case`."""
+        """Return the IoU of each case, with masks above `threshold` times the peak. filled: see `Case`."""
         return [
             iou(heat > threshold * heat.max(), case.filled if filled else case.truth)
             for heat, case in zip(self._heats, self._cases, strict=True)

@@ -131,7 +131,7 @@ class RevelioExplorer(io.ComfyNode):
 
 
 def _known(sae: SAEHandle | None, trace: Trace) -> dict[str, Dictionary]:
-    """Return {hook point: the SAE's dictionary} for the trace's hook points that this SAE recorded."""
+    """Return {hook point: the SAE's dictionary} for the hook points that were recorded with this SAE."""
     return {} if sae is None else dict.fromkeys(trace.hook_points_of(sae.dictionary), sae.dictionary)
 
 
@@ -167,7 +167,7 @@ def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[st
             f"{', '.join(trace.hook_points)}; choose them again in the Explorer."
         )
     dictionary = dictionaries.get(point)
-    if dictionary is None:  # the steering node looks names up: only its SAE knows its concepts
+    if dictionary is None:  # only the steering node's SAE knows whether a name is a concept's
         selection = parse_selection(chosen, trace.dictionaries[point], look_up=False)
     else:
         selection = parse_selection(chosen, dictionary, dictionary.concepts)

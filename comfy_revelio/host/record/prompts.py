@@ -52,7 +52,7 @@ def sample_in_parts(
 ) -> Iterator[Tensor]:
     """Sample the prompts with an empty negative prompt; yield at most AT_ONCE latents at a time.
 
-    Prompt i is sampled with seed `seed` + i, so two lists of prompts share their seeds. Interrupt stops this.
+    Prompt i is sampled with seed `seed` + i, so two lists of prompts share their seeds. Stops on Interrupt.
     """
     negative = encode(clip, [""])
     for rows, positive in encoded_batches(clip, prompts, AT_ONCE):

@@ -116,7 +116,7 @@ def _cross_attentions(network: nn.Module) -> Iterator[tuple[str, nn.Module, Any]
 
 
 def _projection_hooks(network: nn.Module, callback: AttentionCallback) -> Iterator[RemovableHandle]:
-    """Hook a UNet's transformers (for the map size), query and key projections; yield the handles."""
+    """Hook a UNet's transformers (for the map size) and query and key projections; yield the handles."""
     grids: dict[str, _Grid] = {}
     for layer, module, attention in _cross_attentions(network):
         if layer not in grids:  # one transformer has up to ten cross attentions

@@ -41,7 +41,7 @@ def steer_conditioning(
     channels, wide = consumed_channels(clip, layer, sae.title)
     if tokens == "content" and not text.strip():
         raise RevelioError(
-            "Which tokens are content is unknown without the text; write the text that was encoded."
+            "Content tokens cannot be found without the text; write the text that was encoded."
         )
     if strength == 0:
         return conditioning, NO_CHANGE
