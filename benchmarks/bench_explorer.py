@@ -1,9 +1,9 @@
 """Measure how fast the Explorer responds and how much memory it takes, in headless Chromium with a large run.
 
-50 steps, 4 hook points, 64 x 64 cells, 5,120 features, 20 of them active in each cell, 24 concepts. A change
-of step or feature is timed from the change to the end of the frame that shows it, with the list of what is
-active in a region or the feature's page next to it. The aim: at most 50 ms at the 95th percentile, and a heap
-(objects and typed arrays) below 300 MB after 1,000 changes. Run by `python3 dev.py bench`.
+The run has 50 steps, 4 hook points, 64 x 64 cells, 24 concepts and 5,120 features, 20 of them active in each
+cell. Each change of step or feature is timed until the end of the frame that shows it; that frame also draws
+a region's list of active features, or the feature's page. The aim: at most 50 ms at the 95th percentile, and
+a heap (objects and typed arrays) below 300 MB after 1,000 changes. `python3 dev.py bench` runs this.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def _answers() -> dict[tuple[str, str], bytes]:
-    """Return what the pack's routes would send, by (kind of request, hook point)."""
+    """Return the bodies that the pack's routes would send: {(kind of request, hook point): body}."""
     import torch
 
     from comfy_revelio.dictionary import Codes
@@ -81,7 +81,7 @@ def _answers() -> dict[tuple[str, str], bytes]:
 
 
 def _about(name: str) -> dict[str, Any]:
-    """Return what the server tells the page about a hook point."""
+    """Return the server's description of a hook point, as the page receives it."""
     return {
         "name": name,
         "grid": [SIDE, SIDE],
@@ -146,9 +146,7 @@ def _measure(url: str, changes: int) -> dict[str, Any]:
         most = 0.0
         for change in range(changes):
             if change % 50 == 0:
-                _go_to(
-                    page, HOOK_POINTS[(change // 50 + 1) % len(HOOK_POINTS)]
-                )  # the first one is shown already
+                _go_to(page, HOOK_POINTS[(change // 50 + 1) % len(HOOK_POINTS)])  # the first is already shown
                 most = max(most, _heap_megabytes(devtools))
             kind, patch = _change(chance, change)
             times[kind].append(page.evaluate("patch => timeChange(patch)", patch))
@@ -164,7 +162,7 @@ def _measure(url: str, changes: int) -> dict[str, Any]:
 
 
 def _go_to(page: Any, hook_point: str) -> None:
-    """Show another hook point, with a region to list; not timed, because its codes must be loaded first."""
+    """Show another hook point and a region's list; not timed, as the page must load the codes first."""
     box = {"left": 0.3, "top": 0.3, "right": 0.5, "bottom": 0.5}
     page.evaluate(
         "([hookPoint, region]) => view.store.set({hookPoint, region, codes: null, presence: null})",

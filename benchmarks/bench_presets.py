@@ -1,9 +1,9 @@
-"""Measure what each recipe achieves on the bundled model's middle block: the tables of docs/training.md.
+"""Measure each training recipe on the bundled model's middle block, for the tables in docs/training.md.
 
-Generates images from captions of the model's own grammar, saves the activations of all steps, trains every
-recipe on nine tenths of the images and measures it on the rest. `--write` puts the tables into the document:
-`python3 dev.py run -- python -m benchmarks.bench_presets --write`, half an hour on one core. Activations and
-dictionaries stay in --folder, and an interrupted run resumes.
+Generates images from captions in the grammar that the model was trained on, saves the activations of all
+steps, trains every recipe on nine tenths of the images and measures it on the rest. `--write` puts the tables
+into the document: `python3 dev.py run -- python -m benchmarks.bench_presets --write`, half an hour on one
+core. Activations and dictionaries stay in --folder; if interrupted, the next run resumes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FIRST = 2_000_000
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few images and steps, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="few images and steps, as a check of the script")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/training.md")
     parser.add_argument("--folder", type=Path, default=ROOT / "output" / "presets")
     parser.add_argument("--only", action="append", choices=list(PRESETS), help="a recipe; may be repeated")
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def harvested(folder: Path, images: int) -> Path:
-    """Harvest the activations of `images` captions with the pack's command line."""
+    """Harvest the activations for `images` captions with the pack's command line; return their folder."""
     prompts = folder / "prompts.txt"
     texts = (
         caption(labels_for("model", FIRST + number), np.random.default_rng([15, number])).text
@@ -68,7 +68,7 @@ def harvested(folder: Path, images: int) -> Path:
 
 
 def trained(data: Path, folder: Path, name: str, steps: int) -> dict[str, Any]:
-    """Train one recipe and return its metrics, or those of an earlier run if there are any."""
+    """Return the metrics of one recipe: from an earlier run's file, or else by training it."""
     report = folder / f"{name}.json"
     if report.exists():
         return dict(json.loads(report.read_text(encoding="utf-8")))
@@ -109,7 +109,7 @@ def presets_block(reports: list[dict[str, Any]], shards: ShardSet) -> str:
 
 
 def timesteps_block(reports: list[dict[str, Any]]) -> str:
-    """Return a table of the squared error of the plain and the temporal dictionary, by range of timesteps."""
+    """Return a table that compares the squared errors of `topk` and `temporal` in each range of timesteps."""
     by_name = {metrics["name"]: metrics["by_timestep"] for metrics in reports}
     if not {"topk", "temporal"} <= set(by_name):
         return ""

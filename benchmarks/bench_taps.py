@@ -1,6 +1,6 @@
-"""Measure what recording and steering cost: sample with and without them, alternating in one process.
+"""Measure how much recording and steering slow down sampling, by alternating runs with and without them.
 
-Prints the ratio of median times; below 1.10 the cost is not noticeable. `python3 dev.py bench` runs this.
+Prints the ratios of median times; a cost below 1.10 is not noticeable. `python3 dev.py bench` runs this.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Measure how well word maps of the bundled model find the named parts: the tables of docs/word-maps.md.
+"""Measure how well the bundled model's word maps find parts of avatars, for the tables in docs/word-maps.md.
 
-Avatars that the model has never seen are drawn, noised to ten timesteps and shown to the model with a caption
-that names their parts. The map of each word is compared with the pixels of the part in the drawing. The
+Draws avatars that the model has never seen, noises them to ten timesteps and shows them to the model with a
+caption that names their parts. Compares the map of a part's words with the part's pixels in the drawing. The
 thresholds are chosen on the first images and used on the others. `--write` puts the tables into the document:
 `python3 dev.py run -- python -m benchmarks.bench_word_maps --write`, some minutes on one core.
 """
@@ -45,8 +45,8 @@ SMALLEST = 0.002
 
 @dataclass(frozen=True)
 class Case:
-    """A part that the caption names: its pixels bool [H, W] in the image [H, W, 3], what was recorded, and
-    the positions of its words."""
+    """One part that a caption names. truth: the part's pixels bool [H, W]; image: [H, W, 3]; trace: the
+    attention to the caption's words; positions: the part's words in the caption."""
 
     part: str
     truth: Tensor
@@ -56,7 +56,7 @@ class Case:
 
     @property
     def filled(self) -> Tensor:
-        """The part and what it encloses, such as the lenses of glasses; a background stays as it is."""
+        """The part with its holes filled, such as the lenses of glasses; a background keeps its holes."""
         if self.part == "background":
             return self.truth
         return torch.from_numpy(binary_fill_holes(self.truth.numpy()))
@@ -65,9 +65,9 @@ class Case:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--choose", type=int, default=72, help="images on which the thresholds are chosen")
-    parser.add_argument("--measure", type=int, default=80, help="images that are measured")
+    parser.add_argument("--measure", type=int, default=80, help="images on which the maps are measured")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/word-maps.md")
-    parser.add_argument("--quick", action="store_true", help="few images, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="few images, as a check of the script")
     options = parser.parse_args()
     if options.quick:
         options.choose, options.measure = 24, 24
@@ -107,7 +107,7 @@ def cases(numbers: Sequence[int]) -> Iterator[Case]:
 
 
 def positions_of_part(words: Sequence[str], part: str) -> list[int]:
-    """Return the positions of the words for a part; the "hair" of "facial hair" counts as a beard."""
+    """Return the positions of the words that name a part; "hair" after "facial" names a beard."""
     found = []
     for position, word in enumerate(words):
         facial = word == "hair" and position > 0 and words[position - 1] == "facial"
@@ -120,12 +120,12 @@ Heat = Callable[[Case], Tensor]
 
 
 def heat_of(take: Callable[[WordTrace], Sequence[WordFrame]]) -> Heat:
-    """Return a function that maps a case's words over the pixels, [H, W], from the frames `take` selects."""
+    """Return a function that computes a case's map [H, W] from the frames that `take` selects."""
     return lambda case: resized_maps(word_heat(take(case.trace), 0, [case.positions]), *case.truth.shape)[0]
 
 
 def edge_heat(case: Case) -> Tensor:
-    """Return the map that Word Maps draws if an image is connected: fitted to the edges of the image."""
+    """Return the map as Word Maps draws it if an image is connected, fitted to the image's edges."""
     heat = heat_of(chosen_layers)(case)[None]
     grid = max(frame.grid[-1] for frame in chosen_layers(case.trace))
     return follow_edges(heat, case.image, BLUR * case.truth.shape[1] / grid)[0]
@@ -143,7 +143,7 @@ def iou(found: Tensor, truth: Tensor) -> float:
 
 
 def by_part(parts: Sequence[str], values: Sequence[float]) -> dict[str, float]:
-    """Return the mean over the cases of each part, in the order of PARTS."""
+    """Return each part's mean value over its cases, in the order of PARTS."""
     return {
         part: float(np.mean([value for own, value in zip(parts, values, strict=True) if own == part]))
         for part in PARTS
@@ -156,14 +156,14 @@ def mean(values: dict[str, float]) -> float:
 
 
 class Seen:
-    """The maps of some cases."""
+    """Some cases with their maps."""
 
     def __init__(self, cases: Sequence[Case], heat: Heat) -> None:
         self._cases = cases
         self._heats = [heat(case) for case in cases]
 
     def scores(self, threshold: float, *, filled: bool = False) -> list[float]:
-        """Return each case's IoU, with masks above this share of the peak. filled: fill the part's holes."""
+        """Return the IoU of each case, with masks above `threshold` times the peak. filled: see `Case`."""
         return [
             iou(heat > threshold * heat.max(), case.filled if filled else case.truth)
             for heat, case in zip(self._heats, self._cases, strict=True)
@@ -173,7 +173,7 @@ class Seen:
         return by_part([case.part for case in self._cases], self.scores(threshold, filled=filled))
 
     def best(self) -> float:
-        """Return the threshold with the highest mean IoU over parts."""
+        """Return the threshold that gives the highest mean IoU over parts."""
         return max(THRESHOLDS, key=lambda threshold: mean(self.by_part(threshold)))
 
 
@@ -190,7 +190,7 @@ def one_step(step: int) -> Callable[[WordTrace], list[WordFrame]]:
 
 
 def prior(chosen: Sequence[Case], measured: Sequence[Case]) -> dict[str, float]:
-    """Return the IoU of each part's usual position, the same for every image: the result without any map."""
+    """Return each part's IoU without any map: with one mask for all images, the part's usual position."""
     found = {}
     for part in PARTS:
         usual = torch.stack([case.truth.float() for case in chosen if case.part == part]).mean(0)
@@ -202,7 +202,7 @@ def prior(chosen: Sequence[Case], measured: Sequence[Case]) -> dict[str, float]:
 
 
 def blocks_of(chosen: Sequence[Case], measured: Sequence[Case], images: int) -> dict[str, str]:
-    """Return the generated parts of the page by name: parts, layers, steps."""
+    """Return the generated tables of the document: {"parts": ..., "layers": ..., "steps": ...}."""
     ways = (edge_heat, heat_of(chosen_layers), plain_heat)
     limits = [Seen(chosen, way).best() for way in ways]
     edges, cells, daam = (Seen(measured, way) for way in ways)
@@ -249,7 +249,7 @@ def _table(
     takes: dict[str, Callable[[WordTrace], Sequence[WordFrame]]],
     what: str,
 ) -> str:
-    """Return the IoU of each part with a single layer or step, each with its best threshold."""
+    """Return a table with each part's IoU for every single layer or step, each with its best threshold."""
     rows = []
     for name, take in takes.items():
         heat = heat_of(take)

@@ -1,1 +1,1 @@
-"""The pack's ComfyUI nodes: one thin file per family, without maths."""
+"""The pack's ComfyUI nodes: one file per family, with schemas and calls but no maths."""

@@ -1,4 +1,4 @@
-"""Explore: look through a run with the mouse, choose what to steer, and paint where."""
+"""Explore: look through a run with the mouse, choose features to steer, and paint where to steer them."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class RevelioExplorer(io.ComfyNode):
         for run in (trace, compare_trace):
             if run is not None and any(run.video_frames(name) > 1 for name in run.hook_points):
                 raise RevelioError(
-                    "This run is of a video, but the Explorer shows images only; use Feature Maps."
+                    "The Explorer shows only images, but this run made a video; use Feature Maps."
                 )
         dictionaries = _known(sae, trace)
         selection = _selection(trace, chosen, hook_point, dictionaries)
@@ -131,12 +131,12 @@ class RevelioExplorer(io.ComfyNode):
 
 
 def _known(sae: SAEHandle | None, trace: Trace) -> dict[str, Dictionary]:
-    """Map each hook point that was recorded with the connected dictionary to that dictionary."""
+    """Return {hook point: the SAE's dictionary} for the hook points that were recorded with this SAE."""
     return {} if sae is None else dict.fromkeys(trace.hook_points_of(sae.dictionary), sae.dictionary)
 
 
 def _of_another(sae: SAEHandle, trace: Trace) -> str:
-    """Return the warning that the run was not recorded with this SAE."""
+    """Return a warning that the run was recorded with another SAE than the connected one."""
     dictionary = sae.dictionary
     recorded = ", ".join(
         f"{name} ({trace.dictionaries[name].n_features} features)" for name in trace.hook_points
@@ -149,7 +149,7 @@ def _of_another(sae: SAEHandle, trace: Trace) -> str:
 
 
 def _indexes(sae: SAEHandle | None, recorded: dict[str, Dictionary]) -> dict[str, IndexHead]:
-    """Map each hook point that was recorded with the SAE to the SAE's feature index."""
+    """Return {hook point: the SAE's feature index} for the hook points in `recorded`, if there is one."""
     return {} if sae is None or sae.index is None else dict.fromkeys(recorded, sae.index)
 
 
@@ -167,7 +167,7 @@ def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[st
             f"{', '.join(trace.hook_points)}; choose them again in the Explorer."
         )
     dictionary = dictionaries.get(point)
-    if dictionary is None:  # a name may be a concept's, and only the steering node's SAE knows
+    if dictionary is None:  # only the steering node's SAE knows whether a name is a concept's
         selection = parse_selection(chosen, trace.dictionaries[point], look_up=False)
     else:
         selection = parse_selection(chosen, dictionary, dictionary.concepts)
@@ -175,7 +175,7 @@ def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[st
 
 
 def _pictures(image: Image | None, name: str) -> list[Any]:
-    """Save the images [B, H, W, 3] of an input to ComfyUI's temp folder and return references to them."""
+    """Save `image` [B, H, W, 3], the input called `name`, in ComfyUI's temp folder; return its references."""
     from ..comfy_revelio.render.input_images import checked_batch
 
     return [] if image is None else list(ui.PreviewImage(checked_batch(image, name)).values)

@@ -1,4 +1,4 @@
-"""The extension that ComfyUI loads: the `sae` model folder, the Explorer's routes and the list of nodes."""
+"""The extension that ComfyUI loads: it adds the `sae` model folder, the Explorer's routes and the nodes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BUNDLED_WEIGHTS = Path(__file__).resolve().parent.parent / "sae_weights"
 
 
 class RevelioExtension(ComfyExtension):
-    """The pack's nodes, by family."""
+    """Registers the model folder and the routes, and lists the pack's nodes."""
 
     def __init__(self) -> None:
         sae_files.register_folder(BUNDLED_WEIGHTS)

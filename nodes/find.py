@@ -328,7 +328,7 @@ class RevelioLabelFeatures(io.ComfyNode):
 
 
 def _compared(trace: Trace, trace_without: Trace | None, mask: Mask | None) -> str:
-    """Describe briefly what was compared."""
+    """Return a short text that describes what was compared, for the figure."""
     if trace_without is None:
         return "Inside the mask against outside it"
     where = "" if mask is None else ", inside the mask"

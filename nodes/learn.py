@@ -166,7 +166,7 @@ class RevelioTrainSAE(io.ComfyNode):
         from ..comfy_revelio.training import ShardSet
 
         if not 0 < expansion < float("inf"):
-            raise RevelioError(f"The expansion must be a number above 0, not {expansion}.")
+            raise RevelioError(f"The expansion must be a number above 0; got {expansion}.")
         n_features = max(1, round(expansion * ShardSet(activations.folder).d_model))
         sae, plot, report = train_sae(activations, recipe, name, n_features=n_features, **options)
         return io.NodeOutput(sae, plot[None], report)

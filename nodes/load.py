@@ -1,4 +1,4 @@
-"""Load: the bundled mini model, SAE files and traces. Traces are saved here too."""
+"""Load: load the bundled mini model, SAE files and traces; save traces."""
 
 from __future__ import annotations
 

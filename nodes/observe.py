@@ -39,7 +39,7 @@ class RevelioRecord(io.ComfyNode):
                     "recorder", display_name="RECORDER", tooltip="Connect it to Collect Features."
                 ),
             ],
-            # Two Record nodes with equal inputs must not share one recorder.
+            # two Record nodes with equal inputs must not share one recorder
             not_idempotent=True,
         )
         return searchable(schema, "xray", "hook", "activations", "interpretability", "tap")

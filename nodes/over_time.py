@@ -1,4 +1,4 @@
-"""Over time: how active features are from step to step, as curves and as an animation."""
+"""Over time: show how active features are from step to step, as curves and as an animation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shared by the nodes that draw features of a trace: which features to draw, and at which hook point."""
+"""Shared by the nodes that draw a trace's features: find which features to draw, and at which hook point."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def heat_inputs() -> list[Any]:
 def reading_of(
     trace: Trace, feature_numbers: str, features: Selection | None, role: str, item: int, frame: int
 ) -> tuple[Reading, list[int]]:
-    """Return what to read from the trace, and the chosen features; an empty list if none were chosen."""
+    """Return (a `Reading` of the trace, the chosen features); the list is empty if none were chosen."""
     from ..comfy_revelio.steering import features_in_trace
     from ..comfy_revelio.trace import Reading
 
@@ -54,7 +54,7 @@ def reading_of(
 
 
 def most_distinct(reading: Reading, count: int = 8) -> list[int]:
-    """Return the features that stand out most in one part of the image; used when none were chosen."""
+    """Return the features that stand out most in one part of the image, to show if none were chosen."""
     scores = reading.trace.top_features(
         reading.hook_point, count, item=reading.item, role=reading.role, by="distinct"
     )

@@ -1,4 +1,4 @@
-"""See: which features were active, where in the image and at which step."""
+"""See: show which features were active, where in the image and at which step."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Shared by several families of nodes: the pack's own socket types, and common inputs.
+"""Shared by several families of nodes: the pack's socket types, common inputs and tooltips.
 
-The names of socket types are part of saved workflows and never change.
+Saved workflows contain the names of socket types, so these names never change.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HOOK_POINT_TOOLTIP = (
 
 
 def searchable(schema: io.Schema, *words: str) -> io.Schema:
-    """Let ComfyUI's node search also find the node by these words; versions before 0.11 ignore them."""
+    """Let ComfyUI's search also find the node by these words; ComfyUI before 0.11 ignores them."""
     schema.search_aliases = list(words)
     return schema
 

@@ -153,12 +153,12 @@ class RevelioSteerFeatures(io.ComfyNode):
         from ..comfy_revelio.host.steering import steer
         from ..comfy_revelio.steering import Intervention, parse_selection
 
-        # only with these settings do names mean whole concepts; otherwise they mean single features
+        # with these settings a concept's name means the whole concept, with all others its features
         itself = (mode, place, unit) == ("push", "usual", "mean")
         concepts = sae.dictionary.concepts if itself else None
         connected = None if selected is None else selected.resolved(sae.dictionary, concepts)
         chosen = parse_selection(features, sae.dictionary, concepts).with_others(connected)
-        # only push has different formulas for strengths above and below 0
+        # push uses different formulas for strengths above and below 0
         parts = chosen.by_sign(strength) if mode == "push" else [(chosen, strength)]
         for part, part_strength in parts:
             intervention = Intervention(

@@ -1,4 +1,4 @@
-"""Transfer: add the features inside a mask of one generation to another."""
+"""Transfer: add the features that fire inside a mask in one generation to another generation."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class RevelioRecordWords(io.ComfyNode):
                 ),
                 WordsSocket.Output("words", display_name="WORDS", tooltip="Connect it to Word Maps."),
             ],
-            # Two Record nodes with equal inputs must not share one recorder.
+            # two Record nodes with equal inputs must not share one recorder
             not_idempotent=True,
         )
         return searchable(schema, "attention map", "cross attention", "DAAM", "prompt words")

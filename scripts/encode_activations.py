@@ -1,6 +1,6 @@
 """Load an SAE, encode activations, and see which features are active.
 
-python -m scripts.encode_activations [SAE file or folder, of any layout in docs/formats.md]
+python -m scripts.encode_activations [SAE file or folder, in any layout that docs/formats.md lists]
 """
 
 import sys
@@ -18,8 +18,8 @@ def main(path: Path) -> None:
     sae = load_dictionary(path)
     print(f"{path.name}: {sae.n_features} features, k {sae.k}, at {sae.hook_point}, width {sae.d_model}")
 
-    # Yours: the output of the module `sae.hook_point`, as tokens [batch, height * width, d_model].
-    # Here: one image of 8 x 8 tokens, each composed of 4 random features.
+    # Your code: the output of the module `sae.hook_point`, as tokens [batch, height * width, d_model].
+    # Here: one image of 8 x 8 tokens, each the sum of 4 random features.
     chosen = torch.rand(1, 64, sae.n_features, generator=torch.Generator().manual_seed(0)).topk(4).indices
     tokens = sae.decode(Codes(chosen, torch.full(chosen.shape, 20.0), sae.n_features))
 

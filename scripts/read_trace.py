@@ -1,6 +1,6 @@
 """Read a trace: which features were active in a sampling run, where, and at which step.
 
-python -m scripts.read_trace [trace file, as Save Trace writes it]
+python -m scripts.read_trace [trace file, written by Save Trace]
 """
 
 import sys
@@ -16,7 +16,7 @@ BUNDLED = Path(__file__).parents[1] / "sae_weights" / "revelio_mini_middle.safet
 
 
 def make_trace(path: Path, steps: int = 4) -> None:
-    """Record like Record Features, but with made-up activations in which feature 522 grows with each step."""
+    """Write a trace as Record Features would, of made-up activations where feature 522 grows at each step."""
     sae, noise = load_dictionary(BUNDLED), torch.Generator().manual_seed(0)
     recorder = RunRecorder(steps, sigmas=[8.0, 4.0, 2.0, 1.0, 0.0])
     for step, sigma in enumerate(recorder.sigmas[:steps]):

@@ -1,4 +1,4 @@
-"""Steer a module of any PyTorch model with a forward hook that changes features and nothing else.
+"""Steer any PyTorch model: a forward hook on one module changes the chosen features and nothing else.
 
 python -m scripts.steer_tokens
 """
@@ -16,12 +16,12 @@ BUNDLED = Path(__file__).parents[1] / "sae_weights" / "revelio_mini_middle.safet
 
 def main() -> None:
     sae = load_dictionary(BUNDLED)
-    module = nn.Identity()  # yours: the module of your model that `sae.hook_point` names
+    module = nn.Identity()  # your code: the module of your model that `sae.hook_point` names
     feature = steering.parse_selection("522", sae)
     early = steering.Intervention(sae, feature, strength=2.0, mode="add", end_percent=0.5)
 
     def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-        """Steer output [batch, tokens, d_model]; for a map [B, C, H, W] use flatten(2).mT and undo it."""
+        """Steer output [batch, tokens, d_model]; apply flatten(2).mT to a map [B, C, H, W], then undo it."""
         context = steering.TokenContext(role="cond", grid=(8, 8), percent=0.25)  # describes this model call
         return steering.apply(output, early, context)
 

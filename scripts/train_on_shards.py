@@ -18,11 +18,11 @@ BUNDLED = Path(__file__).parents[1] / "sae_weights" / "revelio_mini_middle.safet
 
 
 def main(folder: Path) -> None:
-    # Yours: activations of your model. Here: sums of 3 of the first 96 features of a bundled SAE.
+    # Your code: activations of your model. Here: sums of 3 of the first 96 features of a bundled SAE.
     atoms, noise = load_dictionary(BUNDLED).directions(range(96)), torch.Generator().manual_seed(0)
     source = Source("made up", "middle_block.1", "output", atoms.shape[1], grid=(8, 8))
     with ShardWriter(folder / "activations", source) as shards:
-        for item in range(100):  # an item is one image; a tenth of them is held out
+        for item in range(100):  # an item is one image; a tenth of the items is held out
             active = torch.rand(64, len(atoms), generator=noise).topk(3).indices
             shards.add(item, timestep=500.0, rows=10.0 * atoms[active].sum(1))
             shards.finish_item(item)

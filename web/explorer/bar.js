@@ -128,7 +128,7 @@ export function createBar(context, toggleFull) {
 }
 
 /**
- * The title of a hook point: readable words for a UNet's names, else the name; the tooltip shows the name.
+ * Return the title of a hook point: a readable one for a UNet's hook points, else its name.
  * @param {string} name
  * @param {Translate} t
  */

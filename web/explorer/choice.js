@@ -1,7 +1,7 @@
 /**
- * Converts the concepts and features chosen for steering to and from the nodes' text: "glasses:-4, 1203:-1.5".
+ * Converts the choice of concepts and features to steer to and from the nodes' text: "glasses:-4, 1203:-1.5".
  *
- * @typedef {{name: string, strength: number}} Chosen  A concept's name or a feature's number, as text.
+ * @typedef {{name: string, strength: number}} Chosen  name: a concept's name or a feature's number.
  */
 
 /**
@@ -22,7 +22,7 @@ export const formatChoice = chosen =>
   chosen.map(({name, strength}) => `${name}:${Number(strength.toFixed(2))}`).join(', ')
 
 /**
- * Return a copy of the choice with one entry changed, added at the end, or removed (strength null).
+ * Return a copy of the choice in which one entry is changed, appended, or (strength null) removed.
  * @param {Chosen[]} chosen
  * @param {string} name
  * @param {number | null} strength

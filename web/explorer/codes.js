@@ -1,13 +1,13 @@
 /**
- * Which features fire where at every step of a run. Entries are sorted by feature: a map is one short slice.
+ * Which features fire where at every step of a run. Sorted by feature, so a feature's map is one short slice.
  *
  * @typedef {object} Codes
- * @property {number} height  Cells of the grid, top to bottom.
+ * @property {number} height  Rows of the grid.
  * @property {number} width
- * @property {number} features  Size of the dictionary.
+ * @property {number} features  Number of features in the dictionary.
  * @property {Int32Array} steps  The recorded steps, in order.
  * @property {Float32Array} sigmas  The noise levels of these steps.
- * @property {Int32Array} starts  The number of the first entry, at index feature * steps + step.
+ * @property {Int32Array} starts  At feature * steps + step: the index of its first entry.
  * @property {Uint16Array | Int32Array} tokens  Cell of each entry: row * width + column.
  * @property {Int16Array} values  The activation of each entry, divided by the feature's scale.
  * @property {Float32Array} scale
@@ -15,11 +15,11 @@
  */
 import {parseSafetensors} from './safetensors.js'
 
-/** The largest activation of a feature is this many times the feature's scale. */
+/** A feature's largest activation, divided by the feature's scale. */
 export const LEVELS = 32767
 
 /**
- * @param {ArrayBuffer} buffer  As the server sends it.
+ * @param {ArrayBuffer} buffer  The server's response.
  * @returns {Codes}
  */
 export function openCodes(buffer) {
@@ -48,8 +48,8 @@ export function openCodes(buffer) {
  * Return the activation of one feature at one step, for every cell.
  * @param {Codes} codes
  * @param {number} feature
- * @param {number} step  Number among the recorded steps.
- * @param {Float32Array} [out]  Memory to reuse.
+ * @param {number} step  Index into the recorded steps.
+ * @param {Float32Array} [out]  Array to reuse for the result.
  */
 export function activationMap(codes, feature, step, out = new Float32Array(codes.height * codes.width)) {
   const {tokens, values} = codes
@@ -61,7 +61,7 @@ export function activationMap(codes, feature, step, out = new Float32Array(codes
 }
 
 /**
- * Return the range of a feature's entries at one or several consecutive steps: [first, one past the last].
+ * Return the range of a feature's entries, [first, one past the last], for one or more consecutive steps.
  * @param {Codes} codes
  * @param {number} feature
  * @param {number} step

@@ -1,6 +1,6 @@
-/** The heat's colours, which the figures use too (comfy_revelio/render/colours.py), and short number texts. */
+/** The colours of the heat, as in the figures (comfy_revelio/render/colours.py), and number formatting. */
 
-/** @typedef {readonly [number, readonly [number, number, number]]} Anchor  Position 0 to 1 and sRGB colour. */
+/** @typedef {readonly [number, readonly [number, number, number]]} Anchor  Position 0 to 1, sRGB colour. */
 
 /**
  * The colour ramp for positive values: equal differences in value look like equal differences in brightness.
@@ -25,7 +25,7 @@ export const COLD = [
   [0.827, [130, 208, 228]],
   [1, [206, 240, 244]],
 ]
-/** The exponent from value to opacity: below 1, so that weak activity is visible. */
+/** Opacity is the value to the power of this exponent; below 1, so that weak activity is visible. */
 const ALPHA_CURVE = 0.5
 const ENTRIES = 256
 
@@ -46,7 +46,7 @@ export function heatColour(value, ramp = HEAT) {
 }
 
 /**
- * Return the RGBA pixels for values 0 to 1 and, from entry 256 on, for 0 to -1; the value 0 is transparent.
+ * Return the heat's RGBA palette: for values 0 to 1, then (from entry 256) 0 to -1; value 0 is transparent.
  * @param {number} opacity  Opacity of the hottest heat.
  */
 export function heatPalette(opacity) {
@@ -64,7 +64,7 @@ export function heatPalette(opacity) {
 const rampColours = ramp => Array.from({length: ENTRIES}, (_, i) => heatColour(i / (ENTRIES - 1), ramp))
 
 /**
- * Return the index of the palette's entry for a value between -1 and 1.
+ * Return the index of a value between -1 and 1 in the palette.
  * @param {number} value
  */
 export function paletteIndex(value) {

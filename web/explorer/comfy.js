@@ -1,4 +1,4 @@
-/** ComfyUI's own objects, with their types. */
+/** ComfyUI's app and API objects, with their types. */
 // @ts-ignore: these files exist only where ComfyUI serves them, next to the packs
 import {api as comfyApi} from '../../../scripts/api.js'
 // @ts-ignore

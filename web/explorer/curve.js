@@ -1,7 +1,7 @@
 /** Draws a small curve over the steps, in the accent colour. */
 
 /**
- * @param {HTMLCanvasElement} canvas  Its resolution is set from its size on the page.
+ * @param {HTMLCanvasElement} canvas  Its resolution is set to match its size on the page.
  * @param {Float32Array} values
  * @param {number} step  The step to mark with a dot.
  */

@@ -1,12 +1,12 @@
 /** Helpers that create an element in one expression. */
 
-/** @typedef {Node | string | null | undefined | false} Child  null, undefined and false are left out. */
+/** @typedef {Node | string | null | undefined | false} Child  null, undefined and false add nothing. */
 
 /**
  * @template {keyof HTMLElementTagNameMap} K
  * @param {K} tag
  * @param {Record<string, any>} [properties]
- *   `class`, `on...` listeners, `style`, attributes with a dash, or properties of the element.
+ *   `class`, `style`, `on...` listeners, attributes whose names contain a dash, or properties of the element.
  * @param {...Child} children
  * @returns {HTMLElementTagNameMap[K]}
  */
@@ -35,7 +35,7 @@ export function replaceChildren(element, ...children) {
   )
 }
 
-/** Icons of 16 x 16, drawn in the text's colour. */
+/** Icons of 16 x 16 pixels, drawn in the colour of the text around them. */
 const PATHS = {
   inspect: 'M2 6V2h4M10 2h4v4M14 10v4h-4M6 14H2v-4',
   paint: 'M13.5 2.5 7 9M7 9c-2 0-3 1-3 2.5S2.5 14 2 14c3 .6 6.5 0 6.5-3C8.5 10 8 9 7 9Z',

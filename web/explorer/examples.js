@@ -1,4 +1,4 @@
-/** The small image crops on which a feature fires most, strongest first, from the feature index. */
+/** The image crops in the feature index on which a feature fires most, strongest first. */
 import {el} from './dom.js'
 import {formatNumber} from './colour.js'
 import {parseSafetensors} from './safetensors.js'
@@ -7,10 +7,10 @@ import {parseSafetensors} from './safetensors.js'
  * @typedef {object} Examples
  * @property {number} bytes
  * @property {number} side  Side of a crop in pixels.
- * @property {Uint8ClampedArray[]} crops  RGBA, row by row.
+ * @property {Uint8ClampedArray[]} crops  Each crop's RGBA pixels, row by row.
  * @property {number[]} values  The activation on each crop.
  * @property {string} label  The index's label for the feature, or "".
- * @property {string} by  Where the label comes from.
+ * @property {string} by  How the label was found.
  * @property {string} score
  */
 

@@ -6,7 +6,7 @@
  */
 
 /**
- * Return what matches a text, best first: the feature with that number, concepts, features by their labels.
+ * Return the matches for a text: the feature with that number, then concepts, then features by label.
  * @param {string} text
  * @param {HookPoint} hookPoint
  * @param {import('./labels.js').Labels} labels
@@ -32,7 +32,7 @@ export function findSubjects(text, hookPoint, labels, count) {
 }
 
 /**
- * Whether every word of the wanted text is the beginning of a word of the name.
+ * Whether each word of the searched text begins some word of the name.
  * @param {string} name
  * @param {string} wanted
  */

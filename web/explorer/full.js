@@ -1,8 +1,8 @@
-/** Shows the explorer at full size by moving its element into a dialog and back. */
+/** Shows the explorer at full size: moves its element into a dialog, and back into the node on closing. */
 import {el} from './dom.js'
 
 /**
- * @param {HTMLElement} host  The element that contains the view inside the node.
+ * @param {HTMLElement} host  The node's element that contains the explorer.
  * @param {HTMLElement} view
  * @param {import('./texts.js').Translate} t
  */

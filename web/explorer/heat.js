@@ -1,5 +1,5 @@
 /**
- * Draws maps of a coarse grid as smooth heat.
+ * Draws maps on a coarse grid as smooth heat.
  *
  * @typedef {object} HeatMap
  * @property {Float32Array} values  [height, width]
@@ -19,11 +19,11 @@ import {paletteIndex} from './colour.js'
 const GAP = 2
 
 /**
- * Draw one map as heat on a canvas, whose resolution is set to fit.
+ * Draw one map as heat on a canvas, and set the canvas's resolution.
  * @param {HTMLCanvasElement} canvas
  * @param {HeatMap} map
  * @param {Uint32Array} palette  See heatPalette.
- * @param {number} side  Pixels of the longer side.
+ * @param {number} side  Length of the canvas's longer side in pixels.
  */
 export function drawHeat(canvas, map, palette, side) {
   const scale = Math.max(1, side / Math.max(map.height, map.width))
@@ -44,7 +44,7 @@ export function drawHeat(canvas, map, palette, side) {
  * @param {HTMLCanvasElement} canvas
  * @param {HeatMap[]} maps
  * @param {Uint32Array} palette
- * @param {{cell: number, perRow: number}} layout  cell: pixels of a cell's longer side.
+ * @param {{cell: number, perRow: number}} layout  cell: length of a cell's longer side in pixels.
  */
 export function drawStrip(canvas, maps, palette, {cell, perRow}) {
   const {height = 1, width = 1} = maps[0] ?? {}
@@ -67,7 +67,7 @@ export function drawStrip(canvas, maps, palette, {cell, perRow}) {
 }
 
 /**
- * Draw a map into a raster. Values are interpolated before colouring: mixed colours would show wrong values.
+ * Draw a map into a raster. Values, not colours, are interpolated: mixed colours would show wrong values.
  * @param {Raster} raster
  * @param {HeatMap} map
  * @param {Uint32Array} palette
@@ -99,7 +99,7 @@ function drawInto({pixels, stride, start, rows, columns}, {values, height, width
 const mix = (from, to, share) => from + (to - from) * share
 
 /**
- * For each pixel of a side, return the two nearest cells and how far the pixel is towards the second.
+ * For each pixel along a side, return the two nearest cells and the second cell's share in the mix.
  * @param {number} pixels
  * @param {number} cells
  */

@@ -27,7 +27,7 @@ export function onKey(event, parts) {
     context.queue()
     return
   }
-  event.stopPropagation() // the graph has keys of its own
+  event.stopPropagation() // the graph would also react to the key
   if (target instanceof HTMLInputElement && ['text', 'search'].includes(target.type)) {
     const first = list.shown[0]
     if (key === 'Enter' && target.type === 'search' && first) context.open(first)
@@ -88,7 +88,7 @@ function handleKey(key, {context, list, stage, toggleFull}) {
 }
 
 /**
- * Close one thing at a time: first the page, then the box; the full size is not handled here.
+ * Close the page if it is open, else remove the box and the heat. Returns false if there is nothing to close.
  * @param {Store} store
  */
 function goBack({state, set}) {
@@ -105,7 +105,7 @@ function focusSearch(inside) {
 }
 
 /**
- * Move the inspected box; if there is none, put one in the middle.
+ * Move the inspected box with an arrow key, or put a box in the middle if there is none.
  * @param {string} key
  * @param {Store} store
  */

@@ -4,7 +4,7 @@
  * @typedef {object} LabelStorage
  * @property {(file: string) => Promise<string | null>} load  null if there is no such file.
  * @property {(file: string, text: string) => Promise<void>} save
- *   Both throw if they fail.
+ *   Like load, throws if it fails.
  */
 
 const MAX_LENGTH = 60
@@ -42,7 +42,7 @@ export class Labels {
   }
 
   /**
-   * Load the names for a dictionary; throws if its file exists but cannot be read.
+   * Load the names for a dictionary; throws if the file with the names exists but cannot be read.
    * @param {string} dictionary
    */
   async open(dictionary) {
@@ -64,8 +64,8 @@ export class Labels {
   }
 
   /**
-   * Name a feature; an empty name removes the user's name. Names given elsewhere in the meantime are kept.
-   * Throws, and changes nothing, if the names cannot be read or saved.
+   * Name a feature; an empty name removes the user's name. Names saved meanwhile by other explorers are kept.
+   * If the names cannot be read or saved, throws and changes nothing.
    * @param {number} feature
    * @param {string} label
    */
@@ -89,7 +89,7 @@ export class Labels {
   }
 
   /**
-   * Read the current content of the file.
+   * Read the names that the file contains now.
    * @param {string} dictionary
    * @returns {Promise<Record<string, unknown>>}
    */
@@ -117,7 +117,7 @@ export class Labels {
 const fileOf = dictionary => `revelio/labels_${dictionary}.json`
 
 /**
- * Return the label from the SAE under which a feature ranks highest.
+ * Return the SAE's label whose list of features ranks this feature highest.
  * @param {import('./run.js').HookPoint | undefined} hookPoint
  * @param {number} feature
  */

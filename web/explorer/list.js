@@ -1,4 +1,4 @@
-/** The list of what is active in the region: concepts first, then features, each with a small map. */
+/** The list of concepts, then features, that are active in the region, each with a small map. */
 import {formatPercent, heatPalette} from './colour.js'
 import {button, el, replaceChildren} from './dom.js'
 import {findSubjects} from './find.js'
@@ -23,12 +23,12 @@ const WATCHED = ['codes', 'presence', 'region', 'step', 'everyStep', 'subject', 
  *
  * @typedef {object} Entry
  * @property {Subject} subject
- * @property {number} share  Activity relative to the strongest entry; 0 if it is not shown.
+ * @property {number} share  Activity relative to the strongest entry; 0 hides the meter.
  * @property {string} note
  * @property {string[]} [alternatives]  Concepts that are about equally likely.
  *
  * @typedef {{title: string, aside: string, entries: Entry[], empty?: string}} Group
- *   empty: the text that is shown if there are no entries.
+ *   empty: the text to show if there are no entries.
  */
 
 /** @param {Context} context */
@@ -42,7 +42,7 @@ export function createList(context) {
 
   return {
     element,
-    /** The listed subjects in order; the number keys choose from them. */
+    /** The listed subjects, in order; the number keys act on them. */
     get shown() {
       return shown
     },
@@ -101,7 +101,7 @@ function createHeading({store, t}) {
 /**
  * @param {Context} context
  * @param {import('./run.js').HookPoint} hookPoint
- * @returns {Group | null} null if there are no concepts and the user can do nothing about it.
+ * @returns {Group | null} null if there are no concepts, unless connecting the SAE may help.
  */
 function conceptGroup({store, t}, hookPoint) {
   const {region, presence, everyStep, step} = store.state

@@ -1,4 +1,4 @@
-/** Puts the explorer into a node of the graph: its widget, its inputs, and what the workflow stores. */
+/** Puts the explorer into a node of the graph: adds its widget, and stores its state in the workflow. */
 import {formatChoice, parseChoice} from './choice.js'
 import {api, app} from './comfy.js'
 import {el} from './dom.js'
@@ -8,16 +8,16 @@ import {formatPainted, parsePainted} from './region.js'
 import {savedFields, validFields} from './store.js'
 import {createView} from './view.js'
 
-/** The node class. */
+/** The name of the node class. */
 export const NODE = 'RevelioExplorer'
-/** The name of the node's output to the page; below, the names of its properties in the workflow. */
+/** The key of the node's output to the page; VIEW and RUN are keys of its properties in the workflow. */
 const OUTPUT = 'revelio_explorer'
 const VIEW = 'revelio_view'
 const RUN = 'revelio_run'
 
 const SIZE = [860, 720]
 const MIN_HEIGHT = 480
-/** The most Select Features nodes that are followed from the explorer to Steer Features. */
+/** The most Select Features nodes that may come between the explorer and Steer Features. */
 const MAX_SELECTIONS = 8
 
 /**
@@ -92,7 +92,8 @@ export function addExplorer(node, t) {
 }
 
 /**
- * Store what steers in the node's inputs, and the rest in its properties, so that it causes no new run.
+ * Store the choice and the painted region in the node's inputs. Store all else in the node's
+ * properties, where a change does not make ComfyUI run the node again.
  * @param {Node} node
  * @param {import('./store.js').State} state
  */
@@ -125,7 +126,7 @@ const widgetOf = (node, name) => node.widgets?.find(widget => widget.name === na
 const textOf = (node, name) => String(widgetOf(node, name)?.value ?? '')
 
 /**
- * Hide an input that the explorer writes itself.
+ * Hide an input that only the explorer writes.
  * @param {Node} node
  * @param {string} name
  */
@@ -136,13 +137,13 @@ function hideWidget(node, name) {
   // https://github.com/Comfy-Org/ComfyUI_frontend/pull/9337
   widget.hidden = true
   Object.assign(widget.options, {hidden: true})
-  // the canvas reserves the height of hidden widgets too, and 4 pixels more for each (frontend 1.32.9,
+  // the canvas reserves the height of hidden widgets too, plus 4 pixels for each widget (frontend 1.32.9,
   // #arrangeWidgets in LGraphNode.ts): https://github.com/Comfy-Org/ComfyUI_frontend/issues/2827
   widget.computeSize = () => [0, -4]
 }
 
 /**
- * Find the Steer Features node that FEATURES leads to, directly or through Select Features, and its strength.
+ * Find the Steer Features node to which FEATURES leads, directly or through Select Features nodes.
  * @param {Node} node
  * @param {number} [depth]
  * @returns {SteerTarget}
@@ -169,7 +170,7 @@ function findSteerTarget(node, depth = 0) {
 }
 
 /**
- * Read a run's output, with addresses of its images. A workflow may contain anything: only valid parts count.
+ * Return the valid parts of the node's output, with addresses of images. A workflow may contain anything.
  * @param {any} output
  * @returns {import('./view.js').Shown}
  */
@@ -192,7 +193,7 @@ function parseShown(output) {
 }
 
 /**
- * Call `callback` after the callback that a node already has under this name.
+ * Add a callback to a node, called after the callback that the node already has under this name.
  * @param {any} node
  * @param {string} name
  * @param {(...args: any[]) => void} callback

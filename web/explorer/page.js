@@ -133,7 +133,7 @@ function pageParts(context, subject, strip, curve) {
 const groupTitle = (title, ...more) => el('div', {class: 'rv-group'}, el('span', {}, title), ...more)
 
 /**
- * Create a row of what the feature fires on most, if there is a feature index.
+ * Create a row of the image crops on which the feature fires most, if there is a feature index.
  * @param {Context} context
  * @param {number} feature
  */
@@ -208,7 +208,7 @@ function factBoxes({store, t}, subject) {
 }
 
 /**
- * List the features most similar to a feature, or those that carry a concept.
+ * List the features that are most similar to a feature, or the features that make up a concept.
  * @param {Context} context
  * @param {Subject} subject
  */

@@ -12,7 +12,7 @@
  * @property {boolean} gone  Whether the run is no longer on the server.
  * @property {string} sentence
  *
- * @typedef {object} PairData  What was recorded at one hook point; null if there is nothing or it failed.
+ * @typedef {object} PairData  What was recorded at one hook point; null if nothing was or a request failed.
  * @property {Codes | null} codes
  * @property {Presence | null} presence
  * @property {Codes | null} comparedCodes
@@ -62,14 +62,14 @@ export function createPair(fetch) {
     },
 
     /**
-     * Return the number of the second run's image to compare with image `item`: the same, or 0 if it has none.
+     * Return which image of the second run to compare with image `item`: 0 if that run has no image `item`.
      * @param {string} name  Name of the hook point.
      * @param {number} item
      */
     comparedItem: (name, item) => (item < (second?.hookPoint(name)?.items ?? 0) ? item : 0),
 
     /**
-     * Fetch what was recorded at a hook point; null if other runs were opened in the meantime.
+     * Fetch what was recorded at a hook point. Returns null if other runs were opened in the meantime.
      * @param {string} name
      * @param {string} role
      * @param {number} item
@@ -81,7 +81,7 @@ export function createPair(fetch) {
       const hookPoint = run?.hookPoint(name)
       const otherHookPoint = other?.hookPoint(name)
       if (!run || !hookPoint) return null
-      // with another SAE the same number is another feature
+      // in another SAE, the same number is another feature
       const comparable =
         otherHookPoint?.roles.includes(role) && otherHookPoint.dictionary === hookPoint.dictionary
       const compared = comparable ? other : null
@@ -114,7 +114,7 @@ export function createPair(fetch) {
 const valueOf = result => (result.status === 'fulfilled' ? result.value : null)
 
 /**
- * Return at most one problem for each run: the worst.
+ * Return the worst problem of each run that has problems.
  * @param {PromiseSettledResult<unknown>[]} ofFirst
  * @param {PromiseSettledResult<unknown>[]} ofSecond
  * @returns {Problem[]}

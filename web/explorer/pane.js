@@ -23,13 +23,13 @@ export function createPane(name, caption) {
   return {
     element,
     layers,
-    /** The image's aspect: width / height. */
+    /** The image's aspect ratio: width / height. */
     get aspect() {
       return aspect
     },
     /**
-     * @param {string} url  "" if the run has no image.
-     * @param {number} gridAspect  Width / height of the grid, for a run without an image.
+     * @param {string} url  Address of the image; "" if the run has no image.
+     * @param {number} gridAspect  Aspect ratio of the grid, used if the run has no image.
      * @param {() => void} onSized
      */
     show(url, gridAspect, onSized) {
@@ -51,7 +51,7 @@ export function createPane(name, caption) {
       image.src = url
     },
     /**
-     * Fit the image into this many pixels.
+     * Set the image's size so that it fits into a width and height in pixels.
      * @param {number} width
      * @param {number} height
      */

@@ -1,5 +1,5 @@
 /**
- * Where each concept as a whole is present at every step, computed by the server.
+ * Where each concept is present at every step, computed by the server from all of the concept's features.
  *
  * @typedef {object} Presence
  * @property {string[]} names

@@ -1,5 +1,5 @@
 /**
- * Ranks what is active in a region by how active it is there, and by how much more than elsewhere.
+ * Ranks the features and concepts in a region by how active they are there, and how little elsewhere.
  *
  * @typedef {object} Score
  * @property {number} here  Mean over the region's cells.
@@ -9,7 +9,7 @@
  *
  * @typedef {Score & {feature: number}} FeatureScore
  * @typedef {Score & {name: string, alternatives: string[]}} ConceptScore
- *   alternatives: concepts of the same kind that are about as strong at the same cell.
+ *   alternatives: concepts of the same kind that are about as strong at this concept's strongest cell.
  * @typedef {ConceptScore & {number: number, index: number}} Candidate
  *   number: number of the concept; index: step * cells + cell of its strongest value.
  * @typedef {import('./codes.js').Codes} Codes
@@ -17,19 +17,19 @@
  */
 import {entriesOf} from './codes.js'
 
-/** A concept counts as present from this share of its usual amount on. */
+/** A concept counts as present if it reaches this share of its usual amount. */
 const LEAST_PRESENCE = 0.04
 
 /**
- * How many times stronger one concept of a kind (blue hair) must be than another (red hair) at the same cell
- * to rule the other out. On 96 images of the bundled model, at output_blocks.4.1 one colour was ahead by this
- * factor in 58 and right in all 58. At output_blocks.2.1, which does not represent the colour, one was ahead in
- * only 13, and the strongest was right in 26 of 96.
+ * A concept (blue hair) rules out another of its kind (red hair) at a cell if it is this many times stronger.
+ * On 96 images of the bundled model, at output_blocks.4.1 one colour was ahead by this factor in 58 images,
+ * and right in all 58. At output_blocks.2.1, which does not represent the colour, one was ahead in only 13
+ * images, and the strongest colour was right in 26 of 96.
  */
 const AHEAD = 1.25
 
 /**
- * Return the features that are most active in a region and less active elsewhere.
+ * Return the features that are active in a region, and less so elsewhere, in the order of their score.
  * @param {Codes} codes
  * @param {Uint8Array} inside  1 for the region's cells.
  * @param {number | null} step  Index into the recorded steps; null means all steps.
@@ -61,7 +61,7 @@ export function rankFeatures(codes, inside, step, count) {
 
 /**
  * Return the concepts that are present in a region and less elsewhere; for the whole image, all present ones.
- * Of several concepts of a kind at one cell, only the strongest is listed, with similarly strong ones as its
+ * Of several concepts of one kind at a cell, only the strongest is listed; similarly strong concepts are its
  * `alternatives`.
  * @param {Presence} presence
  * @param {Uint8Array} inside
@@ -82,7 +82,7 @@ export function rankConcepts(presence, inside, step, count) {
     const score =
       within < cells
         ? scoreOf(here * unit, (total - here) * unit, within, cells)
-        : scoreOf(highest * scale * cells, 0, cells, cells) // its size in the whole image does not matter
+        : scoreOf(highest * scale * cells, 0, cells, cells) // whole image: rank by the peak, not by size
     if (score.here >= LEAST_PRESENCE && score.score > 0) {
       found.push({name, alternatives: [], number, index, ...score})
     }
@@ -117,7 +117,7 @@ function measure(presence, number, inside, steps) {
 }
 
 /**
- * Keep only the strongest concept of each kind at each cell; list similarly strong ones as its alternatives.
+ * Keep only the strongest concept of each kind at each cell; similarly strong concepts are its alternatives.
  * @param {Presence} presence
  * @param {Candidate[]} ranked  Best first.
  */
@@ -139,7 +139,7 @@ function withoutRivals(presence, ranked) {
 }
 
 /**
- * Whether two names are variants of one thing, like "blue hair" and "red hair": they share the last word.
+ * Whether two names share their last word, like "blue hair" and "red hair", and so are variants of one thing.
  * @param {string} a
  * @param {string} b
  */
@@ -152,7 +152,7 @@ function sameKind(a, b) {
 /**
  * @param {number} sumInside
  * @param {number} sumOutside
- * @param {number} within  Number of cells inside.
+ * @param {number} within  Number of cells in the region.
  * @param {number} cells  Number of all cells.
  * @returns {Score}
  */

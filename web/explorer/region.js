@@ -10,10 +10,10 @@
 const PAINTED_SIDE = 96
 
 /**
- * Return the box between two points, drawn in any direction; a mere click gives a small box around it.
+ * Return the box between two points, in any order. For a mere click, return a small box around the point.
  * @param {Point} from
  * @param {Point} to
- * @param {number} least  Smallest side, used for a click.
+ * @param {number} least  The smallest width and height of a box.
  * @returns {Box}
  */
 export function boxBetween([x0, y0], [x1, y1], least) {
@@ -36,7 +36,7 @@ function widened(a, b, least) {
 }
 
 /**
- * Mark the cells of a grid whose centres are inside a box; at least one.
+ * Mark the grid cells whose centres are inside a box, or else the one cell at the box's centre.
  * @param {Box} box
  * @param {number} height
  * @param {number} width
@@ -50,7 +50,7 @@ export function cellsInBox(box, height, width) {
 }
 
 /**
- * Return the first and the last covered cell along one side.
+ * Return the first and the last cell that a range covers along one side of the grid.
  * @param {number} from
  * @param {number} to
  * @param {number} count
@@ -65,7 +65,7 @@ function coveredRange(from, to, count) {
 }
 
 /**
- * Create an empty region with the image's aspect.
+ * Create an empty region with the image's aspect ratio.
  * @param {number} aspect  Width / height.
  * @returns {Painted}
  */
@@ -101,7 +101,7 @@ export function stroke(painted, from, to, radius, value) {
 }
 
 /**
- * Write a region as the node's text: size and run lengths; "" for an empty region.
+ * Return the text that the node stores for a region: size and run lengths, or "" for an empty region.
  * @param {Painted | null} painted
  */
 export function formatPainted(painted) {
@@ -121,7 +121,7 @@ export function formatPainted(painted) {
 }
 
 /**
- * Read a region from the node's text; null if it is empty or broken.
+ * Return the region in the node's text, or null if the text is empty or broken.
  * @param {string} text
  * @returns {Painted | null}
  */

@@ -1,7 +1,7 @@
 /**
  * One run on the server. Each part is fetched when it is first needed.
  *
- * @typedef {object} HookPoint  A hook point that was recorded in the run.
+ * @typedef {object} HookPoint  A hook point at which the run was recorded.
  * @property {string} name
  * @property {[number, number]} grid  Height and width.
  * @property {number} features
@@ -12,7 +12,7 @@
  * @property {Record<string, number[]>} labels
  * @property {{name: string, features: number[]}[]} concepts
  * @property {boolean} neighbours  Whether the server can find similar features.
- * @property {string} missing  What to do if the SAE has been dropped from memory; "" if it has not.
+ * @property {string} missing  What the user can do if the SAE is no longer in memory; "" if it is.
  * @property {boolean} examples  Whether there is a feature index.
  * @property {string} dictionary  A key that identifies the dictionary.
  *
@@ -24,7 +24,7 @@ import {openCodes} from './codes.js'
 import {openExamples} from './examples.js'
 import {openPresence} from './presence.js'
 
-/** The most memory for fetched parts; the least recently used part is dropped first. */
+/** The most memory that fetched parts may use; the least recently used part is dropped first. */
 const MAX_BYTES = 160 * 2 ** 20
 
 /** Thrown if a run is no longer on the server, or if the server refused a request. */
@@ -47,7 +47,7 @@ export async function openRun(key, fetch) {
   const path = `/revelio/traces/${key}`
   /** @type {{total_steps: number, places: HookPoint[]}} */
   const {total_steps: totalSteps, places: hookPoints} = await (await okResponse(fetch(path))).json()
-  // sort hook points in the order of the model, and roles with the prompt's half first
+  // sort hook points in the order of the model; put the positive prompt's roles first
   hookPoints.sort((a, b) => a.name.localeCompare(b.name, 'en', {numeric: true}))
   for (const {roles} of hookPoints) roles.sort()
   return new Run(path, {key, totalSteps, hookPoints}, fetch)
@@ -109,7 +109,7 @@ export class Run {
   }
 
   /**
-   * Fetch what a feature fires on most; null if there is no feature index.
+   * Fetch the image crops on which a feature fires most; null if there is no feature index.
    * @param {string} name
    * @param {number} feature
    * @returns {Promise<import('./examples.js').Examples | null>}
@@ -130,7 +130,7 @@ export class Run {
     const address = `${what}?${query(question)}`
     const entry = this.#cache.get(address) ?? this.#request(address, open)
     this.#cache.delete(address)
-    this.#cache.set(address, entry) // the most recently used is the last
+    this.#cache.set(address, entry) // the most recently used part comes last
     this.#makeRoom(address)
     return entry.value
   }
@@ -172,7 +172,7 @@ const query = question =>
     .join('&')
 
 /**
- * Return the response of a successful request; otherwise throw a ServerError with the server's sentence.
+ * Return the response of a successful request; otherwise throw a ServerError with the server's explanation.
  * @param {Promise<Response>} request
  * @returns {Promise<Response>}
  */

@@ -185,7 +185,7 @@ function addPointerListeners(store, element, main, panes) {
 }
 
 /**
- * Zoom with the wheel, but only if the stage has the focus: until then, the wheel zooms the graph.
+ * Zoom the image with the wheel if the stage has the focus; otherwise the wheel zooms the graph.
  * @param {Store} store
  * @param {HTMLElement} element
  * @param {Pane} main
@@ -215,7 +215,7 @@ function addWheelListeners(store, element, main, other) {
 }
 
 /**
- * Zoom so that the given point of the image keeps its place.
+ * Zoom by a factor while the given point of the image stays where it is on the screen.
  * @param {Store} store
  * @param {Point} point
  * @param {number} factor

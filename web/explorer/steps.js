@@ -1,4 +1,4 @@
-/** The denoising steps: a slider with a play button, over a curve of the shown subject. */
+/** The denoising steps: a slider with a play button, and a curve of the shown subject. */
 import {button, el, icon, replaceChildren} from './dom.js'
 import {drawCurve} from './curve.js'
 import {anyChanged} from './store.js'
@@ -63,7 +63,7 @@ export function createSteps(context) {
 }
 
 /**
- * Describe in a few words what happens in this part of the schedule.
+ * Describe in a few words what happens at this share (0 to 1) of the schedule.
  * @param {number} share
  * @param {import('./texts.js').Translate} t
  */

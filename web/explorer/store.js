@@ -1,5 +1,5 @@
 /**
- * The state of one explorer. Changes that are made together are drawn together, in the next frame.
+ * The state of one explorer. All changes made before the next frame are drawn together in that frame.
  *
  * @typedef {{kind: 'feature', feature: number} | {kind: 'concept', name: string}} Subject
  * @typedef {'inspect' | 'paint' | 'erase'} Tool
@@ -58,11 +58,11 @@ export const initialState = () => ({
 })
 
 /**
- * The fields that the workflow stores, with their names there; the node's inputs store choice and paint.
+ * The fields that the workflow stores: {field: its name there}. The node's inputs store choice and paint.
  * @type {Partial<Record<keyof State, string>>}
  */
 const SAVED = {
-  hookPoint: 'place', // as it was called when the first workflows were saved
+  hookPoint: 'place', // its name when the first workflows were saved
   role: 'role',
   item: 'item',
   step: 'step',
@@ -107,7 +107,7 @@ export function validFields(saved) {
 }
 
 /**
- * Whether any of these fields has changed, or everything must be drawn again.
+ * Whether any of these fields has changed or everything must be drawn.
  * @param {Changed} changed
  * @param {(keyof State)[]} fields
  */

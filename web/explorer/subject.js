@@ -8,7 +8,7 @@ import {presenceMap, presencePeak} from './presence.js'
  * @typedef {import('./heat.js').HeatMap} HeatMap
  * @typedef {import('./presence.js').Presence} Presence
  *
- * @typedef {object} SubjectMaps  Maps of one subject at the recorded steps, with one colour scale.
+ * @typedef {object} SubjectMaps  The maps of one subject at all recorded steps; they share one colour scale.
  * @property {number} steps
  * @property {number} height
  * @property {number} width
@@ -17,7 +17,7 @@ import {presenceMap, presencePeak} from './presence.js'
  */
 
 /**
- * Return the maps of a subject at the recorded steps; null if the run does not contain it.
+ * Return the maps of a subject at the recorded steps, or null if the run has no data for the subject.
  * @param {Subject | null} subject
  * @param {Codes | null} codes
  * @param {Presence | null} presence
@@ -64,7 +64,7 @@ export function meanCurve(subject, codes, presence) {
 const mean = values => values.reduce((sum, value) => sum + value, 0) / values.length
 
 /**
- * Return the name of a subject in the steering text.
+ * Return a subject's name as written in the text that steers it.
  * @param {Subject} subject
  */
 export const nameOf = subject => (subject.kind === 'feature' ? String(subject.feature) : subject.name)

@@ -3,8 +3,8 @@
  * locales/<language>/main.json under revelio.explorer, and a text without a translation stays English.
  *
  * @typedef {(text: string, values?: Record<string, string | number>) => string} Translate
- *   values: each replaces its {name} in the text.
- * @typedef {Record<string, string>} Texts  Translations by English text.
+ *   values: the value of each {name} in the text.
+ * @typedef {Record<string, string>} Texts  Translations; the keys are the English texts.
  */
 
 /** @type {Translate} */

@@ -1,10 +1,10 @@
-/** The entries chosen for steering, each with a slider from less to more, and the node that they steer. */
+/** The chosen concepts and features, each with a slider from less to more, and the node that steers them. */
 import {formatPercent} from './colour.js'
 import {button, el, icon, replaceChildren} from './dom.js'
 import {paintedShare} from './region.js'
 import {anyChanged} from './store.js'
 
-/** The strength of a newly chosen entry: enough to remove most of it. */
+/** The strength of a newly chosen entry, which removes most of the feature or concept. */
 export const FIRST_STRENGTH = -2
 const MAX_STRENGTH = 6
 const STEP = 0.25

@@ -1,5 +1,5 @@
 /**
- * The whole explorer, independent of ComfyUI: everything it needs from outside comes from a Host.
+ * The whole explorer, independent of ComfyUI: a Host provides everything that it needs from outside.
  *
  * @typedef {import('./run.js').Run} Run
  * @typedef {import('./store.js').Store} Store
@@ -28,7 +28,7 @@
  * @property {(state: import('./store.js').State) => void} save  Called after changes, to store them in the workflow.
  * @property {() => void} toggleFull
  *
- * @typedef {object} Context  What the parts of the explorer share.
+ * @typedef {object} Context  What all parts of the explorer have access to.
  * @property {Store} store
  * @property {Labels} labels
  * @property {Translate} t
@@ -57,7 +57,7 @@ import {anyChanged, createStore} from './store.js'
 import {nameOf} from './subject.js'
 import {createTray, FIRST_STRENGTH} from './tray.js'
 
-/** The step that is shown first, as a share of all steps: a late one, where things can be recognised. */
+/** The step to show first, as a share of all steps: late, so that the image can be recognised. */
 const FIRST_STEP = 0.7
 
 /** @param {Host} host */
@@ -169,7 +169,7 @@ export function createView(host) {
   }
 
   /**
-   * Report what failed; if the run itself is missing, offer to run the workflow.
+   * Report problems; if the run is no longer on the server, offer to run the workflow.
    * @param {import('./pair.js').Problem[]} problems
    */
   function reportProblems(problems) {
@@ -184,7 +184,7 @@ export function createView(host) {
   }
 
   /**
-   * Show a run; if it is no longer on the server, say so and offer to run the workflow.
+   * Show a run; if the run is no longer on the server, report this and offer to run the workflow.
    * @param {Shown} requested
    */
   async function show(requested) {
@@ -195,7 +195,7 @@ export function createView(host) {
     }
     if (!pair.first) notice.show('loading')
     const problems = await pair.open(requested.trace, requested.compareTrace)
-    if (!problems) return // another run was requested since
+    if (!problems) return // another run has been requested in the meantime
     shown = requested
     const hookPoints = pair.first?.info.hookPoints ?? []
     const withConcepts = hookPoints.find(({concepts}) => concepts.length)

@@ -19,8 +19,8 @@ from .kept_runs import KeptRuns
 class Recorder:
     """Records every run of one model; `trace_of` finds a run's trace by the latent that the run returned.
 
-    ComfyUI does not run a Record node again if only a sampler's seed changes, and several samplers may share
-    one recorded model. So every run gets a separate trace.
+    Every run gets its own trace, because one recorded model may serve many runs: several samplers can share
+    it, and ComfyUI does not run a Record node again if only a sampler's seed changes.
     """
 
     def __init__(self, sae: SAEHandle, hook_point: HookPoint) -> None:
@@ -36,7 +36,7 @@ class Recorder:
             self._open[run] = RunRecorder(run.total_steps, run.sigmas)
 
     def see(self, tokens: Tensor, call: ModelCall, run: Run) -> None:
-        """Encode the tokens and keep their codes, which stay on the device until the run ends."""
+        """Encode the tokens and keep their codes, on the model's device until the run ends."""
         recorder = self._open.get(run)
         if recorder is None:
             return  # the model was called outside a sampling run
@@ -73,7 +73,7 @@ class Recorder:
 
 
 def record(model: Model, sae: SAEHandle, hook_point: str = "") -> tuple[Model, Recorder]:
-    """Return (a clone of `model` that records at `hook_point`, its recorder). Empty: the SAE's hook point."""
+    """Return (a clone of `model` that records at `hook_point`, its recorder); "" means the SAE's."""
     dictionary = sae.dictionary
     point = resolve(model, hook_point.strip() or dictionary.hook_point, dictionary.d_model, sae.title)
     recorder = Recorder(sae, point)

@@ -12,7 +12,7 @@ from ...errors import RevelioError
 from ..comfy_types import Clip, Conditioning, Model, Vae
 
 PIXELS = 8
-"""Height and width of a latent cell in pixels, in nearly every model family."""
+"""Height and width of one latent cell in image pixels, for nearly all model families."""
 OTHER_PIXELS = {
     "ChromaRadiance": 1,
     "SC_B": 4,
@@ -24,24 +24,22 @@ OTHER_PIXELS = {
     "LTXV": 32,
     "Wan22": 16,
 }
-"""The exceptions, by class of latent format; some versions of ComfyUI lack `spacial_downscale_ratio`."""
+"""Exceptions to PIXELS by latent format class: some ComfyUI versions lack `spacial_downscale_ratio`."""
 
 
 def encode(clip: Clip, prompts: Sequence[str]) -> Conditioning:
-    """Return one conditioning with a row for each prompt, encoded as by CLIPTextEncode.
+    """Return one conditioning with a row for each prompt, encoded as CLIP Text Encode does.
 
-    Raises RevelioError for prompts that differ in token count: their states cannot be stacked.
+    Raises RevelioError for prompts whose states differ in length and so cannot be stacked.
     """
     batches = [conditioning for _, conditioning in encoded_batches(clip, prompts, len(prompts))]
     if len(batches) != 1:
-        raise RevelioError(
-            "These prompts have different lengths for this text encoder; encode them one by one."
-        )
+        raise RevelioError("These prompts differ in length in this text encoder; encode them one by one.")
     return batches[0]
 
 
 def encoded_batches(clip: Clip, prompts: Sequence[str], size: int) -> Iterator[tuple[slice, Conditioning]]:
-    """Yield (slice, conditioning) for each group of at most `size` consecutive prompts that can be stacked.
+    """Yield (slice of `prompts`, conditioning) for groups of at most `size` prompts that can be stacked.
 
     CLIP pads all prompts of up to 75 tokens to the same length; other text encoders may not.
     """
@@ -62,7 +60,7 @@ def _encoded(clip: Clip, prompt: str) -> Conditioning:
 
 
 def _shape(conditioning: Conditioning) -> list[Any]:
-    """Return a value that is equal for conditionings that can be stacked."""
+    """Return the conditioning's shape, which two conditionings share if they can be stacked."""
     return [
         (states.shape[1:], {k: v.shape[1:] if torch.is_tensor(v) else v for k, v in more.items()})
         for states, more in conditioning
@@ -95,10 +93,10 @@ def sample(
     latents: torch.Tensor | None = None,
     noise_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return latents [n, C, h, w]; row i is KSampler's result for seed i and row i of the conditionings.
+    """Return latents [n, C, h, w]; row i is KSampler's result for seeds[i] and row i of each conditioning.
 
-    positive has n rows, negative 1 or n. height, width: in pixels. latents [n, C, h, w] stay unchanged where
-    noise_mask [1, H, W] is 0, as after Set Latent Noise Mask.
+    positive has n rows, negative 1 or n. height, width: image size in pixels. The given `latents` stay
+    unchanged where noise_mask [1, H, W] is 0, as after Set Latent Noise Mask.
     """
     empty = empty_latent(model, height, width)
     noise = torch.cat([comfy.sample.prepare_noise(empty, seed) for seed in seeds])
@@ -126,7 +124,7 @@ def pixels_per_cell(model: Model) -> int:
 
 
 def empty_latent(model: Model, height: int, width: int) -> torch.Tensor:
-    """Return an empty latent for one image of height x width pixels, with the model's number of channels."""
+    """Return an empty latent of the model for one image of height x width pixels."""
     scale = pixels_per_cell(model)
     return comfy.sample.fix_empty_latent_channels(model, torch.zeros(1, 4, height // scale, width // scale))
 
@@ -143,10 +141,10 @@ def generate_images(
     batch: int = 32,
     **settings: Any,
 ) -> torch.Tensor:
-    """Generate images [n, H, W, 3] in 0..1, one for each (prompt, seed), with an empty negative prompt.
+    """Return images [n, H, W, 3] in 0..1; image i is generated from prompt i and seed i.
 
-    negative_clip: the CLIP for the negative prompt, if steering returned a separate one.
-    settings: as for `sample`.
+    The negative prompt is empty. negative_clip: the CLIP for the negative prompt, if steering returned one.
+    settings: keyword arguments of `sample`.
     """
     negative = encode(negative_clip or clip, [""])
     images = []

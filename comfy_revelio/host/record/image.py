@@ -1,4 +1,4 @@
-"""Record Image: noise a real image to given timesteps and run the model once on each (arXiv 2411.16725)."""
+"""Record Image: noise a real image to given timesteps; run the model once at each (arXiv 2411.16725)."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def record_image(
 ) -> Trace:
     """Record the features that fire while the model processes `image` [B, H, W, 3] at each timestep.
 
-    The image is encoded by the VAE and noised to each timestep (0 to 999, as in "25, 100, 200") with the
-    noise of `seed`. Each noised image passes through the model once with the prompt `positive`. The trace's
-    steps are the timesteps, the noisiest first; its role is "cond".
-    pooling: "token" encodes each token, "spatial_mean" the mean over all tokens, which the paper's SAEs were
-    trained on; "auto" is the SAE's own setting.
+    The VAE encodes the image, which is noised to each timestep (0 to 999, as in "25, 100, 200") with the
+    noise of `seed`. Each noised image passes through the model once with the prompt `positive`. The trace has
+    one step per timestep, the noisiest first, and the role "cond".
+    pooling: "token" encodes each token; "spatial_mean" encodes the mean over all tokens, on which the paper's
+    SAEs were trained; "auto" is the setting in the SAE's file.
     Raises RevelioError for timesteps out of range, or an SAE, VAE and model that do not fit together.
     """
     if pooling not in POOLINGS:
@@ -72,7 +72,7 @@ def record_image(
 
 
 def sigmas_of(model: Model, times: list[float]) -> Tensor:
-    """Return the sigma of each timestep, then 0 as at the end of a schedule: [timesteps + 1]."""
+    """Return the sigma of each timestep, followed by 0 as in a sampler's schedule: [timesteps + 1]."""
     sampling = model.get_model_object("model_sampling")
     return torch.tensor([*(sigma_at(time, sampling) for time in times), 0.0])
 
@@ -80,17 +80,17 @@ def sigmas_of(model: Model, times: list[float]) -> Tensor:
 def show_image(
     model: Model, vae: Vae, image: Image, positive: Conditioning, times: list[float], seed: int
 ) -> Tensor:
-    """Run the model with a prompt on `image` [B, H, W, 3] noised to each timestep; return the image's latent.
+    """Run the model on `image` [B, H, W, 3] noised to each timestep; return the latent of the image.
 
-    Raises RevelioError for a VAE of another model, and for an image that has a wrong shape or is too small.
+    Raises RevelioError for another model's VAE and for an image that is too small or has a wrong shape.
     """
     checked_batch(image, "image")
-    compression = getattr(vae, "spacial_compression_encode", None)  # other packs' VAEs may lack this method
+    compression = getattr(vae, "spacial_compression_encode", None)  # VAEs of other packs may lack this method
     least = 1 if compression is None else int(compression())
     if min(image.shape[1:3]) < least:
         raise RevelioError(
-            f"The image is {image.shape[2]} x {image.shape[1]} pixels, too small for this VAE; use one of "
-            f"at least {least} x {least}."
+            f"The image is {image.shape[2]} x {image.shape[1]} pixels, too small for this VAE; use an "
+            f"image of at least {least} x {least}."
         )
     latent = comfy.sample.fix_empty_latent_channels(model, vae.encode(image[..., :3]))
     _check_latent(model, latent)
@@ -116,7 +116,7 @@ class OneForwardPassEach(comfy.samplers.Sampler):
         denoise_mask: Tensor | None = None,
         disable_pbar: bool = False,
     ) -> Tensor:
-        """Run the model once per sigma; ComfyUI calls this with the parameters of its own samplers."""
+        """Run the model once per sigma; ComfyUI calls this method as it calls that of its own samplers."""
         sampling = model_wrap.inner_model.model_sampling
         bar = comfy.utils.ProgressBar(len(sigmas) - 1)
         for sigma in sigmas[:-1]:
@@ -128,7 +128,7 @@ class OneForwardPassEach(comfy.samplers.Sampler):
 
 
 def parse_timesteps(text: str) -> list[float]:
-    """Return the timesteps in a text such as "25, 100, 200", without repeats, the largest first."""
+    """Return the timesteps written in `text`, such as "25, 100, 200": without repeats, the largest first."""
     times: set[float] = set()
     for part in text.replace(";", ",").replace("\n", ",").split(","):
         if not part.strip():
@@ -144,9 +144,7 @@ def parse_timesteps(text: str) -> list[float]:
             )
         times.add(time)
     if not 1 <= len(times) <= MOST_TIMESTEPS:
-        raise RevelioError(
-            f"Expected 1 to {MOST_TIMESTEPS} timesteps, such as 25, 100, 200, but got {len(times)}."
-        )
+        raise RevelioError(f"Write 1 to {MOST_TIMESTEPS} timesteps, such as 25, 100, 200; got {len(times)}.")
     return sorted(times, reverse=True)
 
 

@@ -1,4 +1,4 @@
-"""The traces of the last runs, each found by the latent that its run returned."""
+"""Keep the traces of the last runs and find each trace by the latent that its run returned."""
 
 from __future__ import annotations
 

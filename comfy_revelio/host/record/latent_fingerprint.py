@@ -10,7 +10,7 @@ from torch import Tensor
 
 def latent_fingerprint(samples: Tensor) -> str:
     """Return a hash that two latents share only if their shapes and their float32 values are equal."""
-    # models that generate image and sound return both in one nested tensor
+    # models that generate images and sound return the two in one nested tensor
     parts = samples.unbind() if getattr(samples, "is_nested", False) else [samples]
     digest = hashlib.sha256()
     for part in parts:

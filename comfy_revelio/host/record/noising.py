@@ -1,4 +1,4 @@
-"""The noise level that a real image gets at a timestep."""
+"""Compute the noise level to which a real image is noised for a timestep."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import torch
 
 
 def sigma_at(time: float, sampling: Any) -> float:
-    """Return the sigma at which the network is at timestep `time`, on a scale from 0 to 1000.
+    """Return the sigma that corresponds to timestep `time`, on a scale from 0 (clean) to 1000 (noise).
 
-    sampling: the model's `model_sampling`. For flow models, whose timestep is the share of noise (up to 1 or
-    1000), sigma is time / 1000. Others look `time` up in their table, or else use progress 1 - time / 1000.
+    sampling: the model's `model_sampling`. In flow models the timestep is the share of noise (up to 1 or
+    1000), and sigma is time / 1000. Other models look up `time` in a table of sigmas. Models without such a
+    table use the sigma at progress 1 - time / 1000.
     """
     half, whole = (float(sampling.timestep(torch.tensor(share))) for share in (0.5, 1.0))
     counts_noise = any(math.isclose(whole, most, rel_tol=1e-3) for most in (1.0, 1000.0))

@@ -1,4 +1,4 @@
-"""Record Prompts: generate an image for each of many prompts and record all in one trace."""
+"""Record Prompts: generate an image for each of many prompts, and record all images in one trace."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .features import record
 from .generation import encode, encoded_batches, sample
 
 AT_ONCE = 8
-"""The most images that are sampled together."""
+"""The largest number of images that are sampled in one batch."""
 
 
 def record_prompts(
     model: Model, clip: Clip, saes: Sequence[SAEHandle], prompts: Sequence[str], *, seed: int, **settings: Any
 ) -> tuple[Trace, Tensor]:
-    """Return (trace of all prompts, their latents [n, C, h, w]); prompt i is sampled with seed `seed` + i.
+    """Return (one trace of all images, their latents [n, C, h, w]); prompt i is sampled with seed `seed` + i.
 
-    saes: each records at its own hook point, all in the same runs. settings: as for `sample`.
+    saes: all record in the same runs, each at the hook point in its file. settings: as for `sample`.
     """
     if not prompts:
         raise RevelioError("There are no prompts; write at least one, one per line.")
@@ -52,7 +52,7 @@ def sample_in_parts(
 ) -> Iterator[Tensor]:
     """Sample the prompts with an empty negative prompt; yield at most AT_ONCE latents at a time.
 
-    Prompt i has the seed `seed` + i, the same in every list of prompts. Stops on Interrupt.
+    Prompt i is sampled with seed `seed` + i, so two lists of prompts share their seeds. Stops on Interrupt.
     """
     negative = encode(clip, [""])
     for rows, positive in encoded_batches(clip, prompts, AT_ONCE):

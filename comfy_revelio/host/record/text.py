@@ -16,10 +16,10 @@ from ..text.encoder_taps import resolve_layer, text_hidden
 
 
 def record_text(clip: Clip, sae: SAEHandle, prompt: str, *, count: int = 3) -> tuple[Trace, str]:
-    """Return (trace, table) of one prompt at the layer that the SAE reads; prompt weights have no effect.
+    """Return (trace, Markdown table) of the features that fire on one prompt; prompt weights have no effect.
 
     The trace has one step and the role "cond". Its grid has a row for each section that the encoder reads
-    (77 tokens for CLIP) and a column for each position; its `words` hold their tokens. The table lists
+    (77 tokens for CLIP) and a column for each position; its `words` are the tokens there. The table lists
     each token of the prompt with its `count` strongest features.
     """
     dictionary = sae.dictionary

@@ -1,4 +1,4 @@
-"""Trace files: save to ComfyUI's output folder; list and load from the output and input folders."""
+"""Trace files: save traces in ComfyUI's output folder; list and load those in output and input."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ...trace import Trace, save_load
 
 EXTENSION = ".safetensors"
 OUTPUT, INPUT = " [output]", " [input]"
-"""ComfyUI's suffixes that say which folder a file is in, as in "name [output]"."""
+"""ComfyUI's suffixes for the folder that a file is in, as in "name [output]"."""
 
 
 def save(trace: Trace, prefix: str) -> str:
-    """Save a trace in the output folder as `prefix` and the next free number; return its name for `load`.
+    """Save a trace in the output folder and return the name by which `load` finds it.
 
-    prefix: as for Save Image; may contain folders, %year% and the like. Raises RevelioError if it leads out
-    of the output folder or the file cannot be written.
+    prefix: as for Save Image, may contain folders, %year% and the like; the next free number is appended.
+    Raises RevelioError if the prefix leads out of the output folder or the file cannot be written.
     """
     wanted = prefix.strip()
     if not wanted or wanted.endswith(("/", "\\")):
@@ -56,14 +56,14 @@ def listing() -> list[str]:
 
 
 def path_of(name: str) -> Path:
-    """Find the file of the trace "name [output]" or "name [input]"; raise RevelioError if there is none."""
+    """Return the path of the trace "name [output]" or "name [input]"; raise RevelioError if missing."""
     mark = next((mark for mark in (OUTPUT, INPUT) if name.endswith(mark)), "")
     root = _root(mark or INPUT)
     relative = name.removesuffix(mark)
     if relative:
         _check_inside(root, relative)
     path = Path(root, relative)
-    if not relative or not os.path.isfile(path):  # Path.is_file raises if a name is too long
+    if not relative or not os.path.isfile(path):  # Path.is_file would raise for a name that is too long
         raise RevelioError(
             f'There is no trace "{name[:200]}"; save one with Save Trace, or put its file into the input '
             "folder, and choose it from the list."
@@ -72,7 +72,7 @@ def path_of(name: str) -> Path:
 
 
 def check(name: str) -> str | None:
-    """Return None if `name` is a trace, else a sentence that says why it is not a trace."""
+    """Return None if `name` is a trace, else a sentence that explains why it is not."""
     try:
         return _problem(path_of(name))
     except RevelioError as problem:
@@ -98,7 +98,7 @@ def _root(mark: str) -> str:
 
 
 def _check_inside(root: str, relative: str) -> None:
-    """Refuse names that lead out of ComfyUI's folder, because a workflow may come from a stranger."""
+    """Refuse a name that leads out of the folder `root`, because a workflow may come from a stranger."""
     full = os.path.abspath(os.path.join(root, relative))
     if os.path.isabs(relative) or not full.startswith(os.path.abspath(root) + os.sep):
         raise RevelioError(f"{relative!r} is outside ComfyUI's folders; choose a name inside them.")
@@ -114,7 +114,7 @@ def _problem(path: Path) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _problem_of(path: str, _size: int, _modified: int) -> str | None:
-    """Return why the file is not a trace, or None; cached, because every page load asks for all files."""
+    """Return why the file is not a trace, or None if it is; cached, as every page load asks for all files."""
     try:
         save_load.check_file(path)
     except RevelioError as problem:

@@ -26,22 +26,22 @@ from .image import parse_timesteps, show_image
 from .kept_runs import KeptRuns
 
 WORDS = "revelio_words"
-"""Key under which a conditioning carries its words; ComfyUI nodes pass unknown keys on."""
+"""Key under which a conditioning contains its prompt's words; ComfyUI's nodes keep unknown keys."""
 LatentSize = tuple[int, ...]
-"""(height, width) of a call's latents, in cells."""
+"""(height, width) of the latents in one model call, in latent cells."""
 
 
 @dataclass
 class _Prompt:
-    """The prompt that one role is sampled with."""
+    """The prompt of one role in a sampling run."""
 
     words: PromptWords
     length: int
-    """How many positions the sampled conditioning has; it may be longer than the prompt's conditioning."""
+    """Number of positions in the sampled conditioning, which other nodes may have extended."""
     _members: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
 
     def member(self, attention: Attention) -> Tensor | None:
-        """Return which key of this attention belongs to which word; None if the prompt does not fit."""
+        """Return the `membership` of the attention's keys in the words; None if the prompt does not fit."""
         keys = attention.k.shape[2]
         layout = (attention.text, attention.at_end, attention.repeats, keys, attention.k.device)
         if layout not in self._members:
@@ -54,10 +54,10 @@ class _Prompt:
 
 @dataclass
 class _OpenRun:
-    """A run that has not ended."""
+    """What is kept for a run that has not ended."""
 
     recorders: dict[LatentSize, WordRecorder]
-    """One recorder per latent size: a prompt that is limited to an area is sampled on smaller latents."""
+    """One recorder per latent size, because prompts with an area are sampled on smaller latents."""
     prompts: Mapping[str, _Prompt]
     """The prompt of each role."""
 
@@ -83,7 +83,7 @@ class WordsOfRuns:
             state = self._open.pop(run, None)
         if state is None or samples is None:
             return
-        # a prompt that is limited to an area is left out, because the area's position is unknown here
+        # prompts with an area are left out, because the area's position is unknown here
         recorder = state.recorders.get(tuple(samples.shape[-2:])) or WordRecorder(run.total_steps)
         trace = recorder.finish({role: prompt.words.words for role, prompt in state.prompts.items()})
         self._kept.keep(trace, samples, denoised)
@@ -93,7 +93,7 @@ class WordsOfRuns:
         return self._kept.of(samples)
 
     def call(self, executor: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run one model call, and record it if it belongs to a run."""
+        """Run one model call, and record its attention if it belongs to a run."""
         options = transformer_options(args, kwargs)
         run = None if options is None else options.get(RUN)
         state = None if run is None else self._open.get(run)
@@ -111,7 +111,7 @@ class WordsOfRuns:
 
 
 class _CallRecorder:
-    """Records the attentions of one model call with the call's step, roles and evaluations."""
+    """Records every layer's attention in one model call, with the call's step, roles and evaluations."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class _CallRecorder:
         self._evaluations = [run.next_evaluation(owner, role, self._step) for role in self._roles]
 
     def record(self, attention: Attention) -> None:
-        """Record one attention: for each role, how its rows attend to the words of the role's prompt."""
+        """Record how the rows of each role attend, in one layer, to the words of the role's prompt."""
         rows = len(attention.q) // len(self._roles)
         for chunk, (role, evaluation) in enumerate(zip(self._roles, self._evaluations, strict=True)):
             prompt = self._prompts.get(role)
@@ -156,15 +156,15 @@ def encode_with_words(clip: Clip, prompt: str) -> Conditioning:
 
 
 def encode_prompts(clip: Clip, positive: str, negative: str) -> tuple[Conditioning, Conditioning]:
-    """Encode both prompts by `encode_with_words`. Raises RevelioError for a positive prompt without words."""
+    """Encode both prompts with `encode_with_words`; refuse a positive prompt without words."""
     conditionings = encode_with_words(clip, positive), encode_with_words(clip, negative)
     if not conditionings[0][0][1][WORDS].words:
-        raise RevelioError("The positive prompt has no words to record; write some.")
+        raise RevelioError("The positive prompt has no words to record; write at least one word.")
     return conditionings
 
 
 def record_words(model: Model) -> tuple[Model, WordsOfRuns]:
-    """Return (a clone of `model` that records the attention to its prompts' words, the recorder).
+    """Return (a clone of `model` that records the attention to its prompts' words, the clone's recorder).
 
     Only prompts encoded by `encode_with_words` are recorded.
     Raises RevelioError for a model whose attention cannot be read.
@@ -185,9 +185,9 @@ def record_words(model: Model) -> tuple[Model, WordsOfRuns]:
 
 
 def _columns(attention: Attention, words: PromptWords, length: int) -> list[list[int]] | None:
-    """Return each word's keys in this attention, or None if the prompt does not fit the keys.
+    """Return where each word's keys are in this attention, or None if the prompt does not fit the keys.
 
-    length: positions of the sampled conditioning, which may be longer than the prompt's conditioning.
+    length: number of positions in the sampled conditioning, which other nodes may have extended.
     """
     begin, end = attention.text
     size = end - begin
@@ -201,7 +201,7 @@ def _columns(attention: Attention, words: PromptWords, length: int) -> list[list
 
 
 def _prompts(run: Run) -> dict[str, _Prompt]:
-    """Return the prompt of each role whose conditioning carries words."""
+    """Return the prompt of each role, for the roles whose conditioning contains words."""
     conditionings = run.conditionings()
     names = {uuid: role for found in roles_of(conditionings).values() for uuid, role in found.items()}
     prompts = {}
@@ -211,7 +211,7 @@ def _prompts(run: Run) -> dict[str, _Prompt]:
             role = names.get(conditioning.get("uuid"))
             if role is None or not isinstance(words, PromptWords) or not isinstance(states, Tensor):
                 continue
-            if bool(states.any()):  # ConditioningZeroOut removes the words
+            if bool(states.any()):  # ConditioningZeroOut sets the states to 0 but keeps WORDS
                 prompts[role] = _Prompt(words, states.shape[1])
     return prompts
 
@@ -219,10 +219,10 @@ def _prompts(run: Run) -> dict[str, _Prompt]:
 def record_words_of_image(
     model: Model, clip: Clip, vae: Vae, image: Image, prompt: str, timesteps: str, *, seed: int = 0
 ) -> WordTrace:
-    """Record where in a given `image` [B, H, W, 3] the model attends to the words of `prompt`; role "cond".
+    """Record where in `image` [B, H, W, 3] the model attends to each word of `prompt`, with role "cond".
 
-    The image, noised to each timestep (as in "25, 100, 200"), passes through the model once per timestep, as
-    in Record Image. Raises RevelioError as `record_image` and `record_words` do.
+    As in Record Image, the image is noised to each timestep (as in "25, 100, 200") and passes through the
+    model once per timestep. Raises RevelioError as `record_image` and `record_words` do.
     """
     positive, _ = encode_prompts(clip, prompt, "")
     recorded, runs = record_words(model)
@@ -230,7 +230,7 @@ def record_words_of_image(
 
 
 def pixel_size(samples: Tensor, image: Tensor | None, pixels: int) -> tuple[int, int]:
-    """Return (height, width) of the image; without one, of latents with cells of `pixels` x `pixels`."""
+    """Return (height, width) of `image`, or of `samples` decoded: `pixels` x `pixels` per latent cell."""
     if image is not None:
         return int(image.shape[1]), int(image.shape[2])
     return int(samples.shape[-2]) * pixels, int(samples.shape[-1]) * pixels

@@ -1,8 +1,8 @@
 """Taps on attention: read the image's queries and the prompt's keys in every layer during a model call.
 
-No computation is replaced. UNets compute queries and keys in separate modules, so plain hooks read them,
-whichever attention function runs next. Elsewhere an `optimized_attention_override` reads them and then calls
-the function that would have run without it, with the same arguments.
+No computation is replaced. UNets compute queries and keys in separate modules, where plain hooks read them,
+whichever attention function ComfyUI then uses. In other models an `optimized_attention_override` reads the
+queries and keys, then calls the attention function that would have run anyway, with the same arguments.
 """
 
 from __future__ import annotations
@@ -33,33 +33,33 @@ _JOINT = {
     "Lumina 2 and Z-Image",
     "AuraFlow",
 }
-"""Families whose blocks attend to the tokens of prompt and image in one sequence."""
+"""Families whose attention runs over one sequence that contains both prompt tokens and image tokens."""
 _PADDED_BEHIND = {"Lumina 2 and Z-Image"}
-"""Families that add padding after a prompt; all others add tokens before it."""
+"""Families that add padding after the prompt's tokens; in all other families, added tokens come first."""
 _CROSS = {"Wan"}
 """Transformer families whose blocks have cross-attention to the prompt."""
 
 
 @dataclass(frozen=True)
 class Attention:
-    """The attention from the image to a prompt in one layer."""
+    """What is needed to compute how much the image attends to the prompt in one layer."""
 
     layer: str
-    """Name of the hook point that the attention belongs to."""
+    """Name of the layer's hook point."""
     grid: tuple[int, ...]
     """The image's token grid."""
     q: Tensor
-    """Queries of the image's own tokens, [rows, heads, T, d]."""
+    """Queries of the image's tokens (no prompt, no reference images), [rows, heads, T, d]."""
     k: Tensor
-    """All keys, [rows, heads, keys, d]."""
+    """Keys of all tokens, prompt included, [rows, heads, keys, d]."""
     text: tuple[int, int]
-    """Begin and end of the prompt among the keys."""
+    """Range of the prompt's keys: (first, one past the last)."""
     repeats: bool
-    """Whether the prompt may be repeated to fill `text`: ComfyUI repeats prompts to make lengths equal."""
+    """Whether `text` may contain the prompt several times: ComfyUI repeats prompts to make lengths equal."""
     at_end: bool
-    """Whether the prompt's tokens are the last ones of `text`, after the tokens that the family adds."""
+    """Whether the prompt's tokens come last in `text`, after any tokens that the model adds."""
     mask: Tensor | None
-    """The attention mask for these queries, as in scaled dot product attention."""
+    """The attention mask for the queries `q`, as in scaled dot product attention; None without a mask."""
 
 
 AttentionCallback = Callable[[Attention], None]
@@ -85,13 +85,13 @@ def check_attention(network: nn.Module) -> None:
 def attention_hooks(
     base_model: Any, options: Mapping[str, Any], latent_shape: tuple[int, ...], callback: AttentionCallback
 ) -> Iterator[Mapping[str, Any]]:
-    """Pass every attention to the prompt in one model call to `callback`; yield the options for that call.
+    """For one model call, pass each layer's attention to the prompt to `callback`; yield the call's options.
 
-    latent_shape: the shape of the model's input. The hooks are removed when the call ends, even if it fails;
-    `options` is not changed.
+    latent_shape: the shape of the model's input. `options` is not changed: call the model with the yielded
+    options. The hooks are removed when the call ends, even if it fails.
     """
     network = network_of(base_model)
-    handles: list[RemovableHandle] = []  # extended hook by hook, so that all can be removed if one fails
+    handles: list[RemovableHandle] = []  # grows hook by hook: if one fails, the others can be removed
     try:
         if is_unet(network):
             handles.extend(_projection_hooks(network, callback))
@@ -106,7 +106,7 @@ def attention_hooks(
 
 
 def _cross_attentions(network: nn.Module) -> Iterator[tuple[str, nn.Module, Any]]:
-    """Yield (layer, the layer's module, cross-attention) for each cross-attention of a UNet."""
+    """Yield (layer name, the layer's module, cross-attention module) for each cross-attention of a UNet."""
     for point in hookpoints.list(network):
         module = hookpoints.module_of(network, point)
         for block in getattr(module, "transformer_blocks", ()):
@@ -116,7 +116,7 @@ def _cross_attentions(network: nn.Module) -> Iterator[tuple[str, nn.Module, Any]
 
 
 def _projection_hooks(network: nn.Module, callback: AttentionCallback) -> Iterator[RemovableHandle]:
-    """Hook a UNet's cross-attention queries and keys, and the map size of each block; yield the handles."""
+    """Hook a UNet's transformers (for the map size) and query and key projections; yield the handles."""
     grids: dict[str, _Grid] = {}
     for layer, module, attention in _cross_attentions(network):
         if layer not in grids:  # one transformer has up to ten cross attentions
@@ -129,18 +129,18 @@ def _projection_hooks(network: nn.Module, callback: AttentionCallback) -> Iterat
 
 
 class _Grid:
-    """The size of the map that a transformer of a UNet is about to attend from."""
+    """The size of the map that a UNet's transformer receives in this model call."""
 
     def __init__(self) -> None:
         self.size: tuple[int, ...] = ()
 
     def note(self, _module: nn.Module, args: tuple[Any, ...], _kwargs: Any) -> None:
-        """Called before the transformer runs."""
+        """Store the map's size; called before the transformer runs."""
         self.size = tuple(args[0].shape[2:])
 
 
 class _Projections:
-    """One cross-attention of a UNet in one model call; keeps the queries until the keys are ready."""
+    """One cross-attention of a UNet during one model call. It keeps the queries until the keys are ready."""
 
     def __init__(self, layer: str, heads: int, grid: _Grid, callback: AttentionCallback) -> None:
         self._layer = layer
@@ -150,22 +150,22 @@ class _Projections:
         self._queries: Tensor | None = None
 
     def after_query(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
-        """Keep the queries [B, T, heads * d]; called when they are ready."""
+        """Keep the queries [B, T, heads * d]; called after the query projection runs."""
         self._queries = output
 
     def after_key(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
-        """Pass queries and keys to the callback; called when the keys are ready."""
+        """Pass queries and keys to the callback; called after the key projection runs."""
         queries, self._queries = self._queries, None
         if queries is None:
             return
         q, k = _by_head(queries, self._heads), _by_head(output, self._heads)
-        if q.shape[2] == math.prod(self._grid.size):  # not equal if another pack merges patches
+        if q.shape[2] == math.prod(self._grid.size):  # differs if another pack merges patches
             keys = (0, k.shape[2])
             self._callback(Attention(self._layer, self._grid.size, q, k, keys, True, False, None))
 
 
 class _BlockHooks:
-    """Hooks on transformer blocks in one model call: they find which block runs and what it attends to."""
+    """Hooks for one model call that track which transformer block is running, to read its attention."""
 
     def __init__(
         self, network: nn.Module, latent_shape: tuple[int, ...], callback: AttentionCallback
@@ -177,7 +177,7 @@ class _BlockHooks:
         points = hookpoints.list(network)
         self._points = [point for point in points if point.stream == "image"]
         self._texts = {point.module_path: point for point in points if point.stream == "text"}
-        # block lists with a separate stream for the prompt; in their attention its tokens precede the image's
+        # lists of blocks with a separate prompt stream; in their attention, the prompt precedes the image
         self._separate = {
             _list_of(point) for point in points if point.stream == "text" and self._is_separate(point)
         }
@@ -199,7 +199,7 @@ class _BlockHooks:
             yield module.register_forward_hook(after)
 
     def around(self, inner: Callable[..., Any] | None) -> Callable[..., Any]:
-        """Return an attention override: it reads the attention, then runs `inner` or ComfyUI's function."""
+        """Return an override that reads the attention, then runs `inner` (None: ComfyUI's function)."""
         show = torch.compiler.disable(self._show)
 
         def attend(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -232,7 +232,7 @@ class _BlockHooks:
         *_: Any,
         **_more: Any,
     ) -> None:
-        """Pass one attention to the callback; the parameters are those of ComfyUI's `optimized_attention`."""
+        """Pass the running block's attention to the callback; parameters as in `optimized_attention`."""
         if not skip_reshape:
             q, k = _by_head(q, heads), _by_head(k, heads)
         found = self._locate(*running, q.shape[2], k.shape[2])
@@ -249,9 +249,9 @@ class _BlockHooks:
     def _locate(
         self, point: HookPoint, stream: int, queries: int, keys: int
     ) -> tuple[tuple[int, int], TokenGrid] | None:
-        """Return (begin and end of the prompt among the keys, the image's tokens among the queries), or None.
+        """Return (range of the prompt's keys, the image's queries), or None if they cannot be located.
 
-        stream: the number of tokens in the block's image stream.
+        stream: the number of tokens in the block's image stream. queries, keys: their numbers.
         """
         if self._family in _CROSS:
             grid = self._grid_in(point, queries)
@@ -260,7 +260,7 @@ class _BlockHooks:
             return None
         if _list_of(point) in self._separate:
             ahead, grid = keys - stream, self._grid_in(point, stream)
-            if ahead <= 0 or grid is None:  # the image attends only to itself
+            if ahead <= 0 or grid is None:  # no prompt: the image attends only to itself
                 return None
             return (0, ahead), replace(grid, start=grid.start + ahead)
         text_point = self._texts.get(point.module_path)
@@ -276,7 +276,7 @@ class _BlockHooks:
         )
 
     def _grid_in(self, point: HookPoint, tokens: int) -> TokenGrid | None:
-        """Locate the point's tokens in a sequence of length `tokens`; None if they do not fit."""
+        """Locate the hook point's tokens in a sequence of `tokens` tokens; None if they do not fit."""
         sequence = torch.empty(1, tokens, 1, device="meta")
         found = hookpoints.locate_tokens(sequence, point.layout, self._latent_shape, self._token_counts)
         one_row = point.stream == "image" and found.grid == (1, tokens) and tokens > 1
@@ -289,5 +289,5 @@ def _list_of(point: HookPoint) -> str:
 
 
 def _by_head(x: Tensor, heads: int) -> Tensor:
-    """[B, T, heads * d] -> [B, heads, T, d]."""
+    """Split the heads: [B, T, heads * d] -> [B, heads, T, d]."""
     return x.unflatten(2, (heads, -1)).transpose(1, 2)

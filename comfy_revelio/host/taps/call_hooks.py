@@ -1,4 +1,4 @@
-"""Hooks for one model call: pass the tokens at a hook point to a callback and add what the callback returns.
+"""Hooks for one model call: pass a hook point's tokens to a callback, and add the tensor that it returns.
 
 The hooks are registered right before the network runs and removed afterwards, even if the call fails.
 """
@@ -20,15 +20,15 @@ from ...hookpoints.point import Captured
 from .runs import ModelCall, Run
 
 RUN = "revelio_run"
-"""Key of the Run in a sampling run's transformer options."""
+"""Key under which the transformer options of a sampling run contain its `Run`."""
 
 TokenCallback = Callable[[Tensor, ModelCall, Run], Tensor | None]
-"""callback(tokens [B, T, C], call, run) -> what to add to the tokens, [B or 1, T, C], or None."""
+"""callback(tokens [B, T, C], call, run) -> a tensor to add to the tokens, [B or 1, T, C], or None."""
 
 
 @dataclass(frozen=True, eq=False)
 class Tap:
-    """What a tapped model does at one hook point, in every call. Two taps are never equal."""
+    """A callback and the hook point where it runs in every model call. No two taps are equal."""
 
     hook_point: HookPoint
     callback: TokenCallback
@@ -37,24 +37,24 @@ class Tap:
 
 
 class CallHooks:
-    """The hooks of one tap in one model call: registered on entering the context, removed on leaving it."""
+    """The hooks of one tap for one model call: a context, registered on entry and removed on exit."""
 
     def __init__(
         self, tap: Tap, base_model: Any, options: Mapping[str, Any], latent_shape: Sequence[int]
     ) -> None:
-        """options: the call's transformer options.
-        latent_shape: the shape of the model's input, with all conditionings of the call in one batch.
+        """options: the transformer options of the model call.
+        latent_shape: the shape of the model's input, one batch for all conditionings of the call.
         """
         self._tap = tap
         self._base_model = base_model
         self._options = options
         self._latent_shape = latent_shape
         self._input: Tensor | None = None
-        """The module's input, kept only if the tap reads output minus input."""
+        """The hooked module's input, kept only if the tap reads output minus input."""
         self._token_counts: dict[str, int] = {}
-        """How many tokens each counted module outputs in this call; "ahead": text tokens before the image."""
+        """Number of tokens that each counted module outputs; "ahead": of text before the image."""
         self._map_size: tuple[int, ...] = ()
-        """(height, width) of the map that a UNet's transformer flattens to a sequence."""
+        """(height, width) of the map before a UNet's transformer flattens it into a sequence."""
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> CallHooks:
@@ -71,7 +71,7 @@ class CallHooks:
     def _register(self) -> None:
         point, network = self._tap.hook_point, network_of(self._base_model)
         module = hookpoints.module_of(network, point)
-        # one by one, so that all can be removed if a later one fails
+        # appended one by one: if a later hook fails, the earlier ones can be removed
         for handle in count_tokens(network, point.layout.counted_modules, self._token_counts):
             self._handles.append(handle)
         transformer, inside, _ = point.module_path.rpartition(".transformer_blocks.")
@@ -89,7 +89,7 @@ class CallHooks:
         self._handles.clear()
 
     def around(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
-        """Store the map size; called before the transformer that contains the block runs."""
+        """Store the map size; called before a UNet transformer runs whose block is hooked."""
         self._map_size = tuple(args[0].shape[2:])
 
     def before(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -100,7 +100,7 @@ class CallHooks:
     def after(
         self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Any | None:
-        """Return the output to use instead, or None to keep it, bit for bit; called after the module runs."""
+        """Called after the module runs: return a changed output, or None to keep it bit for bit."""
         block_options = kwargs.get("transformer_options")
         if isinstance(block_options, dict) and block_options.get("img_slice"):
             self._token_counts["ahead"] = int(block_options["img_slice"][0])
@@ -127,8 +127,8 @@ class CallHooks:
     def _visit(self, output: Tensor, before: Tensor | None) -> Tensor | None:
         """Pass the rows of each role to the callback; return the changed output, or None if nothing changed.
 
-        output: a map or a sequence with chunks * B rows. before: the module's input if the tap reads output
-        minus input; even then the change is added to the output.
+        output: a map or a sequence; its rows are those of all conditionings. before: the module's input if
+        the tap reads output minus input, else None. Changes are always added to the output.
         """
         run: Run = self._options.get(RUN) or Run.outside_sampler(self._options)
         grid = hookpoints.locate_tokens(
@@ -146,7 +146,7 @@ class CallHooks:
         return result
 
     def _calls(self, run: Run, total: int, grid: tuple[int, ...]) -> Iterator[tuple[slice, ModelCall]]:
-        """Yield (its rows in the batch of `total` rows, its ModelCall) for each conditioning of this call."""
+        """For each conditioning of this call, yield (its rows among the `total` rows, its ModelCall)."""
         roles = run.roles.of_chunks(self._options)
         rows, rest = divmod(total, len(roles))
         if rest:
@@ -177,7 +177,7 @@ def network_of(base_model: Any) -> nn.Module:
 def count_tokens(
     network: nn.Module, paths: Sequence[str], counts: dict[str, int]
 ) -> Iterator[RemovableHandle]:
-    """Register hooks that store in `counts` how many tokens each module in `paths` outputs; yield handles."""
+    """Hook the modules at `paths` to store how many tokens they output in `counts`; yield the handles."""
 
     def counting(path: str) -> Callable[..., None]:
         def count(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
@@ -191,7 +191,7 @@ def count_tokens(
 
 
 def submodule(network: nn.Module, path: str) -> nn.Module | None:
-    """Return the module at `path`, or None: some modules exist only in some models of a family."""
+    """Return the module at `path`, or None if this model lacks it, as some models of a family do."""
     try:
         return network.get_submodule(path)
     except AttributeError:
@@ -199,7 +199,7 @@ def submodule(network: nn.Module, path: str) -> nn.Module | None:
 
 
 def input_of(hook_point: HookPoint, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """Return the input in the same stream as the hook point's output, or else the module's first tensor."""
+    """Return the module's input in the hook point's stream, or else its first tensor argument."""
     keyword, position = hook_point.input
     named = kwargs.get(keyword, args[position] if position < len(args) else None)
     if isinstance(named, Tensor):
@@ -208,8 +208,8 @@ def input_of(hook_point: HookPoint, args: tuple[Any, ...], kwargs: dict[str, Any
 
 
 def no_difference(hook_point: HookPoint) -> RevelioError:
-    """Return the error for an SAE that reads output minus input at a hook point where their shapes differ."""
+    """Return the error for an SAE of output minus input at a hook point whose two shapes differ."""
     return RevelioError(
-        f"This SAE reads output minus input, but the input of {hook_point.name} has another shape than its "
-        "output; use the hook point that the SAE was trained on."
+        f"This SAE reads output minus input, but input and output of {hook_point.name} differ in shape; "
+        "use the hook point that the SAE was trained on."
     )

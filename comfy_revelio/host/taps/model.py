@@ -1,8 +1,8 @@
 """Taps on a model: clone a MODEL so that it reads or changes the tokens at one hook point in every call.
 
 A tap consists of three wrappers on a MODEL clone. In every model call it registers forward hooks on the
-network and removes them before the call returns, even if the call fails. So the shared network has hooks
-only while the tapped clone itself runs, and no other branch of the workflow runs with them.
+network and removes them before the call returns, even if the call fails. The network is
+shared with other branches of the workflow, but it has hooks only while the tapped clone itself runs.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ __all__ = [
 ]
 
 KEY = "revelio"
-"""Key of the pack's wrappers and weights in a MODEL."""
+"""Key under which the pack adds its wrappers and SAE weights to a MODEL."""
 MOST_NAMED = 6
-"""The most hook points that a message lists."""
+"""The largest number of hook points that an error message lists."""
 
 OnStart = Callable[[Run], None]
 OnEnd = Callable[[Run, Tensor | None, Tensor | None], None]
-"""on_end(run, samples, denoised); both tensors are None when the run failed."""
+"""on_end(run, samples, denoised) runs after sampling; both tensors are None if the run failed."""
 
 
 def tap(
@@ -57,10 +57,10 @@ def tap(
 ) -> Model:
     """Return a clone of `model` that passes the tokens at `hook_point` to `callback` in every model call.
 
-    callback(tokens [B, T, C], call, run) runs once per conditioning in the batch, with the tokens of the
-    hook point's own stream: no text next to an image, no padding, no reference images. It returns what to
-    add to them, [B or 1, T, C] of any float type, or None to leave the output untouched, bit for bit. The
-    tokens may share the model's memory, which later blocks overwrite: copy what must be kept.
+    callback(tokens [B, T, C], call, run) runs once per conditioning in the batch. `tokens` are those of the
+    hook point's own stream: for an image, no text, padding or reference images. The callback returns a
+    tensor to add to the tokens, [B or 1, T, C] of any float type, or None to leave the output bit for bit
+    as it was. Later blocks may overwrite the memory of `tokens`: copy them to keep them.
     captured: "output" passes the module's output; "diff" passes output minus input, in float32.
     on_start(run) and on_end(run, samples, denoised) are called before and after every sampling run;
     `denoised` is the sampler's last estimate, if the sampler reports one.
@@ -96,14 +96,14 @@ def tap(
 
 
 def _load_together(model: Model, weights: Model) -> None:
-    """Make `weights` load and offload together with `model`; add each network only once."""
+    """Make ComfyUI load and offload `weights` together with `model`, each network only once."""
     carried = list(model.get_additional_models_with_key(KEY))
     if all(other.model is not weights.model for other in carried):
         model.set_additional_models(KEY, [*carried, weights])
 
 
 def resolve(model: Model, name: str, width: int, title: str) -> HookPoint:
-    """Return the hook point `name` of `model` for an SAE of width `width`; messages call the SAE `title`."""
+    """Return the hook point `name` for an SAE of width `width`; error messages call the SAE `title`."""
     network = network_of(model.model)
     try:
         hook_point = hookpoints.resolve(network, name)
@@ -124,10 +124,10 @@ def resolve(model: Model, name: str, width: int, title: str) -> HookPoint:
 
 
 def _fitting(network: nn.Module, width: int) -> str:
-    """List the names of some hook points of this width, for a message."""
+    """Return the names of some hook points with this width, as text for an error message."""
     try:
         names = [point.name for point in hookpoints.list(network) if point.width == width]
-    except RevelioError:  # a model of no known family, without lists of blocks
+    except RevelioError:  # a model of an unknown family, whose blocks cannot be listed
         names = []
     return ", ".join(names[:MOST_NAMED]) + (" ..." if len(names) > MOST_NAMED else "") if names else "none"
 
@@ -139,7 +139,7 @@ def sample_as_run(
     on_start: OnStart | None,
     on_end: OnEnd | None,
 ) -> Any:
-    """Run the sampler with a `Run` in its options, which all taps of the model share."""
+    """Run the sampler with a `Run` in its transformer options; all taps of the model share that `Run`."""
     guider = executor.class_obj
     original = guider.model_options
     run = original.get("transformer_options", {}).get(RUN)
@@ -169,7 +169,7 @@ def sample_as_run(
 def _with_listener(
     args: tuple[Any, ...], kwargs: dict[str, Any], denoised: list[Tensor]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Make the step callback store the last estimate in `denoised`; custom samplers pass it nowhere else."""
+    """Return the arguments with a step callback that also stores the denoised estimate in `denoised`."""
     original = kwargs["callback"] if "callback" in kwargs else (args[5] if len(args) > 5 else None)
 
     def callback(step: int, x0: Tensor, x: Tensor, total: int) -> Any:

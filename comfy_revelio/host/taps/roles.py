@@ -1,7 +1,7 @@
 """Roles ("cond", "uncond", "cond2"): which side of guidance each row of a batch belongs to.
 
-A row's role comes from the uuid of its conditioning, never from the order of rows: ComfyUI and guiders of
-other packs batch the sides in either order, in one call or in several.
+The uuid of a row's conditioning determines its role. The order of rows cannot, because ComfyUI and guiders
+of other packs evaluate the positive and negative sides in either order, in one model call or in several.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 Conditionings = Mapping[str, Sequence[Mapping[str, Any]] | None]
-"""A guider's `conds`: a list of conditionings for "positive", "negative" and any other side it uses."""
+"""A guider's `conds`: conditionings under "positive", "negative" and any other name."""
 
 
 class Roles:
-    """Names the roles in one sampling run, from the guider's conditionings at the first model call."""
+    """Finds the roles in one sampling run from the guider's conditionings at the first model call."""
 
     def __init__(self, conditionings: Callable[[], Conditionings] = dict) -> None:
         self._conditionings = conditionings
@@ -24,20 +24,20 @@ class Roles:
         self._lock = threading.Lock()
 
     def of_chunks(self, options: Mapping[str, Any]) -> list[str]:
-        """Return the role of each chunk in one model call's batch, in order.
+        """Return the role of each conditioning's chunk of rows in one model call's batch, in order.
 
-        options: the call's transformer options; `cond_or_uncond` and `uuids` have an entry per chunk.
+        options: the call's transformer options; `cond_or_uncond` and `uuids` have one entry per chunk.
         """
         kinds = list(options.get("cond_or_uncond") or [0])
         uuids = list(options.get("uuids") or [None] * len(kinds))
         return [self._role_of(int(kind), uuid) for kind, uuid in zip(kinds, uuids, strict=True)]
 
     def _role_of(self, kind: int, uuid: Hashable) -> str:
-        """Return the role of one chunk. kind: its `cond_or_uncond` entry. uuid: that of its conditioning.
+        """Return the role of a chunk, from its `cond_or_uncond` entry `kind` and its conditioning's uuid.
 
-        The uuid decides, unless the sampler copied a conditioning from the positive to the negative side
-        (areas, controls) so that both sides have it. Then `kind` decides: it means the same side as in
-        earlier chunks, or else follows ComfyUI's convention (0 is positive, 1 is negative).
+        The uuid decides, unless both sides have this conditioning: samplers copy some (areas, controls) from
+        the positive to the negative side. Then `kind` decides: it means the same side as in earlier chunks,
+        or else follows ComfyUI's convention (0 is positive, 1 is negative).
         """
         with self._lock:
             if self._named is None:
@@ -55,8 +55,8 @@ class Roles:
 def roles_of(conditionings: Conditionings) -> dict[str, dict[Hashable, str]]:
     """Return the roles of a guider's conditionings: {"cond": {uuid: role}, "uncond": {uuid: role}}.
 
-    Positive ones are "cond", "cond2" ... in order, negative ones "uncond", "uncond2" ...; the conditionings
-    in `positive` and `negative` come first.
+    Positive conditionings are "cond", "cond2" ... in order, negative ones "uncond", "uncond2" ... The lists
+    "positive" and "negative" are numbered before all others.
 
     >>> roles_of({"negative": [{"uuid": 1}], "positive": [{"uuid": 2}, {"uuid": 3}]})
     {'cond': {2: 'cond', 3: 'cond2'}, 'uncond': {1: 'uncond'}}

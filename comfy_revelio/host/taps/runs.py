@@ -1,7 +1,7 @@
 """The state of one sampling run: its schedule, its roles and its progress.
 
-A run begins when a guider starts to sample and ends when it returns or fails. The step, timestep and percent
-of a model call follow from the call's sigma; its role comes from `roles.py`. None depends on call counts.
+A run begins when a guider starts to sample and ends when sampling returns or fails. A model call's step,
+timestep and percent follow from its sigma; `roles.py` finds its role. None depends on counting calls.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ PERCENT_BISECTIONS = 24
 
 @dataclass(frozen=True)
 class ModelCall:
-    """The part of one model evaluation that belongs to one conditioning."""
+    """One conditioning's part of one call of the model."""
 
     role: str
-    """Such as "cond", "uncond" or "cond2"; `roles.py` names them."""
+    """Role of the conditioning, such as "cond", "uncond" or "cond2"; see `roles.py`."""
     step: int
-    """Index into the schedule."""
+    """Index of the step in the schedule."""
     evaluation: int
-    """How many earlier evaluations this role had at this step."""
+    """How many earlier model calls had this role at this step."""
     sigma: float
     """Noise level on the sampler's scale."""
     timestep: float
     """Noise level on the network's scale."""
     percent: float
-    """Progress in 0..1, measured like ComfyUI's own start and end percents."""
+    """Progress through sampling in 0..1, on the scale of ComfyUI's start_percent and end_percent."""
     grid: tuple[int, ...]
     """(height, width) of the token grid, or (frames, height, width) for a video; (1, tokens) for text."""
     items: tuple[int, ...]
-    """For each row, the number of its item in the latent batch."""
+    """For each row, the index of its image in the latent batch."""
     prediction: int | None = None
     """Index of the sampler's prediction that this call is part of; None outside a sampler."""
 
 
 class Run:
-    """The state of one sampling run. Every run gets a new one, so nothing carries over to the next."""
+    """The state of one sampling run. Every run gets a new `Run`, so nothing carries over to the next run."""
 
     def __init__(
         self, sigmas: Sequence[float] = (), conditionings: Callable[[], Conditionings] = dict
     ) -> None:
-        """sigmas: the schedule. conditionings: returns the guider's `conds` when the model is called."""
+        """sigmas: the schedule. conditionings: returns the guider's current `conds`."""
         self.sigmas = tuple(sigmas)
         self.conditionings = conditionings
         self.roles = Roles(conditionings)
@@ -62,7 +62,7 @@ class Run:
 
     @classmethod
     def outside_sampler(cls, options: Mapping[str, Any]) -> Run:
-        """Return a run for a model called outside a guider; the options may contain a schedule."""
+        """Return a run for a model called outside a guider, with the schedule in `options`, if any."""
         sigmas = options.get("sample_sigmas")
         return cls(() if sigmas is None else sigmas.flatten().tolist())
 
@@ -72,7 +72,7 @@ class Run:
 
     @property
     def total_steps(self) -> int:
-        """Steps of the schedule; at least 1."""
+        """Number of steps in the schedule; at least 1."""
         return max(len(self.sigmas) - 1, 1)
 
     def step_of(self, sigma: float) -> int:
@@ -81,14 +81,14 @@ class Run:
 
     @property
     def prediction(self) -> int | None:
-        """Index of the prediction that the sampler waits for; None outside a sampler."""
+        """Index of the prediction that the sampler is waiting for; None outside a sampler."""
         return self._prediction if self._predicting else None
 
     @contextmanager
     def predicting(self) -> Iterator[None]:
-        """Mark the time in which the sampler waits for one prediction, which may take many model calls.
+        """Enclose the model calls, often several, that compute one prediction for the sampler.
 
-        Every tap of the model enters this context; only the outermost counts.
+        Every tap of the model enters this context, but only the outermost entry counts as a prediction.
         """
         if self._predicting:
             yield
@@ -100,14 +100,14 @@ class Run:
             self._predicting = False
 
     def next_evaluation(self, tap: object, role: str, step: int) -> int:
-        """Return how many evaluations of `role` at `step` were seen by `tap` before, and count this one."""
+        """Return how many earlier evaluations of `role` at `step` the tap saw, and count this evaluation."""
         with self._lock:
             seen = self._evaluations.get((tap, role, step), 0)
             self._evaluations[(tap, role, step)] = seen + 1
         return seen
 
     def percent_of(self, sigma: float, model_sampling: Any) -> float:
-        """Return the progress through the schedule at `sigma`, in 0..1."""
+        """Return the progress through sampling at `sigma`, in 0..1."""
         if sigma not in self._percents:
             self._percents[sigma] = percent_of(sigma, model_sampling)
         return self._percents[sigma]
@@ -126,7 +126,7 @@ def step_of(sigma: float, schedule: Sequence[float]) -> int:
     """Return the step whose interval in the schedule contains `sigma`.
 
     A schedule of n + 1 sigmas has n steps; step i runs from `schedule[i]` to `schedule[i + 1]`. Second-order
-    samplers also evaluate at sigmas inside an interval; these belong to that interval's step.
+    samplers also evaluate at sigmas inside an interval; such a sigma belongs to that interval's step.
 
     >>> step_of(14.6, [14.6, 7.0, 1.0, 0.0]), step_of(9.9, [14.6, 7.0, 1.0, 0.0])
     (0, 0)
@@ -144,9 +144,9 @@ def step_of(sigma: float, schedule: Sequence[float]) -> int:
 
 
 def percent_of(sigma: float, model_sampling: Any) -> float:
-    """Invert `model_sampling.percent_to_sigma`, so that 0.3 here means the same as 0.3 in every other node.
+    """Return the percent at `sigma`, so that 0.3 here means the same as 0.3 in ComfyUI's own nodes.
 
-    By bisection, because not every model's sampling class has an inverse.
+    Inverts `model_sampling.percent_to_sigma` by bisection: not every sampling class has an inverse.
     """
     if sigma <= 0.0:
         return 1.0

@@ -35,12 +35,12 @@ NO_CHANGE = "Strength 0: nothing is changed."
 
 @dataclass(frozen=True)
 class ConceptPrompts:
-    """Concepts as the user writes them: phrases, or prompts with and without one concept."""
+    """Concepts as the user writes them: as phrases, or one concept as prompts with and without it."""
 
     phrase: str
     """One or several concepts, such as "glasses, blue hair:0.5"."""
     with_it: str = ""
-    """Prompts with the concept, one per line; empty to make them from the phrase."""
+    """Prompts with the concept, one per line; if empty, prompts are made from the phrase."""
     without: str = ""
     """The same prompts without the concept."""
 
@@ -57,14 +57,14 @@ def steer_concept(
 ) -> tuple[Clip, Clip, str]:
     """Return (CLIP for the positive prompt, CLIP for the negative prompt, a report of what was found).
 
-    method "contrast": contrasting prompts find each concept's features. A strength below 0 removes them where
-    they fire (-1: once, -2: twice), a strength above 0 adds strength times their measured mean.
+    method "contrast": comparing prompts with and without a concept finds its features. A strength below 0
+    subtracts them where they fire (-1: once, -2: twice); one above 0 adds strength times their mean.
     method "paper": the formula of Concept Steerers (arXiv 2501.19066).
     Each concept's weight multiplies the strength; strength 0 changes nothing.
-    negative: "none" leaves the negative prompt as it is, "mirrored" steers it with the opposite strength,
-    "same" with the same; "auto" is "none" for contrast and "mirrored" for the paper.
-    tokens: "content" changes only the prompt's own tokens, "all" also start, end and padding; "auto" is all,
-    except that the contrast method adds features only at content.
+    negative: "none" does not steer the negative prompt, "mirrored" steers it with the opposite strength,
+    "same" with the same strength; "auto" means "none" for method contrast and "mirrored" for method paper.
+    tokens: "content" changes only the prompt's own tokens, "all" also start, end and padding; "auto" means
+    "all", except that method contrast adds features only to content tokens.
     """
     check_choices(method, strength, tokens, negative)
     layer = resolve_layer(clip, sae.dictionary.hook_point, sae.dictionary.d_model, sae.title)
@@ -99,7 +99,7 @@ def find_change(
     method: Method,
     tokens: TokenScope,
 ) -> tuple[TextChange, TextChange, str]:
-    """Return (the change, the change with the opposite strength, a report of what was found)."""
+    """Return (a change of the hidden states, the opposite change, a report of the features found)."""
     if method == "paper":
         return _by_paper(clip, sae, layer, prompts.phrase, strength, tokens)
     if lines_of(prompts.with_it):
@@ -121,7 +121,7 @@ def find_change(
 
 
 def find_concept(clip: Clip, sae: SAEHandle, layer: TextLayer, prompts: ConceptPrompts) -> ConceptFeatures:
-    """Find the features that fire with the concept and not without it, strongest first.
+    """Find the features that fire in prompts with the concept but not in those without it, strongest first.
 
     Raises RevelioError when no concept is given or no feature is found.
     """
@@ -150,7 +150,7 @@ def find_concept(clip: Clip, sae: SAEHandle, layer: TextLayer, prompts: ConceptP
 
 
 def describe(found: ConceptFeatures, phrase: str, dictionary: Dictionary) -> str:
-    """Describe the features found, in Markdown: a sentence and a table."""
+    """Describe the features found for a concept, in Markdown: a sentence and a table."""
     count = len(found.features)
     rows = [
         (f"#{feature}", dictionary.label_of(feature) or "-", f"{high:.3g}", f"{low:.3g}", f"{score:.2f}")
@@ -163,7 +163,7 @@ def describe(found: ConceptFeatures, phrase: str, dictionary: Dictionary) -> str
 
 
 def on_device(dictionary: Dictionary, change: TextChange) -> HiddenFunction:
-    """Return a function that applies `change` on the dictionary's device, as moving states is cheaper."""
+    """Return a function that moves states to the dictionary's device and applies `change` there."""
 
     def apply(hidden: Tensor, content: Tensor) -> Tensor:
         device = dictionary.W_enc.device
@@ -177,10 +177,11 @@ def on_device(dictionary: Dictionary, change: TextChange) -> HiddenFunction:
 def _by_paper(
     clip: Clip, sae: SAEHandle, layer: TextLayer, text: str, strength: float, tokens: TokenScope
 ) -> tuple[TextChange, TextChange, str]:
-    """Compute h + strength * ENC(h_C) W_dec (Concept Steerers, arXiv 2501.19066); h_C: the concept's states.
+    """Prepare h + strength * ENC(h_C) W_dec (Concept Steerers, arXiv 2501.19066).
 
-    As in the authors' code, ENC has no top-k and position i of h gets the term of position i of h_C, in every
-    section of a long prompt. The terms of several concepts add up; commas are part of a phrase.
+    h: the prompt's hidden states; h_C: those of the concept's phrase. As in the authors' code, ENC applies no
+    top-k, and position i of h_C adds to position i of h, in every section of a long prompt. The terms of
+    several concepts add up; commas are part of a phrase.
     """
     concepts = weighted_phrases(text, commas=False)
     if not concepts:

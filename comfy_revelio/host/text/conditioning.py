@@ -1,4 +1,4 @@
-"""Steer a finished CONDITIONING, if it holds the hidden states that a text SAE reads."""
+"""Steer a finished CONDITIONING, if it contains the hidden states that a text SAE reads."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def steer_conditioning(
 ) -> tuple[Conditioning, str]:
     """Return (a steered copy of the conditioning, a report of what was found).
 
-    The result equals that of Steer Concept before encoding, bit for bit if the prompt has no weights: `clip`
-    returns the layer's hidden states unchanged. Pooled outputs are not steered.
-    text: the encoded text, which shows which tokens are content. Without it, features are added at every
-    position but the first of each section, and tokens = "content" is refused.
-    Raises RevelioError if the conditioning does not hold the layer that the SAE reads.
+    The result equals that of Steer Concept before encoding (bit for bit without prompt weights), because
+    `clip` puts the layer's hidden states into the conditioning unchanged. Pooled outputs are not steered.
+    text: the text that was encoded; it shows which tokens are content. Without `text`, all positions count as
+    content but the first of each section, and tokens = "content" is refused.
+    Raises RevelioError if the conditioning does not contain the layer that the SAE reads.
     """
     check_choices(method, strength, tokens)
     dictionary = sae.dictionary
@@ -41,7 +41,7 @@ def steer_conditioning(
     channels, wide = consumed_channels(clip, layer, sae.title)
     if tokens == "content" and not text.strip():
         raise RevelioError(
-            "A conditioning does not say which tokens are content; write the text that was encoded."
+            "Content tokens cannot be found without the text; write the text that was encoded."
         )
     if strength == 0:
         return conditioning, NO_CHANGE
@@ -51,18 +51,18 @@ def steer_conditioning(
     for states, _ in conditioning:
         if states.shape[-1] != wide:
             raise RevelioError(
-                f"This conditioning is {states.shape[-1]} wide, but the encoders of this CLIP side by side "
-                f"are {wide}: connect the CLIP that made it, or steer before encoding with Steer Concept."
+                f"This conditioning is {states.shape[-1]} wide, but this CLIP makes conditionings "
+                f"{wide} wide: connect the CLIP that made it, or steer before encoding with Steer Concept."
             )
     steered = [[_changed(states, channels, content, change), dict(more)] for states, more in conditioning]
     return steered, report
 
 
 def consumed_channels(clip: Clip, layer: TextLayer, title: str) -> tuple[slice, int]:
-    """Return (the channels of a conditioning that hold the hidden states of `layer`, its total width).
+    """Return (channels with the hidden states of `layer`, total width) of this CLIP's conditionings.
 
-    Raises RevelioError unless the encoder, with its CLIP skip, returns this layer without a norm after it, as
-    the two encoders of SDXL do.
+    Raises RevelioError unless the encoder, with its CLIP skip, outputs this layer without a norm, as the two
+    encoders of SDXL do.
     """
     starts: dict[str, int] = {}
     total = 0
@@ -78,15 +78,15 @@ def consumed_channels(clip: Clip, layer: TextLayer, title: str) -> tuple[slice, 
             known = "its last layer after a norm" if given is None else f"layer {given}"
             raise RevelioError(
                 f"{title} reads {part.hook_point.name} of {part.encoder}, but a conditioning of this CLIP "
-                f"holds {known}: steer before encoding with Steer Concept, or use an SAE of the layer that "
-                "it holds."
+                f"contains {known}: steer before encoding with Steer Concept, or use an SAE of the "
+                "layer that it contains."
             )
         stop += part.hook_point.width
     return slice(first, stop), total
 
 
 def _consumed_layer(clip: Clip, encoder: Any) -> int | None:
-    """Return the layer whose output the encoder returns unchanged, or None."""
+    """Return the number of the layer whose output the encoder returns unchanged, or None."""
     layer, index, *_ = getattr(encoder, "options_default", ("last", None))
     if clip.layer_idx is not None and layer in ("last", "hidden"):
         skips = abs(clip.layer_idx) <= encoder.num_layers
@@ -97,7 +97,7 @@ def _consumed_layer(clip: Clip, encoder: Any) -> int | None:
 
 
 def _changed(states: Tensor, channels: slice, content: Tensor | None, change: HiddenFunction) -> Tensor:
-    """Apply `change` to one entry's text states [rows, T, D], in which the sections are end to end."""
+    """Apply `change` to the states [rows, T, D] of one conditioning, whose T positions join all sections."""
     if content is None:
         length = 77 if states.shape[1] % 77 == 0 else states.shape[1]
         content = torch.ones(states.shape[1] // length, length, dtype=torch.bool)

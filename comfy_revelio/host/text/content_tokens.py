@@ -1,7 +1,7 @@
 """The tokens that a text encoder receives for a prompt, and which of them are content.
 
-Content is what the user wrote: no start, end or padding. Text encoders read a prompt in sections (77 tokens
-for CLIP); a function that returns one list for all sections puts them end to end.
+Content tokens are those of the user's text, not start, end or padding. Text encoders read a prompt in
+sections (77 tokens for CLIP); functions that return one list for a prompt join its sections end to end.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Sections = Sequence[Sequence[tuple[Any, ...]]]
 """One prompt's tokens for one encoder: sections of (token, weight) pairs."""
 
 EMBEDDING = "(embedding)"
-"""The spelling shown for a textual inversion."""
+"""The text shown in place of a textual inversion's token."""
 
 
 def content_mask(sections: Sections, special: Mapping[str, Any], length: int) -> Tensor:
     """Return which positions are content: bool [sections, length].
 
-    special: the encoder's "start", "end" and "pad" tokens. The end token also pads CLIP-L, so a section's
-    content ends at the first end token. Language models have no end token; some are padded on the left.
+    special: the encoder's "start", "end" and "pad" tokens. A section's content ends at the first end token,
+    because CLIP-L is also padded with it. Language models have no end token; some are padded on the left.
     """
     content = torch.zeros(len(sections), length, dtype=torch.bool)
     start, end, pad = special.get("start"), special.get("end"), special.get("pad")
@@ -62,10 +62,10 @@ def spelled_tokens(clip: Clip, prompt: str, encoder: str) -> list[list[str]]:
 
 
 def readable_tokens(clip: Clip, prompt: str, layer: TextLayer, length: int) -> list[str]:
-    """Return the token at each position of a prompt for the layer's encoder, without marks between words.
+    """Return the token at each position of a prompt in the layer's encoder, without the marks of word ends.
 
-    length: positions per section. Start, end and padding keep the names that the tokenizer gives them, such
-    as <|endoftext|>.
+    length: positions per section. Start, end and padding tokens keep the tokenizer's names for them, such as
+    <|endoftext|>.
     """
     names = getattr(getattr(clip.tokenizer, layer.encoder, None), "inv_vocab", {})
     words: list[str] = []
@@ -83,9 +83,9 @@ def _readable(token: Any, names: Mapping[int, str]) -> str:
 
 
 def sections_of(tokens: Any, encoder: str) -> Sections:
-    """Return the sections of a tokenized prompt for an encoder.
+    """Return the sections of a tokenized prompt for an encoder, or () if it has none.
 
-    Tokenizers name an encoder in full ("clip_l"), without "clip_", or by the part before the first "_".
+    Tokenizers call an encoder by its full name ("clip_l"), without "clip_", or up to its first "_".
     """
     if not isinstance(tokens, dict):
         return tokens

@@ -1,8 +1,8 @@
 """Taps on a text encoder: read or change the hidden states of one layer during encoding.
 
-ComfyUI runs no wrappers while it encodes text, so a tapped CLIP holds a stand-in for its text model. The
-stand-in hooks the layer during each encoding and passes everything else through. The text model itself is
-shared with the source CLIP; no hook is left on it after an encoding.
+ComfyUI runs no wrappers while it encodes text, so a tapped CLIP contains a stand-in for its text model. The
+stand-in hooks the layer during each encoding and forwards everything else to the text model. The text model
+is shared with the source CLIP; no hook stays on it after an encoding.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from .layers import TextLayer, encoders_of, resolve_layer
 __all__ = ["HiddenFunction", "TextLayer", "encoders_of", "resolve_layer", "steer_text", "text_hidden"]
 
 HiddenFunction = Callable[[Tensor, Tensor], Tensor]
-"""fn(hidden [rows, T, D], content [rows, T] bool) -> new hidden, or the same tensor to change nothing."""
+"""fn(hidden [rows, T, D], content bool [rows, T]) -> new states, or `hidden` itself to change nothing."""
 
 BATCH = 16
 """The most prompts that are encoded together."""
 
 
 def steer_text(clip: Clip, layer: TextLayer, change: HiddenFunction) -> Clip:
-    """Return a clone of `clip` that passes its hidden states at `layer` through `change` in every encoding.
+    """Return a clone of `clip` that replaces its hidden states at `layer` by the result of `change`.
 
-    `change` receives one row per section (77 tokens for CLIP), never the empty prompt that ComfyUI encodes
-    with weighted prompts. Its argument `content` marks the prompt's own tokens (no start, end or padding).
+    `change` receives one row per section (77 tokens for CLIP), but not the empty prompt that ComfyUI adds to
+    weighted prompts. Its argument `content` marks the prompt's own tokens (no start, end or padding).
     """
     clone = clip.clone()
     clone.cond_stage_model = TappedTextModel(clip.cond_stage_model, layer, change)
@@ -67,7 +67,7 @@ def text_hidden(clip: Clip, prompts: Sequence[str], layer: TextLayer) -> tuple[T
 
 
 class TappedTextModel:
-    """Stands in for a text model and taps one layer while it encodes; passes all else to the model."""
+    """Stands in for a text model: taps one layer during each encoding and forwards all else to the model."""
 
     def __init__(self, model: Any, layer: TextLayer, change: HiddenFunction) -> None:
         object.__setattr__(self, "_model", model)
@@ -86,7 +86,7 @@ class TappedTextModel:
     def _encode(
         self, token_weight_pairs: Any, sections: Sequence[Sections], changes: Sequence[HiddenFunction]
     ) -> Any:
-        """Encode once, with each part's change hooked to its layer."""
+        """Encode once; `changes` has one function for each part of the layer."""
         with ExitStack() as stack:
             for part, own, change in zip(self._layer.parts, sections, changes, strict=True):
                 encoder = getattr(self._model, part.encoder)
@@ -94,8 +94,8 @@ class TappedTextModel:
             return self._model.encode_token_weights(token_weight_pairs)
 
     def _encode_joined(self, token_weight_pairs: Any, sections: Sequence[Sections]) -> Any:
-        """Encode twice: the encoders run one after the other, so a change that depends on both needs one
-        encoding to read their states and a second one, identical up to these layers, to change them."""
+        """Encode twice: first to read the states of both encoders, then to change them. One encoding is not
+        enough, because the encoders run one after the other and the change depends on both."""
         seen: dict[int, tuple[Tensor, Tensor]] = {}
 
         def reader(number: int) -> HiddenFunction:
@@ -121,7 +121,7 @@ class TappedTextModel:
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name in ("_model", "_layer", "_change"):
-            raise AttributeError(name)  # copying and pickling look these up before they exist
+            raise AttributeError(name)  # copying and pickling look these names up before __init__ has run
         return getattr(self._model, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -136,11 +136,11 @@ def _replacing(states: Tensor) -> HiddenFunction:
 def _layer_hook(
     encoder: Any, hook_point: HookPoint, sections: Sections, change: HiddenFunction
 ) -> Iterator[None]:
-    """Hook the encoder's layer for one encoding; the hook is removed when the encoding ends."""
+    """Hook the encoder's layer with `change` for one encoding; the hook is removed when the encoding ends."""
 
     def after(_module: nn.Module, _args: Any, output: Any) -> Any:
         states = output[0] if isinstance(output, tuple) else output
-        rows = states[: len(sections)]  # with weights, the last row is an empty prompt
+        rows = states[: len(sections)]  # in weighted prompts, the last row is an empty prompt
         content = content_mask(sections, encoder.special_tokens, states.shape[1]).to(states.device)
         changed = change(rows, content)
         if changed is rows:
@@ -150,7 +150,7 @@ def _layer_hook(
         return (result, *output[1:]) if isinstance(output, tuple) else result
 
     module = hookpoints.module_of(encoder.transformer, hook_point)
-    # prepended, so that of two taps on one layer the one nearer to the loader acts first
+    # prepended: if a layer has two taps, the tap nearer to the CLIP loader must act first
     hook = module.register_forward_hook(torch.compiler.disable(after), prepend=True)
     try:
         yield
@@ -175,7 +175,7 @@ def _batches(tokenized: Sequence[Tokens]) -> Iterator[list[Tokens]]:
 
 
 def _join_prompts(tokenized: Sequence[Tokens]) -> Tokens:
-    """Join tokenized prompts into one, without weights, so that their sections are encoded in one batch."""
+    """Join tokenized prompts into one prompt without weights, to encode all their sections in one batch."""
     joined: Tokens = {}
     for tokens in tokenized:
         for key, sections in tokens.items():

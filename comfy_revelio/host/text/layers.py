@@ -21,19 +21,19 @@ class TextLayer:
     hook_point: HookPoint
     """The layer of this encoder."""
     joined: TextLayer | None = None
-    """Another layer whose hidden states are appended to these, for SAEs that read both encoders of SDXL."""
+    """For SAEs of both SDXL encoders: the layer whose hidden states are appended to this layer's."""
 
     @property
     def parts(self) -> tuple[TextLayer, ...]:
-        """This layer and those joined to it, in order."""
+        """This layer, then the layers joined to it, in order."""
         return (self,) if self.joined is None else (self, *self.joined.parts)
 
 
 def resolve_layer(clip: Clip, name: str, width: int, title: str) -> TextLayer:
-    """Return the layer called `name` in the text encoder of `clip` whose width is `width`.
+    """Return the layer `name` of the text encoder in `clip` in which this layer has width `width`.
 
-    Two layers joined by "+" in `name` are read as one; their widths add up. title: the SAE in messages.
-    Raises RevelioError if no encoder of this CLIP fits.
+    Two layers joined by "+" in `name` are read as one layer, as wide as both together. title: what error
+    messages call the SAE. Raises RevelioError if no encoder of this CLIP fits.
     """
     if not is_layer(name.strip()):
         reads = f"reads {name}, which is not" if name.strip() else "does not name"
@@ -44,7 +44,7 @@ def resolve_layer(clip: Clip, name: str, width: int, title: str) -> TextLayer:
     encoders = encoders_of(clip.cond_stage_model)
     if not encoders:
         raise RevelioError(
-            f"{title} reads a text encoder, and this CLIP has none that can be read; connect the CLIP "
+            f"{title} reads a text encoder, but this CLIP has no encoder that can be read; connect the CLIP "
             "of the model that the SAE was trained on."
         )
     parts = parts_of(name)
@@ -65,7 +65,7 @@ def resolve_layer(clip: Clip, name: str, width: int, title: str) -> TextLayer:
 
 
 def _resolve_one(encoders: dict[str, Any], name: str, width: int, title: str) -> TextLayer:
-    """Return the layer `name` of the encoder it mentions, or else of the first of this width (0: any)."""
+    """Return the layer `name`, in the encoder it mentions or the first with this width (0: any)."""
     named = encoder_named(name)
     if named and named not in encoders:
         raise RevelioError(
@@ -94,7 +94,7 @@ def _resolve_one(encoders: dict[str, Any], name: str, width: int, title: str) ->
 
 
 def encoders_of(model: Any) -> dict[str, Any]:
-    """Return the text encoders inside a text model, by attribute name: clip_l, clip_g, t5xxl, qwen3_4b ..."""
+    """Return a text model's text encoders by attribute name: clip_l, clip_g, t5xxl, qwen3_4b ..."""
     found: dict[str, Any] = {}
     for name, child in model.named_children():
         transformer = getattr(child, "transformer", None)

@@ -13,11 +13,11 @@ from .content_tokens import EMBEDDING, content_of_prompt, spelled_tokens
 
 _CLIPS = ("l", "h", "g")
 _BEGINNINGS = ("\u2581", "\u0120")
-"""How tokenizers other than CLIP's mark a space before a word."""
+"""Characters with which tokenizers other than CLIP's mark a space before a word."""
 _NO_SPACES = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
-"""Characters of the scripts in which every token counts as a word."""
+"""Characters of scripts without spaces between words; a token with such a character counts as a word."""
 _INCOMPLETE = "\ufffd"
-"""What tokenizers return for a token that holds only some bytes of a letter."""
+"""The character that tokenizers return for a token with only some bytes of a letter."""
 _SPECIAL = re.compile(r"<\|.*\|>|<[a-z_]+>")
 """Special tokens, such as <|im_end|>."""
 
@@ -27,9 +27,9 @@ class PromptWords:
     """A prompt's words and their positions in its conditioning."""
 
     words: tuple[str, ...]
-    """In lower case, in prompt order, repeats included."""
+    """The words in lower case and in prompt order, repeats included."""
     columns: tuple[tuple[int, ...], ...]
-    """The positions of each word."""
+    """The positions of each word's tokens in the conditioning."""
     length: int
     """How many positions the conditioning has."""
 
@@ -38,8 +38,8 @@ def prompt_words(clip: Clip, prompt: str, length: int) -> PromptWords:
     """Return the words of `prompt`, whose conditioning has `length` positions.
 
     Weights such as (word:1.2), start, end, padding, punctuation and the template that some text encoders put
-    around a prompt are not words; long prompts continue in the next section. If a conditioning holds the
-    states of two encoders end to end (Stable Diffusion 3), a word has positions in both.
+    around a prompt are not words; long prompts continue in the next section. If a conditioning contains the
+    states of two encoders end to end (Stable Diffusion 3), a word has positions in both encoders' states.
     Raises RevelioError for a CLIP whose positions are unknown.
     """
     found: list[tuple[str, list[int]]] = []
@@ -52,7 +52,7 @@ def prompt_words(clip: Clip, prompt: str, length: int) -> PromptWords:
         if names_words:
             found = placed
             continue
-        # words that this encoder splits differently keep only their positions in the first encoder
+        # words that the second encoder splits differently keep only their positions in the first
         both = SequenceMatcher(None, [w for w, _ in found], [w for w, _ in placed], autojunk=False)
         for first, second, count in both.get_matching_blocks():
             for n in range(count):
@@ -61,7 +61,7 @@ def prompt_words(clip: Clip, prompt: str, length: int) -> PromptWords:
 
 
 def _encoders_in(clip: Clip, prompt: str, length: int) -> list[tuple[str, int, bool]]:
-    """Return (name, first position, whether it defines the words) for each encoder in the conditioning."""
+    """For each encoder in the conditioning, return (name, first position, whether it defines the words)."""
     keys = list(clip.tokenize(prompt))
     model = clip.cond_stage_model
     clips = [f"clip_{key}" for key in _CLIPS if key in keys and getattr(model, f"clip_{key}", None)]
@@ -75,28 +75,28 @@ def _encoders_in(clip: Clip, prompt: str, length: int) -> list[tuple[str, int, b
         return [*((name, 0, True) for name in clips[:1]), ("t5xxl", ahead, not clips)]
     if len(others) == 1:
         total = sum(len(section) for section in spelled_tokens(clip, prompt, others[0]))
-        cropped = total - length  # encoders cut off the beginning of their template
+        cropped = total - length  # some encoders cut off the beginning of their template
         return [(others[0], -max(cropped, 0), True)]
     raise RevelioError(
-        f"Words cannot be found in the conditioning of this CLIP ({', '.join(keys)}): the order of its text "
-        "encoders in it is unknown; use a model of another family."
+        f"Words cannot be found in the conditioning of this CLIP ({', '.join(keys)}), because the order of "
+        "its text encoders is unknown; use a model of another family."
     )
 
 
 def _words_for(clip: Clip, prompt: str, encoder: str) -> list[tuple[str, list[int]]]:
-    """Return the words that an encoder receives, with their positions in its sections end to end."""
+    """Return an encoder's words, each with its positions, counted over all sections end to end."""
     spelled = spelled_tokens(clip, prompt, encoder)
     content = content_of_prompt(clip, prompt, encoder)
     tokenizer = getattr(getattr(clip.tokenizer, encoder, None), "tokenizer", None)
     decode = getattr(tokenizer, "convert_tokens_to_string", "".join)
 
     def to_text(tokens: list[str]) -> str:
-        text = str(decode(tokens)).replace("</w>", " ")  # some versions of transformers leave it
+        text = str(decode(tokens)).replace("</w>", " ")  # some versions of transformers keep </w>
         for mark in _BEGINNINGS:
             text = text.replace(mark, " ")
         return text
 
-    # the encoder's template: the tokens that an empty prompt has too, at the beginning and at the end
+    # the encoder's template: tokens at the beginning and end that an empty prompt also has
     tokens = [token for section in spelled for token in section]
     empty = [token for section in spelled_tokens(clip, "", encoder) for token in section]
     before = _common_prefix(tokens, empty)
@@ -123,7 +123,7 @@ def _common_prefix(first: Sequence[str], second: Sequence[str]) -> int:
 def words_in(
     tokens: Sequence[str], keep: Sequence[bool], to_text: Callable[[list[str]], str]
 ) -> list[tuple[str, list[int]]]:
-    """Join tokens, as a vocabulary spells them, into words; return (word in lower case, its positions).
+    """Join tokens, spelled as in the vocabulary, into words; return (word in lower case, its positions).
 
     keep: which tokens may be part of a word. CLIP's vocabulary marks the end of a word (</w>), others mark
     the space before a word. Punctuation between words is dropped.
@@ -140,7 +140,7 @@ def words_in(
     for position, token in enumerate(tokens):
         own = keep[position] and not _SPECIAL.fullmatch(token) and token != EMBEDDING
         text = to_text([token]).strip() if own else ""
-        incomplete = _INCOMPLETE in text  # a part of a letter, which its neighbours complete
+        incomplete = _INCOMPLETE in text  # only some bytes of a letter; neighbouring tokens have the rest
         if not incomplete and not any(letter.isalnum() for letter in text):
             close()
             continue

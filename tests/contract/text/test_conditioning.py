@@ -15,7 +15,7 @@ LONG = ", ".join(["a portrait with round glasses and a long beard"] * 16)
 
 @pytest.fixture(scope="module")
 def clip(pack: Any) -> Any:
-    """clip_l of 4 layers and clip_g of 5; the conditioning holds layers 2 and 3."""
+    """clip_l of 4 layers and clip_g of 5; the conditioning contains layers 2 and 3."""
     import comfy.sd
     import comfy.sdxl_clip
     import comfy.supported_models_base
@@ -111,11 +111,11 @@ def test_strength_0_is_the_same_object(host: SimpleNamespace, clip: Any, sae: An
 def test_a_layer_that_is_not_consumed_is_refused(
     host: SimpleNamespace, clip: Any, sae: Any, mini: SimpleNamespace
 ) -> None:
-    with pytest.raises(ValueError, match=r"reads layers\.1 of clip_l.*holds layer 2"):
+    with pytest.raises(ValueError, match=r"reads layers\.1 of clip_l.*contains layer 2"):
         host.after(encode(clip, "hat"), clip, sae("layers.1", 64), host.prompts("glasses"), 1.0)
     skipped = clip.clone()
     skipped.clip_layer(-3)
-    with pytest.raises(ValueError, match="holds layer 1"):
+    with pytest.raises(ValueError, match="contains layer 1"):
         host.after(encode(skipped, "hat"), skipped, sae("layers.2", 64), host.prompts("glasses"), 1.0)
     with pytest.raises(ValueError, match="last layer after a norm"):
         host.after(encode(mini.clip, "hat"), mini.clip, sae("layers.3", 192), host.prompts("glasses"), 1.0)
