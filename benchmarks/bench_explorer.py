@@ -136,7 +136,7 @@ def _measure(url: str, changes: int) -> dict[str, Any]:
         page.wait_for_function("() => window.view")
         key = "0" * 32
         page.evaluate(
-            "key => view.show({trace: key, images: [], compareTrace: '', compareImages: [], remarks: []})",
+            "key => view.show({trace: key, images: [], compareTrace: '', compareImages: [], warnings: []})",
             key,
         )
         page.wait_for_function("() => view.store.state.codes && view.store.state.presence")
