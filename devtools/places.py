@@ -74,7 +74,7 @@ class Places:
         return self.dev / "stamps"
 
     def base(self, purpose: str) -> Path:
-        """ComfyUI's base directory for `purpose`; each purpose has one, so that a demo disturbs no `serve`."""
+        """ComfyUI's base directory for `purpose`; each purpose has one, so a demo disturbs no `serve`."""
         return self.dev / "base" / purpose
 
     def variables(self, environ: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -92,8 +92,8 @@ def _model(report: Mapping[str, Any]) -> str:
     return (
         "<h3>Does the model draw what the prompt asks for?</h3><p>How often the judge finds what "
         f"{mini['n_prompts']} prompts asked for. The prompts combine attributes in ways that the model never "
-        "saw in training. The <em>best constant answer</em> is the accuracy of always giving the same answer. "
-        "The judge's own accuracy was measured when it was trained, on drawn avatars whose attributes are "
+        "saw in training. The <em>best constant answer</em> is the accuracy of always giving the same "
+        "answer. The judge's own accuracy was measured when it was trained, on drawn avatars whose attributes are "
         "known.</p>" + table(head, rows)
     )
 
@@ -115,9 +115,9 @@ def _saes(report: Mapping[str, Any]) -> str:
         return ""
     return (
         "<h3>The bundled SAEs</h3><p>A sparse autoencoder rewrites each activation of a layer as a few "
-        "features: at most <em>k</em>, and <em>L0</em> on average. <em>Explained variance</em> is the share of "
-        "the activations' variance that these features reproduce. <em>Dead</em> features never fire. Measured "
-        "when the SAEs were trained, on activations that were held out from training.</p>"
+        "features: at most <em>k</em>, and <em>L0</em> on average. <em>Explained variance</em> is the share "
+        "of the activations' variance that these features reproduce. <em>Dead</em> features never fire. "
+        "Measured when the SAEs were trained, on activations that were held out from training.</p>"
         + table(["file", "hook point", "features", "k", "explained variance", "L0", "dead"], rows)
     )
 
