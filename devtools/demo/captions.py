@@ -53,8 +53,8 @@ CAPTIONS = {
     "10_down": "Glasses removed, with one seed: the strongest steering on the left, none on the right.",
     "10_up": "Glasses added, with one seed: no steering on the left, the strongest on the right.",
     "11_picture": "A finished image that was shown to the model.",
-    "11_features": "Which features fire in the image, by the amount of noise added: much on the left, little on "
-    "the right.",
+    "11_features": "Which features fire in the image, by the amount of noise added: much on the left, little "
+    "on the right.",
     "14_as_asked": "The prompt without glasses, without steering.",
     "14_painted": "The same seed, with glasses added only inside the painted region: a monocle.",
     "14_mask": "The painted region.",
