@@ -21,8 +21,8 @@ NOTE = (
     "The steering metrics in this report come from the images of workflows 02 and 03 alone: one concept, and "
     "one prompt with four seeds for each direction. The metrics of the full sample, 128 prompts for each of "
     "five concepts, are in README.md and sae_weights/revelio_mini/README.md; `python3 dev.py run -- python "
-    "-m comfy_revelio evaluate mini --json output/evaluation.json` measures them again in about an hour on two "
-    "cores."
+    "-m comfy_revelio evaluate mini --json output/evaluation.json` measures them again in about an hour on "
+    "two cores."
 )
 """A note in the report of the short demo."""
 

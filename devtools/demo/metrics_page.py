@@ -93,8 +93,8 @@ def _model(report: Mapping[str, Any]) -> str:
         "<h3>Does the model draw what the prompt asks for?</h3><p>How often the judge finds what "
         f"{mini['n_prompts']} prompts asked for. The prompts combine attributes in ways that the model never "
         "saw in training. The <em>best constant answer</em> is the accuracy of always giving the same "
-        "answer. The judge's own accuracy was measured when it was trained, on drawn avatars whose attributes "
-        "are known.</p>" + table(head, rows)
+        "answer. The judge's own accuracy was measured when it was trained, on drawn avatars whose "
+        "attributes are known.</p>" + table(head, rows)
     )
 
 
