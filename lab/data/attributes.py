@@ -44,8 +44,8 @@ HIDDEN = -1
 SPLITS = ("train", "held_out", "any")
 NAMESPACES = ("model", "judge", "check")
 
-# For each style: the attributes that it cannot draw with every value, and the values it can draw. If it can
-# draw none, the label is always -1.
+# For each style: the attributes of which it cannot draw all values, with the values that it can draw. An
+# attribute without values is always labelled -1.
 _LIMITS: dict[str, dict[str, tuple[str, ...]]] = {
     "flat cartoon": {},
     "pixel art": {},
@@ -66,8 +66,8 @@ _GLASSES_RATE = {"none": 0.55, "glasses": 0.25, "sunglasses": 0.20}
 _BEARD_RATE = 0.45
 _HAT_RATE = 0.35
 _HELD_OUT_SHARE = 0.1
-# Evaluation reserves combinations of (style, hair, glasses). A hat hides the hair; for avatars with a hat, it
-# reserves combinations of (style, background, glasses) instead.
+# Some combinations of (style, hair, glasses) are reserved for evaluation. For avatars whose hat hides the
+# hair, combinations of (style, background, glasses) are reserved instead.
 _TRIPLE = ("hair", "glasses")
 _TRIPLE_UNDER_HAT = ("background", "glasses")
 
