@@ -428,7 +428,7 @@ def _put_on_hat(
     patches: list[list[str]],
     without: str,
 ) -> None:
-    """Set the hat options. If the style draws a hat as a kind of hair, leaving out the hat leaves a bald head."""
+    """Set the hat options. If the style draws hats as hair, an avatar is bald without its hat."""
     wearing = names["hat"] == "hat"
     if sketcher.package == "pixel-art":
         options |= {

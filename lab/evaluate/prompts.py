@@ -1,6 +1,6 @@
 """The prompts and concepts on which Revelio Mini and its steering are measured, and how verdicts are counted.
 
-This module generates no images: `lab/evaluate/measure.py` does.
+This module only scores images; `lab/evaluate/measure.py` generates them.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def accuracies(
 
 
 def chance(prompts: Sequence[Prompt]) -> dict[str, float]:
-    """For each attribute, return the accuracy of a judge that always gives the most often prompted value."""
+    """For each attribute, return the accuracy of always answering the value that prompts name most often."""
     result = {}
     for name in ATTRIBUTES:
         values = Counter(p.labels[name] for p in prompts if name in p.mentioned and p.labels[name] != HIDDEN)

@@ -12,7 +12,7 @@ REMOVAL, ADDITION = "removal", "addition"
 ALLOWED_COST = {REMOVAL: 0.02, ADDITION: 0.05}
 
 Verdict = dict[str, float]
-""""rate": the share of images with the concept; "others": the mean accuracy of all other attributes."""
+"""The share of images with the concept ("rate") and the mean accuracy of the other attributes ("others")."""
 
 Rows = dict[str, dict[str, dict[str, float]]]
 """By direction and concept: the verdicts without and with steering, and the strength or number of prompts."""
@@ -44,7 +44,7 @@ def gain(direction: str, before: Verdict, after: Verdict) -> float:
 
 
 def summary(rows: Rows) -> dict[str, float]:
-    """Return means over concepts: relative removal, points added, and the cost of each (fall of "others")."""
+    """Return means over concepts: relative removal, points added, and the cost of each (loss in "others")."""
     removal, addition = list(rows[REMOVAL].values()), list(rows[ADDITION].values())
     return {
         "removal_relative": mean([_relative_fall(r["rate_before"], r["rate_after"]) for r in removal]),

@@ -152,7 +152,7 @@ def train_unet_saes(
     device: str,
     say: Callable[[str], None],
 ) -> dict[str, dict[str, float]]:
-    """Train the SAEs of the UNet on the result of `harvest_unet`; used entries of `maps` are removed."""
+    """Train the SAEs of the UNet on the result of `harvest_unet`; it removes used entries from `maps`."""
     pairs = pair_contrasts(shots, values)
     metrics = {}
     for plan in UNET_PLANS:

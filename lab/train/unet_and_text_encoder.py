@@ -50,8 +50,8 @@ the prediction was measured above timestep 600."""
 PART_SHARE = 0.6
 """The share of the loss that is divided evenly among the attributes instead of among the image's cells."""
 MEANING_WEIGHT = 1.0
-"""The weight of the loss for reading the attributes from the text states. Far below 1, this loss is
-lost in the noise of the image loss's gradient (at 0.05, moods had the same effect after 50,000 images)."""
+"""The weight of the loss for reading the attributes from the text states. Far below 1, it drowns in
+the noise of the image loss's gradient (at 0.05, all mood words had the same effect after 50,000 images)."""
 
 
 def _captions(job: tuple[np.ndarray, int, int]) -> list[str]:

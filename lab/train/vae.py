@@ -98,7 +98,7 @@ def train(
     crops: the first share of the run, which trains on quarter-size crops in batches four times as large; the
     rest of the run uses whole images.
     go_on: start from the weights at `out` and train only the decoder, so that a UNet
-        trained on the encoder's latents still fits.
+    trained on the encoder's latents still fits.
     """
     torch.manual_seed(0)
     torch.set_flush_denormal(True)
