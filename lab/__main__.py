@@ -117,7 +117,7 @@ def main() -> int:
         help="needs a C++ compiler and two minutes to fuse operations; then a CPU trains a quarter faster",
     )
     saes = commands.add_parser("saes", help="train the SAEs on the model's activations in ComfyUI")
-    saes.add_argument("--pictures", type=int, default=64, help="images to generate for training the UNet's SAEs")
+    saes.add_argument("--pictures", type=int, default=64, help="images to generate to train the UNet's SAEs")
     saes.add_argument(
         "--pairs", type=int, default=56, help="prompts to repeat with each of about twenty words added"
     )

@@ -15,7 +15,7 @@ class Pace:
         self._clock = 0.0
 
     def tick(self, step: int) -> bool:
-        """Return whether this call set the number of steps; call after each step. Steps 20 to 60 are timed."""
+        """Return whether this call set the number of steps; call after each step (20 to 60 are timed)."""
         if self.minutes is None or step - self.start not in (20, 60):
             return False
         if self.device != "cpu":
