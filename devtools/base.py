@@ -21,7 +21,7 @@ NOT_COPIED = (".git", ".dev", "output", "__pycache__", ".*_cache", "node_modules
 def make_base(base: Path, *, pack: Path | None = ROOT, clean: bool = True) -> Path:
     """Make the folder `base` ready for `--base-directory` and return it.
 
-    pack: the folder to install as a custom node, None for a ComfyUI without any.
+    pack: the folder to install as a custom node, or None for a ComfyUI without custom nodes.
     clean: delete what an earlier run left there.
     """
     if clean and base.exists():
@@ -34,7 +34,7 @@ def make_base(base: Path, *, pack: Path | None = ROOT, clean: bool = True) -> Pa
 
 
 def link_pack(link: Path, pack: Path = ROOT) -> None:
-    """Make `link` point to the pack; where links are impossible, copy the pack each time."""
+    """Make `link` point to the pack; where links are impossible, copy the pack on every call."""
     if link.exists() and link.resolve() == pack.resolve():
         return
     link.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def link_pack(link: Path, pack: Path = ROOT) -> None:
 
 
 def remove_base(base: Path) -> None:
-    """Delete a base directory, the link first, so that the pack it points to is never touched."""
+    """Delete a base directory. Its link to the pack goes first, so that the pack itself is never touched."""
     _remove_link(base / "custom_nodes" / PACK_FOLDER)
     shutil.rmtree(base)
 
@@ -70,4 +70,4 @@ def _remove_link(link: Path) -> None:
         try:
             os.rmdir(link)  # removes a junction but not the folder it points to
         except OSError:
-            shutil.rmtree(link)  # it is a copy
+            shutil.rmtree(link)  # not a link but a copy of the pack

@@ -23,7 +23,7 @@ PAGE_FILES = ("web/*.js", "web/explorer/*.{js,css}", "tests/web/*.mjs", "locales
 
 
 def everything(places: Places) -> int:
-    """Run all checks, even after one has failed; raise a Problem that names those that failed."""
+    """Run all checks, even after one has failed; raise a Problem that names the failed checks."""
     with ThreadPoolExecutor(len(LANES)) as pool:
         failed = [name for names in pool.map(lambda lane: _run_lane(places, lane), LANES) for name in names]
     failed += ["tests"] * (_pytest_in_parallel(places) != 0)
@@ -33,7 +33,7 @@ def everything(places: Places) -> int:
 
 
 def pytest(places: Places, arguments: Sequence[str]) -> int:
-    """Run the `pytest` executable; `python -m pytest` would put the repository on the import path."""
+    """Run the executable `pytest`, since `python -m pytest` would put the repository on the import path."""
     return _pytest(places, arguments, places.variables())
 
 
@@ -54,7 +54,7 @@ def _pytest(places: Places, arguments: Sequence[str], env: dict[str, str]) -> in
 
 
 def _run_lane(places: Places, lane: Mapping[str, Check]) -> list[str]:
-    """Run checks one after another, print the output of those that fail, and return their names."""
+    """Run checks one after another, print the output of failed checks, and return their names."""
     failed = []
     for name, check in lane.items():
         code, printed = check(places)
@@ -97,7 +97,7 @@ def _mypy(places: Places, *what: str, path: Path = ROOT) -> tuple[int, str]:
 
 
 def _page_types(places: Places) -> tuple[int, str]:
-    """Check the browser code against the types of ComfyUI's frontend; a link puts the code next to them."""
+    """Check the browser code against the types of ComfyUI's frontend, next to which a link puts the code."""
     link_pack(places.pages / "web", ROOT / "web")
     shutil.copy(ROOT / "devtools" / "pages" / "tsconfig.json", places.pages)
     compiler = places.pages / "node_modules" / "typescript" / "bin" / "tsc"
@@ -118,7 +118,7 @@ def _page_tests(places: Places) -> tuple[int, str]:
 
 
 LANES: tuple[dict[str, Check], ...] = (
-    {"mypy: tools": _tool_types, "mypy: pack": _pack_types},  # in turn, as they share a cache
+    {"mypy: tools": _tool_types, "mypy: pack": _pack_types},  # one after the other, as they share a cache
     {
         "ruff check": _lint,
         "ruff format --check": _format,
@@ -127,4 +127,4 @@ LANES: tuple[dict[str, Check], ...] = (
         "node --test: pages": _page_tests,
     },
 )
-"""The checks that run before pytest, by name: the lanes in parallel, the checks of a lane in turn."""
+"""The checks that run before pytest, by name. Lanes run in parallel, the checks in a lane one by one."""

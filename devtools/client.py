@@ -33,7 +33,7 @@ class RunError:
     """Why a run failed, or why a graph was refused before it ran."""
 
     node_id: str
-    """Empty when no single node is to blame."""
+    """Empty if the error does not come from a single node."""
     node_type: str
     type: str
     """The exception's class, the server's name for a refusal, or `interrupted` after an interrupt."""
@@ -88,7 +88,7 @@ class Client:
 
     @cached_property
     def node_definitions(self) -> dict[str, Any]:
-        """The answer of `object_info`, which is requested only once."""
+        """The definitions that `object_info` returns, requested only once."""
         return self.object_info()
 
     def object_info(self) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class Client:
     ) -> RunResult:
         """Run a graph to its end and return what happened; a failed run is a result with an `error`.
 
-        timeout: a server that sends no message for this many seconds counts as hanging.
+        timeout: the server counts as hanging once it has sent no message for this many seconds.
         on_event: called with each message when it arrives, for example to interrupt the run halfway.
         Raises Problem if the server stops or hangs.
         """
@@ -156,9 +156,9 @@ class Client:
         return str(json.loads(answer)["name"])
 
     def _queue(self, prompt: Prompt, client_id: str) -> tuple[str, RunError | None]:
-        """Send a graph; return the run's id (empty if nothing was accepted) and the first complaint, if any.
+        """Send a graph; return the run's id (empty if all of it was refused) and the first error, if any.
 
-        The server may accept some output nodes of a graph and refuse others; then both are returned.
+        If the server accepts some output nodes of a graph and refuses others, return both an id and an error.
         """
         body = json.dumps({"prompt": prompt, "client_id": client_id}).encode()
         try:
@@ -218,7 +218,7 @@ def _error_in(events: list[Event]) -> RunError | None:
 
 
 def _refusal(answer: dict[str, Any], prompt: Prompt) -> RunError:
-    """Return the first complaint about a node, else the complaint about the whole graph."""
+    """Return the first error of a node or, if there is none, the error of the whole graph."""
     for node_id, found in (answer.get("node_errors") or {}).items():
         for error in found.get("errors", []):
             details = f": {error['details']}" if error.get("details") else ""

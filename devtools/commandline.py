@@ -28,7 +28,7 @@ def main(arguments: Sequence[str], description: str | None = None) -> int:
 
 
 def parse(arguments: Sequence[str], description: str | None = None) -> argparse.Namespace:
-    """Parse a command line; `--fresh` may be anywhere before the two dashes."""
+    """Parse a command line; `--fresh` may be anywhere before `--`."""
     line = argparse.ArgumentParser(
         "dev.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -44,7 +44,7 @@ def parse(arguments: Sequence[str], description: str | None = None) -> argparse.
         ("test", "check lint and types and run the tests; with arguments, pytest alone"),
         ("run", "run a command inside the environment: run -- COMMAND"),
     ):
-        # with this prefix no word is an option of ours: all words are passed on to the other program
+        # with this prefix, argparse sees no options among the words and passes all on to the other program
         other = commands.add_parser(name, help=meaning, add_help=False, prefix_chars="\0")
         other.add_argument("words", nargs=argparse.REMAINDER)
     ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
@@ -81,7 +81,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _demo(places: Places, *, everything: bool) -> int:
-    with suppress(Problem):  # without Chromium the demo leaves out the Explorer and says so
+    with suppress(Problem):  # without Chromium, the demo leaves out the Explorer and prints why
         ensure_chromium()
     command = [places.python, "-m", "devtools.demo", *["--all"] * everything]
     return call(command, env=places.variables(), cwd=ROOT)
@@ -93,7 +93,7 @@ def _test(places: Places, arguments: list[str]) -> int:
         return checks.pytest(places, arguments)
     prepare_avatars(places)
     prepare_pages(places)
-    ensure_chromium()  # now, so that two workers do not install it at the same time
+    ensure_chromium()  # here, so that two test workers never install it at the same time
     return checks.everything(places)
 
 
@@ -122,7 +122,7 @@ def _bench(places: Places, *, quick: bool) -> int:
     _prepare_avatars_if_possible(places)
     files = sorted((ROOT / "benchmarks").glob("bench_*.py"))
     if not files:
-        raise Problem(f"There are no measurements: {ROOT / 'benchmarks'} holds no bench_*.py.")
+        raise Problem(f"There are no measurements: {ROOT / 'benchmarks'} contains no bench_*.py.")
     failed = []
     for file in files:
         print(f"\n{file.stem}", flush=True)
@@ -144,6 +144,6 @@ def _command(places: Places, words: list[str]) -> int:
 
 
 def _prepare_avatars_if_possible(places: Places) -> None:
-    """Install the avatar renderer if npm is there; a command that needs it reports it if it is missing."""
+    """Install the avatar renderer if npm is there; otherwise, commands that need it report that."""
     if shutil.which("npm") is not None:
         prepare_avatars(places)

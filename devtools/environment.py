@@ -1,6 +1,6 @@
 """Build the environment: virtual environment, host ComfyUI, packages. Each step leaves a stamp.
 
-A stamp is a file with a hash of the step's inputs; a step whose hash has not changed is not done again.
+A stamp is a file with a hash of a step's inputs. A step is repeated only if its hash has changed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REQUIREMENTS = (ROOT / "requirements.txt", ROOT / "devtools" / "requirements.txt
 
 
 def prepare(places: Places) -> None:
-    """Bring the environment up to date, which takes well under a second if nothing has changed."""
+    """Bring the environment up to date. If nothing has changed, this takes well under a second."""
     if not places.python.exists():
         _make_venv(places)
     if places.comfyui_is_ours:
@@ -76,7 +76,7 @@ def _install_node_packages(places: Places, name: str, folder: Path, what: str, p
 
 
 def remove(places: Places) -> None:
-    """Delete everything that `dev.py` made, and nothing else in the same folder."""
+    """Delete everything that `dev.py` made, but nothing else in the same folder."""
     made = [places.downloads, places.logs, places.stamps, places.dev / "comfyui"]
     ours = [places.venv, places.avatars, places.pages, *made]
     for folder in ours:
@@ -100,7 +100,7 @@ def _make_venv(places: Places) -> None:
             f"{free / 1e9:.1f} GB: free some, or set REVELIO_DEV_DIR to a folder on a larger disk."
         )
     (places.stamps / "packages").unlink(missing_ok=True)
-    if places.venv.exists():  # its Python is gone, so it is of no use
+    if places.venv.exists():  # its Python is missing, so the rest is useless
         shutil.rmtree(places.venv)
     try:
         install(
@@ -110,7 +110,7 @@ def _make_venv(places: Places) -> None:
             on_failure="The virtual environment could not be created",
         )
     except BaseException:
-        shutil.rmtree(places.venv, ignore_errors=True)  # an incomplete one would later count as complete
+        shutil.rmtree(places.venv, ignore_errors=True)  # a later run would use an incomplete one
         raise
 
 
@@ -124,7 +124,7 @@ def _unpack_host(places: Places) -> None:
         members = [name for name in archive.namelist() if name.startswith(HOST_FOLDER)]
         archive.extractall(fresh, members)
     tree = fresh / HOST_FOLDER
-    (tree / "extra_model_paths.yaml").unlink(missing_ok=True)  # it names a folder that does not exist
+    (tree / "extra_model_paths.yaml").unlink(missing_ok=True)  # the file names a folder that does not exist
     if places.comfyui.exists():
         shutil.rmtree(places.comfyui)
     os.replace(tree, places.comfyui)
@@ -182,8 +182,8 @@ def _install_requirements(places: Places) -> None:
 def _host_requirements(places: Places) -> str:
     """Return the host's list of packages without torchaudio, which ComfyUI needs only for sound.
 
-    Releases of torchaudio lag behind PyTorch's. One that was built for another CUDA version cannot be
-    imported, and then transformers cannot be imported either.
+    Releases of torchaudio lag behind PyTorch's. A torchaudio that was built for another CUDA version cannot
+    be imported, and then importing transformers fails too.
     """
     file = places.comfyui / "requirements.txt"
     if not file.is_file():

@@ -1,6 +1,6 @@
 """Run ComfyUI's `main.py`, and end it when the program that started it has ended.
 
-The starter gives this process a pipe as standard input; when the pipe closes, for any reason, this process
+The starter gives this process a pipe as standard input; when the pipe closes for any reason, this process
 ends.
 Usage: python guard.py path/to/main.py [ComfyUI's options]
 """

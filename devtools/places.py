@@ -16,8 +16,9 @@ KEEP_MEMORY = {
     "MALLOC_TOP_PAD_": str(256 * 2**20),
     "MALLOC_ARENA_MAX": "1",
 }
-"""For glibc: keep freed memory. Every step allocates and frees large activations, and returning each to the
-system costs more than computing with it (on a virtual machine this made training up to ten times faster)."""
+"""For glibc: keep freed memory. Every step allocates and frees large activations, and returning their
+memory to the system costs more than computing with them (keeping it made training on a virtual machine up to
+ten times faster)."""
 
 SHARE_CORES = {"OMP_WAIT_POLICY": "passive"}
 """For OpenMP: let waiting threads sleep. By default they spin and, if other programs use the same cores,
@@ -69,11 +70,11 @@ class Places:
 
     @property
     def stamps(self) -> Path:
-        """The folder with a small file for each finished step: a hash of the step's inputs."""
+        """Folder with one small file per finished step, which contains a hash of the step's inputs."""
         return self.dev / "stamps"
 
     def base(self, purpose: str) -> Path:
-        """ComfyUI's base directory for `purpose`; separate ones keep a demo from disturbing a `serve`."""
+        """ComfyUI's base directory for `purpose`; each purpose has one, so a demo disturbs no `serve`."""
         return self.dev / "base" / purpose
 
     def variables(self, environ: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The one kind of error that users of `dev.py` see, and the function that reports it."""
+"""Report errors to users of `dev.py`: `Problem`, the kind of error they see, and `exit_code`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Problem(Exception):
 
 
 def exit_code(work: Callable[[], int]) -> int:
-    """Run a whole program, return its exit code; an error becomes one sentence on stderr and exit code 1."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds the stack, which ends started programs
+    """Run a program and return its exit code; report an error as one sentence on stderr and return 1."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinding the stack ends started programs
     try:
         return work()
     except Problem as problem:

@@ -23,7 +23,7 @@ def tail(log: Path, lines: int = TAIL_LINES) -> str:
 
 
 def call(command: Sequence[object], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> int:
-    """Run a command in the foreground and return its exit code; the command never outlives this call.
+    """Run a command in the foreground, return its exit code; if the call is interrupted, end the command.
 
     command: program and arguments, each given as text or as a path.
     """
@@ -38,7 +38,7 @@ def call(command: Sequence[object], *, env: Mapping[str, str] | None = None, cwd
 def call_quietly(
     command: Sequence[object], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> tuple[int, str]:
-    """Run a command like `call`, but return its output instead of showing it: (exit code, output)."""
+    """Run a command as `call` does, but without showing its output; return (exit code, output)."""
     process = _start(
         command,
         env=env,

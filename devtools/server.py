@@ -1,4 +1,4 @@
-"""Start a real ComfyUI server that is always stopped at the end."""
+"""Start a real ComfyUI server, and always stop it at the end."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def running_server(
 ) -> Iterator[Server]:
     """Start ComfyUI on `base` (see `make_base`), wait until it answers, and stop it at the end.
 
-    port: None chooses a free one.
+    port: None chooses a free port.
     Raises Problem if the port is in use, or if the server ends or does not respond within `ready_seconds`.
     Every Problem raised inside the `with` block gets the end of the server's log as its details.
     """
@@ -97,7 +97,7 @@ def free_port() -> int:
 def checked_port(port: int) -> int:
     """Return `port`, or raise Problem if it is in use."""
     with socket.socket() as probe:
-        if os.name != "nt":  # allow a port that was just released; on Windows this would allow a busy one too
+        if os.name != "nt":  # allow a just released port; on Windows, this would allow a busy port too
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -128,7 +128,7 @@ def open_url(request: str | urllib.request.Request, timeout: float = 60) -> byte
 
 
 def _variables() -> dict[str, str]:
-    """Return the server's environment without PYTHONPATH: the pack's `nodes` there would hide ComfyUI's."""
+    """Return the environment without PYTHONPATH: if it named the pack, `nodes` would not be ComfyUI's."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     return kept | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
 
@@ -146,7 +146,7 @@ def _wait_until_ready(server: Server, seconds: float) -> None:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Close the guard's pipe, which ends the server; kill the whole process tree if that does not help."""
+    """Close the guard's pipe, which ends the server; kill the whole process tree if it does not end."""
     assert process.stdin is not None
     with suppress(OSError):
         process.stdin.close()

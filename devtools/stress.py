@@ -1,8 +1,8 @@
 """`python -m devtools.stress`: run five branches of one model in one graph, many times on a real server.
 
 The branches: plain, recorded, steered, with a LoRA, steered with a LoRA. Seeds and the order of the branches
-vary, and some runs are interrupted halfway. Every image must equal that of its branch run alone, and memory
-must not grow.
+vary, and some runs are interrupted halfway. Every image must equal the image that its branch makes alone,
+and memory must not grow.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LORA = "stress.safetensors"
 SAE = "revelio_mini_up2.safetensors"
 WORDS = "a flat cartoon portrait of a smiling person with brown hair and glasses, blue background"
 SETTLED = 20
-"""The memory after the last run is compared with the memory after this run."""
+"""The number of the run whose memory is compared with the memory after the last run."""
 MOST_GROWTH = 0.05
 
 
@@ -49,11 +49,11 @@ def write_lora(folder: Path) -> None:
 
 
 def graph(branches: Sequence[str], seed: int, mark: int, *, steps: int) -> Prompt:
-    """Return a graph of the branches in this order. mark: a new number makes ComfyUI compute all again."""
+    """Return a graph of the branches in this order. mark: a new number makes ComfyUI compute all nodes."""
     nodes: Prompt = {
         "mini": _node("RevelioMiniModel"),
         "sae": _node("RevelioLoadSAE", sae=SAE, hook_point=""),
-        # trailing spaces are not tokens, but they change the input, so that nothing comes from the cache
+        # trailing spaces add no tokens, but they change the input, so that ComfyUI's cache is not used
         "positive": _node("CLIPTextEncode", clip=["mini", 1], text=WORDS + " " * mark),
         "negative": _node("CLIPTextEncode", clip=["mini", 1], text=""),
         "empty": _node("EmptyLatentImage", width=128, height=128, batch_size=1),
@@ -96,7 +96,7 @@ def stress(
 
     seeds: how many seeds to use; each branch first runs alone once per seed. interrupted: the share of runs
     that are stopped halfway. pid: the server's process, whose memory is watched.
-    Raises Problem if a run fails for any reason but the interrupt.
+    Raises Problem if a run fails for a reason other than the interrupt.
     """
     dice = random.Random(0)
     marks = iter(range(1, 10**6))

@@ -30,11 +30,11 @@ ENGLISH = ROOT / "locales" / "en" / "nodeDefs.json"
 PAGES = ROOT / "web" / "docs"
 README = ROOT / "README.md"
 MENUS = ("Load", "Observe", "See", "Find", "Steer", "Learn")
-"""Revelio's submenus in ComfyUI's node menu, in the order in which one works with them."""
+"""Revelio's submenus in ComfyUI's node menu, in the order in which users need them."""
 LISTS_OF_FILES = {("RevelioLoadSAE", "sae"), ("RevelioLoadTrace", "trace")}
-"""Inputs whose default is the first file found on this machine."""
+"""Inputs whose default is not shown: it is the first file found on the machine."""
 LARGE = 1000
-"""Limits at least this large only exclude nonsense values; the table does not show them."""
+"""The table does not show limits of this size or larger, which only exclude nonsense values."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -87,7 +87,7 @@ def english(schemas: list[Any]) -> str:
 
 
 def label(item: Any) -> str:
-    """Return the name of an input as the node shows it."""
+    """Return the name that the node shows for an input."""
     return item.display_name or item.id.replace("_", " ")
 
 
@@ -118,7 +118,7 @@ def node_table(schemas: list[Any]) -> str:
 
 
 def filled(path: Path, name: str, block: str) -> str:
-    """Return the text of a file with `block` put between its markers called `name`."""
+    """Return the text of a file after putting `block` between the two markers called `name`."""
     start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     if text.count(start) != 1 or text.count(end) != 1:

@@ -114,14 +114,14 @@ def main() -> int:
     model.add_argument(
         "--compiled",
         action="store_true",
-        help="fuse the operations: needs a C++ compiler and two minutes, then a CPU trains a quarter faster",
+        help="needs a C++ compiler and two minutes to fuse operations; then a CPU trains a quarter faster",
     )
     saes = commands.add_parser("saes", help="train the SAEs on the model's activations in ComfyUI")
-    saes.add_argument("--pictures", type=int, default=64, help="images to harvest from the UNet")
+    saes.add_argument("--pictures", type=int, default=64, help="images to generate to train the UNet's SAEs")
     saes.add_argument(
         "--pairs", type=int, default=56, help="prompts to repeat with each of about twenty words added"
     )
-    saes.add_argument("--captions", type=int, default=4000, help="captions to harvest from the text encoder")
+    saes.add_argument("--captions", type=int, default=4000, help="captions for the text SAE")
     saes.add_argument("--device", default="", help="cuda or cpu; by default cuda if there is one")
     saes.set_defaults(run=_saes)
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Estimate how long the demo still takes: costs from a table, scaled to the speed of this machine."""
+"""Estimate how long the demo still takes: known times of its steps, scaled to this machine's speed."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Step:
-    """A part of the work and its cost."""
+    """One part of the demo and how long it takes."""
 
     name: str
     seconds: float
-    """The cost on the machine of the table, alone on 2 cores."""
+    """How long the step takes on the reference machine, with 2 cores and nothing else running."""
     scales: bool = True
-    """Whether a slower machine takes longer; False for a step of fixed length or one that waits for disks."""
+    """Whether the step takes longer on a slower machine; False for a fixed time or a wait for disks."""
 
 
 class Estimate:
-    """An estimate of the time left for a list of steps, which are done in order.
+    """Estimates the time left for a list of steps that run in order.
 
-    The scale is the time that finished steps took divided by their cost in the table, or 1 before the first.
+    The scale is the time that the finished steps took divided by their `seconds`; 1 if none has finished.
     A step that takes longer than expected raises the scale even before it ends.
     clock: returns seconds, as `time.monotonic` does.
     """
@@ -42,12 +42,12 @@ class Estimate:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the estimate was made."""
+        """Seconds since this object was created."""
         return self._clock() - self._started
 
     @property
     def scale(self) -> float:
-        """The factor by which the work takes longer here than in the table."""
+        """How many times as long the work takes here as on the reference machine."""
         finished = self._took / self._cost if self._cost else 1.0
         if self._current is None or not self._current.scales:
             return finished
@@ -55,7 +55,7 @@ class Estimate:
         return max(finished, (self._took + self._in_step()) / cost) if cost else finished
 
     def begin(self, name: str) -> None:
-        """Start the next step called `name`; the steps before it count as left out."""
+        """Start the next step called `name`; any steps before it are skipped."""
         self.end()
         while self._steps:
             step = self._steps.pop(0)

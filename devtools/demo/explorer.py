@@ -21,7 +21,7 @@ STRENGTH = "-2.5"
 WINDOW = (1600, 1000)
 """Width and height of the browser in pixels."""
 SECONDS = 240.0
-"""The longest wait for one run of the workflow."""
+"""How long to wait for one run of the workflow, at most."""
 
 _RUN = """() => new Promise((done, fail) => {
     const {api} = window.app
@@ -40,7 +40,7 @@ _AREA = """() => {
         height: (node.size[1] + 30) * scale,
     }
 }"""
-"""Return the part of the window that the Explorer's node covers, with its title of 30 units."""
+"""Return the area of the window that the Explorer's node covers, including its title (30 units high)."""
 
 
 class NoBrowser(Exception):
@@ -48,7 +48,7 @@ class NoBrowser(Exception):
 
 
 def explore(client: Client, workflow: Path, chromium: Path, output: Path) -> Outcome:
-    """Walk through the Explorer's workflow; keep two images of its node, and the sampled images.
+    """Walk through the Explorer's workflow; save two screenshots of its node, and the sampled images.
 
     chromium: the executable. Raises NoBrowser if it cannot be started; any later failure becomes the
     outcome's error.
@@ -95,7 +95,7 @@ def _walk(page: Any, url: str, graph: dict[str, Any], output: Path, outcome: Out
 
 
 def _keep_node(page: Any, name: str, output: Path, outcome: Outcome) -> None:
-    """Save an image of the Explorer's node as the window shows it."""
+    """Save a screenshot of the Explorer's node."""
     page.mouse.move(0, 0)
     page.evaluate("() => window.app.canvas.deselectAll()")  # no buttons above the node
     page.wait_for_timeout(1500)  # the canvas draws a frame after its images have loaded

@@ -15,19 +15,19 @@ from ..problem import Problem
 from ..process import TAIL_LINES, call_quietly
 
 ALWAYS, STEERING = ("mini_model", "judge", "saes"), "steering"
-"""The report's entries that the evaluation always measures, and the one that it measures on request."""
+"""The report's entries that the evaluation always measures, and the entry that it measures on request."""
 
 NOTE = (
-    "The steering metrics of this report come from the images of workflows 02 and 03 alone: one prompt with "
-    "four seeds for each direction, one concept. Those of the full sample, 128 prompts for each of five "
-    "concepts, are in README.md and sae_weights/revelio_mini/README.md; `python3 dev.py run -- python -m "
-    "comfy_revelio evaluate mini --json output/evaluation.json` measures them again in about an hour on two "
-    "cores."
+    "The steering metrics in this report come from the images of workflows 02 and 03 alone: one concept, and "
+    "one prompt with four seeds for each direction. The metrics of the full sample, 128 prompts for each of "
+    "five concepts, are in README.md and sae_weights/revelio_mini/README.md; `python3 dev.py run -- python "
+    "-m comfy_revelio evaluate mini --json output/evaluation.json` measures them again in about an hour on "
+    "two cores."
 )
 """A note in the report of the short demo."""
 
-FEW = "steering on the full sample is in the README and on the page"
-"""The same note for the last line that is printed."""
+FEW = "the steering metrics of the full sample are in the README and on the page"
+"""A short form of the note, printed as the demo's last line."""
 
 CONCEPT = "glasses"
 PROMPTED = {"style": "flat cartoon", "background": "green", "hair": "blue", "mood": "smile"}
@@ -39,13 +39,13 @@ PAIRS = (
     ("steer_concept_contrast", "removal", "03_down"),
     ("steer_concept_contrast", "addition", "03_up"),
 )
-"""Method, direction, and how the names of the unsteered and the steered images start."""
+"""Method, direction, and the common prefix of the names of the unsteered and the steered images."""
 
 
 def judge_images(images: Mapping[str, Sequence[bytes]]) -> dict[str, Any]:
-    """Return the report's `steering`, judged on the images of workflows 02 and 03.
+    """Return the report's entry `steering`, measured on the images of workflows 02 and 03.
 
-    images: a list of PNG files for each batch, by name. Methods that lack some of their images are left out.
+    images: for each batch name, a list of PNG files. Methods that lack some of their images are left out.
     """
     from lab.data.attributes import index_of
     from lab.evaluate.judge import load_judge

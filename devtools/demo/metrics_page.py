@@ -21,7 +21,7 @@ METHODS = {
 
 
 def metrics_section(report: Mapping[str, Any], link: Callable[[str], str]) -> str:
-    """Return the report's metrics as HTML; link: turns a file of the repository into a link on the page."""
+    """Return the report's metrics as HTML. link: turns a file name in the repository into a link."""
     parts = [_steering(report, link), _model(report), _saes(report)]
     return "\n".join(part for part in parts if part)
 
@@ -46,10 +46,10 @@ def _steering(report: Mapping[str, Any], link: Callable[[str], str]) -> str:
         "<h3>Steering</h3>",
         "<p>A judge looks at every image: a small classifier that was trained on drawn avatars and never "
         "saw an image of this model. <em>Removed</em> is the share of images that had the concept and have "
-        "lost it. <em>Added</em> is how many more images in a hundred have it. <em>Cost</em> is how many "
-        "percentage points less often everything else in the prompt is there: lower is better, and below 0 "
-        "it became better. The judge does not see damage, such as smeared eyes.</p>",
-        f"<p>Measured now, on {escape(sample)} The fewer they are, the less such a number says.</p>",
+        "lost it. <em>Added</em> is how many more images in a hundred have it. <em>Cost</em> is by how many "
+        "percentage points the accuracy of everything else in the prompt fell: lower is better, and below 0 "
+        "the accuracy rose. The judge does not see damage, such as smeared eyes.</p>",
+        f"<p>Measured now, on {escape(sample)} The fewer images, the less exact the numbers.</p>",
         table(head, rows),
     ]
     full = full_sample()
@@ -63,7 +63,7 @@ def _steering(report: Mapping[str, Any], link: Callable[[str], str]) -> str:
 
 
 def full_sample() -> tuple[str, list[list[str]]] | None:
-    """Read the steering table of the model card: the size of its sample, and a row for each method."""
+    """Return the sample size and the rows (one per method) of the model card's steering table."""
     text = (ROOT / CARD).read_text(encoding="utf-8")
     block = re.search(r"<!-- figures: steering -->\n(.*?)\n<!-- /figures -->", text, re.DOTALL)
     size = block and re.match(r"(\d+ prompts per concept and direction)", block[1])
@@ -91,10 +91,10 @@ def _model(report: Mapping[str, Any]) -> str:
     head = ["attribute", "prompted value found", "best constant answer", "judge on drawn avatars"]
     return (
         "<h3>Does the model draw what the prompt asks for?</h3><p>How often the judge finds what "
-        f"{mini['n_prompts']} prompts asked for, prompts with combinations that the model never saw in "
-        "training. The <em>best constant answer</em> is what would be right without looking. How often the "
-        "judge itself is right was measured when it was trained, on drawn avatars whose "
-        "truth is known.</p>" + table(head, rows)
+        f"{mini['n_prompts']} prompts asked for. The prompts combine attributes in ways that the model never "
+        "saw in training. The <em>best constant answer</em> is the accuracy of always giving the same "
+        "answer. The judge's own accuracy was measured when it was trained, on drawn avatars whose "
+        "attributes are known.</p>" + table(head, rows)
     )
 
 
@@ -115,9 +115,9 @@ def _saes(report: Mapping[str, Any]) -> str:
         return ""
     return (
         "<h3>The bundled SAEs</h3><p>A sparse autoencoder rewrites each activation of a layer as a few "
-        "features. <em>k</em> is how many at most, <em>L0</em> how many on average. <em>Explained "
-        "variance</em> is how much of the activation they carry, 1 being all. <em>Dead</em> features never "
-        "fire. Measured when they were trained, on activations that were not trained on.</p>"
+        "features: at most <em>k</em>, and <em>L0</em> on average. <em>Explained variance</em> is the share "
+        "of the activations' variance that these features reproduce. <em>Dead</em> features never fire. "
+        "Measured when the SAEs were trained, on activations that were held out from training.</p>"
         + table(["file", "hook point", "features", "k", "explained variance", "L0", "dead"], rows)
     )
 

@@ -20,18 +20,18 @@ STYLE = Path(__file__).with_name("page.css")
 WIDE = 1000
 """An image at least this wide, in pixels, gets the whole width of the page."""
 NARROW = 300
-"""An image at most this wide, in pixels, is shown no wider than it is."""
+"""An image at most this wide, in pixels, is not enlarged."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What the page tells besides images and metrics."""
+    """What the page shows besides images and metrics."""
 
     date: str
     device: str
-    """Such as "the CPU"."""
+    """What the demo ran on, such as "the CPU"."""
     notes: Sequence[str] = ()
-    """Sentences about what is missing, such as the Explorer if there is no browser."""
+    """Sentences about missing parts, such as the Explorer if there is no browser."""
 
 
 def write_page(
@@ -77,8 +77,9 @@ model, and turns some of them down or up. Click on an image to see it alone.</p>
 <pre><code>python3 dev.py serve</code></pre>
 <p>Run all workflows of the bundled model, and measure steering on more prompts:</p>
 <pre><code>python3 dev.py demo --all</code></pre>
-<p class="soft">All numbers of this page are in <a href="report.json">report.json</a>. The
-<a href="{_link(output)("README.md")}">README</a> says how to install the pack and what each node does.</p>
+<p class="soft">All numbers on this page are in <a href="report.json">report.json</a>.
+The <a href="{_link(output)("README.md")}">README</a> explains how to install the pack and what each node
+does.</p>
 </footer>
 </body>
 </html>
@@ -131,7 +132,7 @@ def _figure(file: Path, caption: str) -> str:
 
 
 class _link:
-    """Relative links to files of the repository, which still work when page and repository move together."""
+    """Makes relative links to the repository's files, which still work if page and repository are moved."""
 
     def __init__(self, output: Path) -> None:
         self._output = output

@@ -10,13 +10,13 @@ from typing import Any, TextIO
 from .estimate import Estimate, duration
 
 ON_A_TERMINAL, ELSEWHERE = 1.0, 15.0
-"""Seconds between two updates: of a line that is rewritten on a terminal, or of new lines in a log."""
+"""Seconds between updates: on a terminal, where one line is rewritten; elsewhere, where lines are added."""
 
 
 class Progress:
     """A context manager that shows the current step of an estimate and the time left.
 
-    stream: where to write; a terminal gets one line that is rewritten, else a line is added every 15 seconds.
+    stream: where to write. On a terminal, one line is rewritten; elsewhere, a line is added every 15 seconds.
     """
 
     def __init__(

@@ -39,10 +39,10 @@ SECONDS = {
     "15_remove_everywhere": 23.5,
     "16_compare_two_models": 3.5,
 }
-"""Seconds per workflow, alone on 2 cores, in this order on one server; the Explorer's with its browser."""
+"""Seconds per workflow, run in this order on one server with 2 cores to itself; 05 includes the browser."""
 
 UNKNOWN_SECONDS = 5.0
-"""The cost assumed for a workflow that is not in the table."""
+"""The seconds assumed for a workflow that SECONDS lacks."""
 STARTING, CALIBRATING, MEASURING = "Starting ComfyUI", "Measuring the speed of this machine", "Measuring"
 START_SECONDS, CALIBRATION_SECONDS = 8.0, 3.5
 MINUTES, MINUTES_OF_ALL = 0.8, 4.0
@@ -98,7 +98,7 @@ def demo(places: Places, output: Path, *, everything: bool = False) -> int:
         if failed:
             write_page(output, outcomes, report, context)
             raise Problem(f"{len(failed)} of {len(workflows)} workflows failed; {failed[0]}.")
-        write_page(output, outcomes, report, context)  # stays when measuring fails
+        write_page(output, outcomes, report, context)  # for the case that measuring fails
         progress.begin(MEASURING)
         report |= measured(places, output, outcomes, minutes, everything=everything)
         _write(report, output)
@@ -114,7 +114,7 @@ def demo(places: Places, output: Path, *, everything: bool = False) -> int:
 
 
 def steps(workflows: Sequence[Path], minutes: float, *, everything: bool) -> list[Step]:
-    """Return the parts of the demo, each with its cost."""
+    """Return the steps of the demo, each with the seconds it takes."""
     return [
         Step(STARTING, START_SECONDS, scales=False),
         *([Step(CALIBRATING, CALIBRATION_SECONDS)] if everything else []),
@@ -154,7 +154,7 @@ def _four_images(seed: int) -> Prompt:
 def measured(
     places: Places, output: Path, outcomes: Sequence[Outcome], minutes: float, *, everything: bool
 ) -> dict[str, Any]:
-    """Measure and return what the evaluation and the judge add to the report."""
+    """Run the evaluation and the judge; return their entries for the report."""
     found = metrics.evaluate(places, output, minutes, steering=everything)
     if metrics.STEERING in found:
         return found
@@ -163,7 +163,7 @@ def measured(
 
 
 def _run(client: Client, workflow: Path, output: Path, chromium: Path | None, progress: Progress) -> Outcome:
-    """Run one workflow and say what its images show."""
+    """Run one workflow and print what its images show."""
     if workflow.stem == explorer.WORKFLOW and chromium is not None:
         try:
             outcome = explorer.explore(client, workflow, chromium, output)

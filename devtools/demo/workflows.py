@@ -17,7 +17,7 @@ from ..places import ROOT
 from .captions import CAPTIONS
 
 MOVING = (".mp4", ".webm", ".webp")
-"""Files of these types are kept as they are instead of being joined to a row."""
+"""Files of these types are saved unchanged; other images of a batch are joined into one row."""
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Outcome:
     titles: dict[str, str] = field(default_factory=dict)
     """The title of the node that saved each image, by the image's name."""
     images: dict[str, list[bytes]] = field(default_factory=dict, repr=False)
-    """The images of each batch as PNG files, by the batch's name."""
+    """For each batch name, the images as PNG files."""
 
     def caption(self, name: str) -> str:
         """Describe what the image called `name` shows."""
@@ -55,12 +55,12 @@ def bundled_workflows() -> list[Path]:
 
 
 def named_models(workflow: Path) -> list[dict[str, str]]:
-    """Return name, url and folder of each model that a workflow asks ComfyUI to download."""
+    """Return the name, url and folder of each model that a workflow asks ComfyUI to download."""
     return [model for node in _nodes(workflow) for model in node.get("properties", {}).get("models", [])]
 
 
 def note_of(workflow: Path) -> tuple[str, str]:
-    """Return heading and first paragraph of a workflow's first note, in Markdown; empty without a note."""
+    """Return a workflow's first note: its heading and first paragraph in Markdown, or two empty texts."""
     for node in _nodes(workflow):
         if node["type"] == "MarkdownNote":
             heading, *rest = str(node["widgets_values"][0]).split("\n\n")
@@ -80,7 +80,7 @@ def run_workflow(client: Client, workflow: Path, output: Path) -> Outcome:
 
 
 def keep(images: Sequence[OutputImage], graph: dict[str, Any], output: Path, outcome: Outcome) -> None:
-    """Put saved images into the folder `output` and into `outcome`; a batch becomes one row."""
+    """Write images to the folder `output` and enter them in `outcome`; a batch is joined into one row."""
     for node_id, batch in _saved(images).items():
         name, kind = image_name(batch[0].filename), Path(batch[0].filename).suffix
         data = [image.data for image in batch]
@@ -101,7 +101,7 @@ def image_name(filename: str) -> str:
 
 
 def beside(files: Sequence[bytes], gap: int = 4) -> Image.Image:
-    """Join the images of one batch to a row, with `gap` white pixels between them."""
+    """Join the images of one batch into a row, with `gap` white pixels between them."""
     images = [Image.open(io.BytesIO(data)).convert("RGB") for data in files]
     width = sum(image.width + gap for image in images) - gap
     row = Image.new("RGB", (width, max(image.height for image in images)), "white")

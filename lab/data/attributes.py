@@ -3,7 +3,7 @@
 Labels are a dict ``{attribute: class index}`` or an int array ``[n_attributes]`` in the order of
 ``ATTRIBUTES``. -1 means "not visible in this image", such as the hair colour under a hat, or the clothes in
 a style that draws none.
-A style that cannot draw a part always has the value "none" for it.
+If a style cannot draw a part, the label of that part is always "none".
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ HIDDEN = -1
 SPLITS = ("train", "held_out", "any")
 NAMESPACES = ("model", "judge", "check")
 
-# The values that a style can draw, for attributes of which it cannot draw them all. Empty: always -1.
+# For each style: the attributes of which it cannot draw all values, with the values that it can draw. An
+# attribute without values is always labelled -1.
 _LIMITS: dict[str, dict[str, tuple[str, ...]]] = {
     "flat cartoon": {},
     "pixel art": {},
@@ -65,8 +66,8 @@ _GLASSES_RATE = {"none": 0.55, "glasses": 0.25, "sunglasses": 0.20}
 _BEARD_RATE = 0.45
 _HAT_RATE = 0.35
 _HELD_OUT_SHARE = 0.1
-# Evaluation reserves combinations (style, hair, glasses); under a hat, which hides the hair,
-# (style, background, glasses).
+# Some combinations of (style, hair, glasses) are reserved for evaluation. For avatars whose hat hides the
+# hair, combinations of (style, background, glasses) are reserved instead.
 _TRIPLE = ("hair", "glasses")
 _TRIPLE_UNDER_HAT = ("background", "glasses")
 
@@ -152,7 +153,7 @@ def held_out_triples_under_hat() -> frozenset[tuple[str, str, str]]:
 
 
 def is_held_out(labels: Labels | Sequence[int] | np.ndarray) -> bool:
-    """Whether these labels contain a combination that is reserved for evaluation and kept out of training."""
+    """Whether these labels contain a combination that training omits because evaluation reserves it."""
     known = to_dict(labels)
     under_hat = known["hair"] == HIDDEN
     parts = _TRIPLE_UNDER_HAT if under_hat else _TRIPLE

@@ -1,7 +1,7 @@
-"""Write captions in varied wording that never say anything wrong about the image.
+"""Write captions in varied wordings. A caption never says anything wrong about its image.
 
-They use about 120 lower-case words. Each attribute has several wordings and may be left out; their order is
-random. An absent part ("no glasses") is mentioned now and then.
+Captions use about 120 lower-case words. Each attribute has several wordings and may be left out. Attributes
+are in random order. An absent part ("no glasses") is mentioned now and then.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .attributes import ATTRIBUTES, HIDDEN, NAMES, Labels, index_of, to_dict, va
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption and the attributes whose value it names."""
+    """A caption and the attributes whose values it mentions."""
 
     text: str
     mentioned: frozenset[str]
@@ -147,7 +147,7 @@ def _mentioned(names: dict[str, str], rng: np.random.Generator, without: Collect
             keep = _ABSENT_MENTIONED if value == "none" else 1 - _PRESENT_LEFT_OUT
         else:
             keep = 1 - _LEAVE_OUT[attribute]
-        # draw for attributes in `without` too, so that they do not change which others are named
+        # draw a number for attributes in `without` too: the choice of the others must not change
         if rng.random() < keep and attribute not in without:
             chosen.append(attribute)
     return chosen
@@ -166,7 +166,7 @@ def _check(without: Collection[str]) -> None:
 def caption(
     labels: Labels | Sequence[int] | np.ndarray, rng: np.random.Generator, *, without: Collection[str] = ()
 ) -> Caption:
-    """Describe an avatar's labels in a random wording. ``without``: attributes that must not be mentioned."""
+    """Return a randomly worded caption of an avatar. ``without``: attributes that must not be mentioned."""
     _check(without)
     names = _known(labels)
     mentioned = _mentioned(names, rng, without)

@@ -21,10 +21,10 @@ class Avatars(NamedTuple):
 
 
 def load_avatars(folder: Path, namespace: str, *, limit: int | None = None) -> Avatars:
-    """Load the shards that `python -m lab data --out folder` wrote, in order, at most `limit` images.
+    """Load avatars, at most `limit`, in order from the shards that `python -m lab data --out folder` wrote.
 
-    namespace: where the avatars must come from, so that model and judge never share any. Avatars of the
-    namespace "model" must also be of the split "train".
+    namespace: the namespace that the avatars must have, so that model and judge never share an avatar.
+    Avatars in the namespace "model" must also be in the split "train".
     """
     shards = sorted(Path(folder).glob("*.safetensors"))
     if not shards:

@@ -69,11 +69,11 @@ class Sketcher:
     clothes_colour: str = ""
     hair: tuple[str, ...] = ()  # variants of `hair_part`
     hair_part: str = "hair"
-    black_hair: tuple[str, ...] = ()  # further variants, always black: they ignore the colour option
+    black_hair: tuple[str, ...] = ()  # further variants for black hair only: they ignore the colour option
     hats: tuple[str, ...] = ()  # variants of `hat_part`
     hat_part: str = ""
     glasses_part: str = ""
-    bare_eyes: tuple[str, ...] = ()  # eyes without glasses, if glasses are a variant of the eyes
+    bare_eyes: tuple[str, ...] = ()  # eyes without glasses, in a style that draws glasses as eyes
     glasses: tuple[str, ...] = ()
     sunglasses: tuple[str, ...] = ()
     beard_part: str = ""
@@ -381,7 +381,7 @@ def options_for(
     hat_colour = _shade(_pick(rng, HAT_COLOURS), rng)
     frames = _pick(rng, FRAME_COLOURS)
     light_frames = _pick(rng, LIGHT_FRAME_COLOURS)
-    if sketcher.package == "micah" and names["skin"] == "dark":  # its frames are thin lines
+    if sketcher.package == "micah" and names["skin"] == "dark":  # micah draws frames as thin lines
         frames = light_frames
     options |= {sketcher.hair_colour: [hair], sketcher.skin_colour: [skin]}
     if sketcher.clothes_colour:
@@ -428,7 +428,7 @@ def _put_on_hat(
     patches: list[list[str]],
     without: str,
 ) -> None:
-    """Set the hat options; where a hat is a variant of the hair, leaving it out leaves a bald head."""
+    """Set the hat options. If the style draws hats as hair, an avatar is bald without its hat."""
     wearing = names["hat"] == "hat"
     if sketcher.package == "pixel-art":
         options |= {
@@ -440,7 +440,7 @@ def _put_on_hat(
             options["hair"] = ["short01"]
     elif wearing:
         options[sketcher.hat_part] = [hat]
-        if sketcher.package == "personas":  # its cap has a fixed colour
+        if sketcher.package == "personas":  # the cap has a fixed colour
             patches.append(["#F29C65", f"#{colour}"])
         if without == "hat":
             _shave(options, sketcher)
@@ -469,12 +469,12 @@ def _put_on_glasses(
     }
     if sketcher.package in ("pixel-art", "micah", "lorelei"):
         options["glassesColor"] = [frames]
-    if sketcher.package == "pixel-art" and kind == "sunglasses":  # its dark lenses are nearly clear
+    if sketcher.package == "pixel-art" and kind == "sunglasses":  # the dark lenses are nearly clear
         patches.append(['fill="#000" fill-opacity=".3"', 'fill="#000" fill-opacity=".8"'])
 
 
 def _colour_lines(options: dict[str, Any], sketcher: Sketcher, hair: str, has_beard: bool) -> None:
-    """Give the mouth a colour that stands out from skin or beard, and comic-book beards the hair colour."""
+    """Set a mouth colour that stands out from skin or beard; comic-book beards get the hair colour."""
     on_dark_beard = has_beard and _luma(hair) < 110
     if sketcher.package == "pixel-art":
         options["mouthColor"] = ["ffd9c9" if on_dark_beard else "7d1420"]

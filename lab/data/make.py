@@ -1,4 +1,4 @@
-"""Make a data set of rendered avatars: shards on disk, made in parallel; an interrupted run resumes."""
+"""Render a data set of avatars in parallel and store it as shards; an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHARD = 5000
 
 
 def write_shard(path: Path, namespace: str, split: str, start: int, count: int, size: int) -> int:
-    """Render ``count`` avatars of a namespace from number ``start`` into one file; return ``count``.
+    """Render avatars ``start`` to ``start + count - 1`` of a namespace into one file; return ``count``.
 
     Tensors: ``images`` uint8 [n, size, size, 3], ``labels`` int16 [n, attributes], ``seeds`` int64 [n] (the
     avatars' numbers in the namespace). The file gets its final name only when it is complete.
@@ -40,7 +40,7 @@ def write_shard(path: Path, namespace: str, split: str, start: int, count: int, 
 
 
 def _check_shard(path: Path, namespace: str, split: str, start: int, count: int, size: int) -> None:
-    """Raise RevelioError if an existing shard does not contain the avatars that are asked for."""
+    """Raise RevelioError if an existing shard does not contain the requested avatars."""
     with safe_open(str(path), framework="numpy") as file:
         about = file.metadata() or {}
         seeds, shape = file.get_tensor("seeds"), file.get_slice("images").get_shape()
@@ -55,7 +55,7 @@ def _check_shard(path: Path, namespace: str, split: str, start: int, count: int,
 def make(
     out: Path, *, namespace: str, count: int, split: str, workers: int, size: int = 128, first: int = 0
 ) -> None:
-    """Make ``count`` avatars in ``out``, beginning with number ``first``; existing shards are kept."""
+    """Write ``count`` avatars, from number ``first`` on, to the folder ``out``; existing shards are kept."""
     node()
     ensure_packages()
     seed_text(namespace, first)  # raises for unknown namespaces before any work is done

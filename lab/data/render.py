@@ -24,11 +24,11 @@ PARTS = ("glasses", "hat", "beard", "hair", "background")
 _SCRIPT = Path(__file__).with_name("avatars.mjs")
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _SAME = 24
-"""A pixel belongs to a part if it changes by more than this (sum over R, G, B) when the part is left out."""
+"""A pixel belongs to a part if leaving the part out changes it by more than this (sum over R, G, B)."""
 
 
 def packages_folder() -> Path:
-    """Return the folder that holds node_modules: REVELIO_AVATARS, else <repository>/.dev/avatars."""
+    """Return the folder that contains node_modules: REVELIO_AVATARS, else <repository>/.dev/avatars."""
     return Path(os.environ.get("REVELIO_AVATARS") or _REPOSITORY / ".dev" / "avatars").resolve()
 
 
@@ -63,7 +63,7 @@ def ensure_packages() -> Path:
 
 
 def draw(orders: Sequence[dict[str, Any]], *, size: int = 128) -> np.ndarray:
-    """Draw the avatars that ``drawing.options_for`` described: uint8 ``[N, size, size, 3]``."""
+    """Draw avatars from orders that ``drawing.options_for`` returned: uint8 ``[N, size, size, 3]``."""
     if not orders:
         return np.zeros((0, size, size, 3), dtype=np.uint8)
     command = [node(), str(_SCRIPT), str(ensure_packages()), str(size)]
@@ -113,7 +113,7 @@ def render(
 def masks(
     labels: Labels | Sequence[int] | np.ndarray, seed: str, part: str, *, size: int = 128
 ) -> np.ndarray:
-    """Return where a part is visible, bool ``[size, size]``: the pixels that change when it is left out.
+    """Return a part's mask, bool ``[size, size]``: the pixels that change when the part is left out.
 
     ``part`` is one of PARTS. All False if the avatar lacks the part or a hat hides the hair. Outlines drawn
     together with a part count as the part; the hats of ink sketches include a little of the chin's outline.
@@ -130,7 +130,7 @@ def masks(
         return np.zeros((size, size), dtype=bool)
     bare = options_for(labels, seed, without=part)
     if part == "hair" and order["style"] in HEAD_IN_HAIR:
-        # the drawing of the hair includes the head: recolour the hair and take what changes outside the beard
+        # the hair is drawn together with the head: recolour it and take the pixels changed outside the beard
         shaven = options_for(labels, seed, without="beard")
         recoloured = shaven | {"options": shaven["options"] | hair_colour_option(order["style"], INK_VIOLET)}
         image, other, bearded = draw([shaven, recoloured, order], size=size).astype(int)

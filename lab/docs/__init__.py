@@ -1,1 +1,1 @@
-"""Tables and images of the docs, made from what was measured."""
+"""Make the tables and images in the docs from measured metrics."""

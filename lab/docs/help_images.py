@@ -1,8 +1,8 @@
 """Make the images of the help pages: `dev.py run -- python -m lab.docs.help_images [NODE ...]`.
 
-Opens graphs in a browser and cuts out an image of each node: from the small graph of `rest` after a run, or
-from a workflow as it looks when opened. Without names, the missing images are made. The help pages of nodes
-that draw figures show such a figure instead.
+Open graphs in a browser and cut out an image of each node: from the small graph that `rest` returns, after a
+run, or from a workflow as it looks when opened. By default, make the images that are missing. If a node draws
+figures, its help page shows such a figure instead.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from devtools.server import running_server
 
 PAGES = ROOT / "web" / "docs"
 MARGIN = 26
-"""Pixels of the graph shown around a node."""
+"""How many pixels of the graph are shown on each side of a node."""
 WIDEST = 860
 """The widest image, in pixels."""
 _SETTINGS = {
@@ -66,7 +66,7 @@ _PUT = """([index, margin, widest]) => {
 
 
 def rest() -> dict[str, Any]:
-    """Return a quick graph, in API format, of the nodes that are in no workflow or that show text."""
+    """Return a quick graph, in API format, with the nodes that show text or that no workflow contains."""
 
     def node(kind: str, **inputs: Any) -> dict[str, Any]:
         return {"class_type": kind, "inputs": inputs}
@@ -140,7 +140,7 @@ def take(wanted: list[str]) -> int:
 
 
 def _graphs(wanted: set[str]) -> Iterator[dict[str, Any]]:
-    """Yield the graph of `rest`, then the workflows of the bundled model that contain a wanted node."""
+    """Yield the graph that `rest` returns, then the bundled model's workflows that contain a wanted node."""
     yield rest()
     for file in sorted((ROOT / "workflows").glob("*.json")):
         graph = json.loads(file.read_text(encoding="utf-8"))

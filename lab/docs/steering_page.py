@@ -1,6 +1,6 @@
-"""Measure steering and write it into docs/steering.md: `python -m lab.docs.steering_page`.
+"""Measure steering and write the results into docs/steering.md: `python -m lab.docs.steering_page`.
 
-The command makes the tables and images of that page; the text around them is written by hand.
+The command makes the tables and images on that page; the rest of the page is written by hand.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ IMAGES = ROOT / "docs" / "images" / "steering"
 
 
 def blocks_of(report: dict[str, Any]) -> dict[str, str]:
-    """Return the generated parts of the page by name: sample, modes, roles, schedules, masks."""
+    """Return the text of the page's generated blocks by name: sample, modes, roles, schedules, masks."""
     plain = report["plain"]
     sample = (
         f"Measured on {report['n_prompts']} prompts that name {report['concept']} and {report['n_prompts']} "
@@ -93,7 +93,7 @@ def _make(prompts: int) -> int:
 
 def main() -> int:
     line = argparse.ArgumentParser("lab.docs.steering_page", description=__doc__.splitlines()[0])
-    line.add_argument("--prompts", type=int, default=16, help="prompts for each direction")
+    line.add_argument("--prompts", type=int, default=16, help="prompts per direction")
     options = line.parse_args()
     return exit_code(lambda: _make(options.prompts))
 

@@ -22,7 +22,7 @@ DOCUMENTS = (
 
 
 def fill(text: str, blocks: dict[str, str]) -> str:
-    """Return `text` with the content of every block replaced by the entry of `blocks` with its name."""
+    """Return `text` with the content of each block replaced by the entry in `blocks` that has its name."""
 
     def replace(match: re.Match[str]) -> str:
         return f"<!-- figures: {match[1]} -->\n{blocks[match[1]]}\n<!-- /figures -->"

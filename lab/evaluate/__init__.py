@@ -1,1 +1,1 @@
-"""How well the bundled models follow prompts and steering, counted by a judge."""
+"""Measure, with a judge, how well the bundled model follows prompts and steering."""

@@ -1,4 +1,4 @@
-"""`evaluate mini --minutes`: measure a sample that grows until the given time is used up."""
+"""`evaluate mini --minutes`: measure on as many prompts as fit into the given time."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from .prompts import CONCEPTS, Concept, Prompt, held_out_prompts, prompts_naming
 from .steering_cost import ADDITION, REMOVAL, Rows, row, summary, verdict
 
 USUAL_HOOK_POINT = "output_blocks.4.1"
-"""Where Steer Features works best in the full evaluation. On a small sample, the hook point that happens to
-come out best would look better than it is."""
+"""The hook point at which Steer Features works best in the full evaluation. It is not chosen on the small
+sample, where the best result is partly luck."""
 
 SHARE_OF_PROMPTS = 0.3
-"""The share of the time that prompts without steering get if steering is measured too."""
+"""The share of the time spent on prompts without steering if steering is measured too."""
 
 FIRST_CHUNK, CHUNK = 2, 16
 """Images generated between two checks of the clock; the first chunk also loads and warms up the model."""
 
 PROMPTS_AT_ONCE = 8
-"""The most prompts measured at once for one concept and direction of steering."""
+"""How many prompts are measured at once, at most, for one concept and one direction of steering."""
 
 Clock = Callable[[], float]
 Say = Callable[[str], None]
@@ -66,10 +66,11 @@ def evaluate_in(
     say: Say = print,
     clock: Clock = time.monotonic,
 ) -> dict[str, Any]:
-    """Run `evaluate` at the usual strengths on the largest sample that finishes `minutes` after `started`.
+    """Run `evaluate` at the usual strengths on the largest sample that fits into `minutes`.
 
-    n_prompts, n_steering: the most prompts to measure; n_steering=0 leaves out steering. started: a time of
-    `clock`, by default now. The report states each sample's size and omits `steering` if no prompt fits.
+    n_prompts, n_steering: the most prompts to measure; n_steering=0 leaves out steering. started: the time
+    on `clock` from which `minutes` count, by default now. The report states each sample's size and omits
+    `steering` if no prompt fits.
     """
     start = clock() if started is None else started
     end = start + minutes * 60
@@ -96,9 +97,9 @@ def evaluate_in(
 def look_until(
     studio: Studio, most: int, end: float, clock: Clock
 ) -> tuple[torch.Tensor, list[Prompt], float]:
-    """Return the judge's values int64 [n, attributes] for n held-out prompts, the prompts, seconds per image.
+    """Generate images of held-out prompts until `end`, but always the first few.
 
-    The first few images are always generated, then only as many as fit before `end` at the latest speed.
+    Return the judge's values int64 [n, attributes], the n prompts and the latest seconds per image.
     """
     prompts = held_out_prompts(most)
     found: list[torch.Tensor] = []
@@ -122,10 +123,10 @@ def steer_until(
     say: Say,
     clock: Clock,
 ) -> dict[str, Any]:
-    """Measure how each method removes and adds each concept, on up to `most` prompts each, before `end`.
+    """Until `end`, measure how well each method removes and adds each concept, on up to `most` prompts each.
 
-    seconds: the first estimate of the time per image; measured again with each concept. At a steady speed,
-    all concepts get the same number of prompts; `n` in each row is the actual one. Empty if no prompt fits.
+    seconds: a first estimate of the time per image, updated with each concept. At a steady speed, all
+    concepts get the same number of prompts; row["n"] is the actual number. Return {} if no prompt fits.
     """
     text, image = of_text_and_image(saes)
     points = {sae.dictionary.hook_point: by_features(studio, sae) for sae in image}
@@ -157,7 +158,7 @@ def _known(seen: dict[tuple[str, str], _Seen], concept: Concept) -> int:
 
 
 def _fitting(time_left: float, seconds: float, most: int) -> int:
-    """Return how many images (or prompts) of `seconds` each fit into the time left, at most `most`."""
+    """Return how many images (or prompts), each taking `seconds`, fit into the time left; at most `most`."""
     return most if seconds <= 0 else max(0, min(most, int(time_left / seconds)))
 
 
@@ -170,7 +171,7 @@ def _add(
     end: float,
     clock: Clock,
 ) -> bool:
-    """Measure `size` more prompts of a concept per direction; past `end`, return False and add nothing."""
+    """Measure `size` more prompts of a concept per direction; if `end` passes, add nothing, return False."""
     added: dict[str, _Seen] = {}
     for direction, collect in ((REMOVAL, prompts_naming), (ADDITION, prompts_without)):
         known = _known(seen, concept)

@@ -38,7 +38,7 @@ class _Block(nn.Module):
 
 
 class Judge(nn.Module):
-    """Images [B, 3, 128, 128] in 0..1 -> one tensor of logits [B, values] per attribute."""
+    """Map images [B, 3, 128, 128] in 0..1 to one tensor of logits [B, values] per attribute."""
 
     def __init__(self, width: int = 24, values: Mapping[str, int] | None = None) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Judge(nn.Module):
             _Block(4 * w, 6 * w, 2),
             _Block(6 * w, 6 * w, 2),
         )
-        # position separates some parts (a beard from a fringe): keep the 4x4 grid instead of pooling it
+        # some parts differ mainly in position (beard, fringe): keep the 4x4 grid instead of pooling it
         self.neck = nn.Sequential(nn.Flatten(), nn.Linear(6 * w * 16, 160), nn.SiLU(), nn.Dropout(0.1))
         self.heads = nn.ModuleDict({name: nn.Linear(160, n) for name, n in self.values.items()})
 
@@ -88,7 +88,7 @@ def load_judge(path: Path = JUDGE_FILE, device: torch.device | str = "cpu") -> J
 
 
 def accuracy_by_attribute(found: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    """Return the share of correct values per attribute; labels [N, attributes], -1 for unknown values."""
+    """Return the share of correct values per attribute; labels: [N, attributes], -1 if unknown."""
     result = {}
     for column, name in enumerate(ATTRIBUTES):
         known = labels[:, column] >= 0

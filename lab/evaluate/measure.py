@@ -42,7 +42,7 @@ from .steering_cost import ADDITION, REMOVAL, Rows, Verdict, gain, merit, row, s
 SAMPLING: dict[str, Any] = {"steps": 20, "cfg": 3.0, "sampler": "euler", "scheduler": "normal"}
 
 Strengths = dict[str, tuple[float, ...]]
-"""For each direction, the strengths to try; without tuning, the first one is used."""
+"""The strengths to try in each direction; without tuning, only the first strength is used."""
 
 CONTRAST_STRENGTHS: Strengths = {REMOVAL: (-1.25, -1.0, -1.5), ADDITION: (0.7, 0.5, 1.0)}
 PAPER_STRENGTHS: Strengths = {REMOVAL: (-0.5, -0.25, -1.0), ADDITION: (1.0, 0.5, 0.25)}
@@ -89,7 +89,7 @@ Steer = Callable[[Concept, float], Branch]
 
 
 def open_studio(notes: Path | None = None) -> Studio:
-    """Load the bundled model in the precision that is fastest here; in no check did this change a verdict.
+    """Load the bundled model in the precision that is fastest here; in checks, it never changed a verdict.
 
     notes: the file that stores measured results, so that an interrupted evaluation resumes.
     """
@@ -111,7 +111,7 @@ def evaluate(
     notes: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Measure the whole bundle; return a JSON-able dict with mini_model, judge, saes, steering.
+    """Measure the whole bundle; return a JSON-able dict with the keys mini_model, judge, saes, steering.
 
     n_steering: prompts per concept and direction; 0 leaves out steering. tune: first choose each method's
     strengths on separate prompts instead of using the usual ones. notes: the file from which an interrupted
@@ -158,7 +158,7 @@ def prompt_figures(
 
 
 def judge_figures() -> dict[str, Any]:
-    """Return the judge's accuracy on held-out renders, which was measured when it was trained."""
+    """Return the judge's accuracy on held-out renders, measured when the judge was trained."""
     settings = json.loads(load_weights(JUDGE_FILE)[1]["config"])
     by_attribute = dict(settings["accuracy"])
     return {
@@ -175,7 +175,7 @@ def sae_figures(sae: SAEHandle) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Case:
-    """A concept to remove from some prompts or add to them, and the verdict on their unsteered images."""
+    """A concept to remove from images or add to them, their prompts, and the verdict without steering."""
 
     concept: Concept
     direction: str
@@ -186,7 +186,7 @@ class Case:
 def measure_steering(
     studio: Studio, saes: Sequence[SAEHandle], count: int, *, tune: bool, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Measure how each method removes and adds each concept, compared with unsteered images of equal seeds.
+    """Measure how well each method removes and adds each concept, against unsteered images of the same seeds.
 
     The hook point of Steer Features and, with `tune`, the strengths are chosen on separate prompts.
     """
@@ -219,7 +219,7 @@ def measure_steering(
 
 
 def of_text_and_image(saes: Sequence[SAEHandle]) -> tuple[SAEHandle, list[SAEHandle]]:
-    """Split SAEs into the one of the text encoder and those of the UNet."""
+    """Return the SAE of the text encoder and the SAEs of the UNet."""
     text = [sae for sae in saes if sae.dictionary.hook_point.startswith("layers.")]
     image = [sae for sae in saes if sae not in text]
     if not text or not image:
@@ -228,7 +228,7 @@ def of_text_and_image(saes: Sequence[SAEHandle]) -> tuple[SAEHandle, list[SAEHan
 
 
 def cases(studio: Studio, count: int, *, first: int = 0, say: Callable[[str], None] = print) -> list[Case]:
-    """Return a case for every concept and direction, with `count` prompts each and their verdict."""
+    """Return a case with `count` prompts for every concept and direction; `first` selects other prompts."""
     found = []
     for concept in CONCEPTS:
         for direction, collect in ((REMOVAL, prompts_naming), (ADDITION, prompts_without)):
@@ -250,7 +250,7 @@ def run_cases(
     strengths: Mapping[tuple[str, str], Sequence[float]],
     say: Callable[[str], None],
 ) -> Rows:
-    """Measure each case at each of its strengths and return the best row, by direction and concept."""
+    """Measure each case at each of its strengths; return the best strength's row by direction and concept."""
     rows: Rows = {REMOVAL: {}, ADDITION: {}}
     for case in todo:
         before = case.before
@@ -272,7 +272,7 @@ def run_cases(
 
 
 def _usual(strengths: Strengths) -> Rows:
-    """Return the usual strength of every concept in the form in which a trial returns the chosen one."""
+    """Return the usual strength of every concept, in the form in which a trial returns its rows."""
     return {way: {c.name: {"strength": tried[0]} for c in CONCEPTS} for way, tried in strengths.items()}
 
 
@@ -289,7 +289,7 @@ def by_text(studio: Studio, sae: SAEHandle, method: Method) -> Steer:
 
 
 def by_features(studio: Studio, sae: SAEHandle) -> Steer:
-    """Return a `Steer` that applies Steer Features with the SAE's own concept at its hook point."""
+    """Return a `Steer` that applies Steer Features with an SAE and the concept stored in it."""
 
     def branch(concept: Concept, strength: float) -> Branch:
         selection = parse_selection(concept.name, sae.dictionary, sae.dictionary.concepts)
@@ -306,7 +306,7 @@ def _unsteered(
 
 
 def _after(studio: Studio, method: Steer, case: Case, strength: float) -> dict[str, float]:
-    """Return the verdict on the steered images, or the unsteered one if no feature has the concept."""
+    """Return the verdict on the steered images, or on the unsteered images if no feature has the concept."""
     try:
         branch = method(case.concept, strength)
     except RevelioError:

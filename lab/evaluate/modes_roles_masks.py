@@ -24,14 +24,15 @@ POINT = "output_blocks.4.1"
 CONCEPT = CONCEPTS[0]
 BATCH = 32
 SHOWN = 2
-"""How many prompts of each direction have their images shown."""
+"""How many prompts per direction are shown as images."""
 
 
 @dataclass(frozen=True)
 class Setting:
     """One way to steer.
 
-    group: the table that shows it. whole: steer the concept itself instead of its labelled features.
+    group: the table that lists this setting.
+    whole: steer the concept itself instead of its labelled features.
     """
 
     group: str
@@ -112,7 +113,7 @@ def _masks(
 ) -> tuple[list[dict[str, Any]], list[tuple[Tensor, str]]]:
     """Add labelled features only in the left half of the image; measure the change inside and outside it.
 
-    "held" columns: the sampler also keeps the unsteered image outside the mask.
+    For the values "held ...", the sampler also keeps the unsteered image outside the mask.
     """
     mask = torch.zeros(1, *plain.shape[1:3])
     mask[:, :, : plain.shape[2] // 2] = 1.0

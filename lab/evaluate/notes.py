@@ -1,4 +1,4 @@
-"""Keep what a long evaluation has measured so far, so that an interrupted one resumes."""
+"""Store what an evaluation has measured so far, so that an interrupted evaluation resumes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from comfy_revelio.host.mini import config
 
 
 class Notes:
-    """Results by name, which outlive the process if they have a file.
+    """Measured results by name, stored in a file or, if `file` is None, only in memory.
 
-    file: rewritten after each result; results found in it are used only if they were measured on the same
-    weights. None keeps the results in memory.
+    The file is rewritten after each result. Results in an existing file are used only if they were measured
+    on the same weights.
     """
 
     def __init__(self, file: Path | None = None) -> None:

@@ -1,6 +1,6 @@
 """The prompts and concepts on which Revelio Mini and its steering are measured, and how verdicts are counted.
 
-Only prompts, concepts and scores; `lab/evaluate/measure.py` generates the images.
+This module only scores images; `lab/evaluate/measure.py` generates them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Concept:
     attribute: str
     value: str
     also: tuple[str, ...] = ()
-    """Other values that also count as the concept when it is to be removed."""
+    """Other values that also count as the concept when removal is measured."""
     hides: tuple[str, ...] = ()
     """The attributes that the concept covers up (a hat hides the hair)."""
 
@@ -50,7 +50,7 @@ CONCEPTS = (
 
 
 def held_out_prompts(count: int) -> list[Prompt]:
-    """Return prompts that name a combination of values never seen in training; always the same prompts."""
+    """Return the first `count` prompts that name a combination of values never seen in training."""
     found: list[Prompt] = []
     number = 0
     while len(found) < count:
@@ -73,7 +73,7 @@ def prompts_naming(concept: Concept, count: int, *, first: int = 0) -> list[Prom
 
 
 def prompts_without(concept: Concept, count: int, *, first: int = 0) -> list[Prompt]:
-    """Return prompts that do not mention the concept, for avatars that lack it in styles that can draw it."""
+    """Return prompts that do not mention the concept, for avatars without it in styles that can draw it."""
     wanted, nothing = (
         index_of(concept.attribute, concept.value),
         index_of(concept.attribute, ATTRIBUTES[concept.attribute][0]),
@@ -120,7 +120,7 @@ def _prompt(number: int, labels: dict[str, int], silent: Sequence[str] = ()) -> 
 def accuracies(
     found: torch.Tensor, prompts: Sequence[Prompt], *, leave_out: Sequence[str] = ()
 ) -> dict[str, float]:
-    """For each attribute that prompts mention, return the share of images where the judge sees its value.
+    """Return, for each prompted attribute, the share of images in which the judge sees the prompted value.
 
     found: the judge's values int64 [n, attributes].
     """
@@ -138,7 +138,7 @@ def accuracies(
 
 
 def chance(prompts: Sequence[Prompt]) -> dict[str, float]:
-    """For each attribute, return the accuracy of always answering its most frequent prompted value."""
+    """For each attribute, return the accuracy of always answering the value that prompts name most often."""
     result = {}
     for name in ATTRIBUTES:
         values = Counter(p.labels[name] for p in prompts if name in p.mentioned and p.labels[name] != HIDDEN)
@@ -156,7 +156,7 @@ def rate(found: torch.Tensor, concept: Concept, *, also: bool) -> float:
 
 
 def others(found: torch.Tensor, prompts: Sequence[Prompt], concept: Concept) -> float:
-    """Return the mean accuracy over all mentioned attributes except the concept's own and those it hides."""
+    """Return the mean accuracy over mentioned attributes except the concept's own and those it hides."""
     result = accuracies(found, prompts, leave_out=(concept.attribute, *concept.hides))
     return sum(result.values()) / max(1, len(result))
 

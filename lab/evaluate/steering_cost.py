@@ -12,7 +12,7 @@ REMOVAL, ADDITION = "removal", "addition"
 ALLOWED_COST = {REMOVAL: 0.02, ADDITION: 0.05}
 
 Verdict = dict[str, float]
-"""For a set of images: the share with the concept ("rate") and the mean accuracy of the rest ("others")."""
+"""The share of images with the concept ("rate") and the mean accuracy of the other attributes ("others")."""
 
 Rows = dict[str, dict[str, dict[str, float]]]
 """By direction and concept: the verdicts without and with steering, and the strength or number of prompts."""
@@ -36,7 +36,7 @@ def row(before: Verdict, after: Verdict, **more: float) -> dict[str, float]:
 
 
 def gain(direction: str, before: Verdict, after: Verdict) -> float:
-    """Return how far the rate moved as wanted, minus three times the cost beyond ALLOWED_COST."""
+    """Return the rate's change in the wanted direction minus three times the cost beyond ALLOWED_COST."""
     moved = after["rate"] - before["rate"]
     cost = before["others"] - after["others"]
     wanted = -moved if direction == REMOVAL else moved
@@ -44,7 +44,7 @@ def gain(direction: str, before: Verdict, after: Verdict) -> float:
 
 
 def summary(rows: Rows) -> dict[str, float]:
-    """Return means over concepts: relative removal, points added, and what each cost the other attributes."""
+    """Return means over concepts: relative removal, points added, and the cost of each (loss in "others")."""
     removal, addition = list(rows[REMOVAL].values()), list(rows[ADDITION].values())
     return {
         "removal_relative": mean([_relative_fall(r["rate_before"], r["rate_after"]) for r in removal]),
@@ -61,5 +61,5 @@ def merit(summary: dict[str, float]) -> float:
 
 
 def _relative_fall(before: float, after: float) -> float:
-    """Return the share of the rate `before` that is gone; 0 if there was nothing to remove."""
+    """Return the share of the rate `before` that steering removed; 0 if there was nothing to remove."""
     return 1 - after / before if before else 0.0

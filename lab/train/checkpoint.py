@@ -1,4 +1,4 @@
-"""Write training checkpoints that survive a kill: a file next to the target is written, then renamed."""
+"""Write weights and checkpoints. A kill never leaves half a file: a new file is written, then renamed."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from .progress import Progress
 
 
 def disturb(x: torch.Tensor) -> torch.Tensor:
-    """Shift, blur, recolour and add noise a little, so that the judge also reads imperfect images.
+    """Shift, blur and recolour images slightly and add noise: the judge must also read imperfect images.
 
     x: [B, 3, H, W] in 0..1. Shift and blur are drawn once per batch, colour and noise once per image.
     """
@@ -65,7 +65,7 @@ def train(
     width: int = 24,
     go_on: bool = False,
 ) -> dict[str, float]:
-    """Train, save the judge to `out` and return its accuracy on held-out renders; resumes after a kill.
+    """Train the judge, save it to `out`, return its accuracy on held-out renders; a killed run resumes.
 
     go_on: start from the judge at `out` instead of from scratch.
     """

@@ -37,7 +37,7 @@ def build_text_encoder(vocabulary: int) -> Any:
     """Build the text encoder for `vocabulary` tokens: ids [B, 77] -> last layer's states [B, 77, 192]."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    # start and end of text are CLIP's two highest ids, and so also the highest ids of the small vocabulary
+    # the tokens for start and end of text have the highest ids, in CLIP and so also in the small vocabulary
     ends = {"bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1, "pad_token_id": vocabulary - 1}
     return CLIPTextModel(CLIPTextConfig(vocab_size=vocabulary, **ends, **config.TEXT))
 

@@ -8,14 +8,14 @@ import torch
 
 
 class Pace:
-    """The number of steps of a run: fixed, or set once from the measured speed so that it takes `minutes`."""
+    """The number of steps in a run: fixed, or set from the measured speed so that the run takes `minutes`."""
 
     def __init__(self, steps: int, minutes: float | None, device: str, *, start: int = 0) -> None:
         self.steps, self.minutes, self.device, self.start = steps, minutes, device, start
         self._clock = 0.0
 
     def tick(self, step: int) -> bool:
-        """Call after each step; True if the number of steps was just set (steps 20 to 60 are timed)."""
+        """Return whether this call set the number of steps; call after each step (20 to 60 are timed)."""
         if self.minutes is None or step - self.start not in (20, 60):
             return False
         if self.device != "cpu":
@@ -29,6 +29,7 @@ class Pace:
 
 
 def learning_rate(peak: float, step: int, steps: int, *, warm_up: int = 300, hold: float = 0.4) -> float:
-    """Warm up linearly (at most a tenth of the run), hold `peak` to the share `hold`, fall to peak / 1000."""
+    """Return the learning rate of `step`. It warms up linearly (at most a tenth of the run), stays at `peak`
+    until the share `hold` of the run is done, and then falls linearly to peak / 1000."""
     share, warm_up = step / steps, min(warm_up, max(1, steps // 10))
     return peak * min(1.0, step / warm_up) * (1.0 if share < hold else max(1e-3, (1 - share) / (1 - hold)))

@@ -13,7 +13,7 @@ from torch import nn
 
 
 def quick_dtype(device: torch.device | str = "cpu") -> torch.dtype:
-    """Return bfloat16 if this device multiplies matrices much faster in it than in float32, else float32."""
+    """Return bfloat16 if this device multiplies bfloat16 matrices much faster than float32, else float32."""
 
     def seconds(dtype: torch.dtype) -> float:
         a = torch.ones(1024, 1024, device=device, dtype=dtype)

@@ -1,9 +1,10 @@
 """Train the SAEs of Revelio Mini on its activations inside ComfyUI: `python -m lab saes`.
 
 Activations of one set of images are harvested at all hook points at once; each SAE is trained on most of the
-images and measured on the rest. A word's features are labelled by contrast: the prompt with the word against
-the same prompt and seed without it. For attributes that every image has (style, skin, background), images in
-which the judge sees a value are contrasted with all others. The concepts are measured on the same pairs.
+images and measured on the rest. A word labels the features that differ between two images of the same seed,
+one whose prompt has the word and one whose prompt lacks it. Concepts are measured on the same pairs. For
+attributes that every image has (style, skin, background), images in which the judge sees a value are
+compared with all other images.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Plan:
     k: int
     steps: int
     carriers: int = 0
-    """Features stored for each concept; with more, the concept steers more cleanly, but the file grows."""
+    """How many features are stored per concept; more features steer more cleanly but need a larger file."""
 
 
 UNET_PLANS = (
@@ -53,9 +54,9 @@ UNET_PLANS = (
     Plan("revelio_mini_up2", "output_blocks.2.1", 1536, 16, 600, carriers=128),
     Plan("revelio_mini_up4", "output_blocks.4.1", 1536, 16, 600, carriers=64),
 )
-"""Hook points chosen by activation patching: the activations of a prompt with a word replaced those of the
-same prompt without it. In the middle and before output_blocks.2.1, patching changes nothing; at 2.1 and 3.1
-glasses appear; at 4.1, every part does."""
+"""Hook points chosen by activation patching: activations from a prompt with a word replaced the activations
+from the same prompt without the word. In the middle and before output_blocks.2.1, patching changes nothing;
+at 2.1 and 3.1 glasses appear; at 4.1, every part does."""
 TEXT_PLAN = Plan("revelio_mini_text", "layers.1", 256, 8, 600)
 
 FAMILY = "revelio-mini"
@@ -104,7 +105,7 @@ def train_all(
 
 
 def paired_shots(count: int) -> list[Shot]:
-    """Return `count` prompts without PARTS, each followed by a copy with each value its style can draw."""
+    """Return `count` prompts without PARTS, each followed by a copy for each value its style can draw."""
     shots: list[Shot] = []
     for number in range(count):
         labels = labels_for("model", 1_000_000 + number, split="train")
@@ -151,7 +152,7 @@ def train_unet_saes(
     device: str,
     say: Callable[[str], None],
 ) -> dict[str, dict[str, float]]:
-    """Train the SAEs of the UNet on the result of `harvest_unet`; used maps are removed to free memory."""
+    """Train the SAEs of the UNet on the result of `harvest_unet`; it removes used entries from `maps`."""
     pairs = pair_contrasts(shots, values)
     metrics = {}
     for plan in UNET_PLANS:
@@ -173,7 +174,7 @@ def train_unet_saes(
 def train_text_sae(
     captions: Sequence[tuple[Caption, dict[str, int]]], *, out: Path, device: str, say: Callable[[str], None]
 ) -> dict[str, float]:
-    """Train the SAE of a text layer on the captions' own tokens and a tenth of start, end and padding."""
+    """Train the SAE of a text layer on all word tokens of the captions and a tenth of the other tokens."""
     _, clip, _ = load_mini()
     width = config.TEXT["hidden_size"]
     layer = resolve_layer(clip, TEXT_PLAN.hook_point, width, TEXT_PLAN.file)
@@ -190,7 +191,7 @@ def train_text_sae(
 
 
 Contrast = tuple[Tensor, Tensor]
-"""The numbers of the images with a value, and of the images without it."""
+"""The indices of the images with a value, and the indices of the images without it."""
 
 
 def image_contrasts(values: Tensor) -> dict[str, Contrast]:
@@ -207,7 +208,7 @@ def image_contrasts(values: Tensor) -> dict[str, Contrast]:
 def pair_contrasts(
     shots: Sequence[Shot], values: Tensor, parts: Sequence[str] = PARTS
 ) -> dict[str, Contrast]:
-    """For each label, return the pairs in which the judge sees the value with the word and not without it."""
+    """For each label, return the pairs in which the judge sees the value only if the prompt names it."""
     pairs: dict[str, list[tuple[int, int]]] = {}
     for number, shot in enumerate(shots):
         if shot.base >= 0 and shot.attribute in parts:
@@ -224,7 +225,7 @@ def pair_contrasts(
 def concepts_of_pairs(
     dictionary: Dictionary, maps: Tensor, values: Tensor, pairs: Mapping[str, Contrast], carriers: int
 ) -> dict[str, Concept]:
-    """Measure the concept of each label separately for each drawing style, as look and position differ.
+    """Measure each label's concept separately per drawing style, since styles draw it differently.
 
     maps: [steps, items, H, W, width].
     """
@@ -245,8 +246,8 @@ def label_by_contrast(
 ) -> dict[str, list[int]]:
     """Return the features of each label: those whose peak is higher in images with the label than without.
 
-    peaks: [items, n_features], from `peaks_of`. one_each: give a feature only the label that it separates
-    best; for contrasts between images that also differ in other ways, to which the feature may respond.
+    peaks: [items, n_features], from `peaks_of`. one_each: give each feature only the label that it
+    separates best. Use it if the images also differ in other ways, to which the feature may respond.
     """
     highs = torch.stack([peaks[with_it].mean(dim=0) for with_it, _ in contrasts.values()])
     lows = torch.stack([peaks[without].mean(dim=0) for _, without in contrasts.values()])

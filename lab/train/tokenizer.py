@@ -21,7 +21,7 @@ UNKNOWN = 0
 
 
 def tokenizer_folder() -> Path:
-    """Find the folder with CLIP's `vocab.json` and `merges.txt` inside ComfyUI's folder, COMFYUI_PATH."""
+    """Return the folder in ComfyUI (COMFYUI_PATH) that contains CLIP's `vocab.json` and `merges.txt`."""
     root = os.environ.get("COMFYUI_PATH")
     folder = Path(root or "") / "comfy" / "sd1_tokenizer"
     if not root or not (folder / "vocab.json").is_file():
@@ -57,7 +57,7 @@ def small_vocabulary(ids: np.ndarray) -> np.ndarray:
 
 
 def to_small(ids: np.ndarray, vocabulary: np.ndarray) -> np.ndarray:
-    """Convert CLIP ids to ids of the small vocabulary, UNKNOWN for all others; same shape, int16."""
+    """Convert CLIP ids to ids in the small vocabulary, or UNKNOWN if it lacks them; same shape, int16."""
     table = np.full(config.VOCABULARY, UNKNOWN, dtype=np.int16)
     table[vocabulary] = np.arange(1, len(vocabulary) + 1, dtype=np.int16)
     return table[ids]

@@ -1,10 +1,10 @@
 """Train text encoder and UNet together: `python -m lab model --data DIR`.
 
-Velocity prediction on the autoencoder's latents, several wordings of each caption, 10 % of captions dropped
-for classifier-free guidance, exponential moving average of the weights. Words act mainly at high noise and,
-for small parts, in a few cells, so these timesteps and cells weigh more. In addition, a linear reader must
-recognise the attributes in the text states: without it, the model did not learn to distinguish words for
-parts of only a few pixels (all moods had become one word).
+The UNet predicts velocity on the autoencoder's latents. Each image has several captions, 10 % of captions are
+dropped for classifier-free guidance, and the weights are averaged (exponential moving average). Words act
+mainly at high noise and, for small parts, in a few cells, so these timesteps and cells weigh more. In
+addition, a linear reader must recognise the attributes in the text states: without the reader, the model did
+not learn to distinguish words for parts of only a few pixels (all mood words had the same effect).
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ CAPTION_DROP = 0.1
 UNKNOWN_WORD = 0.15
 """The share of captions in which one word is replaced by the unknown word."""
 HIGH_NOISE = 0.4
-"""Timesteps are drawn as 1000 * u ** HIGH_NOISE with u uniform: mostly high ones. In such small latents, a
+"""Timesteps are drawn as 1000 * u ** HIGH_NOISE with u uniform, so most are high. In such small latents, a
 part is visible even through strong noise: on a trained model, nine tenths of the change that words make to
 the prediction was measured above timestep 600."""
 PART_SHARE = 0.6
 """The share of the loss that is divided evenly among the attributes instead of among the image's cells."""
 MEANING_WEIGHT = 1.0
-"""The weight of the loss for reading the attributes from the text states. If it is far below 1, the noise in
-the image loss's gradient drowns it (measured: at 0.05 moods were still one word after 50,000 images)."""
+"""The weight of the loss for reading the attributes from the text states. Far below 1, it drowns in
+the noise of the image loss's gradient (at 0.05, all mood words had the same effect after 50,000 images)."""
 
 
 def _captions(job: tuple[np.ndarray, int, int]) -> list[str]:
@@ -108,7 +108,8 @@ def part_weights(latents: torch.Tensor, labels: torch.Tensor, largest: float = 8
 
 
 def _between(images: torch.Tensor, values: torch.Tensor, fewest: int = 20) -> torch.Tensor | None:
-    """Return the variance between class means beyond chance, [h, w]; None if fewer than two are known."""
+    """Return the variance between class means beyond chance, [h, w]; None if fewer than two classes are large
+    enough (`fewest` images)."""
     groups = [images[values == v] for v in values.unique() if v >= 0]
     groups = [group for group in groups if len(group) >= fewest]
     if len(groups) < 2:
@@ -119,7 +120,7 @@ def _between(images: torch.Tensor, values: torch.Tensor, fewest: int = 20) -> to
 
 
 class TextAndUNet(nn.Module):
-    """UNet, text encoder and the attribute reader, which only training needs, as one module.
+    """The UNet, the text encoder and an attribute reader (needed only for training) in one module.
 
     (noisy latents, timesteps, tokens [B, 77], the positions [B] where captions end) -> velocity, and the
     reader's scores [B, all values of all attributes].
@@ -155,7 +156,7 @@ def meaning_loss(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def empty_prompt(vocabulary: np.ndarray) -> np.ndarray:
-    """Tokens [77] of the empty prompt in the small vocabulary."""
+    """Return the tokens [77] of the empty prompt in the small vocabulary."""
     row = np.full(config.CONTEXT_TOKENS, config.EOS_TOKEN)
     row[0] = config.BOS_TOKEN
     return to_small(row, vocabulary)
@@ -291,7 +292,7 @@ def export(
     unet_file: Path,
     text_file: Path,
 ) -> None:
-    """Write the averaged weights of UNet and text encoder to a file each; the latter includes token ids."""
+    """Write averaged weights: one file for the UNet, one for the text encoder and its token ids."""
     unet = {n.removeprefix("unet."): p for n, p in average.items() if n.startswith("unet.")}
     # some versions of transformers put "text_model." before every name; the file leaves it out
     text = {
@@ -305,7 +306,7 @@ def export(
 
 
 def load_text_encoder(path: Path = TEXT_FILE, device: torch.device | str = "cpu") -> tuple[Any, np.ndarray]:
-    """Load the trained text encoder for its small vocabulary, and that vocabulary's CLIP token ids."""
+    """Load the trained text encoder and the CLIP token ids of its small vocabulary."""
     tensors, _ = load_weights(path, device)
     vocabulary = tensors.pop("token_ids").cpu().numpy()
     text = build_text_encoder(len(vocabulary) + 1).to(device)

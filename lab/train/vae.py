@@ -71,7 +71,7 @@ def psnr(vae: Any, avatars: Avatars, device: str, count: int = 512) -> float:
 
 
 def latent_scale(vae: Any, avatars: Avatars, device: str, count: int = 4096) -> float:
-    """Return 1 / standard deviation of the latents; scaled by it, the UNet's inputs have unit variance."""
+    """Return 1 / standard deviation of the latents: the factor that gives the UNet's inputs unit variance."""
     with torch.no_grad():
         z = [
             moments_of(vae, as_floats(images.to(device))).chunk(2, dim=1)[0].flatten()
@@ -93,10 +93,11 @@ def train(
     out: Path = VAE_FILE,
     go_on: bool = False,
 ) -> dict[str, float]:
-    """Train, save to `out` and return PSNR on held-out renders and latent scale; a killed run resumes.
+    """Train the autoencoder, save it to `out` and return its metrics; a killed run resumes.
 
-    crops: the first share of the run, which trains on quarter crops, four times as many; the rest of the run
-    uses whole images. go_on: start from the weights at `out` and train only the decoder, so that a UNet
+    crops: the first share of the run, which trains on quarter-size crops in batches four times as large; the
+    rest of the run uses whole images.
+    go_on: start from the weights at `out` and train only the decoder, so that a UNet
     trained on the encoder's latents still fits.
     """
     torch.manual_seed(0)
