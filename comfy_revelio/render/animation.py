@@ -55,7 +55,7 @@ def feature_animation(
 
 
 def held(frames: Tensor, fps: float, hold: float) -> Tensor:
-    """Return the frames [n, H, W, 3] with the last frame repeated to be shown `hold` seconds longer.
+    """Return the frames [n, H, W, 3], with the last one repeated so that it stays `hold` seconds longer.
 
     fps: frames per second.
 

@@ -31,7 +31,7 @@ UNITS: tuple[Unit, ...] = get_args(Unit)
 READS_CODES: frozenset[Mode] = frozenset({"scale", "set", "clamp", "ablate", "only"})
 """Modes that read the codes of the tokens; push does so too if its strength is below 0."""
 ADDS_AMOUNT: frozenset[Mode] = frozenset({"add", "set", "clamp", "replace"})
-"""Modes that add an amount counted in units; push does so too if its strength is above 0."""
+"""Modes whose strength counts units (`Unit`), as the strength of `push` does when it is above 0."""
 
 _TINY = 1e-12
 

@@ -164,7 +164,7 @@ def _codes(
     if indices.ndim != 3 or tuple(indices.shape[1:]) != (math.prod(grid), note.k):
         raise entry.broken(f"the codes of a frame do not fit its grid of {' by '.join(map(str, grid))}")
     if any(t is not None and (t.shape != indices.shape[:2] or t.dtype != torch.float32) for t in undone):
-        raise entry.broken("scale or shift of a frame do not fit its tokens")
+        raise entry.broken("the scale or shift of a frame does not match its tokens")
     if not len(indices):
         raise entry.broken("a frame has no images")
     if indices.numel() and (int(indices.min()) < 0 or int(indices.max()) >= note.n_features):
