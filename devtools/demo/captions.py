@@ -7,8 +7,8 @@ CAPTIONS = {
     "01_features_middle": "Where features of the middle block fire, step by step. Each row is one feature, "
     "each column one of the denoising steps, from noise on the left to the image on the right. Bright means "
     "that the feature is active there.",
-    "01_features_up2": "The same for up block 2, a later layer with a finer grid. Labels such as glasses "
-    "name features that fire more often with that concept than without it.",
+    "01_features_up2": "The same for up block 2, a later layer. Where a feature has a label, such as flat cartoon, "
+    "it fires more often with that concept than without it.",
     "02_down_without": "Glasses in the prompt, four seeds, without steering.",
     "02_down_steered": "The same prompt and seeds, with the features of glasses turned down in two layers.",
     "02_up_without": "No glasses in the prompt, four seeds, without steering.",
@@ -23,8 +23,8 @@ CAPTIONS = {
     "04_steered": "The same seeds, with glasses turned down by the SAE that was just trained.",
     "explorer": "The Explorer in ComfyUI after a click on the glasses. The heat shows where the concept is "
     "active at the chosen step, the small maps on the right show it at every step.",
-    "explorer_steered": "Steer was pressed and the strength set to -2.5. The workflow then ran again: only "
-    "the steered image was sampled, with the same seed.",
+    "explorer_steered": "Steer was pressed and the strength set to -2.5. The workflow then ran again. "
+    "The Explorer still shows the recorded run; the steered image is below, with the same seed.",
     "05_without": "The image that was recorded for the Explorer.",
     "05_steered": "The same seed, steered as chosen in the Explorer.",
     "06_picture": "The image whose words are mapped below.",

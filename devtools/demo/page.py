@@ -77,7 +77,7 @@ model, and turns some of them down or up. Click on an image to see it alone.</p>
 <pre><code>python3 dev.py serve</code></pre>
 <p>Run all workflows of the bundled model, and measure steering on more prompts:</p>
 <pre><code>python3 dev.py demo --all</code></pre>
-<p class="soft">All numbers on this page are in <a href="report.json">report.json</a>.
+<p class="soft">All numbers that were measured now are in <a href="report.json">report.json</a>.
 The <a href="{_link(output)("README.md")}">README</a> explains how to install the pack and what each node
 does.</p>
 </footer>

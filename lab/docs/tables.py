@@ -80,7 +80,8 @@ def _steering(steering: dict[str, Any]) -> str:
     others = [[f"`{point}`", *_effect(summary)] for point, summary in points.items()]
     return (
         f"{steering['n_per_concept']} prompts per concept and direction. Cost is the drop in mean accuracy "
-        f"over all other attributes, in percentage points.\n\n{table(['method', *head], rows)}\n\n"
+        "over the other attributes that the prompt names, in percentage points.\n\n"
+        f"{table(['method', *head], rows)}\n\n"
         f"The hook point of Steer Features was chosen on {tried} other prompts per concept and direction:\n\n"
         + table(["hook point", *head], others)
     )
