@@ -7,8 +7,8 @@ CAPTIONS = {
     "01_features_middle": "Where features of the middle block fire, step by step. Each row is one feature, "
     "each column one of the denoising steps, from noise on the left to the image on the right. Bright means "
     "that the feature is active there.",
-    "01_features_up2": "The same for up block 2, a later layer. Where a feature has a label, such as flat cartoon, "
-    "it fires more often with that concept than without it.",
+    "01_features_up2": "The same for up block 2, a later layer. Where a feature has a label, such as flat "
+    "cartoon, it fires more often with that concept than without it.",
     "02_down_without": "Glasses in the prompt, four seeds, without steering.",
     "02_down_steered": "The same prompt and seeds, with the features of glasses turned down in two layers.",
     "02_up_without": "No glasses in the prompt, four seeds, without steering.",
