@@ -27,42 +27,43 @@ class RevelioExplorer(io.ComfyNode):
             display_name="Explorer (Revelio)",
             category="Revelio/See",
             description="Explores a run with the mouse: click on the image to see which concepts and "
-            "features are active there, at every step. Choose some and turn them down or up. The choice is "
-            "output for Steer Features, and a painted region as a mask.",
+            "features are active there at every step. Choose concepts or features and turn each up or down; "
+            "the choice is output for Steer Features. A region that you paint is output as a mask.",
             inputs=[
                 TraceSocket.Input("trace", tooltip="The run to explore, from Collect Features."),
                 io.String.Input(
                     "chosen",
                     default="",
-                    tooltip="Written by the Explorer and output as FEATURES: glasses:-2, 1203:-1.5. The "
-                    "number after the colon is the strength, below 0 for less, above 0 for more.",
+                    tooltip="The chosen features, filled in by the Explorer and output as FEATURES, such as "
+                    "glasses:-2, 1203:-1.5. The number after the colon is the strength: below 0 weakens the "
+                    "feature, above 0 strengthens it.",
                 ),
                 io.String.Input(
                     "hook_point",
                     default="",
-                    tooltip="Written by the Explorer: the hook point of the chosen features. Empty = the "
-                    "hook point of the SAE, or the first recorded one.",
+                    tooltip="The hook point of the chosen features, filled in by the Explorer. Empty = the "
+                    "SAE's hook point or, without an SAE, the first recorded hook point.",
                 ),
                 io.String.Input(
                     "painted",
                     display_name="painted region",
                     default="",
-                    tooltip="Written by the Explorer: the painted region.",
+                    tooltip="The painted region, filled in by the Explorer.",
                 ),
                 io.Image.Input(
-                    "image", optional=True, tooltip="The finished image of the run, shown under the heat."
+                    "image", optional=True, tooltip="The finished image of the run, shown under the heatmap."
                 ),
                 Sae.Input(
                     "sae",
                     optional=True,
-                    tooltip="The SAE that the run was recorded with. It adds concepts and the nearest "
-                    "features.",
+                    tooltip="The SAE that the run was recorded with. If connected, the Explorer also shows "
+                    "concepts and each feature's nearest features.",
                 ),
                 TraceSocket.Input(
                     "compare_trace",
                     optional=True,
-                    tooltip="A second run, shown next to the first with the same feature and step. It must "
-                    "not depend on this Explorer's own outputs.",
+                    tooltip="A second run, shown next to the first with the same feature and step. This "
+                    "second run must not depend on the outputs of this Explorer.",
                 ),
                 io.Image.Input("compare_image", optional=True, tooltip="The image of the second run."),
             ],
@@ -70,8 +71,8 @@ class RevelioExplorer(io.ComfyNode):
                 Features.Output(
                     "features",
                     display_name="FEATURES",
-                    tooltip="The chosen features and concepts with their strengths. Connect to selected of "
-                    "Steer Features, and set its strength to 1.",
+                    tooltip="The chosen features and concepts with their strengths. Connect this to the "
+                    "selected input of Steer Features, and set that node's strength to 1.",
                 ),
                 io.Mask.Output(
                     "mask",
