@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 _HOOK_POINT_TOOLTIP = (
     "The layer to read, such as middle_block.1 or mid_block.attentions.0. Enter ? to list all names."
 )
-_PROMPTS_TOOLTIP = "Prompts to generate images from, one per line, used in turn. The more varied the prompts, the better the SAE."
+_PROMPTS_TOOLTIP = (
+    "Prompts to generate images from, one per line, used in turn. The more varied the prompts, the better "
+    "the SAE."
+)
 
 
 def _choices(name: str) -> list[str]:

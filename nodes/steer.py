@@ -88,12 +88,12 @@ class RevelioSteerFeatures(io.ComfyNode):
                     "mode",
                     options=list(MODES),
                     default="push",
-                    tooltip="What the strength does. push: as described there. add: add the feature "
-                    "everywhere, whether it fires or not. scale: multiply the feature where it fires (1 "
-                    "doubles it, -1 switches it off). set: set the feature to this value everywhere. clamp: "
-                    "limit the feature to at most this value. ablate: switch the feature off where it fires "
-                    "(strength 1). only: switch off all other features (strength 1). replace: the block "
-                    "contributes only these features. ablate_block: the block contributes nothing.",
+                    tooltip="What strength does. push: as described in the tooltip of strength. add: add the "
+                    "feature everywhere, whether it fires or not. scale: multiply the feature where it fires "
+                    "(1 doubles it, -1 switches it off). set: set the feature to this value everywhere. "
+                    "clamp: limit the feature to at most this value. ablate: switch the feature off where it "
+                    "fires (strength 1). only: switch off all other features (strength 1). replace: the "
+                    "block contributes only these features. ablate_block: the block contributes nothing.",
                 ),
                 Features.Input(
                     "selected",
@@ -113,9 +113,9 @@ class RevelioSteerFeatures(io.ComfyNode):
                     options=list(UNITS),
                     default="mean",
                     optional=True,
-                    tooltip="What strength 1 means when something is added: mean = the feature's mean value "
-                    "when it fires (sdxl-unbox), code = an activation of 1, norm = as long as the mean "
-                    "token of the image (the Flux paper; try 0.1 to 1).",
+                    tooltip="What strength 1 means when a feature is added: mean = the feature's mean value "
+                    "when it fires (sdxl-unbox), code = an activation of 1, norm = a vector as long as the "
+                    "image's mean token (the Flux paper; try 0.1 to 1).",
                 ),
                 io.Combo.Input(
                     "ramp",
