@@ -19,8 +19,8 @@ class RevelioStrengthSweep(io.ComfyNode):
             node_id="RevelioStrengthSweep",
             display_name="Strength Sweep (Revelio)",
             category="Revelio/Steer",
-            description="Runs the nodes connected after it several times, once for each strength. Connect "
-            "the images to Image Grid to compare them side by side.",
+            description="Runs the nodes connected after this one several times, once for each strength. "
+            "Connect the images to Image Grid to compare them side by side.",
             inputs=[
                 io.Float.Input(
                     "first", default=-4.0, min=-1000.0, max=1000.0, step=0.05, tooltip="The first strength."

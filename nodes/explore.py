@@ -137,7 +137,7 @@ def _known(sae: SAEHandle | None, trace: Trace) -> dict[str, Dictionary]:
 
 
 def _of_another(sae: SAEHandle, trace: Trace) -> str:
-    """Return a warning that the run was recorded with another SAE than the connected one."""
+    """Return a warning that the connected SAE is not the one that the run was recorded with."""
     dictionary = sae.dictionary
     recorded = ", ".join(
         f"{name} ({trace.dictionaries[name].n_features} features)" for name in trace.hook_points
@@ -150,7 +150,7 @@ def _of_another(sae: SAEHandle, trace: Trace) -> str:
 
 
 def _indexes(sae: SAEHandle | None, recorded: dict[str, Dictionary]) -> dict[str, IndexHead]:
-    """Return {hook point: the SAE's feature index} for the hook points in `recorded`, if there is one."""
+    "Return {hook point: the SAE's feature index} for the hook points in `recorded`; empty without an index."
     return {} if sae is None or sae.index is None else dict.fromkeys(recorded, sae.index)
 
 
@@ -168,7 +168,7 @@ def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[st
             f"{', '.join(trace.hook_points)}; choose them again in the Explorer."
         )
     dictionary = dictionaries.get(point)
-    if dictionary is None:  # only the steering node's SAE knows whether a name is a concept's
+    if dictionary is None:  # only the steering node's SAE knows whether a name is that of a concept
         selection = parse_selection(chosen, trace.dictionaries[point], look_up=False)
     else:
         selection = parse_selection(chosen, dictionary, dictionary.concepts)
@@ -176,7 +176,8 @@ def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[st
 
 
 def _pictures(image: Image | None, name: str) -> list[Any]:
-    """Save `image` [B, H, W, 3], the input called `name`, in ComfyUI's temp folder; return its references."""
+    "Save `image` [B, H, W, 3], the input called `name`, in ComfyUI's temp folder; return references to the"
+    "files."
     from ..comfy_revelio.render.input_images import checked_batch
 
     return [] if image is None else list(ui.PreviewImage(checked_batch(image, name)).values)

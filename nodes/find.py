@@ -26,8 +26,8 @@ class RevelioFindFeatures(io.ComfyNode):
             category="Revelio/Find",
             description="Finds the features that stand for a concept. It compares runs that show the concept "
             "with runs that do not, or the area inside a mask with the area outside it. It searches every "
-            "recorded hook point and step, and shows at which of them the concept is clearest. Start "
-            "steering there.",
+            "recorded hook point and step, and shows where the concept is clearest: a good hook point and "
+            "step at which to start steering.",
             inputs=[
                 TraceSocket.Input(
                     "trace",
@@ -113,10 +113,10 @@ class RevelioFindConcept(io.ComfyNode):
             node_id="RevelioFindConcept",
             display_name="Find Concept (Revelio)",
             category="Revelio/Find",
-            description="Makes your own concept for steering, from images that show it and images that do "
-            "not. The concept consists of the features that differ between the two at one hook point. Find "
-            "Features outputs the few features that show a concept; this node outputs all those needed to "
-            "remove or add it.",
+            description="Makes your own concept for steering, from images that show the concept and images "
+            "that do not. The concept consists of the features that differ between these images at one hook "
+            "point. Find Features outputs the few features that show a concept; this node outputs all the "
+            "features needed to remove or add it.",
             inputs=[
                 Sae.Input(
                     "sae",

@@ -54,7 +54,7 @@ def reading_of(
 
 
 def most_distinct(reading: Reading, count: int = 8) -> list[int]:
-    """Return the features that stand out most in one part of the image, to show if none were chosen."""
+    """Return the features to show if none were chosen: those that stand out most in one part of the image."""
     scores = reading.trace.top_features(
         reading.hook_point, count, item=reading.item, role=reading.role, by="distinct"
     )

@@ -156,7 +156,7 @@ class RevelioSteerFeatures(io.ComfyNode):
         from ..comfy_revelio.host.steering import steer
         from ..comfy_revelio.steering import Intervention, parse_selection
 
-        # with these settings a concept's name means the whole concept, with all others its features
+        # with these settings, a concept's name stands for the whole concept; with any others, for its features
         itself = (mode, place, unit) == ("push", "usual", "mean")
         concepts = sae.dictionary.concepts if itself else None
         connected = None if selected is None else selected.resolved(sae.dictionary, concepts)
@@ -188,9 +188,9 @@ class RevelioSteerConcept(io.ComfyNode):
             node_id="RevelioSteerConcept",
             display_name="Steer Concept (Revelio)",
             category="Revelio/Steer",
-            description="Removes a concept such as glasses from the prompt, or adds it, by steering the "
-            "text encoder. Use the two CLIP outputs for the positive and the negative prompt. The CLIP you "
-            "connect is not changed.",
+            description="Removes a concept such as glasses from the prompt, or adds it, by steering the text "
+            "encoder. Use the first CLIP output for the positive prompt and the second for the negative "
+            "prompt. The CLIP you connect is not changed.",
             inputs=[
                 io.Clip.Input("clip", tooltip="The CLIP whose text encoder is steered."),
                 Sae.Input("sae", tooltip="An SAE trained on a layer of the text encoder."),
