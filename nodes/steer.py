@@ -156,7 +156,7 @@ class RevelioSteerFeatures(io.ComfyNode):
         from ..comfy_revelio.host.steering import steer
         from ..comfy_revelio.steering import Intervention, parse_selection
 
-        # with these settings, a concept's name stands for the whole concept; with any others, for its features
+        # a concept's name stands for the whole concept with these settings, and for its features with any others
         itself = (mode, place, unit) == ("push", "usual", "mean")
         concepts = sae.dictionary.concepts if itself else None
         connected = None if selected is None else selected.resolved(sae.dictionary, concepts)
