@@ -36,8 +36,8 @@ class RevelioSteerFeatures(io.ComfyNode):
                 io.String.Input(
                     "features",
                     default="",
-                    tooltip="Concepts of the SAE or feature numbers, separated by commas, such as glasses, "
-                    "or 1203, 77:0.5. The number after a colon is a weight.",
+                    tooltip="Concepts of the SAE or feature numbers, separated by commas. For example: "
+                    "glasses, or 1203, 77:0.5. The number after a colon is a weight.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -156,7 +156,7 @@ class RevelioSteerFeatures(io.ComfyNode):
         from ..comfy_revelio.host.steering import steer
         from ..comfy_revelio.steering import Intervention, parse_selection
 
-        # a concept's name stands for the whole concept with these settings, and for its features with any others
+        # with these settings, a concept's name means the whole concept; with any others, only its features
         itself = (mode, place, unit) == ("push", "usual", "mean")
         concepts = sae.dictionary.concepts if itself else None
         connected = None if selected is None else selected.resolved(sae.dictionary, concepts)
