@@ -19,8 +19,8 @@ class RevelioStrengthSweep(io.ComfyNode):
             node_id="RevelioStrengthSweep",
             display_name="Strength Sweep (Revelio)",
             category="Revelio/Steer",
-            description="Runs the nodes that follow once for each of several strengths. End with Image Grid "
-            "to compare the images side by side.",
+            description="Runs the nodes connected after this one several times, once for each strength. "
+            "Connect the images to Image Grid to compare them side by side.",
             inputs=[
                 io.Float.Input(
                     "first", default=-4.0, min=-1000.0, max=1000.0, step=0.05, tooltip="The first strength."
@@ -33,14 +33,14 @@ class RevelioStrengthSweep(io.ComfyNode):
                     default=5,
                     min=1,
                     max=64,
-                    tooltip="How many strengths, evenly spaced from first to last, both included.",
+                    tooltip="The number of strengths, evenly spaced from first to last (both included).",
                 ),
                 io.String.Input(
                     "values",
                     default="",
                     optional=True,
-                    tooltip="Your own strengths instead, separated by commas: -4, -1, 0, 2.5. Empty = "
-                    "evenly spaced.",
+                    tooltip="A list of strengths to use instead, separated by commas: -4, -1, 0, 2.5. Empty "
+                    "= evenly spaced strengths.",
                 ),
             ],
             outputs=[
@@ -48,13 +48,14 @@ class RevelioStrengthSweep(io.ComfyNode):
                     "strength",
                     display_name="strength",
                     is_output_list=True,
-                    tooltip="For the strength of Steer Features, Steer Concept or any other node.",
+                    tooltip="The strengths. Connect this to the strength input of Steer Features, Steer "
+                    "Concept or any other node.",
                 ),
                 io.String.Output(
                     "label",
                     display_name="label",
                     is_output_list=True,
-                    tooltip="For the labels of Image Grid.",
+                    tooltip="A label for each strength. Connect this to the labels input of Image Grid.",
                 ),
             ],
         )
@@ -75,8 +76,8 @@ class RevelioImageGrid(io.ComfyNode):
             node_id="RevelioImageGrid",
             display_name="Image Grid (Revelio)",
             category="Revelio/See",
-            description="Puts all incoming images into one labelled figure, for example those of a Strength "
-            "Sweep.",
+            description="Puts all incoming images, such as those of a Strength Sweep, into one labelled "
+            "figure.",
             inputs=[
                 io.Image.Input("images", tooltip="A list or a batch of images, of any size."),
                 io.Int.Input(
@@ -84,7 +85,7 @@ class RevelioImageGrid(io.ComfyNode):
                     default=0,
                     min=0,
                     max=64,
-                    tooltip="Images per row; 0 = chosen for you, at most 8.",
+                    tooltip="Images per row; 0 = chosen automatically, at most 8.",
                 ),
                 io.String.Input(
                     "title", default="", tooltip="A line of text above the figure; may be empty."
@@ -93,8 +94,8 @@ class RevelioImageGrid(io.ComfyNode):
                     "labels",
                     optional=True,
                     force_input=True,
-                    tooltip="A label for each image, such as those of Strength Sweep. Not connected = "
-                    "numbers.",
+                    tooltip="One label per image, such as the labels from Strength Sweep. Not connected = "
+                    "the images are numbered.",
                 ),
             ],
             outputs=[io.Image.Output("grid", display_name="IMAGE", tooltip="The figure.")],

@@ -22,20 +22,26 @@ class RevelioSteerConditioning(io.ComfyNode):
             node_id="RevelioSteerConditioning",
             display_name="Steer Conditioning (Revelio)",
             category="Revelio/Steer",
-            description="Removes a concept from a finished conditioning, or adds it. This works if the "
-            "conditioning holds the very layer that the SAE reads, as in SDXL. Otherwise use Steer Concept "
-            "before encoding.",
+            description="Removes a concept from an encoded prompt (a conditioning), or adds the concept. "
+            "This works only if the conditioning contains the output of the layer that the SAE reads, as "
+            "with SDXL. Otherwise use Steer Concept before encoding.",
             inputs=[
                 io.Conditioning.Input(
                     "conditioning",
                     tooltip="The conditioning to steer. The conditioning you connect is not changed.",
                 ),
-                io.Clip.Input("clip", tooltip="The CLIP that encoded it, used to look up the concept."),
-                Sae.Input("sae", tooltip="An SAE of the layer that the conditioning holds."),
+                io.Clip.Input(
+                    "clip",
+                    tooltip="The CLIP that encoded the conditioning. It is used to look up the concept.",
+                ),
+                Sae.Input(
+                    "sae", tooltip="An SAE trained on the layer whose output the conditioning contains."
+                ),
                 io.String.Input(
                     "concept",
                     default="glasses",
-                    tooltip="The concept, as in Steer Concept. Several: glasses; hat:-0.5.",
+                    tooltip="The concept, written as in Steer Concept. Separate several concepts with "
+                    "semicolons: glasses; hat:-0.5.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -50,30 +56,33 @@ class RevelioSteerConditioning(io.ComfyNode):
                     "method",
                     options=["contrast", "paper"],
                     default="contrast",
-                    tooltip="contrast: find the concept's own features and change only these (recommended). "
-                    "paper: the formula of Concept Steerers.",
+                    tooltip="contrast: find the concept's own features and change only those (recommended). "
+                    "paper: use the formula of the Concept Steerers paper.",
                 ),
                 io.String.Input(
                     "text",
                     default="",
                     multiline=True,
                     optional=True,
-                    tooltip="The text that was encoded, so that start, end and padding tokens can be left "
-                    "alone. Empty = only the first token is left alone.",
+                    tooltip="The prompt that was encoded. With it, the node can leave start, end and padding "
+                    "tokens unchanged. Empty = only the first token is left unchanged.",
                 ),
                 io.Combo.Input(
                     "tokens",
                     options=["auto", "content", "all"],
                     default="auto",
                     optional=True,
-                    tooltip="Which tokens to change, as in Steer Concept. content needs the text.",
+                    tooltip="Which tokens to change, as in Steer Concept. The choice content needs the text "
+                    "input.",
                 ),
             ],
             outputs=[
                 io.Conditioning.Output(
                     "conditioning_out", display_name="CONDITIONING", tooltip="For the sampler."
                 ),
-                io.String.Output("found", display_name="found", tooltip="Which features were found."),
+                io.String.Output(
+                    "found", display_name="found", tooltip="The features found for the concept."
+                ),
             ],
         )
         return searchable(schema, "concept", "slider", "conditioning steering", "remove concept")

@@ -27,42 +27,43 @@ class RevelioExplorer(io.ComfyNode):
             display_name="Explorer (Revelio)",
             category="Revelio/See",
             description="Explores a run with the mouse: click on the image to see which concepts and "
-            "features are active there, at every step. Choose some and turn them down or up. The choice is "
-            "output for Steer Features, and a painted region as a mask.",
+            "features are active there at every step. Choose concepts or features and turn each up or down; "
+            "the choice is output for Steer Features. A region that you paint is output as a mask.",
             inputs=[
                 TraceSocket.Input("trace", tooltip="The run to explore, from Collect Features."),
                 io.String.Input(
                     "chosen",
                     default="",
-                    tooltip="Written by the Explorer and output as FEATURES: glasses:-2, 1203:-1.5. The "
-                    "number after the colon is the strength, below 0 for less, above 0 for more.",
+                    tooltip="The chosen features, filled in by the Explorer and output as FEATURES, such as "
+                    "glasses:-2, 1203:-1.5. The number after the colon is the strength: below 0 weakens the "
+                    "feature, above 0 strengthens it.",
                 ),
                 io.String.Input(
                     "hook_point",
                     default="",
-                    tooltip="Written by the Explorer: the hook point of the chosen features. Empty = the "
-                    "hook point of the SAE, or the first recorded one.",
+                    tooltip="The hook point of the chosen features, filled in by the Explorer. Empty = the "
+                    "SAE's hook point or, without an SAE, the first recorded hook point.",
                 ),
                 io.String.Input(
                     "painted",
                     display_name="painted region",
                     default="",
-                    tooltip="Written by the Explorer: the painted region.",
+                    tooltip="The painted region, filled in by the Explorer.",
                 ),
                 io.Image.Input(
-                    "image", optional=True, tooltip="The finished image of the run, shown under the heat."
+                    "image", optional=True, tooltip="The finished image of the run, shown under the heatmap."
                 ),
                 Sae.Input(
                     "sae",
                     optional=True,
-                    tooltip="The SAE that the run was recorded with. It adds concepts and the nearest "
-                    "features.",
+                    tooltip="The SAE that the run was recorded with. If connected, the Explorer also shows "
+                    "concepts and each feature's nearest features.",
                 ),
                 TraceSocket.Input(
                     "compare_trace",
                     optional=True,
-                    tooltip="A second run, shown next to the first with the same feature and step. It must "
-                    "not depend on this Explorer's own outputs.",
+                    tooltip="A second run, shown next to the first with the same feature and step. This "
+                    "second run must not depend on the outputs of this Explorer.",
                 ),
                 io.Image.Input("compare_image", optional=True, tooltip="The image of the second run."),
             ],
@@ -70,8 +71,8 @@ class RevelioExplorer(io.ComfyNode):
                 Features.Output(
                     "features",
                     display_name="FEATURES",
-                    tooltip="The chosen features and concepts with their strengths. Connect to selected of "
-                    "Steer Features, and set its strength to 1.",
+                    tooltip="The chosen features and concepts with their strengths. Connect this to the "
+                    "selected input of Steer Features, and set that node's strength to 1.",
                 ),
                 io.Mask.Output(
                     "mask",
@@ -136,7 +137,7 @@ def _known(sae: SAEHandle | None, trace: Trace) -> dict[str, Dictionary]:
 
 
 def _of_another(sae: SAEHandle, trace: Trace) -> str:
-    """Return a warning that the run was recorded with another SAE than the connected one."""
+    """Return a warning that the connected SAE is not the one that the run was recorded with."""
     dictionary = sae.dictionary
     recorded = ", ".join(
         f"{name} ({trace.dictionaries[name].n_features} features)" for name in trace.hook_points
@@ -149,7 +150,7 @@ def _of_another(sae: SAEHandle, trace: Trace) -> str:
 
 
 def _indexes(sae: SAEHandle | None, recorded: dict[str, Dictionary]) -> dict[str, IndexHead]:
-    """Return {hook point: the SAE's feature index} for the hook points in `recorded`, if there is one."""
+    "Return {hook point: the SAE's feature index} for the hook points in `recorded`; empty without an index."
     return {} if sae is None or sae.index is None else dict.fromkeys(recorded, sae.index)
 
 
@@ -167,7 +168,7 @@ def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[st
             f"{', '.join(trace.hook_points)}; choose them again in the Explorer."
         )
     dictionary = dictionaries.get(point)
-    if dictionary is None:  # only the steering node's SAE knows whether a name is a concept's
+    if dictionary is None:  # only the steering node's SAE knows whether a name is that of a concept
         selection = parse_selection(chosen, trace.dictionaries[point], look_up=False)
     else:
         selection = parse_selection(chosen, dictionary, dictionary.concepts)
@@ -175,7 +176,8 @@ def _selection(trace: Trace, chosen: str, hook_point: str, dictionaries: dict[st
 
 
 def _pictures(image: Image | None, name: str) -> list[Any]:
-    """Save `image` [B, H, W, 3], the input called `name`, in ComfyUI's temp folder; return its references."""
+    "Save `image` [B, H, W, 3], the input called `name`, in ComfyUI's temp folder; return references to the"
+    "files."
     from ..comfy_revelio.render.input_images import checked_batch
 
     return [] if image is None else list(ui.PreviewImage(checked_batch(image, name)).values)

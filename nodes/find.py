@@ -24,15 +24,15 @@ class RevelioFindFeatures(io.ComfyNode):
             node_id="RevelioFindFeatures",
             display_name="Find Features (Revelio)",
             category="Revelio/Find",
-            description="Finds the features that stand for something, by comparing runs with it and runs "
-            "without it, or the inside of a mask with the outside. It searches every recorded hook point "
-            "and step, and shows where and when in the model the concept is clearest. That is where to "
-            "start steering.",
+            description="Finds the features that stand for a concept. It compares runs that show the concept "
+            "with runs that do not, or the area inside a mask with the area outside it. It searches every "
+            "recorded hook point and step, and shows where the concept is clearest: a good hook point and "
+            "step at which to start steering.",
             inputs=[
                 TraceSocket.Input(
                     "trace",
-                    tooltip="The run with the concept, from Collect Features or Record Prompts. If it was "
-                    "recorded at several hook points, the figure shows which one is best.",
+                    tooltip="The run with the concept, from Collect Features or Record Prompts. If the run "
+                    "was recorded at several hook points, the figure shows which of them is best.",
                 ),
                 io.Int.Input(
                     "count", default=4, min=1, max=MOST_FEATURES, tooltip="How many features to output."
@@ -40,39 +40,41 @@ class RevelioFindFeatures(io.ComfyNode):
                 io.String.Input(
                     "hook_point",
                     default="",
-                    tooltip="Output the features of this hook point, named as in the figure. Empty = the "
-                    "one where the concept is clearest.",
+                    tooltip="The hook point whose features are output, named as in the figure. Empty = the "
+                    "hook point where the concept is clearest.",
                 ),
                 io.Combo.Input("role", options=ROLES, default="cond", tooltip=ROLE_TOOLTIP),
                 TraceSocket.Input(
                     "trace_without",
                     optional=True,
-                    tooltip="The same without the concept, ideally with the same seeds and with prompts "
-                    "that differ only in the concept. Not connected = the mask marks the concept.",
+                    tooltip="The run without the concept, ideally with the same seeds and with prompts that "
+                    "differ only in the concept. Not connected = the mask marks the concept.",
                 ),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="Where the concept is in the image, in white. With one trace, its inside is "
-                    "compared with its outside. With two, it limits the comparison to its inside.",
+                    tooltip="A mask, white where the image shows the concept. With one trace, the area "
+                    "inside the mask is compared with the area outside it. With two, only the area inside "
+                    "the mask is compared.",
                 ),
             ],
             outputs=[
                 Features.Output(
                     "features",
                     display_name="FEATURES",
-                    tooltip="The best features of one hook point, for Steer Features with the SAE of that "
-                    "hook point.",
+                    tooltip="The best features of one hook point. Use them in Steer Features together with "
+                    "the SAE of that hook point.",
                 ),
                 io.Image.Output(
                     "figure",
                     display_name="IMAGE",
-                    tooltip="Hook points by steps: how clearly the best feature separates the two sides.",
+                    tooltip="A figure with a cell for each hook point and step. Each cell shows how clearly "
+                    "the best feature there distinguishes the concept.",
                 ),
                 io.String.Output(
                     "table",
                     display_name="table",
-                    tooltip="The best features of all hook points, with numbers.",
+                    tooltip="The best features of all hook points, or of the chosen one, with their scores.",
                 ),
             ],
             is_output_node=True,
@@ -111,15 +113,15 @@ class RevelioFindConcept(io.ComfyNode):
             node_id="RevelioFindConcept",
             display_name="Find Concept (Revelio)",
             category="Revelio/Find",
-            description="Makes a concept of your own to steer with, from images with something and images "
-            "without it. It keeps everything that changes between them at one hook point. Find Features "
-            "gives the few features that show a concept; this node gives what is needed to remove or add "
-            "it.",
+            description="Makes your own concept for steering, from images that show the concept and images "
+            "that do not. The concept consists of the features that differ between these images at one hook "
+            "point. Find Features outputs the few features that show a concept; this node outputs all the "
+            "features needed to remove or add it.",
             inputs=[
                 Sae.Input(
                     "sae",
-                    tooltip="The SAE of the hook point to steer, which must have recorded both runs. Late "
-                    "layers, such as up block 4 of the bundled model, steer best.",
+                    tooltip="The SAE of the hook point to steer. Both runs must have been recorded with this "
+                    "SAE. Late layers, such as up block 4 of the bundled model, are best for steering.",
                 ),
                 TraceSocket.Input(
                     "trace",
@@ -128,16 +130,16 @@ class RevelioFindConcept(io.ComfyNode):
                 ),
                 TraceSocket.Input(
                     "trace_without",
-                    tooltip="The same without the concept: the same seeds, and prompts that differ only in "
-                    "the concept.",
+                    tooltip="The run without the concept. Use the same seeds, and prompts that differ only "
+                    "in the concept.",
                 ),
                 io.Int.Input(
                     "count",
                     default=64,
                     min=1,
                     max=1024,
-                    tooltip="How many features may make up the concept. More capture it more fully; fewer "
-                    "change less of everything else.",
+                    tooltip="The most features that the concept may consist of. More features capture the "
+                    "concept more fully; fewer features change less of the rest of the image.",
                 ),
                 io.Combo.Input("role", options=ROLES, default="cond", tooltip=ROLE_TOOLTIP),
             ],
@@ -145,11 +147,11 @@ class RevelioFindConcept(io.ComfyNode):
                 Features.Output(
                     "features",
                     display_name="FEATURES",
-                    tooltip="The whole concept, for selected of Steer Features with the same SAE. Try "
-                    "strength -2 to remove it, 1.5 to add it.",
+                    tooltip="The whole concept. Connect this to the selected input of Steer Features, with "
+                    "the same SAE. Try strength -2 to remove the concept and 1.5 to add it.",
                 ),
                 io.String.Output(
-                    "table", display_name="table", tooltip="The features that carry most of the concept."
+                    "table", display_name="table", tooltip="The most important features of the concept."
                 ),
             ],
         )
@@ -176,32 +178,35 @@ class RevelioSelectFeatures(io.ComfyNode):
             display_name="Select Features (Revelio)",
             category="Revelio/Find",
             description="Selects features and concepts of an SAE by hand, each with its own weight, for "
-            "Steer Features and Feature Maps. Connected features are included; a weight written here takes "
-            "precedence.",
+            "Steer Features and Feature Maps. Connected features are included; a weight written here "
+            "overrides a connected feature's weight.",
             inputs=[
                 Sae.Input("sae", tooltip="The SAE that the features belong to."),
                 io.String.Input(
                     "features",
                     multiline=True,
                     default="",
-                    tooltip="One per line, or separated by commas: 1203 = -1, or glasses = -2. Numbers, "
-                    "labels or concepts of the SAE. The default weight is 1; 0 switches a connected feature "
-                    "off.",
+                    tooltip="Feature numbers, labels or concepts of the SAE with their weights, one per line "
+                    "or separated by commas: 1203 = -1, glasses = -2. The default weight is 1. A weight of 0 "
+                    "switches a connected feature off.",
                 ),
                 Features.Input(
                     "selected",
                     optional=True,
                     tooltip="Features from Find Features, Top Features or Explorer, to combine with the "
-                    "ones written here.",
+                    "features written here.",
                 ),
             ],
             outputs=[
                 Features.Output(
                     "features_out",
                     display_name="FEATURES",
-                    tooltip="Connect to selected of Steer Features, whose strength multiplies all weights.",
+                    tooltip="Connect this to the selected input of Steer Features. That node's strength "
+                    "multiplies all weights.",
                 ),
-                io.String.Output("table", display_name="table", tooltip="The selection with its weights."),
+                io.String.Output(
+                    "table", display_name="table", tooltip="The selected features and their weights."
+                ),
             ],
         )
         return searchable(schema, "concept", "choose features", "weights")
@@ -228,20 +233,21 @@ class RevelioLabelFeatures(io.ComfyNode):
             node_id="RevelioLabelFeatures",
             display_name="Label Features (Revelio)",
             category="Revelio/Find",
-            description="Names the features of an SAE and keeps the image crops on which each feature fires "
-            "most. It generates images for many prompts and saves everything in one file next to the SAE, "
-            "which Load SAE, Explorer and the other nodes then use.",
+            description="Gives the features of an SAE names, and keeps the image crops in which each feature "
+            "fires most. For this, it generates images from many prompts. The names and crops are saved in "
+            "one file next to the SAE, and Load SAE, Explorer and the other nodes then use that file.",
             inputs=[
                 io.Model.Input("model", tooltip="The model that the SAE reads."),
                 io.Clip.Input("clip", tooltip="The model's CLIP."),
                 io.Vae.Input("vae", tooltip="The model's VAE."),
-                Sae.Input("sae", tooltip="The SAE, from Load SAE or Train SAE. It must have a file."),
+                Sae.Input("sae", tooltip="The SAE, from Load SAE or Train SAE. It must be saved as a file."),
                 io.String.Input(
                     "prompts",
                     multiline=True,
                     default="",
-                    tooltip="Prompts to generate from, one per line, used in turn. Their words become the "
-                    "labels, so name what varies: a red hat, a beard.",
+                    tooltip="Prompts to generate images from, one per line, used in turn. Words of the "
+                    "prompts become the labels, so name whatever varies between the images, such as a red "
+                    "hat or a beard.",
                 ),
                 io.Int.Input(
                     "pictures",
@@ -249,8 +255,8 @@ class RevelioLabelFeatures(io.ComfyNode):
                     default=96,
                     min=1,
                     max=1_000_000,
-                    tooltip="How many images to generate in all. Each word needs at least 4 images with it "
-                    "and 4 without.",
+                    tooltip="How many images to generate in total. A word can become a label only if at "
+                    "least 4 images have the word in their prompt and 4 do not.",
                 ),
                 io.Int.Input("seed", default=0, min=0, max=2**53, tooltip="Seed of the first image."),
                 *sampling_inputs(),
@@ -266,24 +272,25 @@ class RevelioLabelFeatures(io.ComfyNode):
                     display_name="label by",
                     options=["captions", "clip", "endpoint"],
                     default="captions",
-                    tooltip="captions: the prompt word that matches the feature best. clip: the word that a "
-                    "CLIP model finds closest to the crops. endpoint: the answer of a vision model; its "
-                    "address is set outside the graph, see the help page.",
+                    tooltip="How to choose each label. captions: the prompt word that matches the feature "
+                    "best. clip: the word that a CLIP model finds closest to the crops. endpoint: a vision "
+                    "model's answer. The model's address is set outside the graph; see the help page.",
                 ),
                 io.String.Input(
                     "words",
                     multiline=True,
                     default="",
                     optional=True,
-                    tooltip="For clip: words to choose from, one per line. Empty = the words of the prompts.",
+                    tooltip="If labels are chosen by clip, the words to choose from, one per line. Empty = "
+                    "the words of the prompts.",
                 ),
                 io.String.Input(
                     "clip_model",
                     display_name="CLIP model",
                     default="",
                     optional=True,
-                    tooltip="For clip: name of a folder in models/clip_vision that holds a CLIP model in "
-                    "transformers format.",
+                    tooltip="If labels are chosen by clip, the name of a folder in models/clip_vision that "
+                    "contains a CLIP model in transformers format.",
                 ),
             ],
             outputs=[
@@ -291,7 +298,7 @@ class RevelioLabelFeatures(io.ComfyNode):
                 io.Image.Output(
                     "figure",
                     display_name="IMAGE",
-                    tooltip="Features, their labels and the crops they fire on.",
+                    tooltip="A figure of the features, their labels and the crops in which they fire.",
                 ),
                 io.String.Output("table", display_name="table", tooltip="The labels, most certain first."),
             ],

@@ -16,7 +16,8 @@ _HOOK_POINT_TOOLTIP = (
     "The layer to read, such as middle_block.1 or mid_block.attentions.0. Enter ? to list all names."
 )
 _PROMPTS_TOOLTIP = (
-    "Prompts to generate from, one per line, used in turn. The more varied, the better the SAE."
+    "Prompts to generate images from, one per line, used in turn. The more varied the prompts, the better "
+    "the SAE."
 )
 
 
@@ -33,9 +34,9 @@ class RevelioHarvest(io.ComfyNode):
             node_id="RevelioHarvest",
             display_name="Harvest Activations (Revelio)",
             category="Revelio/Learn",
-            description="Generates images for many prompts and saves one layer's activations at every step: "
-            "the training data for Train SAE. If interrupted, run it again with the same settings to "
-            "resume.",
+            description="Generates images for many prompts and saves the activations of one layer at every "
+            "step. They are the training data for Train SAE. If the run is interrupted, start it again with "
+            "the same settings and it resumes.",
             inputs=[
                 io.Model.Input("model", tooltip="The model to read."),
                 io.Clip.Input("clip", tooltip="The model's CLIP."),
@@ -51,7 +52,7 @@ class RevelioHarvest(io.ComfyNode):
                     default=96,
                     min=1,
                     max=1_000_000,
-                    tooltip="How many images to generate in all.",
+                    tooltip="How many images to generate in total.",
                 ),
                 io.Int.Input("seed", default=0, min=0, max=2**53, tooltip="Seed of the first image."),
                 *sampling_inputs(),
@@ -98,9 +99,9 @@ class RevelioTrainSAE(io.ComfyNode):
             node_id="RevelioTrainSAE",
             display_name="Train SAE (Revelio)",
             category="Revelio/Learn",
-            description="Trains a sparse autoencoder on harvested activations and saves it into models/sae, "
-            "where Load SAE finds it. The preview shows the loss and the dead features. If interrupted, it "
-            "saves its state; run it again with the same settings to resume.",
+            description="Trains a sparse autoencoder on harvested activations and saves it in models/sae, "
+            "where Load SAE finds it. The preview shows the loss and the dead features. If training is "
+            "interrupted, its state is saved; run the node again with the same settings and it resumes.",
             inputs=[
                 ActivationsSocket.Input("activations", tooltip="From Harvest Activations."),
                 io.Combo.Input(
@@ -117,8 +118,8 @@ class RevelioTrainSAE(io.ComfyNode):
                     min=0.1,
                     max=256.0,
                     step=0.5,
-                    tooltip="Features per dimension of the activations. More features are finer, but slower "
-                    "to train.",
+                    tooltip="How many features the SAE has per dimension of the activations. More features "
+                    "are more specific, but take longer to train.",
                 ),
                 io.Int.Input(
                     "k", default=16, min=1, max=4096, tooltip="How many features may be active in each token."
@@ -152,7 +153,9 @@ class RevelioTrainSAE(io.ComfyNode):
                 io.Image.Output(
                     "plot", display_name="plot", tooltip="Loss and dead features over the training steps."
                 ),
-                io.String.Output("report", display_name="report", tooltip="How good the SAE is, in numbers."),
+                io.String.Output(
+                    "report", display_name="report", tooltip="Metrics that show how good the SAE is."
+                ),
             ],
         )
         return searchable(schema, "sparse autoencoder", "dictionary learning", "interpretability")
@@ -179,9 +182,10 @@ class RevelioConceptVector(io.ComfyNode):
             node_id="RevelioConceptVector",
             display_name="Concept Vector (Revelio)",
             category="Revelio/Learn",
-            description="Computes the direction of a concept as the mean activation of prompts with it "
-            "minus that of prompts without it. This is the simplest method. Use the result like an SAE with "
-            "one feature, number 0, to compare with a trained one.",
+            description="Computes the direction of a concept: the mean activation for prompts with the "
+            "concept minus the mean activation for prompts without it. This is the simplest method. The "
+            "result works like an SAE with a single feature, number 0, and can be compared with a trained "
+            "SAE.",
             inputs=[
                 io.Model.Input("model", tooltip="The model to read."),
                 io.Clip.Input("clip", tooltip="The model's CLIP."),
@@ -193,7 +197,7 @@ class RevelioConceptVector(io.ComfyNode):
                 io.String.Input(
                     "concept",
                     default="glasses",
-                    tooltip="Name of the concept, which Steer Features then accepts.",
+                    tooltip="The name of the concept. Steer Features then accepts this name.",
                 ),
                 io.String.Input(
                     "prompts_with",

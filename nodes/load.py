@@ -47,21 +47,22 @@ class RevelioLoadSAE(io.ComfyNode):
             display_name="Load SAE (Revelio)",
             category="Revelio/Load",
             description="Loads a sparse autoencoder (SAE), the dictionary of features that recording and "
-            "steering nodes work with. Files come from models/sae and from this pack.",
+            "steering nodes work with. The list shows the files in models/sae and those bundled with this "
+            "pack.",
             inputs=[
                 io.Combo.Input(
                     "sae",
                     options=sae_files.listing(),
                     tooltip="The SAE file. Put your own files into models/sae, together with their config, "
-                    "and reload the page. Published SAEs load as released, and code in a file is never "
-                    "executed.",
+                    "and reload the page. Published SAEs can be used just as they were released. Code in a "
+                    "file is never executed.",
                 ),
                 io.String.Input(
                     "hook_point",
                     default="",
                     optional=True,
-                    tooltip="The layer that the SAE reads, if it differs from the one named in the file. "
-                    "Usually left empty.",
+                    tooltip="The layer that the SAE reads, if it is not the layer named in the file. Usually "
+                    "left empty.",
                 ),
                 io.Combo.Input(
                     "captured",
@@ -69,7 +70,8 @@ class RevelioLoadSAE(io.ComfyNode):
                     default="auto",
                     optional=True,
                     tooltip="What the SAE was trained on: output = the output of its layer, diff = output "
-                    "minus input (sdxl-unbox), auto = what the file or its layout says.",
+                    "minus input (sdxl-unbox), auto = whichever of the two the file or its layout "
+                    "indicates.",
                 ),
             ],
             outputs=[
@@ -109,8 +111,8 @@ class RevelioSaveTrace(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix",
                     default="revelio/trace",
-                    tooltip="Name of the file in the output folder; a number is added. Subfolders and "
-                    "%year% work as in Save Image.",
+                    tooltip="The name of the file in the output folder; a number is added to it. Subfolders "
+                    "and %year% work as in Save Image.",
                 ),
             ],
             outputs=[
@@ -134,8 +136,8 @@ class RevelioLoadTrace(io.ComfyNode):
             node_id="RevelioLoadTrace",
             display_name="Load Trace (Revelio)",
             category="Revelio/Load",
-            description="Loads a trace file written by Save Trace: what the features did in one sampling "
-            "run. A trace file holds only numbers and names, and cannot run code.",
+            description="Loads a trace, the record of what the features did in one sampling run, from a file "
+            "written by Save Trace. A trace file contains only numbers and names, and cannot run code.",
             inputs=[
                 io.Combo.Input(
                     "trace",

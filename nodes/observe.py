@@ -70,7 +70,7 @@ class RevelioCollect(io.ComfyNode):
                     "earlier_trace",
                     optional=True,
                     tooltip="A trace of the same run at another hook point, from another Collect Features. "
-                    "The two are joined into one trace.",
+                    "The two traces are joined into one.",
                 ),
             ],
             outputs=[
@@ -107,7 +107,7 @@ class RevelioRecordImage(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model that sees the image."),
                 io.Vae.Input("vae", tooltip="The model's VAE."),
                 Sae.Input("sae", tooltip="The SAE whose features are recorded."),
-                io.Image.Input("image", tooltip="One or more images, at a size the model works at."),
+                io.Image.Input("image", tooltip="One or more images, in a size that the model supports."),
                 io.Conditioning.Input(
                     "positive",
                     tooltip="The prompt that the model gets along with the image. The paper uses an empty "
@@ -116,9 +116,9 @@ class RevelioRecordImage(io.ComfyNode):
                 io.String.Input(
                     "timesteps",
                     default="25, 100, 200",
-                    tooltip="How much noise to add: from 0 (clean) to 999 (pure noise), separated by "
-                    "commas. Details show best at 25 to 200. Each timestep becomes a step of the trace, "
-                    "noisiest first.",
+                    tooltip="How much noise to add, as timesteps from 0 (clean) to 999 (pure noise), "
+                    "separated by commas. Details are clearest at 25 to 200. Each timestep becomes one step "
+                    "of the trace, the noisiest first.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -134,7 +134,8 @@ class RevelioRecordImage(io.ComfyNode):
                     default="auto",
                     optional=True,
                     tooltip="token: read each position in the image separately. spatial_mean: read only the "
-                    "mean over all positions, as the paper's SAEs were trained. auto: as the SAE file says.",
+                    "mean over all positions, on which the paper's SAEs were trained. auto: use the setting "
+                    "in the SAE file.",
                 ),
             ],
             outputs=[
@@ -178,7 +179,7 @@ class RevelioRecordText(io.ComfyNode):
             "as a trace. Only the text encoder runs; nothing is generated.",
             inputs=[
                 io.Clip.Input("clip", tooltip="The CLIP whose text encoder reads the prompt."),
-                Sae.Input("sae", tooltip="An SAE of a text encoder layer."),
+                Sae.Input("sae", tooltip="An SAE trained on a layer of the text encoder."),
                 io.String.Input(
                     "text",
                     multiline=True,
@@ -198,7 +199,8 @@ class RevelioRecordText(io.ComfyNode):
                 TraceSocket.Output(
                     "trace",
                     display_name="TRACE",
-                    tooltip="One step, with a column for each token. For Top Features and Save Trace.",
+                    tooltip="A trace of one step with a column for each token, for Top Features and Save "
+                    "Trace.",
                 ),
             ],
         )
@@ -219,9 +221,9 @@ class RevelioRecordPrompts(io.ComfyNode):
             node_id="RevelioRecordPrompts",
             display_name="Record Prompts (Revelio)",
             category="Revelio/Observe",
-            description="Generates an image for each prompt of a list and records which SAE features fire "
-            "in all of them, as one trace. Use two of these nodes, one with a concept in the prompts and "
-            "one without it, and compare them with Find Features or Find Concept.",
+            description="Generates one image for each prompt of a list and records which SAE features fire "
+            "in each image, all in one trace. Use two of these nodes, one whose prompts name a concept and "
+            "one whose prompts do not, and compare their traces with Find Features or Find Concept.",
             inputs=[
                 io.Model.Input("model", tooltip="The model to record. The model you connect is not changed."),
                 io.Clip.Input("clip", tooltip="The model's CLIP."),
@@ -230,16 +232,16 @@ class RevelioRecordPrompts(io.ComfyNode):
                     "prompts",
                     multiline=True,
                     default="",
-                    tooltip="One prompt per line; each gives one image. 4 to 16 prompts are more reliable "
-                    "than one.",
+                    tooltip="One prompt per line; each prompt gives one image. 4 to 16 prompts are more "
+                    "reliable than one.",
                 ),
                 io.Int.Input(
                     "seed",
                     default=0,
                     min=0,
                     max=2**53,
-                    tooltip="Seed of the first prompt; each following prompt uses the next seed. Lists with "
-                    "the same seed share their seeds line by line.",
+                    tooltip="Seed of the first prompt; each following prompt uses the next seed. If two of "
+                    "these nodes start with the same seed, prompts on the same line share a seed.",
                 ),
                 *sampling_inputs(),
                 Sae.Input(
@@ -256,7 +258,8 @@ class RevelioRecordPrompts(io.ComfyNode):
                 io.Latent.Output(
                     "latent",
                     display_name="LATENT",
-                    tooltip="The images, for VAE Decode. Check that they show what the prompts say.",
+                    tooltip="The generated images as latents, for VAE Decode. Check that the images show "
+                    "what the prompts describe.",
                 ),
             ],
         )

@@ -34,8 +34,8 @@ class RevelioFeatureTimeline(io.ComfyNode):
             display_name="Feature Timeline (Revelio)",
             category="Revelio/See",
             description="Plots how active features are at each denoising step, from noise to the finished "
-            "image. The curves show when the model decides on something. A second run is drawn dashed, and "
-            "the numbers are output as CSV.",
+            "image. The curves show when the model decides what to draw. The curves of a second run are "
+            "dashed. The numbers are also output as CSV.",
             inputs=[
                 TraceSocket.Input("trace", tooltip="From Collect Features."),
                 io.String.Input("feature_numbers", default="", tooltip=NUMBERS_TOOLTIP),
@@ -43,8 +43,8 @@ class RevelioFeatureTimeline(io.ComfyNode):
                     "measure",
                     options=["mean", "peak", "share"],
                     default="mean",
-                    tooltip="mean: average activation over the image. peak: highest activation anywhere in "
-                    "the image. share: share of the image where the feature fires.",
+                    tooltip="mean: the average activation over the image. peak: the highest activation "
+                    "anywhere in the image. share: the fraction of the image where the feature fires.",
                 ),
                 io.Combo.Input("role", options=ROLES, default="cond", tooltip=ROLE_TOOLTIP),
                 io.Int.Input(
@@ -54,8 +54,8 @@ class RevelioFeatureTimeline(io.ComfyNode):
                 TraceSocket.Input(
                     "compare_trace",
                     optional=True,
-                    tooltip="A second run at the same hook point, drawn dashed: with another prompt, for "
-                    "example, or steered.",
+                    tooltip="A second run at the same hook point, for example with another prompt or with "
+                    "steering. Its curves are dashed.",
                 ),
                 io.Int.Input(
                     "frame",
@@ -111,11 +111,14 @@ class RevelioFeatureAnimation(io.ComfyNode):
             node_id="RevelioFeatureAnimation",
             display_name="Feature Animation (Revelio)",
             category="Revelio/See",
-            description="Animates where features fire, from the first denoising step to the last, as heat "
-            "over the finished image. It plays in the node and is output as a video and as frames.",
+            description="Animates where features fire, from the first denoising step to the last, as a "
+            "heatmap over the finished image. The animation plays in the node and is output both as a video "
+            "and as frames.",
             inputs=[
                 TraceSocket.Input("trace", tooltip="From Collect Features."),
-                io.String.Input("feature_numbers", default="", tooltip=NUMBERS_TOOLTIP + " Up to 6."),
+                io.String.Input(
+                    "feature_numbers", default="", tooltip=NUMBERS_TOOLTIP + " At most 6 features."
+                ),
                 io.Float.Input(
                     "fps",
                     default=6.0,
@@ -130,7 +133,7 @@ class RevelioFeatureAnimation(io.ComfyNode):
                     min=0.0,
                     max=5.0,
                     step=0.1,
-                    tooltip="Extra seconds for which the last step stays.",
+                    tooltip="How many extra seconds the last step stays visible.",
                 ),
                 io.Boolean.Input(
                     "loop",
@@ -142,7 +145,7 @@ class RevelioFeatureAnimation(io.ComfyNode):
                     "item", display_name="batch index", default=0, min=0, max=4095, tooltip=ITEM_TOOLTIP
                 ),
                 *heat_inputs(),
-                Features.Input("features", optional=True, tooltip=FEATURES_TOOLTIP + " Up to 6."),
+                Features.Input("features", optional=True, tooltip=FEATURES_TOOLTIP + " At most 6 features."),
                 io.Int.Input(
                     "frame",
                     display_name="video frame",
@@ -158,7 +161,8 @@ class RevelioFeatureAnimation(io.ComfyNode):
                 io.Image.Output(
                     "frames",
                     display_name="IMAGE",
-                    tooltip="One image per step; the last one repeats for as long as it stays.",
+                    tooltip="One image per step. The image of the last step repeats for as long as that step "
+                    "stays visible.",
                 ),
             ],
             is_output_node=True,

@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 32
 NUMBERS_TOOLTIP = (
-    "Features to show, by number or label, separated by commas: 1203, 77, glasses. They come before the "
-    "connected ones."
+    "The numbers or labels of features to show, separated by commas: 1203, 77, glasses. These features are "
+    "shown before the connected ones."
 )
 FEATURES_TOOLTIP = (
     "Features from Top Features, or features and concepts from Explorer. If the trace has several hook "
-    "points, theirs is shown."
+    "points, the hook point of these features is shown."
 )
 ITEM_TOOLTIP = "Which image of the batch, counted from 0."
 FRAME_TOOLTIP = (
-    "For videos: which recorded frame, counted from 0; -1 = the strongest frame at each position. Ignored "
-    "for images."
+    "For videos: which recorded frame to show, counted from 0; -1 = at each position, the frame in which the "
+    "feature is strongest. Ignored for images."
 )
 
 
@@ -35,9 +35,9 @@ def heat_inputs() -> list[Any]:
             min=0.0,
             max=1.0,
             step=0.05,
-            tooltip="Opacity of the hottest areas; 1 hides the image there.",
+            tooltip="Opacity of the heatmap where it is hottest; 1 hides the image there.",
         ),
-        io.Image.Input("image", optional=True, tooltip="The finished image, shown under the heat."),
+        io.Image.Input("image", optional=True, tooltip="The finished image, shown under the heatmap."),
     ]
 
 
@@ -54,7 +54,7 @@ def reading_of(
 
 
 def most_distinct(reading: Reading, count: int = 8) -> list[int]:
-    """Return the features that stand out most in one part of the image, to show if none were chosen."""
+    """Return the features to show if none were chosen: those that stand out most in one part of the image."""
     scores = reading.trace.top_features(
         reading.hook_point, count, item=reading.item, role=reading.role, by="distinct"
     )

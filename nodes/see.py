@@ -35,8 +35,8 @@ class RevelioTopFeatures(io.ComfyNode):
             node_id="RevelioTopFeatures",
             display_name="Top Features (Revelio)",
             category="Revelio/See",
-            description="Lists the features that were most active while the image was generated. The list "
-            "goes to Feature Maps or Steer Features; the table is for reading (connect Preview as Text).",
+            description="Lists the features that were most active while the image was generated. Connect the "
+            "list to Feature Maps or Steer Features. To read the table, connect it to Preview as Text.",
             inputs=[
                 TraceSocket.Input("trace", tooltip="From Collect Features."),
                 io.Int.Input("count", default=8, min=1, max=MOST_ROWS, tooltip="How many features to list."),
@@ -45,8 +45,9 @@ class RevelioTopFeatures(io.ComfyNode):
                     display_name="rank by",
                     options=["distinct", "peak", "mean"],
                     default="distinct",
-                    tooltip="distinct: strong in one part of the image and weak elsewhere, such as eyes or "
-                    "a hat. peak: highest value anywhere. mean: highest average.",
+                    tooltip="distinct: features that are strong in one part of the image, such as the eyes "
+                    "or a hat, and weak elsewhere. peak: features with the highest value anywhere. mean: "
+                    "features with the highest average.",
                 ),
                 io.Combo.Input("role", options=ROLES, default="cond", tooltip=ROLE_TOOLTIP),
                 io.Int.Input(
@@ -54,14 +55,14 @@ class RevelioTopFeatures(io.ComfyNode):
                     default=-1,
                     min=-1,
                     max=9999,
-                    tooltip="Only this step, counted from 0; -1 = all steps.",
+                    tooltip="Read only this step, counted from 0; -1 = all steps.",
                 ),
                 io.String.Input(
                     "hook_point",
                     default="",
                     optional=True,
-                    tooltip="Which hook point to read if the trace has several, such as middle_block.1. "
-                    "Empty = the first.",
+                    tooltip="The hook point to read, such as middle_block.1, if the trace has several. Empty "
+                    "= the first hook point.",
                 ),
             ],
             outputs=[
@@ -94,8 +95,8 @@ class RevelioFeatureMaps(io.ComfyNode):
             node_id="RevelioFeatureMaps",
             display_name="Feature Maps (Revelio)",
             category="Revelio/See",
-            description="Shows where features fire, as heat over the finished image. Choose features by "
-            "number or connect Top Features; otherwise the most distinct ones are shown. The views show "
+            description="Shows where features fire, as a heatmap over the finished image. Choose features by "
+            "number or connect Top Features; otherwise the most distinct features are shown. The views show "
             "each step, one image per feature, the mean, or the difference between two runs. The maps are "
             "also output as masks.",
             inputs=[
@@ -107,7 +108,7 @@ class RevelioFeatureMaps(io.ComfyNode):
                     min=1,
                     max=64,
                     tooltip="How many steps to show, evenly spaced, including the first and the last. Used "
-                    "by the views per step and difference.",
+                    "only if view is per step or difference.",
                 ),
                 io.Combo.Input("role", options=ROLES, default="cond", tooltip=ROLE_TOOLTIP),
                 io.Int.Input(
@@ -121,20 +122,21 @@ class RevelioFeatureMaps(io.ComfyNode):
                     default="per step",
                     optional=True,
                     tooltip="per step: one figure with a column for each step. overlay: one image per "
-                    "feature, as large as the input image, with the mean over all steps. side by side: the "
-                    "image next to that mean. mean: the means of all features on one scale. difference: "
-                    "where the second run has more (orange) or less (blue).",
+                    "feature, as large as the input image, with the feature's mean over all steps. side by "
+                    "side: the image next to each feature's mean. mean: the means of all features on one "
+                    "scale. difference: where features are more active (orange) or less active (blue) in the "
+                    "second run.",
                 ),
                 TraceSocket.Input(
                     "compare_trace",
                     optional=True,
-                    tooltip="A second run, for the view difference. It must have the same hook point, image "
-                    "size and number of steps.",
+                    tooltip="A second run, used if view is difference. The run must have the same hook "
+                    "point, image size and number of steps.",
                 ),
                 io.Image.Input(
                     "compare_image",
                     optional=True,
-                    tooltip="The image of the second run, shown in the view difference.",
+                    tooltip="The image of the second run, shown if view is difference.",
                 ),
                 io.Int.Input(
                     "frame",
@@ -150,13 +152,14 @@ class RevelioFeatureMaps(io.ComfyNode):
                 io.Image.Output(
                     "maps",
                     display_name="IMAGE",
-                    tooltip="The figure; in the view overlay, one image per feature.",
+                    tooltip="The figure. If view is overlay, one image per feature.",
                 ),
                 io.Mask.Output(
                     "masks",
                     display_name="MASK",
-                    tooltip="One mask per feature, as large as the image: the mean over all steps, white "
-                    "where it peaks. In the view difference: where the two runs differ.",
+                    tooltip="One mask per feature, as large as the image. Each mask shows the feature's mean "
+                    "over all steps, white at the peak. If view is difference, each mask shows where the two "
+                    "runs differ.",
                 ),
             ],
             is_output_node=True,

@@ -28,7 +28,7 @@ HOOK_POINT_TOOLTIP = (
 
 
 def searchable(schema: io.Schema, *words: str) -> io.Schema:
-    """Let ComfyUI's search also find the node by these words; ComfyUI before 0.11 ignores them."""
+    """Add words by which ComfyUI's search also finds the node; ComfyUI before 0.11 ignores them."""
     schema.search_aliases = list(words)
     return schema
 

@@ -36,8 +36,8 @@ class RevelioSteerFeatures(io.ComfyNode):
                 io.String.Input(
                     "features",
                     default="",
-                    tooltip="A concept of the SAE such as glasses, or feature numbers, separated by commas: "
-                    "glasses or 1203, 77:0.5. A number after a colon is a weight.",
+                    tooltip="Concepts of the SAE or feature numbers, separated by commas. For example: "
+                    "glasses, or 1203, 77:0.5. The number after a colon is a weight.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -45,10 +45,10 @@ class RevelioSteerFeatures(io.ComfyNode):
                     min=-1000.0,
                     max=1000.0,
                     step=0.05,
-                    tooltip="Below 0 removes: -1 cancels what the features contribute. Use about -2 for a "
-                    "concept, because the rest of the model partly restores it. Above 0 adds that many "
-                    "times the usual amount; use about 1.5 for a concept. 0 changes nothing. See unit for "
-                    "what 1 means.",
+                    tooltip="Below 0 removes: -1 cancels what the features contribute. For a concept, use "
+                    "about -2, because the rest of the model partly restores the concept. Above 0 adds that "
+                    "many times the usual amount; for a concept, use about 1.5. 0 changes nothing. The unit "
+                    "input defines what 1 means.",
                 ),
                 io.Float.Input(
                     "start_percent",
@@ -56,8 +56,8 @@ class RevelioSteerFeatures(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="When to start steering: 0 = at the first step. Counted as in ComfyUI's "
-                    "ControlNet nodes.",
+                    tooltip="When to start steering: 0 = at the first step. Percentages mean the same as in "
+                    "ComfyUI's ControlNet nodes.",
                 ),
                 io.Float.Input(
                     "end_percent",
@@ -71,9 +71,9 @@ class RevelioSteerFeatures(io.ComfyNode):
                     "role",
                     options=list(ROLES),
                     default="cond",
-                    tooltip="Which half of the guidance to steer: cond = the positive prompt (usually "
-                    "best), uncond = the negative prompt, both, or mirrored = cond as given and uncond with "
-                    "the opposite sign (stronger).",
+                    tooltip="Which half of the guidance to steer: cond = the positive prompt (usually best), "
+                    "uncond = the negative prompt, both, or mirrored = cond with the given strength and "
+                    "uncond with the opposite strength (a stronger effect).",
                 ),
                 io.Combo.Input(
                     "place",
@@ -81,46 +81,49 @@ class RevelioSteerFeatures(io.ComfyNode):
                     options=list(PLACEMENTS),
                     default="usual",
                     tooltip="Where to add features: usual = where the concept or feature usually appears in "
-                    "the image, everywhere = all over it. With a mask, single features fill the whole mask.",
+                    "the image, everywhere = in the whole image. With a mask, individual features are added "
+                    "everywhere inside the mask.",
                 ),
                 io.Combo.Input(
                     "mode",
                     options=list(MODES),
                     default="push",
-                    tooltip="push: as described at strength. add: add everywhere, whether the feature fires "
-                    "or not. scale: multiply where it fires (1 doubles, -1 switches off). set: this value "
-                    "everywhere. clamp: at most this value. ablate: switch off where it fires (1). only: "
-                    "switch off all other features (1). replace: the block contributes only these features. "
-                    "ablate_block: the block contributes nothing.",
+                    tooltip="What strength does. push: as described in the tooltip of strength. add: add the "
+                    "feature everywhere, whether it fires or not. scale: multiply the feature where it fires "
+                    "(1 doubles it, -1 switches it off). set: set the feature to this value everywhere. "
+                    "clamp: limit the feature to at most this value. ablate: switch the feature off where it "
+                    "fires (strength 1). only: switch off all other features (strength 1). replace: the "
+                    "block contributes only these features. ablate_block: the block contributes nothing.",
                 ),
                 Features.Input(
                     "selected",
                     optional=True,
                     tooltip="Features from Top Features or Explorer, or a concept from Find Concept, used "
-                    "together with the written ones. Their strengths are multiplied by the strength of this "
-                    "node: set it to 1 for Explorer.",
+                    "together with the features written in this node. Their strengths are multiplied by this "
+                    "node's strength, which should be 1 for features from Explorer.",
                 ),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="Steer only where the mask is white. Any size; it is resized to fit.",
+                    tooltip="Steer only where the mask is white. A mask of any size works, because it is "
+                    "resized to fit.",
                 ),
                 io.Combo.Input(
                     "unit",
                     options=list(UNITS),
                     default="mean",
                     optional=True,
-                    tooltip="What strength 1 means when something is added: mean = the feature's mean value "
-                    "when it fires (sdxl-unbox), code = an activation of 1, norm = as long as the mean "
-                    "token of the image (the Flux paper; try 0.1 to 1).",
+                    tooltip="What strength 1 means when a feature is added: mean = the feature's mean value "
+                    "when it fires (sdxl-unbox), code = an activation of 1, norm = a vector as long as the "
+                    "image's mean token (the Flux paper; try 0.1 to 1).",
                 ),
                 io.Combo.Input(
                     "ramp",
                     options=list(RAMPS),
                     default="none",
                     optional=True,
-                    tooltip="How the strength changes from start to end percent: none = constant; the "
-                    "others fade it linearly in, out, or in and out.",
+                    tooltip="How the strength changes from start to end percent: none = it stays constant. "
+                    "The other choices fade the strength in, out, or in and out, always linearly.",
                 ),
             ],
             outputs=[
@@ -153,7 +156,7 @@ class RevelioSteerFeatures(io.ComfyNode):
         from ..comfy_revelio.host.steering import steer
         from ..comfy_revelio.steering import Intervention, parse_selection
 
-        # with these settings a concept's name means the whole concept, with all others its features
+        # with these settings, a concept's name means the whole concept; with any others, only its features
         itself = (mode, place, unit) == ("push", "usual", "mean")
         concepts = sae.dictionary.concepts if itself else None
         connected = None if selected is None else selected.resolved(sae.dictionary, concepts)
@@ -185,18 +188,19 @@ class RevelioSteerConcept(io.ComfyNode):
             node_id="RevelioSteerConcept",
             display_name="Steer Concept (Revelio)",
             category="Revelio/Steer",
-            description="Removes a concept such as glasses from the prompt, or adds it, by steering the "
-            "text encoder. Use the two CLIP outputs for the positive and the negative prompt. The CLIP you "
-            "connect is not changed.",
+            description="Removes a concept such as glasses from the prompt, or adds it, by steering the text "
+            "encoder. Use the first CLIP output for the positive prompt and the second for the negative "
+            "prompt. The CLIP you connect is not changed.",
             inputs=[
                 io.Clip.Input("clip", tooltip="The CLIP whose text encoder is steered."),
-                Sae.Input("sae", tooltip="An SAE of a text encoder layer."),
+                Sae.Input("sae", tooltip="An SAE trained on a layer of the text encoder."),
                 io.String.Input(
                     "concept",
                     default="glasses",
-                    tooltip="The concept as a short phrase: glasses, or blue hair. Of a phrase, only what "
-                    "it adds to its last word is steered, so blue hair leaves other hair alone. Several "
-                    "concepts, with optional weights: glasses; hat:-0.5. With contrast, commas work too.",
+                    tooltip="The concept as a word or short phrase, such as glasses or blue hair. For a "
+                    "phrase, only the meaning that it adds to its last word is steered: blue hair does not "
+                    "affect other hair. Separate several concepts, with or without weights, by semicolons: "
+                    "glasses; hat:-0.5. With the method contrast, commas work too.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -204,15 +208,15 @@ class RevelioSteerConcept(io.ComfyNode):
                     min=-10.0,
                     max=10.0,
                     step=0.05,
-                    tooltip="Below 0 removes the concept (-1 = off, -2 = twice that), above 0 adds it, 0 "
-                    "changes nothing. For the paper method, -1 to 1 is usual.",
+                    tooltip="Below 0 removes the concept (-1 = off, -2 = twice as strongly), above 0 adds "
+                    "it, and 0 changes nothing. For the paper method, -1 to 1 is usual.",
                 ),
                 io.Combo.Input(
                     "method",
                     options=["contrast", "paper"],
                     default="contrast",
-                    tooltip="contrast: find the concept's own features and change only these (recommended). "
-                    "paper: the formula of Concept Steerers.",
+                    tooltip="contrast: find the concept's own features and change only those (recommended). "
+                    "paper: use the formula of the Concept Steerers paper.",
                 ),
                 io.String.Input(
                     "prompts_with",
@@ -235,24 +239,33 @@ class RevelioSteerConcept(io.ComfyNode):
                     options=["auto", "none", "mirrored", "same"],
                     default="auto",
                     optional=True,
-                    tooltip="What happens in the CLIP for the negative prompt: none = nothing, mirrored = "
-                    "the opposite, same = the same. auto = none for contrast, mirrored for paper.",
+                    tooltip="How to steer the CLIP for the negative prompt: none = not at all, mirrored = in "
+                    "the opposite direction, same = like the CLIP for the positive prompt. auto = none for "
+                    "contrast, mirrored for paper.",
                 ),
                 io.Combo.Input(
                     "tokens",
                     options=["auto", "content", "all"],
                     default="auto",
                     optional=True,
-                    tooltip="Which tokens to change: content = the words of the prompt, all = also start, "
-                    "end and padding. auto = all for paper; for contrast, content when adding and all when "
-                    "removing.",
+                    tooltip="Which tokens to change: content = the words of the prompt, all = also the "
+                    "start, end and padding tokens. auto = all for paper; for contrast, content when adding "
+                    "a concept and all when removing one.",
                 ),
             ],
             outputs=[
-                io.Clip.Output("positive", display_name="positive CLIP", tooltip="For the positive prompt."),
-                io.Clip.Output("negative", display_name="negative CLIP", tooltip="For the negative prompt."),
+                io.Clip.Output(
+                    "positive",
+                    display_name="positive CLIP",
+                    tooltip="The CLIP for encoding the positive prompt.",
+                ),
+                io.Clip.Output(
+                    "negative",
+                    display_name="negative CLIP",
+                    tooltip="The CLIP for encoding the negative prompt.",
+                ),
                 io.String.Output(
-                    "found", display_name="found", tooltip="Which features were found, in plain words."
+                    "found", display_name="found", tooltip="A readable list of the features that were found."
                 ),
             ],
         )

@@ -22,13 +22,15 @@ class RevelioTransferFeatures(io.ComfyNode):
             display_name="Transfer Features (Revelio)",
             category="Revelio/Steer",
             description="Transfers what is inside a mask from one image into another (RIEBench). While the "
-            "model samples, the features that distinguish the masked part are added with their recorded "
-            "values, and what was there before is removed.",
+            "model samples, the features that distinguish the masked part of the first image are added with "
+            "their recorded values, and the features of what they replace are removed.",
             inputs=[
                 io.Model.Input("model", tooltip="The model that generates the other image."),
                 Sae.Input("sae", tooltip="The SAE that the traces were recorded with."),
                 TraceSocket.Input("source", tooltip="Trace of the image to transfer from."),
-                io.Mask.Input("source_mask", tooltip="The part to transfer, in white."),
+                io.Mask.Input(
+                    "source_mask", tooltip="A mask, white on the part of the source image to transfer."
+                ),
                 io.Float.Input(
                     "strength",
                     default=1.0,
@@ -42,21 +44,22 @@ class RevelioTransferFeatures(io.ComfyNode):
                     default=80,
                     min=1,
                     max=100000,
-                    tooltip="How many features to add, and how many to remove.",
+                    tooltip="The number of features to add, and also the number to remove.",
                 ),
                 io.Combo.Input(
                     "method",
                     options=["adaptive", "plain"],
                     default="adaptive",
-                    tooltip="What is removed: adaptive = what fires in the image being generated, plain = "
-                    "what fired in the target's trace.",
+                    tooltip="Which activations to remove: adaptive = those of the image being generated, "
+                    "plain = those recorded in the target's trace.",
                 ),
                 io.Combo.Input(
                     "spread",
                     options=["place", "mean", "quantile"],
                     default="place",
-                    tooltip="place: each value where it was in the source. mean, quantile: one value (the "
-                    "mean or the 95 % quantile over the source's mask) all over the target's mask.",
+                    tooltip="Where to add the recorded values. place: each value at its position in the "
+                    "source. mean, quantile: one value (the mean or the 95 % quantile inside the source's "
+                    "mask) everywhere inside the target's mask.",
                 ),
                 io.Float.Input(
                     "start_percent",
@@ -84,21 +87,22 @@ class RevelioTransferFeatures(io.ComfyNode):
                 TraceSocket.Input(
                     "target",
                     optional=True,
-                    tooltip="Trace of the other image without the transfer. Not connected = nothing is "
-                    "removed.",
+                    tooltip="A trace of the other image, generated without the transfer. Not connected = "
+                    "nothing is removed.",
                 ),
                 io.Mask.Input(
                     "target_mask",
                     optional=True,
-                    tooltip="The part of the other image to change, in white. Not connected = the source's "
-                    "mask.",
+                    tooltip="A mask, white on the part of the other image to change. Not connected = the "
+                    "source's mask is used.",
                 ),
                 io.Combo.Input(
                     "scores",
                     options=["first", "mean"],
                     default="first",
                     optional=True,
-                    tooltip="Which recorded steps choose the features: first, or the mean of all.",
+                    tooltip="Which recorded steps decide the features to transfer: only the first step, or "
+                    "the mean of all steps.",
                 ),
                 io.Int.Input(
                     "source_item",

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ..comfy_revelio.render.word_maps import View
 
 ROLE = (
-    "Whose words to show: cond = the positive prompt, uncond = the negative prompt (not at CFG 1), cond2 = a "
-    "second positive prompt."
+    "Whose words to show: cond = the positive prompt, uncond = the negative prompt (not available at CFG 1), "
+    "cond2 = a second positive prompt."
 )
 
 
@@ -27,10 +27,9 @@ class RevelioRecordWords(io.ComfyNode):
             node_id="RevelioRecordWords",
             display_name="Record Words (Revelio)",
             category="Revelio/Observe",
-            description="Encodes both prompts and adds a recorder to the model, so that sampling records "
-            "how much each image patch attends to each word. It replaces the two CLIP Text Encode nodes. "
-            "Attention is recorded in each layer and step, and the image does not change. Use Word Maps "
-            "after the sampler.",
+            description="Encodes both prompts and adds a recorder to the model, so that sampling records how "
+            "much each image patch attends to each word, in each layer and at each step. This node replaces "
+            "the two CLIP Text Encode nodes. The image does not change. Use Word Maps after the sampler.",
             inputs=[
                 io.Model.Input("model", tooltip="The model to record. The model you connect is not changed."),
                 io.Clip.Input("clip", tooltip="The model's CLIP, which encodes both prompts."),
@@ -85,9 +84,9 @@ class RevelioWordMaps(io.ComfyNode):
             node_id="RevelioWordMaps",
             display_name="Word Maps (Revelio)",
             category="Revelio/See",
-            description="Shows which words of the prompt drew which parts of the image, as heat and as "
-            "masks. Each map shows where the image attended to a word (DAAM): over the whole run, by step "
-            "or by layer.",
+            description="Shows, as heatmaps and masks, which words of the prompt produced which parts of the "
+            "image. Each map shows where the image attended to one word (DAAM), over the whole run, at each "
+            "step or in each layer.",
             inputs=[
                 io.Latent.Input(
                     "latent", tooltip="The latent straight from the sampler that used the recorded model."
@@ -112,17 +111,21 @@ class RevelioWordMaps(io.ComfyNode):
                     default=-1,
                     min=-1,
                     max=9999,
-                    tooltip="Only this step, counted from 0; -1 = all steps.",
+                    tooltip="Read only this step, counted from 0; -1 = all steps.",
                 ),
                 io.String.Input(
                     "layers",
                     default="",
-                    tooltip="Only these layers, separated by commas, such as output_blocks.4.1. The view by "
-                    "layer shows their names above its columns. Empty = the later half of the layers, which "
-                    "locates words best in UNets.",
+                    tooltip="Show only these layers, separated by commas, such as output_blocks.4.1. To see "
+                    "the names of the layers above the columns, set view to by layer. Empty = the later half "
+                    "of the layers, which locates words best in UNets.",
                 ),
                 io.Int.Input(
-                    "columns", default=8, min=1, max=64, tooltip="The most steps or layers to show."
+                    "columns",
+                    default=8,
+                    min=1,
+                    max=64,
+                    tooltip="The maximum number of steps or layers to show.",
                 ),
                 io.Combo.Input("role", options=ROLES, default="cond", tooltip=ROLE),
                 io.Int.Input(
@@ -135,15 +138,15 @@ class RevelioWordMaps(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="0: soft masks, equal to the heat. Above 0: hard masks, white where the heat "
-                    "exceeds this share of its peak.",
+                    tooltip="0 = soft masks with the same values as the heatmap. Above 0 = hard masks, white "
+                    "where the heatmap exceeds this fraction of its peak.",
                 ),
                 io.Boolean.Input(
                     "edges",
                     display_name="fit to edges",
                     default=True,
-                    tooltip="If an image is connected, fit the masks and the heat of the whole run to its "
-                    "edges. Off: show the raw attention in the model's coarse grid.",
+                    tooltip="If an image is connected, fit the masks and the heatmap of the whole run to the "
+                    "edges in that image. Off = show the raw attention in the model's coarse grid.",
                 ),
                 image,
             ],
@@ -152,7 +155,8 @@ class RevelioWordMaps(io.ComfyNode):
                 io.Mask.Output(
                     "masks",
                     display_name="MASK",
-                    tooltip="One mask for each word, in the order of the table and the size of the image.",
+                    tooltip="One mask per word, as large as the image. The masks are in the same order as "
+                    "the words in the table.",
                 ),
                 io.String.Output(
                     "table", display_name="table", tooltip="Each word and how much attention it got."
