@@ -144,7 +144,7 @@ def handle(dictionary: Dictionary, name: str, index: IndexHead | None = None) ->
 
 
 def _index_for(dictionary: Dictionary, name: str) -> IndexHead | None:
-    """Return the head of the SAE's feature index, else None; log a warning if it is broken or outdated."""
+    """Return the head of the SAE's feature index, or None if there is none that fits; log why it does not."""
     path = index_of(name)
     if path is None:
         return None

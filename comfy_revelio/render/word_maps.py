@@ -41,7 +41,7 @@ _WORD = font(17, bold=True)
 _LARGEST = 512  # longest side of a map in the view of the whole run, in pixels
 _HOW = (
     "Each map is scaled to its own peak: it shows where the model attended to the word. The percentage is "
-    "the peak of the attention averaged over steps and layers."
+    "the peak of the mean over steps and layers."
 )
 
 

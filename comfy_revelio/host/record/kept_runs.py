@@ -57,9 +57,9 @@ class KeptRuns(Generic[T]):
                 "latent."
             )
         raise RevelioError(
-            "This latent does not come straight from a sampler that used the recorded model (only the last "
-            f"{KEPT_RUNS} runs are kept, fewer if they are large); connect that sampler's latent output here "
-            "directly."
+            "This latent does not come straight from a sampler that used the recorded model, or its run is no "
+            f"longer kept (the last {KEPT_RUNS} are, fewer if they are large). Connect that sampler's latent "
+            "output directly to this node, or run it again."
         )
 
     def _too_much(self) -> bool:

@@ -56,7 +56,7 @@ def test_the_mean_is_over_images_however_they_come(sae) -> None:
 
 def test_sides_that_cannot_be_compared_are_refused(sae) -> None:
     with_it, without = _pair(2, 0)
-    with pytest.raises(RevelioError, match="one without"):
+    with pytest.raises(RevelioError, match="at least one of each"):
         concept_between(sae, [with_it], [])
     with pytest.raises(RevelioError, match=r"\[4, 6\] and \[4, 5\]"):
         concept_between(sae, [with_it], [without[:, :, :5]])

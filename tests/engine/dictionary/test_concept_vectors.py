@@ -35,7 +35,7 @@ def test_codes_say_where_a_row_lies_between_the_means(tmp_path: Path) -> None:
     ("sides", "message"),
     [
         ({}, "No concepts"),
-        ({"hat": (torch.ones(2, 4), torch.ones(0, 4))}, "'hat' needs rows"),
+        ({"hat": (torch.ones(2, 4), torch.ones(0, 4))}, "'hat' needs at least one row"),
         ({"hat": (torch.ones(2, 4), torch.ones(2, 5))}, "differ in width"),
         ({"hat": (torch.ones(2, 4), torch.ones(2, 4))}, "same mean"),
     ],

@@ -176,7 +176,7 @@ def test_concepts_follow_the_grid_and_want_their_place(make_dictionary, concept)
     nothing = Selection((), concepts=((concept, 0.0),))
     assert not Intervention(sae, nothing, 1.0).active
     for wrong in ({"mode": "add"}, {"mode": "scale"}, {"place": "everywhere"}):
-        with pytest.raises(RevelioError, match="mode push, place usual"):
+        with pytest.raises(RevelioError, match='mode push, "where to add" usual'):
             Intervention(sae, selection, 1.0, **wrong)
 
 

@@ -116,7 +116,7 @@ def test_when_and_whom(sae: Any, mask: Tensor) -> None:
         ({"scores": "last"}, "first, mean"),
         ({"strength": float("nan")}, "finite"),
         ({"start_percent": 0.9, "end_percent": 0.1}, "start before end"),
-        ({"count": 0}, "At least one"),
+        ({"count": 0}, "must be at least 1, not 0"),
         ({"source_mask": torch.zeros(8, 8)}, "black"),
         ({"source_mask": torch.zeros(2)}, "mask"),
         ({"target_mask": torch.zeros(8, 8)}, "black"),

@@ -118,7 +118,7 @@ def test_too_much_is_refused_in_a_sentence(make_dictionary) -> None:
     sae = make_dictionary()
     for options, message in (
         ({"top": 0}, "1 to 64 examples"),
-        ({"crop": 500}, "at most 256 pixels"),
+        ({"crop": 500}, "0 to 256 pixels"),
         ({"top": 64, "crop": 256}, "GiB"),
     ):
         n = 4000 if "GiB" in message else 40
