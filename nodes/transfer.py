@@ -23,8 +23,8 @@ class RevelioTransferFeatures(io.ComfyNode):
             category="Revelio/Steer",
             description="Transfers what is inside a mask from one image into another (RIEBench). While the "
             "model samples, the features that distinguish the masked part of the first image are added with "
-            "their recorded values, and the features that distinguish the replaced part of the other image are "
-            "removed.",
+            "their recorded values, and the features that distinguish the replaced part of the other image "
+            "are removed.",
             inputs=[
                 io.Model.Input("model", tooltip="The model that generates the other image."),
                 Sae.Input("sae", tooltip="The SAE that the traces were recorded with."),

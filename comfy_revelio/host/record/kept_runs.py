@@ -57,9 +57,9 @@ class KeptRuns(Generic[T]):
                 "latent."
             )
         raise RevelioError(
-            "This latent does not come straight from a sampler that used the recorded model, or its run is no "
-            f"longer kept (the last {KEPT_RUNS} are, fewer if they are large). Connect that sampler's latent "
-            "output directly to this node, or run it again."
+            "This latent does not come straight from a sampler that used the recorded model, or its run is "
+            f"no longer kept (the last {KEPT_RUNS} are, fewer if they are large). Connect that sampler's "
+            "latent output directly to this node, or run it again."
         )
 
     def _too_much(self) -> bool:
