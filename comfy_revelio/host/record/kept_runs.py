@@ -58,7 +58,7 @@ class KeptRuns(Generic[T]):
             )
         raise RevelioError(
             "This latent does not come straight from a sampler that used the recorded model, or its run is "
-            f"no longer kept (the last {KEPT_RUNS} are, fewer if they are large). Connect that sampler's "
+            f"no longer kept (the last {KEPT_RUNS} runs are, fewer if large). Connect that sampler's "
             "latent output directly to this node, or run it again."
         )
 
